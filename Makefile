@@ -1,0 +1,52 @@
+# What CI runs is exactly this: `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+SEEDS  ?= 20000
+INPUTS ?= 10000000
+ARGS   ?=
+
+.PHONY: help demo test lint types check tests bench failovers simulate fuzz chaos clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
+
+$(BIN)/colo: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (make PYTHON=python3.12 ...)"; exit 2; }
+	@# A second interpreter over an existing environment would break it.
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(BIN)/colo ## the whole pipeline on this machine, live, in half a minute
+	$(BIN)/colo demo $(ARGS)
+
+test: lint types tests ## everything that CI checks
+
+lint: $(BIN)/colo ## ruff: lint, format, and the banned imports of pure cores
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(BIN)/colo ## mypy --strict
+	$(BIN)/mypy
+
+tests: $(BIN)/colo ## every ring of tests that this machine can run
+	$(BIN)/pytest $(ARGS)
+
+bench: $(BIN)/colo ## benchmarks: medians and ratios, nothing asserted
+	$(BIN)/python -m tests.bench $(ARGS)
+
+simulate: $(BIN)/colo ## the deterministic simulation, SEEDS=20000
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+failovers: $(BIN)/colo ## many failovers under load: the stalls that clients see (root), ARGS='--runs 20'
+	$(BIN)/python -m tests.bench failover $(ARGS)
+
+fuzz: $(BIN)/colo ## mutated frames, batches and byte streams, INPUTS=10000000
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)
+
+chaos: $(BIN)/colo ## faults against the pair in containers, one at a time, under load: ARGS='--rounds 10'
+	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,193 @@
+"""QEMU's framing of frames on a byte stream (`-chardev socket`, `-netdev stream`).
+
+::
+
+    vnet_hdr=off   | u32 length |                  | Ethernet frame …                 |
+    vnet_hdr=on    | u32 length | u32 vnet_hdr_len | virtio_net_hdr | Ethernet frame … |
+                                                   |<----------- length ------------->|
+
+Numbers are big-endian; `length` counts what follows the one or two numbers. There is no handshake and
+no resynchronisation: both ends must agree on `vnet_hdr_support`, and the state belongs to one
+connection (QEMU keeps it across a reconnect and then forwards a garbled frame; we do not).
+
+`ChardevParser` turns the bytes of one connection into frames of our form, `encode` does the opposite.
+QEMU accepts up to 69,632 bytes after the numbers and aborts on length 0; here 0 is skipped and
+counted, and a longer one breaks the connection.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from struct import Struct
+from typing import Final
+
+from colo_proto.errors import WireError
+from colo_proto.frame import MAX_FRAME, MIN_FRAME, NO_OFFLOAD, VNET_HDR_LEN, Buffer
+from colo_proto.net.offload import to_plain
+
+MAX_LENGTH: Final = 69632
+"""QEMU's NET_BUFSIZE: 4,096 + 65,536."""
+
+VNET_HDR_LENS: Final = (0, 10, 12, 20)
+"""Header lengths in use: none, legacy, with num_buffers (virtio 1), with a hash report."""
+MAX_VNET_HDR: Final = 64
+
+_NO_OFFLOAD = b"\0\0"
+_U32 = Struct("!I")
+_U32X2 = Struct("!II")
+
+
+class ChardevParser:
+    """Bytes of one connection to frames; feed it anything in any pieces.
+
+    `counters` gets `empty` (length 0), `runt`, `giant` and `vnet_hdr_len` (frames left out by reason).
+    """
+
+    def __init__(self, counters: Counter[str], *, vnet_hdr: bool = False, limit: int = MAX_LENGTH) -> None:
+        self.counters = counters
+        self.vnet_hdr_len: int | None = None
+        """Header length of the last frame that said one."""
+        self._vnet = vnet_hdr
+        self._head = 8 if vnet_hdr else 4
+        self._limit = limit
+        self._rest = b""
+
+    def feed(self, data: Buffer) -> list[bytes]:
+        """Frames completed by `data`, which is not kept. After a broken length the frames before it are returned, and
+        `check` raises.
+        """
+        frames: list[bytes] = []
+        while self._rest and len(data):
+            # Only the frame that was cut is put together; the others are taken from where they lie.
+            short = self._missing()
+            if not short:
+                return frames
+            cut = self._rest + data[:short]
+            data, self._rest = data[short:], b""
+            self._take(cut, frames)
+        if len(data):
+            self._take(data, frames)
+        return frames
+
+    def _missing(self) -> int:
+        """Bytes until the next length, or the end of the frame, is here; 0 after a broken length."""
+        rest = self._rest
+        if len(rest) < 4:
+            return 4 - len(rest)
+        (length,) = _U32.unpack_from(rest)
+        return 0 if length > self._limit else self._head + int(length) - len(rest)
+
+    def _take(self, data: Buffer, frames: list[bytes]) -> None:
+        at, size, head = 0, len(data), self._head
+        while size - at >= 4:
+            (length,) = _U32.unpack_from(data, at)
+            if length > self._limit:
+                break
+            if size - at < head + length:
+                break
+            body = at + head
+            at = body + length
+            if not length:
+                self.counters["empty"] += 1
+                continue
+            if not self._vnet:
+                frame: bytes | None = NO_OFFLOAD + data[body:at]
+            else:
+                frame = self._with_header(data, body, at)
+            if frame is None:
+                continue
+            if len(frame) < MIN_FRAME:
+                self.counters["runt"] += 1
+            elif len(frame) > MAX_FRAME:
+                self.counters["giant"] += 1
+            else:
+                frames.append(frame)
+        self._rest = bytes(data[at:])
+
+    def check(self) -> None:
+        """`WireError` when what comes next cannot be a frame: the connection is of no use any more."""
+        if len(self._rest) >= 4:
+            (length,) = _U32.unpack_from(self._rest)
+            if length > self._limit:
+                raise WireError("oversized", f"length {length}, at most {self._limit}")
+
+    @property
+    def partial(self) -> int:
+        """Bytes of a frame that is not complete yet."""
+        return len(self._rest)
+
+    def _with_header(self, data: Buffer, body: int, end: int) -> bytes | None:
+        (header,) = _U32.unpack_from(data, body - 4)
+        if header == 0:
+            self.vnet_hdr_len = 0
+            return NO_OFFLOAD + data[body:end]
+        if not VNET_HDR_LEN <= header <= MAX_VNET_HDR or body + header > end:
+            self.counters["vnet_hdr_len"] += 1
+            return None
+        if header in VNET_HDR_LENS:
+            self.vnet_hdr_len = header
+        if header == VNET_HDR_LEN:
+            return bytes(data[body:end])
+        # What follows the first ten bytes (num_buffers, hash) is about the receiver's buffers, not the frame.
+        return bytes(data[body : body + VNET_HDR_LEN]) + data[body + header : end]
+
+
+def encode(frames: Sequence[Buffer], *, vnet_hdr: bool, vnet_hdr_len: int = VNET_HDR_LEN) -> list[bytes]:
+    """Each frame as its bytes on the stream. Without a header on the wire, offloads are done here: one frame
+    may become several, or none when its header is inconsistent.
+    """
+    if not vnet_hdr or vnet_hdr_len == 0:
+        head = _U32.pack if not vnet_hdr else _with_zero
+        messages = []
+        for frame in frames:
+            if frame[:2] == _NO_OFFLOAD:
+                messages.append(head(len(frame) - VNET_HDR_LEN) + frame[VNET_HDR_LEN:])
+            else:
+                messages += [head(len(plain)) + plain for plain in to_plain(frame)]
+        return messages
+    # Bytes 10 and 11 are num_buffers, which only receivers with merged buffers set (virtio 1.2 §5.1.6.1).
+    fill = bytes(vnet_hdr_len - VNET_HDR_LEN)
+    return [
+        b"".join((
+            _U32X2.pack(len(frame) + len(fill), vnet_hdr_len), frame[:VNET_HDR_LEN], fill, frame[VNET_HDR_LEN:],
+        ))
+        for frame in frames
+    ]  # fmt: skip
+
+
+class WordParser:
+    """The same framing around the words of the `notify_dev` conversation; feed it anything in any pieces."""
+
+    def __init__(self, *, vnet_hdr: bool = False, limit: int = 1024) -> None:
+        self._head = 8 if vnet_hdr else 4
+        self._limit = limit
+        self._rest = b""
+
+    def feed(self, data: Buffer) -> list[bytes]:
+        """Words completed by `data`; empty ones are left out."""
+        data = self._rest + data
+        words = []
+        at = 0
+        while len(data) - at >= 4:
+            (length,) = _U32.unpack_from(data, at)
+            end = at + self._head + length
+            if length > self._limit or end > len(data):
+                break
+            if length:
+                words.append(data[at + self._head : end])
+            at = end
+        self._rest = data[at:]
+        return words
+
+    def check(self) -> None:
+        """`WireError` when what comes next cannot be a word."""
+        if len(self._rest) >= 4 and (length := _U32.unpack_from(self._rest)[0]) > self._limit:
+            raise WireError("oversized", f"length {length}, at most {self._limit}")
+
+
+def word(message: bytes) -> bytes:
+    """One word, framed as QEMU's compare writes it (never with a `vnet_hdr_len`)."""
+    return _U32.pack(len(message)) + message
+
+
+def _with_zero(length: int) -> bytes:
+    return _U32X2.pack(length, 0)

@@ -1,0 +1,283 @@
+"""Bytes of what crosses a ZeroMQ link: frame batches, link chatter, control messages.
+
+Every message is one part, one msgpack array that begins with the wire version and a kind::
+
+    batch    [1, 0, link, incarnation, sequence, epoch, timestamp, [frame, frame, …]]
+    hello    [1, 1, link, incarnation, next]        receiver -> sender on a reliable link
+    ack      [1, 2, link, incarnation, next]        receiver -> sender: everything before `next` is done
+    reset    [1, 3, link, incarnation, sequence]    sender -> receiver: replay starts here, before it is a gap
+    control  [1, 4, type, {field: value}]
+    start    [1, 5, link, incarnation, sequence]    sender -> receiver: replay starts here, nothing is missing
+    mark     [1, 6, link, incarnation, version]     sender -> receiver: from here on by this worker table (-1: none yet)
+
+`sequence` counts frames on the link since the sender's start (its `incarnation`); `timestamp` is the
+sender's monotonic clock in seconds. Two-part messages were measured at a third of the rate of
+one-part ones, hence one part. The wire version changes only when an old reader would misread;
+golden bytes in `tests/unit/proto/test_codec.py` hold it still.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from struct import Struct
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
+
+import msgpack
+
+from colo_proto import messages
+from colo_proto.errors import WireError
+from colo_proto.frame import MAX_FRAME, MIN_FRAME, Buffer
+
+WIRE_VERSION = 1
+
+KIND_BATCH, KIND_HELLO, KIND_ACK, KIND_RESET, KIND_CONTROL, KIND_START, KIND_MARK = range(7)
+
+MAX_BATCH_FRAMES = 64
+MAX_BATCH_BYTES = 256 * 1024
+"""A batch is closed when it has this many frames or bytes (one more frame may follow the last byte)."""
+
+MAX_MESSAGE = 4 * 1024 * 1024
+"""Largest message decoded; a longer one is a peer's error."""
+
+MAX_DEPTH = 16
+"""Lists and maps inside each other where a message may hold anything: more could be read but not be passed on."""
+
+_U63 = 1 << 63
+
+
+class Batch(NamedTuple):
+    """Frames in order, numbered `sequence`, `sequence + 1`, … on their link."""
+
+    link: str
+    incarnation: int
+    sequence: int
+    epoch: int
+    timestamp: float
+    frames: list[bytes]
+
+
+class LinkHello(NamedTuple):
+    """A receiver attaches; `next` is the sequence it wants (-1: it knows nothing, start where you are)."""
+
+    link: str
+    incarnation: int
+    next: int
+
+
+class LinkAck(NamedTuple):
+    """A receiver has passed on everything before `next` of the sender's `incarnation`."""
+
+    link: str
+    incarnation: int
+    next: int
+
+
+class LinkReset(NamedTuple):
+    """A sender cannot replay from where it was asked: it goes on at `sequence`."""
+
+    link: str
+    incarnation: int
+    sequence: int
+
+
+class LinkStart(NamedTuple):
+    """A sender answers a hello: it goes on at `sequence`, and nothing before that is missing."""
+
+    link: str
+    incarnation: int
+    sequence: int
+
+
+class LinkMark(NamedTuple):
+    """What follows was shared out by the worker table `version`; what came before, by an older one."""
+
+    link: str
+    incarnation: int
+    version: int
+
+
+Chatter = LinkHello | LinkAck | LinkReset | LinkStart | LinkMark
+Wire = Batch | Chatter | messages.Message
+
+_packer = msgpack.Packer(use_bin_type=True)
+
+_ARRAY_OF_8 = b"\x98"
+_BIN16, _BIN32 = Struct(">BH").pack, Struct(">BI").pack
+_FIX = 16
+"""Arrays shorter than this have their length in the first byte."""
+_LARGE = 8192
+"""Bytes a frame, on average, above which joining beats packing (measured)."""
+
+
+def encode_batch(
+    link: str, incarnation: int, sequence: int, epoch: int, timestamp: float, frames: Sequence[Buffer]
+) -> bytes:
+    """One message that carries `frames`."""
+    if len(frames) < _FIX and sum(map(len, frames)) > _LARGE * len(frames):
+        return _joined(_packer.pack((WIRE_VERSION, KIND_BATCH, link, incarnation, sequence, epoch, timestamp)), frames)
+    return cast(
+        "bytes", _packer.pack((WIRE_VERSION, KIND_BATCH, link, incarnation, sequence, epoch, timestamp, frames))
+    )
+
+
+def _joined(head: bytes, frames: Sequence[Buffer]) -> bytes:
+    """The same bytes as the packer makes, which copies every frame twice; large ones are copied once here."""
+    parts: list[Buffer] = [_ARRAY_OF_8, head[1:], bytes((0x90 | len(frames),))]
+    for frame in frames:
+        size = len(frame)
+        if size > 0xFFFF:
+            parts.append(_BIN32(0xC6, size))
+        else:
+            parts.append(_BIN16(0xC5, size) if size > 0xFF else bytes((0xC4, size)))
+        parts.append(frame)
+    return b"".join(parts)
+
+
+def encode(value: Chatter | messages.Message) -> bytes:
+    """One message of link chatter or control."""
+    if isinstance(value, LinkHello):
+        body: tuple[Any, ...] = (WIRE_VERSION, KIND_HELLO, *value)
+    elif isinstance(value, LinkAck):
+        body = (WIRE_VERSION, KIND_ACK, *value)
+    elif isinstance(value, LinkReset):
+        body = (WIRE_VERSION, KIND_RESET, *value)
+    elif isinstance(value, LinkStart):
+        body = (WIRE_VERSION, KIND_START, *value)
+    elif isinstance(value, LinkMark):
+        body = (WIRE_VERSION, KIND_MARK, *value)
+    else:
+        body = (WIRE_VERSION, KIND_CONTROL, value.TYPE, messages.to_dict(value))
+    return cast("bytes", _packer.pack(body))
+
+
+def decode(data: Buffer) -> Wire:
+    """The value of one message. `WireError` on anything that is not exactly well-formed."""
+    if len(data) > MAX_MESSAGE:
+        raise WireError("oversized", f"{len(data)} bytes")
+    try:
+        body = msgpack.unpackb(data, use_list=True, raw=False, strict_map_key=True)
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        raise WireError("undecodable", str(error)[:120]) from None
+    if type(body) is not list or len(body) < 2:
+        raise WireError("malformed", "not an array of a version and a kind")
+    if body[0] != WIRE_VERSION or type(body[0]) is not int:
+        raise WireError("version", f"{str(body[0])[:20]!r}, this side speaks {WIRE_VERSION}")
+    kind = body[1]
+    # False and 4.0 are equal to kinds, and are none.
+    if type(kind) is int:
+        if kind == KIND_BATCH:
+            return _batch(body)
+        if kind in _CHATTER:
+            return _chatter(body)
+        if kind == KIND_CONTROL:
+            return _control(body)
+    raise WireError("kind", f"{str(kind)[:20]!r} is unknown")
+
+
+def decode_message(data: Buffer) -> messages.Message:
+    """The same where only control messages have business: anything else is `unexpected`."""
+    value = decode(data)
+    if isinstance(value, messages.Message):
+        return value
+    raise WireError("unexpected", f"{type(value).__name__} on a control link")
+
+
+def _batch(body: list[Any]) -> Batch:
+    if len(body) != 8:
+        raise WireError("malformed", "a batch has 8 elements")
+    _, _, link, incarnation, sequence, epoch, timestamp, frames = body
+    if (
+        type(link) is not str
+        or type(incarnation) is not int
+        or type(sequence) is not int
+        or type(epoch) is not int
+        or type(timestamp) is not float
+        or type(frames) is not list
+        or not 0 <= sequence < _U63
+        or not 0 <= incarnation < _U63
+        or not 0 <= epoch < _U63
+    ):
+        raise WireError("malformed", "batch header")
+    if len(frames) > MAX_BATCH_FRAMES:
+        raise WireError("oversized", f"{len(frames)} frames in a batch")
+    for frame in frames:
+        if type(frame) is not bytes or not MIN_FRAME <= len(frame) <= MAX_FRAME:
+            raise WireError("frame", "not bytes of a frame's length")
+    return Batch(link, incarnation, sequence, epoch, timestamp, frames)
+
+
+def _chatter(body: list[Any]) -> Chatter:
+    if len(body) != 5 or type(body[2]) is not str or type(body[3]) is not int or type(body[4]) is not int:
+        raise WireError("malformed", "link chatter")
+    if not (0 <= body[3] < _U63 and -1 <= body[4] < _U63):
+        raise WireError("malformed", "link chatter out of range")
+    return _CHATTER[body[1]](body[2], body[3], body[4])
+
+
+def _control(body: list[Any]) -> messages.Message:
+    if len(body) != 4 or type(body[2]) is not str or type(body[3]) is not dict:
+        raise WireError("malformed", "control message")
+    cls = messages.TYPES.get(body[2])
+    if cls is None:
+        raise WireError("unknown_message", body[2][:40])
+    schema = _SCHEMA[body[2]]
+    given = {}
+    for name, value in body[3].items():
+        check = schema.get(name)
+        # A newer peer may say more than we know; what we know must have the right type.
+        if check is None:
+            continue
+        if not _fits(value, check):
+            raise WireError("malformed", f"{body[2]}.{name} has the wrong type")
+        given[name] = value
+    for spec in fields(cls):
+        if spec.name not in given and spec.default is MISSING and spec.default_factory is MISSING:
+            raise WireError("malformed", f"{body[2]}.{spec.name} is missing")
+    return cast("messages.Message", cls(**given))
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin in (UnionType, Union):
+        return any(_fits(value, part) for part in get_args(hint))
+    if hint is Any:
+        return _plain(value, MAX_DEPTH)
+    if hint is int:
+        return _plain(value, 0) and type(value) is int
+    if hint in (NoneType, None):
+        return value is None
+    if origin is list:
+        (item,) = get_args(hint)
+        return type(value) is list and all(_fits(v, item) for v in value)
+    if origin is dict:
+        key, item = get_args(hint)
+        return type(value) is dict and all(_fits(k, key) and _fits(v, item) for k, v in value.items())
+    if hint is int:
+        # Epochs and versions are counted on from what a peer says, and must stay packable (64 bits).
+        return type(value) is int and -_U63 <= value < _U63
+    return type(value) is hint
+
+
+def _plain(value: object, depth: int) -> bool:
+    """True when `value` is something that we could send on ourselves: no extension types, no numbers of more than
+    63 bits (sums of them must still have a form on the wire), nothing nested without end.
+    """
+    kind = type(value)
+    if kind is int:
+        return -_U63 <= cast("int", value) < _U63
+    if kind is list:
+        return depth > 0 and all(_plain(v, depth - 1) for v in cast("list[object]", value))
+    if kind is dict:
+        items = cast("dict[object, object]", value).items()
+        return depth > 0 and all(type(k) in (str, bytes) and _plain(v, depth - 1) for k, v in items)
+    return kind in (str, bytes, float, bool, NoneType)
+
+
+_CHATTER: dict[int, Callable[[str, int, int], Chatter]] = {
+    KIND_HELLO: LinkHello, KIND_ACK: LinkAck, KIND_RESET: LinkReset, KIND_START: LinkStart,
+    KIND_MARK: LinkMark,
+}  # fmt: skip
+
+_SCHEMA: dict[str, dict[str, Any]] = {
+    name: {k: v for k, v in get_type_hints(cls).items() if k != "TYPE"} for name, cls in messages.TYPES.items()
+}

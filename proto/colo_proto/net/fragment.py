@@ -1,0 +1,151 @@
+"""Putting IP fragments together again, so that datagrams are compared and not the way they were cut.
+
+::
+
+    fragment -> add() -> Datagram when the last hole is filled
+                  |
+                  +-> dropped(): frames of datagrams that can never be whole (too old, too many, contradictory)
+
+Every frame given in comes out exactly once: in a `Datagram`, from `dropped`, or from `clear`. Fragments of one
+datagram share version, addresses, protocol, identification and tags (RFC 791 §3.2, RFC 8200 §4.5). Overlaps
+spoil an IPv6 datagram (RFC 5722); in IPv4 what came first wins, and exact duplicates are kept with the rest.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from colo_proto.frame import Buffer
+from colo_proto.net.packet import Packet, dissect
+
+MAX_BODY = 65535
+
+_Key = tuple[int, bytes, bytes, int, int, bytes]
+
+
+class Datagram(NamedTuple):
+    """A datagram that is whole again."""
+
+    frames: tuple[Buffer, ...]
+    """Its fragments as frames, in the order they came."""
+    key: bytes
+    """Flow key, with the ports of the first fragment."""
+    proto: int
+    body: bytes
+    """From the L4 header to the end."""
+
+
+class _Partial:
+    __slots__ = ("began", "end", "frames", "key", "parts", "size")
+
+    def __init__(self, now: float) -> None:
+        self.began = now
+        self.frames: list[Buffer] = []
+        self.parts: dict[int, bytes] = {}
+        self.end = -1
+        self.key = b""
+        self.size = 0
+
+
+class Reassembler:
+    """At most `max_datagrams` unfinished ones of `max_bytes` together, none older than `timeout` seconds."""
+
+    def __init__(self, max_datagrams: int, max_bytes: int, timeout: float) -> None:
+        self.max_datagrams = max_datagrams
+        self.max_bytes = max_bytes
+        self.timeout = timeout
+        self.size = 0
+        self._partials: OrderedDict[_Key, _Partial] = OrderedDict()
+        self._dropped: list[Buffer] = []
+
+    def add(self, packet: Packet, now: float) -> Datagram | None:
+        """Take a fragment (`Kind.FRAGMENT`); the datagram when it is the one that was missing."""
+        key = (packet.version, packet.src, packet.dst, packet.proto, packet.ident, packet.tags)
+        partial = self._partials.get(key)
+        if partial is None:
+            partial = self._partials[key] = _Partial(now)
+        partial.frames.append(packet.frame)
+        partial.size += len(packet.frame)
+        self.size += len(packet.frame)
+        if not self._place(partial, packet):
+            self._drop(key)
+            return None
+        whole = self._whole(partial)
+        if whole is not None:
+            del self._partials[key]
+            self.size -= partial.size
+            return Datagram(tuple(partial.frames), partial.key, packet.proto, whole)
+        while len(self._partials) > self.max_datagrams or self.size > self.max_bytes:
+            self._drop(next(iter(self._partials)))
+        return None
+
+    @staticmethod
+    def _place(partial: _Partial, packet: Packet) -> bool:
+        """Put the bytes where they belong; False when the datagram is spoilt."""
+        start, body = packet.frag_offset, packet.payload()
+        stop = start + len(body)
+        if stop > MAX_BODY or (packet.more and (len(body) & 7 or not body)) or len(partial.frames) > 8192:
+            return False
+        if not packet.more:
+            if partial.end not in (-1, stop):
+                return False
+            partial.end = stop
+        if not start:
+            partial.key = packet.key
+        if partial.parts.get(start) == body:
+            return True
+        for at, part in partial.parts.items():
+            if at < stop and start < at + len(part):
+                # Kept with its frames but without a say: what came first wins.
+                return packet.version == 4
+        partial.parts[start] = body
+        return True
+
+    @staticmethod
+    def _whole(partial: _Partial) -> bytes | None:
+        if partial.end < 0 or not partial.key:
+            return None
+        position = 0
+        ordered = sorted(partial.parts.items())
+        for at, part in ordered:
+            if at != position:
+                return None
+            position += len(part)
+        return b"".join(part for _, part in ordered) if position == partial.end else None
+
+    def _drop(self, key: _Key) -> None:
+        partial = self._partials.pop(key)
+        self.size -= partial.size
+        self._dropped.extend(partial.frames)
+
+    def expire(self, now: float) -> None:
+        """Give up datagrams that are older than `timeout`."""
+        while self._partials:
+            key, partial = next(iter(self._partials.items()))
+            if now - partial.began < self.timeout:
+                break
+            self._drop(key)
+
+    def extract(self, wanted: Callable[[bytes], bool]) -> list[tuple[float, list[Buffer]]]:
+        """Take out the unfinished datagrams whose flow `wanted` chooses by its key (addresses alone while the first
+        fragment is missing): when each began, and its fragments.
+        """
+        taken = []
+        for key, partial in list(self._partials.items()):
+            if wanted(partial.key or dissect(partial.frames[0]).key):
+                del self._partials[key]
+                self.size -= partial.size
+                taken.append((partial.began, partial.frames))
+        return taken
+
+    def dropped(self) -> list[Buffer]:
+        """Frames given up since the last call."""
+        dropped, self._dropped = self._dropped, []
+        return dropped
+
+    def clear(self) -> list[Buffer]:
+        """Forget everything; the frames that were kept."""
+        frames = [frame for partial in self._partials.values() for frame in partial.frames]
+        self._partials.clear()
+        self.size = 0
+        return frames

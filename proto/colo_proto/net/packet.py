@@ -1,0 +1,254 @@
+"""Dissection: the offsets of a frame's layers, found once.
+
+::
+
+    0         10        24 (+4 per tag)     l4                payload          end        len(frame)
+    | vnet    | Ethernet | IPv4 / IPv6 (+ext) | TCP/UDP/ICMP… | bytes …        | padding…  |
+
+`end` comes from the IP length, never from the frame's, so Ethernet padding is nobody's payload
+(QEMU's compare counts it and then releases that many data bytes uncompared).
+"""
+
+from enum import IntEnum
+from struct import Struct
+
+from colo_proto.frame import ETH, Buffer
+
+ETH_IPV4 = 0x0800
+ETH_ARP = 0x0806
+ETH_IPV6 = 0x86DD
+ETH_8021Q = 0x8100
+ETH_8021AD = 0x88A8
+
+PROTO_HOPOPTS = 0
+PROTO_ICMP = 1
+PROTO_IGMP = 2
+PROTO_TCP = 6
+PROTO_UDP = 17
+PROTO_ROUTING = 43
+PROTO_FRAGMENT = 44
+PROTO_ESP = 50
+PROTO_AH = 51
+PROTO_ICMPV6 = 58
+PROTO_NONE = 59
+PROTO_DSTOPTS = 60
+PROTO_DCCP = 33
+PROTO_SCTP = 132
+PROTO_UDPLITE = 136
+PROTO_MOBILITY = 135
+
+WITH_PORTS = frozenset({PROTO_TCP, PROTO_UDP, PROTO_DCCP, PROTO_SCTP, PROTO_UDPLITE})
+_EXTENSION = frozenset({PROTO_HOPOPTS, PROTO_ROUTING, PROTO_DSTOPTS, PROTO_MOBILITY})
+
+_ERRORS = frozenset({3, 4, 5, 11, 12})
+"""ICMP types that quote a packet: unreachable, source quench, redirect, time exceeded, parameter problem."""
+
+MAX_TAGS = 2
+MAX_EXTENSIONS = 8
+"""Bound on the chain of IPv6 extension headers followed; a longer one is malformed by our rule."""
+
+_V4 = Struct("!BBHHHBBH4s4s")
+_V6 = Struct("!IHBB16s16s")
+_U16 = Struct("!H")
+_FRAG6 = Struct("!BBHI")
+
+
+class Kind(IntEnum):
+    """What a frame turned out to be."""
+
+    OTHER = 0
+    """Not IP: ARP, LLDP, unknown EtherType."""
+    IP = 1
+    """IPv4 or IPv6, whole; `l4` and `end` are valid."""
+    FRAGMENT = 2
+    """One IP fragment; `frag_offset`, `more` and `ident` are valid, ports only if the offset is 0."""
+    MALFORMED = 3
+    """Too short for what it claims to be, or inconsistent."""
+
+
+class Packet:
+    """Offsets and addresses of one frame. `key` is the flow in this packet's own direction."""
+
+    __slots__ = (
+        "dst", "end", "ethertype", "frag_offset", "frame", "ident", "key", "kind", "l3", "l4", "more",
+        "proto", "src", "tags", "version", "why",
+    )  # fmt: skip
+
+    def __init__(self, frame: Buffer) -> None:
+        self.frame = frame
+        self.kind = Kind.OTHER
+        self.why = ""
+        self.ethertype = 0
+        self.tags = b""
+        self.l3 = 0
+        self.version = 0
+        self.src = b""
+        self.dst = b""
+        self.proto = 0
+        self.l4 = 0
+        self.end = 0
+        self.frag_offset = 0
+        self.more = False
+        self.ident = 0
+        self.key = b""
+
+    def payload(self) -> bytes:
+        """Bytes from the L4 header to the end of the IP packet."""
+        return bytes(self.frame[self.l4 : self.end])
+
+
+def flow_key(proto: int, src: bytes, dst: bytes, ports: bytes, tags: bytes) -> bytes:
+    """The key of a flow in one direction: `proto | src | dst | ports(4) | tags`.
+
+    The addresses' length tells the family, and tags add 2 bytes each, so no two flows share a key.
+    """
+    return b"%c%b%b%b%b" % (proto, src, dst, ports, tags)
+
+
+def dissect(frame: Buffer) -> Packet:
+    """Find the layers of `frame` (virtio_net_hdr in front). Never raises."""
+    packet = Packet(frame)
+    size = len(frame)
+    if size < ETH + 14:
+        return _malformed(packet, "runt")
+    at = ETH + 12
+    ethertype = (frame[at] << 8) | frame[at + 1]
+    at += 2
+    while ethertype in (ETH_8021Q, ETH_8021AD):
+        if len(packet.tags) == 2 * MAX_TAGS:
+            packet.ethertype = ethertype
+            packet.l3 = at
+            return packet
+        if size < at + 4:
+            return _malformed(packet, "tag_truncated")
+        # The VLAN identifier names the flow; priority and drop bits do not.
+        packet.tags += bytes((frame[at] & 0x0F, frame[at + 1]))
+        ethertype = (frame[at + 2] << 8) | frame[at + 3]
+        at += 4
+    packet.ethertype = ethertype
+    packet.l3 = at
+    if ethertype == ETH_IPV4:
+        return _ipv4(packet, frame, at, size)
+    if ethertype == ETH_IPV6:
+        return _ipv6(packet, frame, at, size)
+    return packet
+
+
+def dissect_quoted(frame: Buffer, at: int, end: int, ethertype: int, tags: bytes) -> Packet:
+    """The IP packet that an ICMP error quotes at `at`: usually cut short, so only as far as `end`.
+
+    `key` is set when addresses and ports are there; `l4` and `end` are where the quoted L4 header lies.
+    """
+    packet = Packet(frame)
+    packet.ethertype, packet.l3, packet.tags = ethertype, at, tags
+    if ethertype == ETH_IPV4 and at + 20 <= end and frame[at] >> 4 == 4 and frame[at] & 15 >= 5:
+        packet.version = 4
+        packet.src, packet.dst = bytes(frame[at + 12 : at + 16]), bytes(frame[at + 16 : at + 20])
+        packet.proto = frame[at + 9]
+        packet.l4 = at + (frame[at] & 15) * 4
+        if frame[at + 7] or frame[at + 6] & 0x1F:
+            # A later fragment: what stands where ports would be is payload.
+            return _malformed(packet, "quote_fragment")
+    elif ethertype == ETH_IPV6 and at + 40 <= end and frame[at] >> 4 == 6:
+        packet.version = 6
+        packet.src, packet.dst = bytes(frame[at + 8 : at + 24]), bytes(frame[at + 24 : at + 40])
+        packet.proto = frame[at + 6]
+        packet.l4 = at + 40
+    else:
+        return _malformed(packet, "quote_truncated")
+    packet.end = end
+    ports = bytes(frame[packet.l4 : packet.l4 + 4]) if packet.proto in WITH_PORTS else b"\0\0\0\0"
+    if packet.l4 + len(ports) > end or len(ports) < 4:
+        return _malformed(packet, "quote_truncated")
+    packet.key = flow_key(packet.proto, packet.src, packet.dst, ports, packet.tags)
+    packet.kind = Kind.IP
+    return packet
+
+
+def error_quote(frame: Buffer, l4: int, end: int, proto: int, tags: bytes) -> Packet | None:
+    """What an ICMP error (its header at `l4`) quotes (RFC 792, RFC 4443 §3); None when it is none, or too short."""
+    if l4 + 8 >= end:
+        return None
+    if proto == PROTO_ICMP and frame[l4] in _ERRORS:
+        ethertype = ETH_IPV4
+    elif proto == PROTO_ICMPV6 and 0 < frame[l4] < 5:
+        ethertype = ETH_IPV6
+    else:
+        return None
+    quoted = dissect_quoted(frame, l4 + 8, end, ethertype, tags)
+    return quoted if quoted.key else None
+
+
+def _malformed(packet: Packet, why: str) -> Packet:
+    packet.kind = Kind.MALFORMED
+    packet.why = why
+    return packet
+
+
+def _ipv4(packet: Packet, frame: Buffer, at: int, size: int) -> Packet:
+    if size < at + 20:
+        return _malformed(packet, "ipv4_truncated")
+    ver_ihl, _, total, ident, frag, _, proto, _, src, dst = _V4.unpack_from(frame, at)
+    header = (ver_ihl & 15) * 4
+    if ver_ihl >> 4 != 4 or header < 20 or total < header or at + total > size:
+        return _malformed(packet, "ipv4_header")
+    packet.version = 4
+    packet.src, packet.dst, packet.proto = src, dst, proto
+    packet.l4 = at + header
+    packet.end = at + total
+    packet.ident = ident
+    packet.more = bool(frag & 0x2000)
+    packet.frag_offset = (frag & 0x1FFF) * 8
+    return _transport(packet, frame)
+
+
+def _ipv6(packet: Packet, frame: Buffer, at: int, size: int) -> Packet:
+    if size < at + 40:
+        return _malformed(packet, "ipv6_truncated")
+    first, length, proto, _, src, dst = _V6.unpack_from(frame, at)
+    if first >> 28 != 6 or at + 40 + length > size:
+        return _malformed(packet, "ipv6_header")
+    packet.version = 6
+    packet.src, packet.dst = src, dst
+    packet.end = end = at + 40 + length
+    l4 = at + 40
+    fragment = False
+    for _ in range(MAX_EXTENSIONS):
+        if proto in _EXTENSION:
+            if l4 + 8 > end:
+                return _malformed(packet, "ipv6_extension")
+            proto, l4 = frame[l4], l4 + 8 + frame[l4 + 1] * 8
+        elif proto == PROTO_FRAGMENT and not fragment:
+            if l4 + 8 > end:
+                return _malformed(packet, "ipv6_extension")
+            proto, _, offset, packet.ident = _FRAG6.unpack_from(frame, l4)
+            packet.frag_offset = offset & 0xFFF8
+            packet.more = bool(offset & 1)
+            l4 += 8
+            # An atomic fragment (RFC 6946) is whole: nothing to wait for.
+            fragment = packet.more or packet.frag_offset > 0
+            if packet.frag_offset:
+                break
+        else:
+            break
+    else:
+        return _malformed(packet, "ipv6_extension")
+    if l4 > end:
+        return _malformed(packet, "ipv6_extension")
+    packet.proto = proto
+    packet.l4 = l4
+    return _transport(packet, frame)
+
+
+def _transport(packet: Packet, frame: Buffer) -> Packet:
+    l4, end = packet.l4, packet.end
+    fragment = packet.more or packet.frag_offset > 0
+    ports = b"\0\0\0\0"
+    if not packet.frag_offset and packet.proto in WITH_PORTS:
+        if l4 + 4 <= end:
+            ports = bytes(frame[l4 : l4 + 4])
+        elif not fragment:
+            return _malformed(packet, "ports_truncated")
+    packet.key = flow_key(packet.proto, packet.src, packet.dst, ports, packet.tags)
+    packet.kind = Kind.FRAGMENT if fragment else Kind.IP
+    return packet

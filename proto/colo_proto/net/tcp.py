@@ -1,0 +1,124 @@
+"""The TCP header (RFC 9293 §3.1) and its options (RFC 7323, RFC 2018), read in place."""
+
+from struct import Struct
+from typing import NamedTuple
+
+from colo_proto.frame import Buffer
+
+FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
+
+OPT_END, OPT_NOP, OPT_MSS, OPT_WSCALE, OPT_SACK_PERMITTED, OPT_SACK, OPT_TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
+
+SEQ_AT, ACK_AT, OFFSET_AT, FLAGS_AT, WINDOW_AT, CSUM_AT, URGENT_AT, OPTIONS_AT = 4, 8, 12, 13, 14, 16, 18, 20
+
+HEADER = Struct("!HHIIBBHHH")
+_FIELDS = Struct("!IIBBH")
+_U32 = Struct("!I")
+
+
+class Segment(NamedTuple):
+    """The fixed fields of one segment; `data` is the absolute offset of the payload in the frame."""
+
+    seq: int
+    ack: int
+    flags: int
+    window: int
+    data: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """Length in sequence space: payload bytes plus one each for SYN and FIN."""
+        return self.end - self.data + (self.flags & 1) + (self.flags >> 1 & 1)
+
+
+class SynOptions(NamedTuple):
+    """What a SYN negotiates; None or False when the option is absent."""
+
+    mss: int | None = None
+    wscale: int | None = None
+    sack_permitted: bool = False
+    timestamps: bool = False
+
+
+def segment(frame: Buffer, l4: int, end: int) -> Segment | None:
+    """Read the header at `l4` of a packet that ends at `end`; None when it is malformed."""
+    if end - l4 < 20:
+        return None
+    seq, ack, offset, flags, window = _FIELDS.unpack_from(frame, l4 + SEQ_AT)
+    data = l4 + (offset >> 4) * 4
+    if offset < 0x50 or data > end:
+        return None
+    return Segment(seq, ack, flags, window, data, end)
+
+
+def options(frame: Buffer, l4: int, data: int) -> list[tuple[int, int, int]]:
+    """Options between the fixed header and the payload as `(kind, offset, length)`, NOP and END left out.
+
+    A malformed option ends the walk: what came before it still counts, as receivers do.
+    """
+    found: list[tuple[int, int, int]] = []
+    at = l4 + OPTIONS_AT
+    while at < data:
+        kind = frame[at]
+        if kind == OPT_END:
+            break
+        if kind == OPT_NOP:
+            at += 1
+            continue
+        if at + 1 >= data:
+            break
+        length = frame[at + 1]
+        if length < 2 or at + length > data:
+            break
+        found.append((kind, at, length))
+        at += length
+    return found
+
+
+def timestamps_at(frame: Buffer, l4: int, data: int) -> int | None:
+    """Offset of TSval of a well-formed timestamps option (TSecr follows at +4), or None."""
+    # The layout every modern stack uses (RFC 7323 appendix A) first: NOP NOP TS(10).
+    at = l4 + OPTIONS_AT
+    if data >= at + 12 and frame[at : at + 4] == b"\x01\x01\x08\x0a":
+        return at + 4
+    for kind, at, length in options(frame, l4, data):
+        if kind == OPT_TIMESTAMPS and length == 10:
+            return at + 2
+    return None
+
+
+def sack_edges(frame: Buffer, l4: int, data: int) -> list[int]:
+    """Offsets of the 32-bit edges of all SACK blocks (RFC 2018 §3), in wire order."""
+    edges: list[int] = []
+    for kind, at, length in options(frame, l4, data):
+        if kind == OPT_SACK and (length - 2) % 8 == 0:
+            edges.extend(range(at + 2, at + length, 4))
+    return edges
+
+
+def syn_options(frame: Buffer, l4: int, data: int) -> SynOptions:
+    """MSS, window scale (capped at 14, RFC 7323 §2.3), SACK-permitted and timestamps of a SYN."""
+    mss = wscale = None
+    sack = stamps = False
+    for kind, at, length in options(frame, l4, data):
+        if kind == OPT_MSS and length == 4:
+            mss = (frame[at + 2] << 8) | frame[at + 3]
+        elif kind == OPT_WSCALE and length == 3:
+            wscale = min(frame[at + 2], 14)
+        elif kind == OPT_SACK_PERMITTED and length == 2:
+            sack = True
+        elif kind == OPT_TIMESTAMPS and length == 10:
+            stamps = True
+    return SynOptions(mss, wscale, sack, stamps)
+
+
+def read32(frame: Buffer, at: int) -> int:
+    """The 32-bit big-endian field at `at`."""
+    value: int = _U32.unpack_from(frame, at)[0]
+    return value
+
+
+def write32(frame: bytearray, at: int, value: int) -> None:
+    """Store a 32-bit big-endian field at `at`."""
+    _U32.pack_into(frame, at, value)

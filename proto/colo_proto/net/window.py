@@ -1,0 +1,45 @@
+"""A window update that the proxy itself must send: a pure ACK made from a segment it has seen.
+
+When compare lowers the window of a released segment to what the secondary offers, and the secondary
+opens up later, nobody would tell the client: the primary never closed its window.
+"""
+
+from struct import Struct
+
+from colo_proto.checksum import internet_checksum, pseudo_sum
+from colo_proto.frame import ETH, NO_OFFLOAD, Buffer
+from colo_proto.net.packet import PROTO_TCP
+from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FLAGS_AT, SEQ_AT, URGENT_AT, WINDOW_AT
+
+_U16 = Struct("!H")
+_U32 = Struct("!I")
+
+
+def window_update(frame: Buffer, l4: int, data: int, seq: int, ack: int, window: int) -> bytes:
+    """A pure ACK with the headers of `frame` (TCP at `l4`, payload from `data`), IPv4 or IPv6.
+
+    `seq`, `ack` and the raw `window` field are wire values. The options are kept: the timestamps repeat
+    the last ones sent, which RFC 7323 allows.
+    """
+    out = bytearray(frame[:data])
+    out[:ETH] = NO_OFFLOAD
+    _U32.pack_into(out, l4 + SEQ_AT, seq)
+    _U32.pack_into(out, l4 + ACK_AT, ack)
+    out[l4 + FLAGS_AT] = ACK
+    _U16.pack_into(out, l4 + WINDOW_AT, window)
+    _U16.pack_into(out, l4 + CSUM_AT, 0)
+    _U16.pack_into(out, l4 + URGENT_AT, 0)
+    l3 = ETH + 14
+    while (out[l3 - 2] << 8 | out[l3 - 1]) in (0x8100, 0x88A8):
+        l3 += 4
+    if out[l3] >> 4 == 4:
+        _U16.pack_into(out, l3 + 2, data - l3)
+        _U16.pack_into(out, l3 + 10, 0)
+        _U16.pack_into(out, l3 + 10, internet_checksum(out[l3:l4]))
+        src, dst = out[l3 + 12 : l3 + 16], out[l3 + 16 : l3 + 20]
+    else:
+        _U16.pack_into(out, l3 + 4, data - l3 - 40)
+        src, dst = out[l3 + 8 : l3 + 24], out[l3 + 24 : l3 + 40]
+    start = pseudo_sum(src, dst, PROTO_TCP, data - l4)
+    _U16.pack_into(out, l4 + CSUM_AT, internet_checksum(out[l4:data], start))
+    return bytes(out)

@@ -1,0 +1,303 @@
+r"""Rules for chosen flows, and masks for noise inside them: text to values.
+
+One rule a line, first match wins, `#` begins a comment; what no rule names is compared::
+
+    pass    tcp guest-port 3389                        # RDP: never compared, released at once
+    pass    udp client 10.0.0.0/8 port 5353
+    shadow  tcp guest 10.0.0.2 port 8080-8089          # released at once, compared and reported
+    compare tcp guest-port 80 mask /Date: [^\r\n]{29}/ # equal but for this
+    compare udp guest-port 123 mask 16:8 mask 32:16    # places in each datagram (TCP: in the stream)
+
+Words: an action (`compare`, `pass`, `shadow`), a protocol (`tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `any`, a
+number), then any of `guest ADDRESS[/BITS]`, `client ADDRESS[/BITS]`, `guest-port P[-Q]`, `client-port P[-Q]`,
+`port P[-Q]` (either), `vlan N`, and for compare and shadow `mask OFFSET:LENGTH` or `mask /EXPRESSION/[WINDOW]`: over
+bytes, in RE2's syntax, and looking at no more than WINDOW bytes (256) to either side of a difference.
+
+Expressions are RE2's because its matching takes time linear in the bytes looked at: a rule that somebody wrote in
+haste (`(a+)+$`) cannot stop a worker, as it would with Python's `re`.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any, Final, NamedTuple, Protocol
+
+from colo_proto.errors import ConfigError
+from colo_proto.net import packet as p
+from colo_proto.net.flow import about, parts
+
+COMPARE: Final = "compare"
+PASS: Final = "pass"  # noqa: S105  a verb
+SHADOW: Final = "shadow"
+ACTIONS: Final = (COMPARE, PASS, SHADOW)
+
+WINDOW: Final = 256
+MAX_WINDOW: Final = 4096
+MAX_MASKS: Final = 16
+"""Of one rule."""
+MAX_TEXT: Final = 65536
+"""Bytes of a file of rules: it crosses the control link as one message."""
+MAX_EXPRESSION_MEMORY: Final = 1 << 20
+"""Bytes that RE2 may use for one expression; a larger one is refused."""
+
+_PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58, "sctp": 132, "any": -1}
+_TOKEN = re.compile(r"/((?:\\.|[^/\\])+)/(\d*)(?=\s|$)|(\S+)")
+
+Network = IPv4Network | IPv6Network
+
+
+class Found(Protocol):
+    """A match of an expression."""
+
+    def start(self) -> int: ...
+    def end(self) -> int: ...
+    def group(self) -> bytes: ...
+
+
+class Expression(Protocol):
+    """A compiled expression over bytes."""
+
+    def match(self, text: bytes, pos: int) -> Found | None: ...
+    def finditer(self, text: bytes) -> Iterator[Found]: ...
+    def sub(self, repl: Callable[[Found], bytes], text: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Bytes that may differ: a place (`start` to `stop`), or what `pattern` matches on both sides at the same place."""
+
+    start: int = 0
+    stop: int = 0
+    pattern: Expression | None = None
+    window: int = WINDOW
+
+    def place(self, position: int) -> int | None:
+        """Where the masked stretch that holds stream offset `position` ends, for a mask by place."""
+        return self.stop if self.pattern is None and self.start <= position < self.stop else None
+
+    def covers(self, mine: bytes, its: bytes, at: int) -> int:
+        """How far the mask reaches past `at` when it matches the same stretch around it on both sides, else 0."""
+        if self.pattern is None:
+            return 0
+        for found in self.pattern.finditer(mine):
+            if found.start() > at:
+                break
+            if found.end() > at:
+                other = self.pattern.match(its, found.start())
+                return found.end() - at if other is not None and other.end() == found.end() else 0
+        return 0
+
+
+class Named(NamedTuple):
+    """A flow (guest to client), as rules see it."""
+
+    proto: int
+    guest: Any
+    client: Any
+    guest_port: int
+    client_port: int
+    vlans: tuple[int, ...]
+
+
+def named(key: bytes) -> Named:
+    """The flow of a key. An ICMP error is under the rule of the flow that it is about."""
+    proto, src, dst, sport, dport, vlans = parts(about(key) or key)
+    return Named(proto, ip_address(src), ip_address(dst), sport, dport, vlans)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line. Ports are (lowest, highest); what is None or -1 names every flow."""
+
+    action: str = COMPARE
+    proto: int = -1
+    guest: Network | None = None
+    client: Network | None = None
+    guest_port: tuple[int, int] | None = None
+    client_port: tuple[int, int] | None = None
+    port: tuple[int, int] | None = None
+    vlan: int | None = None
+    masks: tuple[Mask, ...] = ()
+    text: str = ""
+
+    def matches(self, flow: Named) -> bool:
+        """True when the flow is meant."""
+        if self.proto not in {-1, flow.proto}:
+            return False
+        if self.guest is not None and flow.guest not in self.guest:
+            return False
+        if self.client is not None and flow.client not in self.client:
+            return False
+        if self.vlan is not None and self.vlan not in flow.vlans:
+            return False
+        ports = (
+            (self.guest_port, (flow.guest_port,)),
+            (self.client_port, (flow.client_port,)),
+            (self.port, (flow.guest_port, flow.client_port)),
+        )
+        for limits, values in ports:
+            if limits is None:
+                continue
+            if flow.proto not in p.WITH_PORTS or not any(limits[0] <= value <= limits[1] for value in values):
+                return False
+        return True
+
+    def normal(self, body: bytes) -> bytes:
+        """A datagram with everything masked blanked out, so that equal ones are equal."""
+        for mask in self.masks:
+            if mask.pattern is None:
+                stop = min(mask.stop, len(body))
+                if mask.start < stop:
+                    body = body[: mask.start] + bytes(stop - mask.start) + body[stop:]
+            else:
+                body = mask.pattern.sub(lambda found: bytes(len(found.group())), body)
+        return body
+
+
+DEFAULT: Final = Rule()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All rules, in order."""
+
+    rules: tuple[Rule, ...] = field(default=())
+
+    def find(self, key: bytes) -> Rule:
+        """The first rule that names the flow, or the default."""
+        if self.rules:
+            flow = named(key)
+            for rule in self.rules:
+                if rule.matches(flow):
+                    return rule
+        return DEFAULT
+
+
+def parse_rules(text: str, where: str = "rules") -> Rules:
+    """The rules of a text. `ConfigError` names the line and the word."""
+    if len(text.encode(errors="replace")) > MAX_TEXT:
+        raise ConfigError(f"{where}: {len(text)} characters of rules, at most {MAX_TEXT}")
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = _words(line)
+        if words:
+            try:
+                found.append(_rule(words))
+            except (ValueError, OverflowError) as error:
+                raise ConfigError(f"{where}, line {number}: {error}") from None
+    return Rules(tuple(found))
+
+
+class _Word(NamedTuple):
+    text: str
+    """As it stands, the slashes of an expression included."""
+    expression: str | None = None
+    window: str = ""
+
+
+def _words(line: str) -> list[_Word]:
+    words = []
+    for match in _TOKEN.finditer(line):
+        expression, window, word = match.groups()
+        if word is not None and word.startswith("#"):
+            break
+        words.append(_Word(match.group(), expression, window or ""))
+    return words
+
+
+def _rule(words: list[_Word]) -> Rule:
+    action = words[0].text
+    if action not in ACTIONS:
+        raise ValueError(f"{action!r}: one of {', '.join(ACTIONS)} expected")
+    if len(words) < 2:
+        raise ValueError(f"{action}: a protocol is expected ({', '.join(_PROTOCOLS)} or a number)")
+    given: dict[str, Any] = {}
+    masks: list[Mask] = []
+    for at in range(2, len(words), 2):
+        word = words[at].text
+        if word not in _WORDS and word != "mask":
+            raise ValueError(f"unknown word {word!r}; known: {', '.join(_WORDS)}, mask")
+        if at + 1 == len(words):
+            raise ValueError(f"{word}: a value is expected")
+        value = words[at + 1]
+        name = word.replace("-", "_")
+        if word == "mask":
+            masks.append(_mask(value))
+        elif name in given:
+            raise ValueError(f"{word} stands twice")
+        else:
+            given[name] = _WORDS[word](value.text)
+    if masks and action == PASS:
+        raise ValueError("pass compares nothing, so there is nothing to mask")
+    if len(masks) > MAX_MASKS:
+        raise ValueError(f"{len(masks)} masks, at most {MAX_MASKS}")
+    text = " ".join(word.text for word in words)
+    return Rule(action, _protocol(words[1].text), masks=tuple(masks), text=text, **given)
+
+
+def _protocol(name: str) -> int:
+    if name in _PROTOCOLS:
+        return _PROTOCOLS[name]
+    if name.isdecimal() and name.isascii() and int(name) < 256:
+        return int(name)
+    raise ValueError(f"{name!r}: a protocol is expected ({', '.join(_PROTOCOLS)} or a number)")
+
+
+def _ports(value: str) -> tuple[int, int]:
+    low, _, high = value.partition("-")
+    if not (low.isdecimal() and (high or low).isdecimal()):
+        raise ValueError(f"{value!r}: a port or a range of ports expected")
+    limits = int(low), int(high or low)
+    if not limits[0] <= limits[1] <= 65535:
+        raise ValueError(f"{value!r}: ports are 0 to 65535, the lower one first")
+    return limits
+
+
+def _vlan(value: str) -> int:
+    if not (value.isdecimal() and int(value) <= 4095):
+        raise ValueError(f"vlan {value}: 0 to 4095 expected")
+    return int(value)
+
+
+def _network(value: str) -> Network:
+    return ip_network(value, strict=False)
+
+
+_WORDS: dict[str, Callable[[str], object]] = {
+    "guest": _network,
+    "client": _network,
+    "guest-port": _ports,
+    "client-port": _ports,
+    "port": _ports,
+    "vlan": _vlan,
+}
+
+
+def _mask(value: _Word) -> Mask:
+    if value.expression is not None:
+        window = int(value.window or WINDOW)
+        if not 0 < window <= MAX_WINDOW:
+            raise ValueError(f"mask window {window}: 1 to {MAX_WINDOW} expected")
+        return Mask(pattern=_compile(value.expression), window=window)
+    start, _, length = value.text.partition(":")
+    if not (start.isdecimal() and length.isdecimal() and int(length)):
+        raise ValueError(f"mask {value.text!r}: OFFSET:LENGTH or /EXPRESSION/ expected")
+    return Mask(int(start), int(start) + int(length))
+
+
+def _compile(text: str) -> Expression:
+    import re2  # noqa: PLC0415  most processes have no expressions, and should start without it
+
+    how = re2.Options()
+    # One byte is one character, whatever it is, and a dot is any of them.
+    how.encoding = re2.Options.Encoding.LATIN1
+    how.dot_nl = True
+    how.log_errors = False
+    how.max_mem = MAX_EXPRESSION_MEMORY
+    try:
+        expression: Expression = re2.compile(text.encode(), how)
+    except re2.error as error:
+        why = error.args[0]
+        raise ValueError(f"mask /{text}/: {why.decode() if isinstance(why, bytes) else why}") from None
+    return expression

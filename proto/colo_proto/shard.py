@@ -1,0 +1,134 @@
+"""Sharing a port's output out to workers: by flow, so that each worker sees whole flows (DESIGN §8).
+
+::
+
+    frame -> flow key -> keyed hash -> slot (1 of 1,024) -> worker table -> worker
+
+Both guests' frames of a flow must reach the same worker, whichever process shares them out, so slot and
+table are the same everywhere: the table comes from the COLO frame, versioned. Never one PUSH to many
+PULLs: round robin breaks affinity.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from colo_proto.frame import Buffer
+from colo_proto.messages import WorkerTable
+from colo_proto.net import packet as p
+from colo_proto.net.flow import SLOTS, about, slot
+
+CACHE = 65536
+"""Flow keys whose slot is remembered; the cache is emptied when full, a slot costs a few microseconds."""
+FRAGMENTS = 1024
+"""Datagrams whose later fragments are expected; the oldest makes room."""
+
+KEYLESS = 0
+"""ARP and what is not IP have no flow: all of it goes to the worker of this slot."""
+
+_V4 = b"\x08\x00\x45"
+_V6 = b"\x86\xdd"
+_PORTS = (6, 17)
+
+
+class Slots:
+    """The slot of every frame of one direction, in the order they come."""
+
+    def __init__(self) -> None:
+        self._fragments: OrderedDict[tuple[bytes, bytes, int, int, bytes], int] = OrderedDict()
+
+    def of(self, frame: Buffer, unknown: int | None = None) -> int:
+        """By dissection; `Splitter.split` knows the commonest shapes by heart. Fragments follow their first one, which
+        alone has ports; one that is early goes by addresses, or is `unknown`.
+        """
+        packet = p.dissect(frame)
+        if packet.kind == p.Kind.FRAGMENT:
+            return self._fragment(packet, unknown)
+        return slot_of(inner_key(packet) or packet.key)
+
+    def _fragment(self, packet: p.Packet, unknown: int | None) -> int:
+        datagram = (packet.src, packet.dst, packet.proto, packet.ident, packet.tags)
+        known = self._fragments
+        if packet.frag_offset and datagram in known:
+            return known[datagram]
+        if packet.frag_offset and unknown is not None:
+            return unknown
+        found = slot_of(packet.key)
+        if not packet.frag_offset:
+            known[datagram] = found
+            if len(known) > FRAGMENTS:
+                known.popitem(last=False)
+        return found
+
+
+def slot_of(key: bytes) -> int:
+    """The slot of a flow by its key; an ICMP error's is that of the flow that it is about."""
+    return slot(about(key) or key) if key else KEYLESS
+
+
+class Splitter:
+    """Sorts frames by worker. Without a table there is nobody to send to."""
+
+    def __init__(self) -> None:
+        self.version = -1
+        self.workers: list[str] = []
+        self._slots: list[int] = []
+        self._cache: dict[bytes, str] = {}
+        self._slow = Slots()
+
+    def table(self, table: WorkerTable) -> bool:
+        """Take a worker table over unless it is older than the one in force. True when it was taken."""
+        if table.version <= self.version or len(table.slots) != SLOTS or not table.workers:
+            return False
+        if not all(0 <= index < len(table.workers) for index in table.slots):
+            return False
+        self.version, self.workers, self._slots = table.version, list(table.workers), list(table.slots)
+        self._cache.clear()
+        return True
+
+    def split(self, frames: Sequence[Buffer]) -> dict[str, list[Buffer]]:
+        """`frames` by worker id, each worker's in order. Empty when no table is known."""
+        shares: dict[str, list[Buffer]] = {}
+        if not self._slots:
+            return shares
+        cache = self._cache
+        for frame in frames:
+            # The two commonest shapes by slicing; `dissect` gives the same keys.
+            if (
+                frame[22:25] == _V4
+                and len(frame) >= 48
+                and not frame[31]
+                and not frame[30] & 0x3F
+                and frame[33] in _PORTS
+            ):
+                key = bytes(frame[33:34]) + bytes(frame[36:48])
+            elif frame[22:24] == _V6 and len(frame) >= 68 and frame[30] in _PORTS:
+                key = bytes(frame[30:31]) + bytes(frame[32:68])
+            else:
+                worker = self.workers[self._slots[self._slow.of(frame)]]
+                shares.setdefault(worker, []).append(frame)
+                continue
+            worker = cache.get(key) or self._worker(key)
+            share = shares.get(worker)
+            if share is None:
+                shares[worker] = [frame]
+            else:
+                share.append(frame)
+        return shares
+
+    def _worker(self, key: bytes) -> str:
+        if len(self._cache) >= CACHE:
+            self._cache.clear()
+        worker = self.workers[self._slots[slot(key)]]
+        self._cache[key] = worker
+        return worker
+
+
+def inner_key(packet: p.Packet) -> bytes:
+    """The flow that an ICMP error speaks of (RFC 792, RFC 4443 §3), or nothing.
+
+    The error quotes a packet that came *to* the guest; flows are canonical, so its direction is no matter.
+    """
+    if packet.kind != p.Kind.IP:
+        return b""
+    quoted = p.error_quote(packet.frame, packet.l4, packet.end, packet.proto, packet.tags)
+    return quoted.key if quoted is not None else b""

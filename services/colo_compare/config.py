@@ -1,0 +1,37 @@
+"""Options of `colo compare`; names and defaults are QEMU's where QEMU has the option."""
+
+from dataclasses import dataclass
+
+from colo_proto.config import option
+from colo_proto.messages import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class CompareConfig:
+    primary_in: str = option("", kind="endpoint", help="frames of the primary guest")
+    secondary_in: str = option("", kind="endpoint", help="frames of the secondary guest, rewritten")
+    outdev: str = option("", kind="endpoint", help="released frames of the primary guest")
+    compare_timeout: int = option(
+        3000, unit="ms", least=1, most=2**32 - 1, help="age at which a held primary frame asks for a checkpoint"
+    )
+    expired_scan_cycle: int = option(1000, unit="ms", least=1, most=2**32 - 1, help="how often ages are looked at")
+    max_queue_size: int = option(1024, unit="frames", least=1, most=2**32 - 1, help="bound per flow and direction")
+    mode: str = option(
+        Mode.ENFORCE,
+        choices=Mode.ALL,
+        help="enforce; shadow: release at once, compare and report; bypass: compare nothing",
+    )
+    max_flows: int = option(65536, unit="flows", least=8, help="bound on the table of flows")
+    max_stream_mib: int = option(
+        16, unit="MiB", least=1, help="how far the secondary's stream may run ahead of what was compared"
+    )
+    max_held_mib: int = option(256, unit="MiB", least=1, help="bound on all held primary frames")
+    max_secondary_mib: int = option(
+        256, unit="MiB", least=1, help="bound on all that is kept of the secondary, the history of streams included"
+    )
+    rules: str = option(
+        "", kind="rules", help="file of rules for chosen flows (pass, shadow, masks); SIGHUP reads it again"
+    )
+    evidence_dir: str = option("", kind="path", help="keep the frames around each difference there, as pcapng")
+    evidence_files: int = option(32, unit="files", least=0, help="how many of them; the oldest is overwritten")
+    id: str = option("comp0", kind="hidden", help="name of this worker")

@@ -1,0 +1,294 @@
+"""Flows without a byte stream: UDP, ICMP, SCTP and every other IP protocol.
+
+A primary datagram is released when the secondary sent one with the same payload in the same flow.
+Order does not matter inside a bounded window: servers with several threads answer in any order, and a
+pair that arrives crosswise is still a pair (QEMU matches the newest first, and asks for needless
+checkpoints).
+
+::
+
+      primary    [ o o | f f ]        o: overtaken - a later one already found its pair
+      secondary  [ o | f ]            f: fresh     - newer than every match so far
+
+Both sides having *fresh* datagrams for longer than `GRACE` is the sign that they differ: their order
+on each side is the order they were sent in, so a fresh one opposite a fresh one should have matched.
+An overtaken secondary datagram lost its counterpart on the way and expires; an overtaken primary one
+waits for its own, until compare_timeout asks for a checkpoint.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from colo_compare.stream import SEGMENT_COST, first_difference
+from colo_compare.tcp_state import CONTEXT, SHOWN, Unit, frames_in
+from colo_proto.messages import Reason
+from colo_proto.net.flow import describe
+from colo_proto.pcapng import Shown
+from colo_proto.rules import Rule
+
+if TYPE_CHECKING:
+    from colo_compare.ledger import Ledger
+
+GRACE = 0.1
+"""Seconds that both sides may hold unequal fresh datagrams before they count as different."""
+
+IDLE = 120.0
+"""Seconds after which a silent flow is forgotten (RFC 4787 REQ-5 asks NATs for at least two minutes)."""
+
+
+class HeldDatagram:
+    """A primary datagram that waits for its equal."""
+
+    __slots__ = ("at", "body", "index", "out", "unit")
+
+    def __init__(self, unit: Unit, body: bytes, at: float, index: int) -> None:
+        self.unit = unit
+        self.body = body
+        self.at = at
+        self.index = index
+        self.out = False
+
+
+class DatagramFlow:
+    """State of one flow; `body` is what has to be equal (payload, without checksum)."""
+
+    __slots__ = (
+        "count", "diverged", "key", "ledger", "pri", "pri_over", "rule", "sec", "sec_over", "shadow", "suspect",
+        "touched", "unprotected", "wanted",
+    )  # fmt: skip
+
+    kind = "datagram"
+
+    def __init__(self, ledger: "Ledger", key: bytes, rule: Rule, now: float) -> None:
+        self.ledger = ledger
+        self.key = key
+        self.touched = now
+        self.wanted = 0.0
+        self.diverged = False
+        self.unprotected = self.shadow = False
+        self.rule = rule
+        # Lists, not deques: they are short, and an empty deque takes ten times the memory of a flow's other fields.
+        self.pri: list[HeldDatagram] = []
+        self.sec: list[tuple[bytes, float, Unit]] = []
+        self.pri_over = 0
+        """How many at the front of `pri` are overtaken; likewise `sec_over`."""
+        self.sec_over = 0
+        self.suspect = 0.0
+        """Since when both sides have had fresh datagrams; 0 when they have not."""
+        self.count = 0
+        """Primary datagrams seen: the index of the next one."""
+
+    def primary(self, unit: Unit, body: bytes, now: float) -> None:
+        """A datagram of the primary guest."""
+        if self.rule.masks:
+            body = self.rule.normal(body)
+        self.touched = now
+        index = self.count
+        self.count = index + 1
+        ledger = self.ledger
+        sec = self.sec
+        if sec and not self.diverged:
+            at = 0
+            if sec[0][0] != body:
+                at = next((at for at, entry in enumerate(sec) if entry[0] == body), -1)
+            if at >= 0:
+                del sec[at]
+                self.sec_over = self.sec_over - 1 if at < self.sec_over else at
+                self.pri_over = len(self.pri)
+                ledger.held_secondary -= 1
+                ledger.secondary_compared += 1
+                size = len(body)
+                ledger.secondary_bytes -= size + size + SEGMENT_COST
+                ledger.bytes_compared += size
+                ledger.sink.append(unit)
+                if self.suspect:
+                    self._clear_suspicion()
+                return
+        if self.unprotected:
+            ledger.passed(unit, "unprotected")
+            return
+        held = HeldDatagram(unit, body, now, index)
+        pri = self.pri
+        if len(pri) >= ledger.max_queue_size or ledger.held_bytes >= ledger.max_held_bytes:
+            ledger.refuse(self, held, len(pri))
+            return
+        ledger.hold(self, held)
+        pri.append(held)
+        if sec and not self.suspect:
+            self._suspect(now)
+
+    def secondary(self, unit: Unit, body: bytes, now: float) -> None:
+        """A datagram of the secondary guest."""
+        if self.rule.masks:
+            body = self.rule.normal(body)
+        self.touched = now
+        ledger = self.ledger
+        pri = self.pri
+        if pri and not self.diverged:
+            at = 0
+            if pri[0].body != body:
+                at = next((at for at, held in enumerate(pri) if held.body == body), -1)
+            if at >= 0:
+                held = pri[at]
+                del pri[at]
+                self.pri_over = self.pri_over - 1 if at < self.pri_over else at
+                self.sec_over = len(self.sec)
+                ledger.unhold(held)
+                ledger.secondary_compared += 1
+                ledger.bytes_compared += len(body)
+                if not held.out:
+                    ledger.sink.append(held.unit)
+                if self.suspect:
+                    self._clear_suspicion()
+                return
+        if self.unprotected:
+            ledger.secondary_gone(1, "unprotected")
+            return
+        if len(self.sec) >= ledger.room:
+            if not self.sec:
+                ledger.secondary_gone(1, "queue_full")
+                return
+            self._forget(1, "queue_full")
+        self.sec.append((body, now, unit))
+        ledger.held_secondary += 1
+        ledger.secondary_bytes += 2 * len(body) + SEGMENT_COST
+        ledger.lingering[self] = None
+        if pri and not self.suspect:
+            self._suspect(now)
+
+    def _forget(self, count: int, reason: str) -> None:
+        """Drop the secondary's oldest `count` datagrams."""
+        if count:
+            ledger = self.ledger
+            ledger.secondary_bytes -= sum(2 * len(body) + SEGMENT_COST for body, _, _ in self.sec[:count])
+            del self.sec[:count]
+            self.sec_over = max(self.sec_over - count, 0)
+            ledger.secondary_gone(count, reason, stored=True)
+
+    # -- suspicion -----------------------------------------------------------------------------------
+
+    def _fresh(self) -> bool:
+        return len(self.pri) > self.pri_over and len(self.sec) > self.sec_over
+
+    def _suspect(self, now: float) -> None:
+        if self._fresh() and not self.diverged:
+            self.suspect = now
+            self.ledger.suspects[self] = now + GRACE
+
+    def _clear_suspicion(self) -> None:
+        # Whatever is fresh now has been so only since the last match; the clock starts again with the next.
+        self.suspect = 0.0
+        self.ledger.suspects.pop(self, None)
+        if self._fresh():
+            since = max(self.pri[self.pri_over].at, self.sec[self.sec_over][1])
+            self.suspect = since
+            self.ledger.suspects[self] = since + GRACE
+
+    def judge(self, now: float) -> None:
+        """The grace is over: what is fresh on both sides differs."""
+        self.suspect = 0.0
+        if not self._fresh() or self.diverged:
+            return
+        self.diverged = True
+        ledger = self.ledger
+        ledger.counters["miscompares"] += 1
+        held = self.pri[self.pri_over]
+        ledger.want(self, Reason.DATAGRAM, held.index, self._explain(held, self.sec[self.sec_over][0], now), now)
+
+    def _explain(self, held: HeldDatagram, other: bytes | None, now: float) -> dict[str, Any]:
+        detail: dict[str, Any] = {
+            "age_ms": round((now - held.at) * 1000),
+            "held": len(self.pri),
+            "secondary_pending": len(self.sec),
+            "length": len(held.body),
+        }
+        at = 0
+        if other is not None:
+            at = first_difference(held.body, other)
+            detail["secondary_length"] = len(other)
+            detail["byte"] = at
+            low = max(at - CONTEXT, 0)
+            detail["context"] = detail["secondary_context"] = at - low
+            detail["secondary"] = other[low : at + CONTEXT].hex()
+        low = max(at - CONTEXT, 0)
+        detail["primary"] = held.body[low : at + CONTEXT].hex()
+        return detail
+
+    # -- what the compare asks of every kind of flow -------------------------------------------------
+
+    def oldest(self) -> float | None:
+        """Arrival time of the oldest held primary datagram."""
+        return min((h.at for h in self.pri if not h.out), default=None)
+
+    def expire(self, limit: float, now: float) -> None:
+        """Secondary datagrams that arrived at or before `limit` have no counterpart: drop them."""
+        self._forget(next((n for n, entry in enumerate(self.sec) if entry[1] > limit), len(self.sec)), "expired")
+        while self.pri and self.pri[0].out and self.pri[0].at <= limit:
+            # Sent long ago in shadow mode and never matched: that is a difference, reported as one. In shadow mode
+            # the report flushes the flow at once, so the queue may be another one afterwards.
+            held = self.pri.pop(0)
+            self.ledger.unhold(held)
+            self.pri_over = max(self.pri_over - 1, 0)
+            self.ledger.counters["miscompares"] += 1
+            self.ledger.want(self, Reason.TIMEOUT, held.index, self._explain(held, None, now), now)
+
+    def lingers(self) -> bool:
+        """True while `expire` may have something to do."""
+        return bool(self.sec) or any(held.out for held in self.pri)
+
+    def trim(self, history: int) -> None:
+        """There is no history."""
+
+    def timed_out(self, now: float) -> None:
+        """A datagram waited longer than compare_timeout."""
+        held = min(self.pri, key=lambda h: h.at)
+        other = self.sec[self.sec_over][0] if len(self.sec) > self.sec_over else None
+        self.ledger.want(self, Reason.TIMEOUT, held.index, self._explain(held, other, now), now)
+
+    def flush(self, *, copied: bool) -> None:
+        """A checkpoint is done: what is held goes, in the order it came."""
+        ledger = self.ledger
+        held_frames, self.pri = self.pri, []
+        self._forget(len(self.sec), "checkpoint")
+        self.pri_over = self.sec_over = 0
+        self.suspect = 0.0
+        ledger.suspects.pop(self, None)
+        for held in held_frames:
+            ledger.unhold(held)
+            if not held.out:
+                ledger.passed(held.unit, "checkpoint")
+        self.diverged = False
+        self.wanted = 0.0
+        self.unprotected = not copied
+
+    def abandon(self, reason: str) -> None:
+        """The flow is evicted."""
+        for held in self.pri:
+            self.ledger.drop(held, reason)
+        self.pri.clear()
+        self._forget(len(self.sec), reason)
+        self.ledger.suspects.pop(self, None)
+
+    def let_out(self, cause: str) -> None:
+        """Send what is held but keep it for comparing (shadow mode begins)."""
+        for held in self.pri:
+            self.ledger.let_out(self, held, cause)
+
+    def evidence(self, verdict: str) -> list[Shown]:
+        """The datagrams that wait on both sides, the fresh ones first; the verdict stands on the first of them."""
+        mine = self.pri[self.pri_over :][:SHOWN] or self.pri[:SHOWN]
+        its = self.sec[self.sec_over :][:SHOWN] or self.sec[:SHOWN]
+        shown = []
+        for held in mine:
+            comment = verdict if held is mine[0] else f"primary, packet {held.index} of its flow, unequal"
+            shown += [Shown(0, held.at, frame, comment) for frame in frames_in(held.unit)]
+        for _, at, unit in its:
+            shown += [Shown(1, at, frame, "secondary, unequal") for frame in frames_in(unit)]
+        return shown
+
+    def idle_since(self, now: float) -> bool:
+        """True when the flow can be forgotten."""
+        return now - self.touched > IDLE
+
+    def describe(self) -> str:
+        """The flow in words."""
+        return describe(self.key)

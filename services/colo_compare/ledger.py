@@ -1,0 +1,317 @@
+"""The books of one compare: what came in, what is held, what went out and why.
+
+Flows write here; the compare reads. Hot counters are plain attributes (a `Counter` costs three times as
+much a frame) and are folded into `counters` when somebody looks. The books balance at any moment::
+
+    frames_primary    = released + sum(dropped.*) + held              + handed_over - taken_over
+    frames_secondary  = sum(secondary_dropped.*) + held_secondary - secondary_split
+                        + secondary_handed_over - secondary_taken_over
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Any, Protocol
+
+from colo_compare.config import CompareConfig
+from colo_compare.tcp_state import Unit
+from colo_proto.core import Log, Output, Save, Tell
+from colo_proto.messages import CheckpointWanted, Reason
+from colo_proto.pcapng import Capture, Shown
+from colo_proto.rules import DEFAULT, Rule, Rules
+
+ASK_AGAIN = 3.0
+"""Seconds after which a flow repeats a request that no checkpoint answered (the frame may have been
+restarted); QEMU repeats on every scan and every packet."""
+
+EVIDENCE_BYTES = 1 << 19
+"""Frames of each side in one evidence file."""
+
+EVIDENCE_EVERY = 1.0
+"""Seconds between two evidence files: when everything differs at once, the first differences tell most."""
+
+HISTORY_BYTES = 256 * 1024
+"""Bytes per flow kept of what was found equal, enough for a window of retransmissions; less when memory is short."""
+
+HISTORY_TOTAL = 2 << 20
+"""Bytes over all flows above which histories are shortened: a processor's caches hold about as much."""
+
+STEP = 4096
+"""The shortest history, as long as `max_secondary_mib` has room for it."""
+
+LAST = 16
+"""Differences kept for `colo status`."""
+
+
+class Flow(Protocol):
+    """What a `TcpFlow` and a `DatagramFlow` have in common."""
+
+    key: bytes
+    touched: float
+    wanted: float
+    diverged: bool
+    unprotected: bool
+    shadow: bool
+    rule: Rule
+
+    def oldest(self) -> float | None: ...
+    def expire(self, limit: float, now: float) -> None: ...
+    def timed_out(self, now: float) -> None: ...
+    def flush(self, *, copied: bool) -> None: ...
+    def abandon(self, reason: str) -> None: ...
+    def let_out(self, cause: str) -> None: ...
+    def judge(self, now: float) -> None: ...
+    def lingers(self) -> bool: ...
+    def trim(self, history: int) -> None: ...
+    def evidence(self, verdict: str) -> list[Shown]: ...
+    def idle_since(self, now: float) -> bool: ...
+    def describe(self) -> str: ...
+
+
+class Stream(Flow, Protocol):
+    """A TCP connection."""
+
+    def primary(self, unit: Unit, buf: bytes, l4: int, end: int, now: float) -> None: ...
+    def secondary(self, buf: bytes, l4: int, end: int, now: float) -> None: ...
+
+
+class Datagrams(Flow, Protocol):
+    """Any other flow."""
+
+    def primary(self, unit: Unit, body: bytes, now: float) -> None: ...
+    def secondary(self, unit: Unit, body: bytes, now: float) -> None: ...
+
+
+class HeldUnit(Protocol):
+    """A primary frame (or the fragments of one datagram) that waits."""
+
+    unit: Unit
+    at: float
+    out: bool
+
+
+def frames_of(unit: Unit) -> int:
+    """How many frames a unit is."""
+    return len(unit) if isinstance(unit, tuple) else 1
+
+
+class Ledger:
+    """Accounts, limits and the way out, shared by all flows of a compare."""
+
+    def __init__(self, config: CompareConfig) -> None:
+        self.source = config.id
+        self.timeout = config.compare_timeout / 1000
+        self.max_queue_size = config.max_queue_size
+        self.max_stream_bytes = config.max_stream_mib << 20
+        self.max_held_bytes = config.max_held_mib << 20
+        self.max_secondary_bytes = config.max_secondary_mib << 20
+        self.room = config.max_queue_size
+        """Secondary frames that a flow may keep: `max_queue_size`, or none while all flows together keep too much."""
+        self.history = HISTORY_BYTES
+        self.most = self.enough = 0
+        """History is cut to `history` when it is longer than `most`, or when all flows keep more than `enough`."""
+        self._limits()
+        self.counters: Counter[str] = Counter()
+        self.epoch = 0
+        self.shadow = False
+        self.sink: list[Unit] = []
+        """Units released by comparing, in order; the compare empties it after every call."""
+        self.outputs: list[Output] = []
+        self.holding: dict[Flow, None] = {}
+        """Flows that may hold primary frames."""
+        self.lingering: dict[Flow, None] = {}
+        """Flows that may keep what expires: secondary datagrams, and in shadow mode primary frames."""
+        self.suspects: dict[Flow, float] = {}
+        """Datagram flows with unequal fresh datagrams on both sides, and when to judge them."""
+        self.stuck: dict[Flow, float] = {}
+        """Connections of which a held segment is equal in part, and when to let that part go; the first due first."""
+        self.asked: dict[Flow, None] = {}
+        """Flows that wait for a checkpoint."""
+        self.unprotected: set[bytes] = set()
+        self.strangers = False
+        """The secondary does not know connections that were open before it came: those seen from the middle are
+        unprotected, for it never had them."""
+        self.frames_primary = 0
+        self.frames_secondary = 0
+        self.released = 0
+        self.held = 0
+        self.held_bytes = 0
+        """Of all primary frames that are kept, those that have gone already (shadow mode) included."""
+        self.held_secondary = 0
+        self.secondary_bytes = 0
+        """What all secondary frames cost that are kept, history included."""
+        self.secondary_compared = 0
+        self.bytes_compared = 0
+        self.last: list[dict[str, Any]] = []
+        self.rules = Rules()
+        self.evidence_dir = config.evidence_dir
+        self.evidence_files = config.evidence_files
+        self._evidence_at = 0.0
+        """When the next evidence file may be written."""
+
+    # -- primary frames ------------------------------------------------------------------------------
+
+    def hold(self, flow: Flow, held: HeldUnit) -> None:
+        """`held` stays until its flow lets it go (in shadow mode it has gone already)."""
+        unit = held.unit
+        if self.shadow or flow.shadow:
+            held.out = True
+            self.lingering[flow] = None
+        else:
+            self.holding[flow] = None
+            self.held += len(unit) if type(unit) is tuple else 1
+        self.held_bytes += sum(map(len, unit)) if type(unit) is tuple else len(unit)
+
+    def unhold(self, held: HeldUnit) -> None:
+        """`held` leaves its queue."""
+        unit = held.unit
+        if not held.out:
+            self.held -= len(unit) if type(unit) is tuple else 1
+        self.held_bytes -= sum(map(len, unit)) if type(unit) is tuple else len(unit)
+
+    def let_out(self, flow: Flow, held: HeldUnit, cause: str) -> None:
+        """Send `held` but keep it for comparing."""
+        if not held.out:
+            held.out = True
+            self.held -= frames_of(held.unit)
+            self.lingering[flow] = None
+            self.passed(held.unit, cause)
+
+    def drop(self, held: HeldUnit, reason: str) -> None:
+        """`held` leaves its queue and is not sent."""
+        self.unhold(held)
+        if not held.out:
+            self.counters["dropped." + reason] += frames_of(held.unit)
+
+    def passed(self, unit: Unit, cause: str) -> None:
+        """Send `unit` without having found it equal; `cause` says what allows that."""
+        if self.shadow:
+            return
+        self.counters["released." + cause] += frames_of(unit)
+        self.sink.append(unit)
+
+    def synthesize(self, frame: bytes) -> None:
+        """Send a frame that no guest sent (a window update)."""
+        self.counters["synthesized"] += 1
+        self.sink.append(frame)
+
+    def full(self, flow: Flow, held: HeldUnit, queued: int) -> bool:
+        """Apply the bounds before `held` is queued; True when it was refused."""
+        if queued < self.max_queue_size and self.held_bytes < self.max_held_bytes:
+            return False
+        self.refuse(flow, held, queued)
+        return True
+
+    def refuse(self, flow: Flow, held: HeldUnit, queued: int) -> None:
+        """A bound is reached: ask for a checkpoint, drop the newest, count it."""
+        if not (self.shadow or flow.shadow):
+            self.counters["dropped.queue_full"] += frames_of(held.unit)
+        self.want(flow, Reason.QUEUE_FULL, None, {"held": queued, "held_bytes": self.held_bytes}, held.at)
+
+    # -- secondary frames ----------------------------------------------------------------------------
+
+    def secondary_gone(self, count: int, reason: str, *, stored: bool = False) -> None:
+        """`count` secondary frames are done with; `stored` when they had been kept."""
+        if count:
+            self.counters["secondary_dropped." + reason] += count
+            if stored:
+                self.held_secondary -= count
+
+    def secondary_pieces(self, pieces: int) -> None:
+        """A stored frame became `pieces` pieces instead of one."""
+        if pieces == 0:
+            self.counters["secondary_dropped.duplicate"] += 1
+        else:
+            self.counters["secondary_split"] += pieces - 1
+
+    def squeeze(self, flows: Collection[Flow]) -> None:
+        """All flows together keep much of the secondary: shorten histories, and at the bound take nothing more.
+
+        History serves retransmissions of the primary alone (without it they go unverified, and are counted);
+        what is refused was not acknowledged by any client, so the guest sends it again.
+        """
+        most = self.max_secondary_bytes
+        while self.secondary_bytes > self.enough and self.history:
+            self.history = self.history // 2 if self.history > STEP else 0
+            for flow in flows:
+                flow.trim(self.history)
+            self.counters["history_cut"] += 1
+            self._limits()
+        self.room = self.max_queue_size if self.secondary_bytes <= most else 0
+
+    def relax(self) -> None:
+        """There is memory again: keep longer histories."""
+        self.room = self.max_queue_size if self.secondary_bytes <= self.max_secondary_bytes else 0
+        if self.secondary_bytes < self.enough // 4 and self.history < HISTORY_BYTES:
+            self.history = min(max(self.history * 2, STEP), HISTORY_BYTES)
+            self._limits()
+
+    def _limits(self) -> None:
+        self.most = 2 * self.history
+        self.enough = min(HISTORY_TOTAL if self.history > STEP else 1 << 62, self.max_secondary_bytes * 3 // 4)
+
+    # -- checkpoints ---------------------------------------------------------------------------------
+
+    def want(self, flow: Flow, reason: str, offset: int | None, detail: dict[str, Any], now: float) -> None:
+        """Ask for a checkpoint on behalf of `flow`, once until it comes."""
+        if flow.wanted:
+            return
+        flow.wanted = now or 1e-9
+        text = flow.describe()
+        self.counters["checkpoints_wanted." + reason] += 1
+        seen = {"reason": reason, "flow": text, "offset": offset, **detail}
+        if flow.rule is not DEFAULT:
+            seen["rule"] = flow.rule.text
+        if self.evidence_dir and self.evidence_files:
+            self._evidence(flow, seen, now)
+        self.last = [*self.last[-LAST + 1 :], seen]
+        self.outputs.append(Log("warning", "miscompare.found" if flow.diverged else "checkpoint.wanted", seen))
+        if self.shadow or flow.shadow:
+            # Nothing is held and no checkpoint will come: the flow was reported and is left alone now.
+            flow.flush(copied=False)
+            self.unprotected.add(flow.key)
+            return
+        self.asked[flow] = None
+        self.outputs.append(Tell(CheckpointWanted(reason, text, offset, detail, self.epoch, self.source)))
+
+    def _evidence(self, flow: Flow, seen: dict[str, Any], now: float) -> None:
+        """Put the frames around a difference into a pcapng file, and its path into `seen`."""
+        if now < self._evidence_at:
+            self.counters["evidence_skipped"] += 1
+            return
+        self._evidence_at = now + EVIDENCE_EVERY
+        number = self.counters["evidence_files"] % self.evidence_files
+        self.counters["evidence_files"] += 1
+        seen["evidence"] = path = f"{self.evidence_dir}/{self.source}-{number:04}.pcapng"
+        room = [EVIDENCE_BYTES, EVIDENCE_BYTES]
+        verdict = ", ".join(f"{name} {value}" for name, value in seen.items() if name != "evidence")
+        shown = []
+        for one in flow.evidence(verdict):
+            room[one.interface] -= len(one.frame)
+            if room[one.interface] >= 0:
+                shown.append(one)
+        shown.sort(key=lambda one: one.when)
+        self.outputs.append(Save(path, Capture(("primary", "secondary"), tuple(shown), verdict)))
+
+    def ask_again(self, now: float) -> None:
+        """Repeat requests that nobody answered."""
+        for flow in list(self.asked):
+            if flow.wanted and now - flow.wanted >= ASK_AGAIN:
+                flow.wanted = now
+                self.outputs.append(
+                    Tell(CheckpointWanted(Reason.REPEATED, flow.describe(), None, {}, self.epoch, self.source))
+                )
+
+    def protect(self, flow: Flow) -> None:
+        """A new connection began on the key of a flow that had diverged."""
+        self.asked.pop(flow, None)
+        self.unprotected.discard(flow.key)
+
+    def folded(self) -> Counter[str]:
+        """All counters, the hot ones included."""
+        all_counters = Counter(self.counters)
+        for name in ("frames_primary", "frames_secondary", "released", "bytes_compared"):
+            all_counters[name] = getattr(self, name)
+        all_counters["secondary_dropped.compared"] += self.secondary_compared
+        causes = sum(n for name, n in self.counters.items() if name.startswith("released."))
+        all_counters["released.compared"] = self.released - causes
+        return all_counters

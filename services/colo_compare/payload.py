@@ -1,0 +1,51 @@
+"""What has to be equal of a packet that is no TCP segment, and which flow it belongs to.
+
+==================  =====================================  ==========================================================
+protocol            compared                               left out, and why
+==================  =====================================  ==========================================================
+UDP                 the payload                            ports are the flow's; the length is the payload's; the
+                                                           checksum may be partial on one side
+ICMP, ICMPv6        type, code, all behind the checksum    the checksum covers the quote, see below
+ICMP errors         the same, within the flow that they    of a quoted TCP header what the rewriter changes on the
+                    are about                              way to the secondary; a quoted UDP checksum
+SCTP, GRE, ESP, …   everything behind the IP header        nothing: tunnels are opaque
+==================  =====================================  ==========================================================
+"""
+
+from colo_proto.frame import Buffer
+from colo_proto.net import packet as p
+from colo_proto.net.flow import error_key
+
+_NEIGHBOUR_TYPES = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
+"""ICMPv6 of the link itself (MLD, RFC 2710/3810; Neighbor Discovery, RFC 4861): each guest's own timers
+decide when it is sent, nobody's state depends on the other replica's."""
+
+UNCOMPARED = b""
+"""The key of what passes uncompared."""
+
+
+def payload(key: bytes, proto: int, tags: bytes, buf: Buffer, l4: int, end: int) -> tuple[bytes, bytes]:
+    """`(flow key, what has to be equal)` of a packet whose L4 header is at `l4` of `buf`; `UNCOMPARED` as the key
+    of IGMP, MLD and Neighbor Discovery.
+    """
+    if proto == p.PROTO_UDP:
+        return key, bytes(buf[l4 + 8 : end])
+    if proto == p.PROTO_IGMP or (proto == p.PROTO_ICMPV6 and end > l4 and buf[l4] in _NEIGHBOUR_TYPES):
+        return UNCOMPARED, b""
+    if proto in {p.PROTO_ICMP, p.PROTO_ICMPV6}:
+        body = bytes(buf[l4 : l4 + 2]) + bytes(buf[l4 + 4 : end])
+        quoted = p.error_quote(buf, l4, end, proto, tags)
+        if quoted is None:
+            return key, body
+        return error_key(key, quoted.key), _same(body, quoted, quoted.l4 - l4 - 2)
+    return key, bytes(buf[l4:end])
+
+
+def _same(body: bytes, quoted: p.Packet, at: int) -> bytes:
+    """The body of an error without what may differ of the header that it quotes at `at`."""
+    if quoted.proto == p.PROTO_UDP:
+        return body[: at + 6] + body[at + 8 :]
+    if quoted.proto != p.PROTO_TCP or len(body) <= at + 12:
+        return body[: at + 8] if quoted.proto == p.PROTO_TCP else body
+    # Ports and sequence number stand in the first 8 bytes; ACK, checksum and options are the rewriter's.
+    return body[: at + 8] + body[at + (body[at + 12] >> 4) * 4 :]

@@ -1,0 +1,157 @@
+"""The secondary's half of a TCP stream: the reference that the primary's bytes are held against.
+
+::
+
+     segments   [ s0 ][ s1 ][ s2 ]   [ s3 ]          positions are unwrapped sequence numbers
+                |            |        |
+                history      committed (first byte not yet known to be equal on both sides)
+
+Segments keep the received frame and an offset into it (no copying), are sorted and never overlap;
+what arrives first wins. Those before `committed` are history: a retransmission by the primary is
+checked against them for as long as they are kept.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+
+from colo_proto.frame import Buffer
+
+Segment = tuple[int, int, bytes, int]
+"""`(start, stop, buffer, offset of start in buffer)`"""
+
+SEGMENT_COST = 256
+"""Bytes of memory that a kept frame takes beside its own."""
+
+STRIDE = 256
+"""History is trimmed when it has this many segments: to cut a list at its front costs as much for one as for many."""
+
+
+def _start(segment: Segment) -> int:
+    return segment[0]
+
+
+def cost(segments: Iterable[Segment]) -> int:
+    """Memory that segments take. Pieces of one frame count it once each: rather too much than too little."""
+    return sum(len(segment[2]) + SEGMENT_COST for segment in segments)
+
+
+class Reference:
+    """Bytes that the secondary produced, by position, with the place up to which they were confirmed."""
+
+    __slots__ = ("fin", "first", "segments")
+
+    def __init__(self) -> None:
+        self.segments: list[Segment] = []
+        self.first = 0
+        """Index of the first segment that reaches past `committed`."""
+        self.fin: int | None = None
+        """Position of the secondary's FIN, when it has sent one."""
+
+    def pending(self) -> int:
+        """Number of segments past `committed`."""
+        return len(self.segments) - self.first
+
+    def insert(self, start: int, stop: int, buffer: bytes, offset: int) -> int:
+        """Add bytes; only holes are filled. Returns the number of segments that it became."""
+        segments = self.segments
+        if not segments or start >= segments[-1][1]:
+            segments.append((start, stop, buffer, offset))
+            return 1
+        added = 0
+        at = max(bisect_right(segments, start, key=_start) - 1, 0)
+        while start < stop:
+            if at < len(segments):
+                lo, hi = segments[at][0], segments[at][1]
+                if hi <= start:
+                    at += 1
+                    continue
+                if lo <= start:
+                    offset += hi - start
+                    start = hi
+                    at += 1
+                    continue
+                upto = min(stop, lo)
+            else:
+                upto = stop
+            segments.insert(at, (start, upto, buffer, offset))
+            added += 1
+            at += 1
+            offset += upto - start
+            start = upto
+        return added
+
+    def confirm(self, committed: int, history: int) -> tuple[int, int]:
+        """Everything before `committed` was compared. Returns how many segments became history, and what it saved
+        in memory to cut what is longer than twice `history` bytes.
+        """
+        segments, first = self.segments, self.first
+        end = len(segments)
+        at = first
+        while at < end and segments[at][1] <= committed:
+            at += 1
+        self.first = at
+        if at > STRIDE or (at > 1 and committed - segments[0][0] > 2 * history):
+            return at - first, self.trim(committed, history)
+        return at - first, 0
+
+    def trim(self, committed: int, history: int) -> int:
+        """Forget history beyond `history` bytes and `STRIDE / 2` segments. Returns what it saved in memory."""
+        segments = self.segments
+        floor = committed - history
+        drop = 0
+        while drop < self.first and segments[drop][0] < floor:
+            drop += 1
+        # A flow of tiny segments may not keep thousands of frames alive.
+        drop = max(drop, self.first - STRIDE // 2)
+        if drop <= 0:
+            return 0
+        saved = cost(segments[:drop])
+        del segments[:drop]
+        self.first -= drop
+        return saved
+
+    def history(self) -> int:
+        """Bytes kept behind `committed`."""
+        return sum(s[1] - s[0] for s in self.segments[: self.first])
+
+    def forget(self) -> tuple[int, int]:
+        """Drop all segments; returns how many were pending, and what it saved in memory."""
+        pending, saved = self.pending(), cost(self.segments)
+        self.segments.clear()
+        self.first = 0
+        return pending, saved
+
+    def find(self, position: int) -> int:
+        """Index of the segment that holds `position`, or of the first one after it."""
+        at = bisect_right(self.segments, position, key=_start) - 1
+        if at >= 0 and self.segments[at][1] > position:
+            return at
+        return at + 1
+
+    def slice(self, start: int, stop: int) -> tuple[bytes, int]:
+        """Contiguous bytes within `[start, stop)` around what is kept, and where they begin."""
+        parts: list[bytes] = []
+        begin = position = start
+        for lo, hi, buffer, offset in self.segments[self.find(start) :]:
+            if lo > position:
+                if parts:
+                    break
+                begin = position = lo
+            if position >= stop:
+                break
+            upto = min(hi, stop)
+            parts.append(bytes(buffer[offset + position - lo : offset + upto - lo]))
+            position = upto
+        return b"".join(parts), begin
+
+
+def first_difference(a: Buffer, b: Buffer) -> int:
+    """Index of the first byte in which two unequal buffers differ (the shorter's length if none does)."""
+    lo, hi = 0, min(len(a), len(b))
+    while lo < hi:
+        mid = (lo + hi) // 2
+        if a[lo : mid + 1] == b[lo : mid + 1]:
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo

@@ -1,0 +1,699 @@
+"""One TCP connection under the rule of output commit (DESIGN §5).
+
+::
+
+      primary frames --> [ data: not yet equal ] --> [ waiting: equal, ACK too far ] --> released
+                              ^ compared with             ^ s_ack moves
+      secondary frames --> Reference (bytes, FIN)  +  s_ack, s_edge (highest ACK, right window edge)
+
+A primary segment leaves when its last byte is at or before `committed` (the end of the longest prefix
+that both guests produced, SYN and FIN counting one each) and its ACK is at or before the secondary's.
+How either side cuts, repeats or reorders its segments does not matter. Positions are unwrapped
+sequence numbers: plain integers that never wrap inside.
+
+The compare sees only what guests send, so ACKs are in the client's sequence space and data in the
+guest's; the rewriter has already moved the secondary's numbers into the primary's space, all but those
+of its SYN, whose options alone are looked at.
+"""
+
+from bisect import insort
+from struct import Struct
+
+from colo_compare.stream import SEGMENT_COST, STRIDE, Reference, cost, first_difference
+from colo_compare.tcp_state import NEVER, UNKNOWN, Held, NextSyn, Unit, by_ack, by_arrival, by_start
+from colo_compare.tcp_window import TcpWindow
+from colo_proto.messages import Reason
+from colo_proto.net.shorten import shorten
+from colo_proto.net.tcp import ACK, FIN, RST, SYN, SynOptions, syn_options
+from colo_proto.seq import HALF, MASK, MOD
+
+FIELDS = Struct("!IIBBH").unpack_from
+
+HEAD_WAIT = 0.05
+"""Seconds without progress after which the equal part of a held segment goes by itself: less than any stack's
+retransmission timeout (200 ms and more)."""
+
+SYN_MEMORY = 60.0
+"""Seconds that a secondary's SYN waits for the primary to open the same connection (RFC 9293 §3.8.3 gives up on a SYN
+after a few minutes; common stacks after one).
+"""
+
+
+class TcpFlow(TcpWindow):
+    """One connection; `ledger` is the compare it belongs to."""
+
+    __slots__ = ()
+
+    # -- the primary ---------------------------------------------------------------------------------
+
+    def primary(self, unit: Unit, buf: bytes, l4: int, end: int, now: float) -> None:
+        """A segment of the primary guest: TCP header at `l4` of `buf`, packet up to `end`."""
+        seq, wire_ack, off, flags, win = FIELDS(buf, l4 + 4)
+        data = l4 + ((off >> 4) << 2)
+        base = self.committed
+        if off < 0x50 or data > end:
+            self.ledger.passed(unit, "malformed")
+            return
+        self.touched = now
+        if flags & 0x17 != ACK or base is None or self.diverged or self.unprotected:
+            self._primary_special(unit, buf, l4, data, end, seq, wire_ack, flags, win, now)
+            return
+        if wire_ack == self.p_wire_ack:
+            ack = self.p_ack
+        else:
+            near = self.near
+            if near < UNKNOWN:
+                self.near = near = wire_ack + MOD
+            self.p_ack = ack = near + ((wire_ack - near + HALF) & MASK) - HALF
+            self.p_wire_ack = wire_ack
+        self.p_win = win
+        start = base if seq == base & MASK else base + ((seq - base + HALF) & MASK) - HALF
+        if data == end:
+            if ack <= self.s_ack:
+                self._emit(unit, buf, l4, data, start, ack, win)
+            else:
+                self._wait(Held(unit, buf, l4, data, start, start, ack, win, now))
+            return
+        stop = start + end - data
+        self.p_top = max(self.p_top, stop)
+        ref, queue, ledger = self.ref, self.data, self.ledger
+        segments = ref.segments
+        if start == base and not queue:
+            at = ref.first
+            if at < len(segments):
+                lo, hi, other, offset = segments[at]
+                if lo == start and hi == stop and other.startswith(buf[data:end], offset):
+                    # The commonest case by itself: the same bytes, cut at the same places, the secondary first.
+                    self.committed = stop
+                    self.moved = now
+                    ledger.bytes_compared += stop - start
+                    ledger.held_secondary -= 1
+                    ledger.secondary_compared += 1
+                    ref.first = at + 1
+                    if at > STRIDE or stop - segments[0][0] > ledger.most:
+                        ledger.secondary_bytes -= ref.trim(stop, ledger.history)
+                    if ack > self.s_ack:
+                        self._wait(Held(unit, buf, l4, data, start, stop, ack, win, now))
+                    elif self.clamped is None and ack + (win << self.p_scale) <= self.s_edge and not self.opener:
+                        ledger.sink.append(unit)
+                    else:
+                        self._emit(unit, buf, l4, data, stop, ack, win)
+                    return
+        held = Held(unit, buf, l4, data, start, stop, ack, win, now)
+        if (
+            start >= base
+            and ref.first == len(segments)
+            and (not queue or queue[-1].start <= start)
+            and len(queue) + len(self.waiting) < ledger.max_queue_size
+            and ledger.held_bytes < ledger.max_held_bytes
+        ):
+            # The next commonest: nothing of the secondary to hold it against yet.
+            ledger.hold(self, held)
+            queue.append(held)
+            return
+        self._hold(held)
+        if start < base or segments:
+            self._advance(now)
+
+    def _primary_special(
+        self,
+        unit: Unit,
+        buf: bytes,
+        l4: int,
+        data: int,
+        end: int,
+        seq: int,
+        ack: int,
+        flags: int,
+        win: int,
+        now: float,
+    ) -> None:
+        ledger = self.ledger
+        if flags & SYN and not flags & RST and (self.isn is None or self.isn & MASK != seq):
+            self._open(seq, self._ack(ack) if flags & ACK else NEVER, syn_options(buf, l4, data), now)
+        if ledger.strangers and self.p_first is None and self.committed is None and not self.unprotected:
+            self._stranger()
+        start = self._position(seq)
+        stop = start + end - data + (1 if flags & SYN else 0)
+        number = self._ack(ack) if flags & ACK else self.s_ack
+        if not flags & RST:
+            # A checkpoint that copies state goes on from here, whatever became of these frames.
+            self.p_top = max(self.p_top, stop + (flags & FIN))
+            if flags & ACK:
+                self.p_ack, self.p_wire_ack, self.p_win = number, ack, -win if flags & SYN else win
+        if self.unprotected:
+            self.closed |= bool(flags & (FIN | RST))
+            ledger.passed(unit, "unprotected")
+            return
+        held = Held(unit, buf, l4, data - (flags >> 1 & 1), start, stop, number, win, now)
+        held.syn, held.fin = flags >> 1 & 1, flags & 1
+        held.end = stop + held.fin
+        if flags & RST:
+            if self.s_rst:
+                self._reset(held)
+            elif not ledger.full(self, held, len(self.resets)):
+                ledger.hold(self, held)
+                self.resets.append(held)
+            return
+        if flags & SYN:
+            self.p_syn = syn_options(buf, l4, data)
+            self.opener = not flags & ACK and bool(self.p_syn.wscale)
+        if self.p_first is None:
+            self.p_first = start
+            self._adopt(now)
+        if self.diverged or self.committed is None or held.end > held.start:
+            self._hold(held)
+            self._advance(now)
+        elif number <= self.s_ack:
+            self._emit(unit, buf, l4, data, start, number, win)
+        else:
+            self._wait(held)
+
+    def _open(self, seq: int, number: int, options: SynOptions, now: float) -> None:
+        """A SYN with a new initial sequence number: a new connection on this key."""
+        ledger = self.ledger
+        fresh = self.isn is None and self.committed is None
+        pending = self.next_syn
+        if pending is not None and pending.ack != number:
+            pending = None  # the answer to another SYN of the client
+        if fresh and self.s_syn is not None:
+            pending = NextSyn(self.s_syn, self.s_isn, self.s_ack, self.s_edge, now)
+        near = self.near
+        for held in (*self.data, *self.waiting, *self.resets):
+            ledger.drop(held, "replaced")
+        self._clear_queues()
+        early = self.ref.segments[0] if fresh and self.ref.segments else None
+        self._forget_reference("overtaken")
+        self.ref = Reference()
+        self._blank()
+        self.near = near
+        self.next_syn = None
+        if self.diverged or self.unprotected:
+            ledger.protect(self)
+        self.diverged = self.unprotected = False
+        self.wanted = 0.0
+        self.origin = self.isn = self.committed = seq + MOD
+        self.p_first = self.isn
+        self.p_syn = options
+        if pending is not None and now - pending.at <= SYN_MEMORY:
+            self.s_syn, self.s_isn, self.s_ack, self.s_edge, _ = pending
+            if early is not None:
+                start, stop, buf, offset = early
+                ledger.secondary_gone(-1, "overtaken", stored=True)
+                self.ref.insert(self.isn + 1, self.isn + 1 + stop - start, buf, offset)
+                ledger.secondary_bytes += cost(self.ref.segments)
+
+    # -- the secondary -------------------------------------------------------------------------------
+
+    def secondary(self, buf: bytes, l4: int, end: int, now: float) -> None:
+        """A segment of the secondary guest (its numbers already in the primary's space, but for a SYN's)."""
+        seq, wire_ack, off, flags, win = FIELDS(buf, l4 + 4)
+        data = l4 + ((off >> 4) << 2)
+        ledger = self.ledger
+        base = self.committed
+        if off < 0x50 or data > end:
+            ledger.secondary_gone(1, "malformed")
+            return
+        self.touched = now
+        if flags & 0x17 != ACK or base is None or self.unprotected or self.s_first is None:
+            self._secondary_special(buf, l4, data, end, seq, wire_ack, flags, win, now)
+            return
+        if self.s_rst:
+            # It goes on: what it reset was a stray segment.
+            self.s_rst = False
+        changed = wire_ack != self.s_wire_ack or win != self.s_win
+        if changed and self._s_acks(wire_ack, win) and self.waiting and not self.diverged:
+            # What waits for this ACK came before whatever its bytes may free.
+            self._unblock()
+        if data == end:
+            ledger.secondary_compared += 1
+        else:
+            start = base if seq == base & MASK else base + ((seq - base + HALF) & MASK) - HALF
+            stop = start + end - data
+            if self.data:
+                if stop <= base:
+                    self._overtaken(buf, data, start, stop, now)
+                elif start != base or self.diverged or not self._twin(buf, data, start, stop):
+                    self._store(start, stop, buf, data, base)
+                    self._advance(now)
+                elif self.data and self.data[0].start < stop:
+                    self._advance(now)
+            elif stop <= base:
+                self._overtaken(buf, data, start, stop, now)
+            else:
+                segments = self.ref.segments
+                if (
+                    start >= base
+                    and (not segments or start >= segments[-1][1])
+                    and len(segments) < ledger.room
+                    and stop - base <= ledger.max_stream_bytes
+                ):
+                    segments.append((start, stop, buf, data))
+                    ledger.held_secondary += 1
+                    ledger.secondary_bytes += len(buf) + SEGMENT_COST
+                else:
+                    self._store(start, stop, buf, data, base)
+        if self.clamped is not None and not self.diverged:
+            self._reopen(self.clamped)
+
+    def _s_acks(self, wire_ack: int, win: int) -> bool:
+        """Take over an ACK and window of the secondary. True when either moved on."""
+        self.s_win = win
+        if wire_ack == self.s_wire_ack:
+            ack = self.s_last_ack
+        else:
+            ack = self._ack(wire_ack)
+            self.s_wire_ack, self.s_last_ack = wire_ack, ack
+        moved = False
+        if ack > self.s_ack:
+            self.s_ack = self.near = ack
+            moved = True
+        scale = self.s_scale
+        if scale >= 0 and ack + (win << scale) > self.s_edge:
+            self.s_edge = ack + (win << scale)
+            moved = True
+        if self.opener and ack + win > self.s_plain:
+            self.s_plain = ack + win
+            moved = True
+        return moved
+
+    def _secondary_special(
+        self, buf: bytes, l4: int, data: int, end: int, seq: int, wire_ack: int, flags: int, win: int, now: float
+    ) -> None:
+        ledger = self.ledger
+        if self.unprotected and not flags & SYN:
+            ledger.secondary_gone(1, "unprotected")
+            return
+        if flags & SYN:
+            self._secondary_syn(buf, l4, data, end, seq, wire_ack, flags, win, now)
+            return
+        if self.isn is not None and self.s_syn is None:
+            # The primary opened a new connection here; this still belongs to the one before.
+            ledger.secondary_gone(1, "overtaken")
+            return
+        if flags & ACK and self._s_acks(wire_ack, win) and self.waiting and not self.diverged:
+            self._unblock()
+        if flags & RST:
+            ledger.secondary_compared += 1
+            self.s_rst = True
+            if self.resets:
+                self._reset(None)
+            return
+        self.s_rst = False
+        start = self._position(seq)
+        stop = start + end - data
+        if self.s_first is None:
+            self.s_first = start
+            self._adopt(now)
+        if flags & FIN and self.ref.fin is None:
+            self.ref.fin = stop
+        base = self.committed
+        if data == end:
+            ledger.secondary_compared += 1
+        elif base is not None and stop <= base:
+            self._overtaken(buf, data, start, stop, now)
+        else:
+            self._store(start, stop, buf, data, base)
+        if self.data:
+            self._advance(now)
+        if not self.diverged:
+            self._unblock()
+            if self.clamped is not None:
+                self._reopen(self.clamped)
+
+    def _twin(self, buf: bytes, data: int, start: int, stop: int) -> bool:
+        """The commonest case by itself: this segment is equal to the first held one, cut at the same places."""
+        held = self.data[0]
+        ref = self.ref
+        if held.stop != stop or held.start != start or held.syn or held.fin or ref.first != len(ref.segments):
+            return False
+        size = stop - start
+        # One copy less than to compare two slices.
+        if not held.buf.startswith(buf[data : data + size], held.data):
+            return False
+        del self.data[0]
+        ledger = self.ledger
+        segments = ref.segments
+        segments.append((start, stop, buf, data))
+        ref.first = at = len(segments)
+        held.good = self.committed = stop
+        self.moved = self.touched
+        ledger.secondary_bytes += len(buf) + SEGMENT_COST
+        if at > STRIDE or stop - segments[0][0] > ledger.most:
+            ledger.secondary_bytes -= ref.trim(stop, ledger.history)
+        ledger.secondary_compared += 1
+        ledger.bytes_compared += size
+        if held.ack > self.s_ack:
+            self._queue(held)
+        elif held.out or self.clamped is not None or held.ack + (held.win << self.p_scale) > self.s_edge:
+            self._let_go(held)
+        else:
+            ledger.unhold(held)
+            ledger.sink.append(held.unit)
+        return True
+
+    def _store(self, start: int, stop: int, buf: bytes, data: int, base: int | None) -> None:
+        ledger, ref = self.ledger, self.ref
+        if base is not None and start < base:
+            if start < self.unproven:
+                self._remember(buf, data, start, base)
+            data += base - start
+            start = base
+        if ref.pending() >= ledger.room or (base is not None and stop - base > ledger.max_stream_bytes):
+            # Nothing past `committed` was acknowledged by the client: the guest will send it again.
+            ledger.secondary_gone(1, "queue_full")
+            return
+        added = ref.insert(start, stop, buf, data)
+        ledger.held_secondary += added
+        ledger.secondary_bytes += added * (len(buf) + SEGMENT_COST)
+        # A frame that only fills holes may become several pieces, or none: the count of frames stays right.
+        if added != 1:
+            ledger.secondary_pieces(added)
+
+    def _overtaken(self, buf: bytes, data: int, start: int, stop: int, now: float) -> None:
+        """The secondary repeats what is committed: either it waits for an ACK, or this is news after an adoption."""
+        self.ledger.secondary_gone(1, "overtaken")
+        if start < self.unproven:
+            self._remember(buf, data, start, stop)
+            if self.data:
+                self._advance(now)
+        elif self.data:
+            self._let_head_go()
+
+    def _remember(self, buf: bytes, data: int, start: int, stop: int) -> None:
+        """Keep bytes from before the place where this connection was adopted: the primary will repeat them too."""
+        ref, ledger = self.ref, self.ledger
+        added = ref.insert(start, stop, buf, data)
+        ref.first += added
+        ledger.secondary_bytes += added * (len(buf) + SEGMENT_COST)
+
+    def _secondary_syn(
+        self, buf: bytes, l4: int, data: int, end: int, seq: int, ack: int, flags: int, win: int, now: float
+    ) -> None:
+        ledger = self.ledger
+        options = syn_options(buf, l4, data)
+        number = self._ack(ack) if flags & ACK else NEVER
+        edge = number + win if flags & ACK else NEVER
+        ours = self.s_isn == seq or (self.s_syn is None and (self.isn is not None or self.committed is None))
+        if self.s_syn is not None and self.isn is not None and seq == self.isn & MASK:
+            # Repeated, and in the primary's numbers: the rewriter knows the connection by now.
+            ledger.secondary_compared += 1
+            return
+        if self.unprotected or not ours:
+            # Another connection, of which the primary has not spoken yet.
+            self.next_syn = NextSyn(options, seq, number, edge, now)
+            ledger.secondary_compared += 1
+            return
+        self.s_syn, self.s_isn, self.s_rst = options, seq, False
+        self.s_ack = max(self.s_ack, number)
+        self.s_edge = max(self.s_edge, edge)
+        if end > data and not self.ref.segments:
+            # Data on a SYN (RFC 7413) follows the SYN in whichever space; a secondary that is first waits in its own.
+            after = (self.isn if self.isn is not None else seq + MOD) + 1
+            self._store(after, after + end - data, buf, data, None)
+        else:
+            ledger.secondary_compared += 1
+        if self.data:
+            self._advance(now)
+        if not self.diverged:
+            self._unblock()
+            if self.clamped is not None:
+                self._reopen(self.clamped)
+
+    def _stranger(self) -> None:
+        """It was open before the secondary came, which does not have it."""
+        self.unprotected = True
+        self.ledger.unprotected.add(self.key)
+        self.ledger.counters["strangers"] += 1
+        self._forget_reference("unprotected")
+        self.ref = Reference()
+
+    # -- from the middle -----------------------------------------------------------------------------
+
+    def _adopt(self, now: float) -> None:
+        """Both sides are known by position only (compare was restarted): go on from the later one.
+
+        Whoever speaks at a position has produced everything before it, so both guests are past the
+        maximum of the two first positions. What they sent before and the client has not acknowledged, both send
+        again: it goes when it was compared here, and not because it lies behind (`unproven`).
+        """
+        if self.committed is None and self.p_first is not None and self.s_first is not None:
+            self.committed = self.unproven = max(self.p_first, self.s_first)
+            self.adopted = True
+            self.ledger.counters["adopted"] += 1
+            self._confirm(self.committed)
+            for held in [h for h in self.data if h.start == h.end]:
+                # A pure ACK obeys the ACK rule alone, wherever it stands.
+                self.data.remove(held)
+                self._queue(held)
+            self._advance(now)
+
+    def _confirm(self, committed: int) -> None:
+        ledger = self.ledger
+        pieces, saved = self.ref.confirm(committed, ledger.history)
+        ledger.held_secondary -= pieces
+        ledger.secondary_compared += pieces
+        ledger.secondary_bytes -= saved
+
+    # -- holding and releasing -----------------------------------------------------------------------
+
+    def _hold(self, held: Held) -> None:
+        data, ledger = self.data, self.ledger
+        queued = len(data) + len(self.waiting)
+        if queued >= ledger.max_queue_size or ledger.held_bytes >= ledger.max_held_bytes:
+            ledger.refuse(self, held, queued)
+            return
+        ledger.hold(self, held)
+        if not data or data[-1].start <= held.start:
+            data.append(held)
+        else:
+            insort(data, held, key=by_start)
+
+    def _wait(self, held: Held) -> None:
+        waiting = self.waiting
+        if self.ledger.full(self, held, len(self.data) + len(waiting)):
+            return
+        self.ledger.hold(self, held)
+        self._queue(held)
+
+    def _queue(self, held: Held) -> None:
+        """Its bytes are equal; it waits for the secondary's ACK."""
+        waiting = self.waiting
+        if not waiting or waiting[-1].ack <= held.ack:
+            waiting.append(held)
+        else:
+            insort(waiting, held, key=by_ack)
+
+    def _advance(self, now: float) -> None:
+        """Compare held segments as far as the secondary's bytes reach; let go what is equal."""
+        data = self.data
+        at = 0
+        while at < len(data) and not self.diverged:
+            held = data[at]
+            committed = self.committed
+            if committed is None or held.start > committed:
+                break
+            if not self._match(held, committed, now):
+                break
+            if held.good > committed:
+                self.committed = held.good
+                self.moved = now
+                self._confirm(held.good)
+            if held.good < held.end:
+                at += 1
+                if held.good > held.start and self not in self.ledger.stuck:
+                    self.ledger.stuck[self] = now + HEAD_WAIT
+                continue
+            del data[at]
+            at = 0 if at else at
+            if held.fin and self.ref.fin is not None:
+                self.closed = True
+            if held.ack <= self.s_ack:
+                self._let_go(held)
+            else:
+                self._queue(held)
+
+    def _match(self, held: Held, committed: int, now: float) -> bool:
+        """Move `held.good` over everything that is equal; False when a difference was found."""
+        position, stop, ref = held.good, held.stop, self.ref
+        if held.syn and position == held.start:
+            if position >= committed and not self._match_syn(held, now):
+                # In shadow mode a difference is reported and forgotten: `diverged` does not tell.
+                return self.s_syn is None
+            if self.s_syn is None:
+                return True
+            position += 1
+        segments = ref.segments
+        at = ref.first if position >= committed else ref.find(position)
+        count = len(segments)
+        buf, delta = held.buf, held.data - held.start
+        while position < stop:
+            while at < count and segments[at][1] <= position:
+                at += 1
+            if at == count or segments[at][0] > position:
+                if position >= committed or position < self.unproven:
+                    break
+                # A retransmission of bytes whose history is gone.
+                upto = min(stop, committed, segments[at][0] if at < count else stop)
+                self.ledger.counters["bytes_unverified"] += upto - position
+                position = upto
+                continue
+            lo, hi, other, offset = segments[at]
+            upto = min(stop, hi)
+            size = upto - position
+            mine, its = position + delta, offset + position - lo
+            if buf[mine : mine + size] != other[its : its + size]:
+                if stop - held.start <= 1 and stop == self.p_top and position < committed:
+                    # A keep-alive may carry one garbage byte before SND.NXT (RFC 9293 §3.8.4).
+                    position = stop
+                    break
+                where = position + first_difference(buf[mine : mine + size], other[its : its + size])
+                excused = self._excused(held, where) if self.rule.masks else False
+                if excused:
+                    self.ledger.counters["bytes_masked"] += min(self.mask_end, upto) - where
+                    position = min(self.mask_end, upto)
+                    continue
+                held.good = where
+                if excused is None:
+                    # A mask may still cover it: more bytes have to come, or compare_timeout asks.
+                    return True
+                self._diverge(Reason.PAYLOAD, where, held, now)
+                return False
+            if position >= committed:
+                self.ledger.bytes_compared += size
+            position = upto
+        held.good = position
+        fin = ref.fin
+        if position == stop and held.fin:
+            if fin == stop:
+                held.good = held.end
+            elif fin is not None or ((at := ref.find(stop)) < len(segments) and segments[at][0] <= stop):
+                self._diverge(Reason.FIN, stop, held, now)
+                return False
+        elif fin is not None and stop > fin and position >= fin and held.end > committed:
+            self._diverge(Reason.FIN, fin, held, now)
+            return False
+        return True
+
+    def _excused(self, held: Held, where: int) -> bool | None:
+        """Does a mask cover the difference at `where`? Then `mask_end` says how far. None: an expression may
+        cover it once more bytes are here.
+        """
+        if self.mask_start <= where < self.mask_end:
+            return True
+        undecided = False
+        for mask in self.rule.masks:
+            if mask.pattern is None:
+                # Places count from the SYN; who came later than that does not know them.
+                stop = mask.place(self.offset(where)) if self.isn is not None else None
+                if stop is not None:
+                    self.mask_start, self.mask_end = where, where + stop - self.offset(where)
+                    return True
+                continue
+            # What came before is equal, so the secondary's bytes serve for both.
+            its, begin = self.ref.slice(where - mask.window, where + mask.window)
+            before = where - begin
+            mine = its[:before] + self._ahead(held, where, mask.window)
+            reach = mask.covers(mine, its, before)
+            if reach:
+                self.mask_start, self.mask_end = where, where + reach
+                return True
+            undecided |= min(len(mine), len(its)) < before + mask.window
+        return None if undecided and self.ref.fin is None else False
+
+    def _ahead(self, held: Held, where: int, size: int) -> bytes:
+        """The primary's bytes from `where`, in `held` and what follows it, at most `size`."""
+        at = held.data + where - held.start
+        found = bytes(held.buf[at : held.data + held.stop - held.start][:size])
+        for one in self.data:
+            position = where + len(found)
+            if len(found) >= size:
+                break
+            if one.start <= position < one.stop:
+                at = one.data + position - one.start
+                found += bytes(one.buf[at : one.data + one.stop - one.start][: size - len(found)])
+        return found
+
+    def _match_syn(self, held: Held, now: float) -> bool:
+        if self.s_syn is None:
+            return False
+        if self.p_syn != self.s_syn:
+            self._diverge(Reason.OPTIONS, held.start, held, now)
+            return False
+        mine, its = self.p_syn.wscale if self.p_syn else None, self.s_syn.wscale
+        # Scaling is on only when both directions offer it. A guest's SYN/ACK carries the option only in answer to
+        # one; whether an opener's offer was taken is never seen here (see `opener`).
+        self.p_scale, self.s_scale = mine or 0, its or 0
+        self.s_win = -1
+        return True
+
+    def _unblock(self) -> None:
+        """The secondary acknowledged more: let waiting segments go."""
+        waiting, limit = self.waiting, self.s_ack
+        gone = 0
+        for held in waiting:
+            if held.ack > limit:
+                break
+            gone += 1
+        if gone:
+            ready = waiting[:gone]
+            del waiting[:gone]
+            for held in ready:
+                self._let_go(held)
+
+    def _let_go(self, held: Held) -> None:
+        ledger = self.ledger
+        ledger.unhold(held)
+        if not held.out:
+            if held.syn:
+                self._emit_syn(held)
+            else:
+                self._emit(held.unit, held.buf, held.l4, held.data, held.end, held.ack, held.win)
+
+    def judge(self, now: float) -> None:
+        """A primary segment is equal in part: let that part go when nothing has moved for a moment.
+
+        The secondary may have to wait for an ACK before it sends more (a smaller congestion window, shorter
+        segments), and there is none as long as the primary's longer segment is held: both would wait for ever.
+        """
+        if self.moved > now - HEAD_WAIT and self.data:
+            self.ledger.stuck[self] = self.moved + HEAD_WAIT
+        else:
+            self._let_head_go()
+
+    def _let_head_go(self) -> None:
+        """Send what is equal of a segment that is not equal to its end. The secondary repeats itself, or is stuck."""
+        if self.diverged:
+            return
+        # The newest, for its timestamps are the ones that the client will not take for old (RFC 7323 §5).
+        partial = (h for h in reversed(self.data) if h.start < h.good < h.stop)
+        held = max(partial, key=by_arrival, default=None)
+        if held is None or held.ack > self.s_ack or held.out or held.syn or type(held.unit) is tuple:
+            return
+        head = shorten(held.buf, held.l4, held.data, held.data + held.stop - held.start, held.good - held.start)
+        self.ledger.counters["synthesized"] += 1
+        self.ledger.counters["heads_released"] += 1
+        self._emit(head, head, held.l4, held.data, held.good, held.ack, held.win)
+
+    # -- endings -------------------------------------------------------------------------------------
+
+    def _reset(self, held: Held | None) -> None:
+        """Both sides reset the connection: what was still held can never be compared, the RST goes."""
+        ledger = self.ledger
+        for one in (*self.data, *self.waiting):
+            ledger.drop(one, "reset")
+        resets = self.resets
+        self._clear_queues()
+        self._forget_reference("overtaken")
+        for one in resets:
+            ledger.unhold(one)
+            if not one.out:
+                ledger.sink.append(one.unit)
+        if held is not None:
+            ledger.sink.append(held.unit)
+        self.closed = True
+
+    def _diverge(self, reason: str, position: int, held: Held, now: float) -> None:
+        self.diverged = True
+        self.ledger.counters["miscompares"] += 1
+        self.ledger.want(self, reason, self.offset(position), self._explain(position, held, now), now)

@@ -1,0 +1,375 @@
+"""What is known of one TCP connection, its queues, and how they end.
+
+`TcpState` keeps; `TcpWindow` sends, with the pair's flow control; `TcpFlow` (in `tcp`) decides.
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from colo_compare.stream import Reference
+from colo_proto.frame import ETH, Buffer
+from colo_proto.messages import Reason
+from colo_proto.net.flow import describe
+from colo_proto.net.tcp import SynOptions
+from colo_proto.pcapng import Shown
+from colo_proto.rules import Rule
+from colo_proto.seq import HALF, MASK, MOD
+
+if TYPE_CHECKING:
+    from colo_compare.ledger import Ledger
+
+Unit = Buffer | tuple[Buffer, ...]
+"""What is released as one: a frame, or the fragments of one datagram."""
+
+SHOWN = 16
+"""Frames of each side in an evidence file."""
+
+CONTEXT = 16
+"""Bytes shown on both sides of a difference."""
+
+NEVER = -(1 << 62)
+UNKNOWN = NEVER >> 1
+IDLE = 7200.0
+"""Seconds after which a silent connection is forgotten (tcp_keepalive_time of common stacks)."""
+LINGER = 60.0
+"""Seconds that a closed one is remembered, for retransmitted FINs (TIME_WAIT of common stacks)."""
+
+
+def frames_in(unit: Unit) -> tuple[Buffer, ...]:
+    """The frames of a unit."""
+    return unit if isinstance(unit, tuple) else (unit,)
+
+
+class NextSyn(NamedTuple):
+    """The secondary's SYN of a connection that the primary has not opened yet."""
+
+    options: SynOptions
+    isn: int
+    ack: int
+    edge: int
+    at: float
+
+
+class Held:
+    """A primary segment that may not go out yet."""
+
+    __slots__ = ("ack", "at", "buf", "data", "end", "fin", "good", "l4", "out", "start", "stop", "syn", "unit", "win")
+
+    def __init__(
+        self, unit: Unit, buf: bytes, l4: int, data: int, start: int, stop: int, ack: int, win: int, at: float
+    ) -> None:
+        self.unit = unit
+        self.buf = buf
+        self.l4 = l4
+        self.data = data
+        self.start = self.good = start
+        """Everything before `good` was found equal."""
+        self.stop = self.end = stop
+        """Where its payload ends; `end` counts a FIN as well."""
+        self.syn = self.fin = 0
+        self.ack = ack
+        self.win = win
+        self.at = at
+        self.out = False
+        """Already sent (shadow mode); kept only to be compared."""
+
+
+def by_start(held: Held) -> int:
+    return held.start
+
+
+def by_arrival(held: Held) -> float:
+    return held.at
+
+
+def by_ack(held: Held) -> int:
+    return held.ack
+
+
+class TcpState:
+    """State of one connection; `ledger` is the compare it belongs to."""
+
+    __slots__ = (
+        "adopted",
+        "clamped",
+        "closed",
+        "committed",
+        "data",
+        "diverged",
+        "isn",
+        "key",
+        "ledger",
+        "mask_end",
+        "mask_start",
+        "moved",
+        "near",
+        "next_syn",
+        "opener",
+        "origin",
+        "p_ack",
+        "p_first",
+        "p_scale",
+        "p_syn",
+        "p_top",
+        "p_win",
+        "p_wire_ack",
+        "ref",
+        "resets",
+        "rule",
+        "s_ack",
+        "s_edge",
+        "s_first",
+        "s_isn",
+        "s_last_ack",
+        "s_plain",
+        "s_rst",
+        "s_scale",
+        "s_syn",
+        "s_win",
+        "s_wire_ack",
+        "shadow",
+        "touched",
+        "unprotected",
+        "unproven",
+        "waiting",
+        "wanted",
+    )  # fmt: skip
+
+    kind = "tcp"
+
+    def __init__(self, ledger: "Ledger", key: bytes, rule: Rule, now: float) -> None:
+        self.ledger = ledger
+        self.key = key
+        self.touched = now
+        self.wanted = 0.0
+        """When this flow asked for the checkpoint that it waits for; 0 when it does not."""
+        self.diverged = False
+        self.unprotected = self.shadow = False
+        self.rule = rule
+        self.mask_start = self.mask_end = NEVER
+        """Bytes between these positions may differ: a mask covers them."""
+        self.next_syn: NextSyn | None = None
+        self.ref = Reference()
+        self.data: list[Held] = []
+        self.waiting: list[Held] = []
+        self.resets: list[Held] = []
+        self._blank()
+
+    def _blank(self) -> None:
+        """A connection of which nothing is known yet."""
+        self.origin = -1
+        self.isn: int | None = None
+        self.committed: int | None = None
+        self.unproven = NEVER
+        """Bytes before this position were not compared here, for the connection was adopted from the middle."""
+        self.p_first: int | None = None
+        self.s_first: int | None = None
+        self.p_top = NEVER
+        self.p_syn: SynOptions | None = None
+        self.s_syn: SynOptions | None = None
+        self.s_isn = -1
+        self.near = NEVER
+        """The ACK that others are unwrapped by. It outlives connections, so it may wander below zero."""
+        """ACKs are unwrapped around this: the secondary's highest, or the first that either side sent; -1 for none."""
+        self.s_ack = NEVER
+        self.s_edge = NEVER
+        self.p_wire_ack = -1
+        self.p_ack = NEVER
+        """The primary's last ACK as it stood on the wire and unwrapped: most segments repeat it."""
+        self.p_win = 0
+        """The window field that came with it; negative with a SYN, whose window is never scaled (RFC 7323 §2.2)."""
+        self.s_wire_ack = self.s_win = -1
+        self.s_last_ack = NEVER
+        self.p_scale = 0
+        self.s_scale = -1
+        """Window scales; -1 while unknown, and then windows are left alone."""
+        self.opener = False
+        """The guests opened the connection and offered to scale: whether the client agreed, their segments do not
+        say. So no window may pass the secondary's edge in either reading."""
+        self.s_plain = NEVER
+        """For an opener, the secondary's right edge if windows are not scaled."""
+        self.s_rst = False
+        self.closed = False
+        self.adopted = False
+        self.clamped: Held | None = None
+        self.moved = NEVER * 1.0
+        """When `committed` last moved on."""
+
+    def _position(self, seq: int) -> int:
+        near = self.committed
+        if near is None:
+            if self.origin < 0:
+                self.origin = seq + MOD
+            near = self.origin
+        return near + ((seq - near + HALF) & MASK) - HALF
+
+    def _ack(self, ack: int) -> int:
+        near = self.near
+        if near < UNKNOWN:
+            self.near = near = ack + MOD
+        return near + ((ack - near + HALF) & MASK) - HALF
+
+    def _clear_queues(self) -> None:
+        self.data, self.waiting, self.resets = [], [], []
+
+    def _forget_reference(self, reason: str) -> None:
+        """Drop what is kept of the secondary's stream."""
+        pending, saved = self.ref.forget()
+        self.ledger.secondary_bytes -= saved
+        self.ledger.secondary_gone(pending, reason, stored=True)
+
+    def offset(self, position: int) -> int:
+        """Offset in the guest's stream: 0 is the first byte after the SYN (or of what was adopted)."""
+        if self.isn is not None:
+            return position - self.isn - 1
+        return position - (self.p_first if self.p_first is not None else self.origin)
+
+    def _explain(self, position: int, held: Held, now: float) -> dict[str, Any]:
+        low = max(position - CONTEXT, held.start + held.syn)
+        at = held.data + low - held.start
+        mine = bytes(held.buf[at : min(at + position - low + CONTEXT, held.data + held.stop - held.start)])
+        its, begin = self.ref.slice(low, position + CONTEXT)
+        detail: dict[str, Any] = {
+            "position": position & MASK,
+            "context": position - low,
+            "primary": mine.hex(),
+            "secondary": its.hex(),
+            "secondary_context": position - begin,
+            "age_ms": round((now - held.at) * 1000),
+            "held": len(self.data) + len(self.waiting),
+            "secondary_pending": self.ref.pending(),
+            "committed": self.offset(self.committed if self.committed is not None else position),
+        }
+        if self.p_syn != self.s_syn and held.syn:
+            detail["primary_options"] = str(self.p_syn)
+            detail["secondary_options"] = str(self.s_syn)
+        return detail
+
+    # -- what the compare asks of every kind of flow -------------------------------------------------
+
+    def oldest(self) -> float | None:
+        """Arrival time of the oldest held primary frame."""
+        return min((h.at for h in (*self.data, *self.waiting, *self.resets) if not h.out), default=None)
+
+    def expire(self, limit: float, now: float) -> None:
+        """What was sent in shadow mode and found no equal for so long is a difference, reported as one.
+
+        Nothing else of a stream expires: what the client has not acknowledged is sent again or compared.
+        """
+        late = [held for held in (*self.data, *self.waiting, *self.resets) if held.out and held.at <= limit]
+        if late and not self.wanted:
+            self.ledger.counters["miscompares"] += 1
+            self._late(min(late, key=by_arrival), now)
+
+    def lingers(self) -> bool:
+        """True while `expire` may have something to do."""
+        return any(held.out for held in (*self.data, *self.waiting, *self.resets))
+
+    def judge(self, now: float) -> None:
+        """A stream is never under suspicion: places decide."""
+
+    def trim(self, history: int) -> None:
+        """Keep no more than `history` bytes of what was found equal."""
+        if self.committed is not None:
+            self.ledger.secondary_bytes -= self.ref.trim(self.committed, history)
+
+    def timed_out(self, now: float) -> None:
+        """A frame waited longer than compare_timeout.
+
+        While bytes are still found equal, the primary is merely ahead: its congestion window is larger, or the
+        client's network slow. Then the old frames are dropped, which is loss on a wire, and come again in time.
+        """
+        limit = now - self.ledger.timeout
+        if self.moved > limit:
+            stale = [held for held in self.data if held.at < limit and not held.out]
+            self.data = [held for held in self.data if held.at >= limit or held.out]
+            for held in stale:
+                self.ledger.drop(held, "stale")
+        late = [h for h in (*self.data, *self.waiting, *self.resets) if not h.out and h.at < limit]
+        if late:
+            self._late(min(late, key=by_arrival), now)
+
+    def _late(self, held: Held, now: float) -> None:
+        position = max(held.good, held.start)
+        detail = self._explain(position, held, now)
+        detail["waits_for"] = "bytes" if held in self.data else "ack" if held in self.waiting else "rst"
+        self.ledger.want(self, Reason.TIMEOUT, self.offset(position), detail, now)
+
+    def flush(self, *, copied: bool) -> None:
+        """A checkpoint is done. `copied`: the secondary now is the primary's copy, everything held may go."""
+        ledger = self.ledger
+        frames = sorted((*self.data, *self.waiting, *self.resets), key=by_start)
+        if copied:
+            self.s_rst = False
+            top = max([self.p_top, *(h.end for h in frames)])
+            if top > NEVER:
+                self.committed = top
+            self.unproven = NEVER
+            # The secondary now has received and offers what the primary does, whatever it did before.
+            offers = [(h.ack, -h.win if h.syn else h.win) for h in frames if h.ack > NEVER]
+            if self.p_ack > NEVER:
+                offers.append((self.p_ack, self.p_win))
+            if offers:
+                self.s_ack = max(ack for ack, _ in offers)
+                self.s_edge = max(ack - win if win < 0 else ack + (win << self.p_scale) for ack, win in offers)
+                self.s_plain = max(ack + abs(win) for ack, win in offers)
+            self.s_wire_ack = self.s_win = -1
+            self.s_first = self.s_first if self.s_first is not None else self.committed
+            if self.p_syn is not None and self.s_syn is None:
+                self.s_syn = self.p_syn
+                self.p_scale = self.s_scale = self.p_syn.wscale or 0
+        self._clear_queues()
+        self._forget_reference("checkpoint")
+        fin = self.ref.fin
+        self.ref = Reference()
+        if copied and fin is not None and self.committed is not None and fin < self.committed:
+            self.ref.fin = fin
+        for held in frames:
+            ledger.unhold(held)
+            if not held.out:
+                ledger.passed(held.unit, "checkpoint")
+        self.clamped = None
+        self.diverged = False
+        self.wanted = 0.0
+        self.unprotected = not copied
+
+    def abandon(self, reason: str) -> None:
+        """The flow is evicted: what it holds is dropped (a guest sends it again)."""
+        for held in (*self.data, *self.waiting, *self.resets):
+            self.ledger.drop(held, reason)
+        self._clear_queues()
+        self._forget_reference(reason)
+
+    def let_out(self, cause: str) -> None:
+        """Send what is held but keep it for comparing (shadow mode begins)."""
+        for held in sorted((*self.data, *self.waiting, *self.resets), key=by_start):
+            self.ledger.let_out(self, held, cause)
+
+    def evidence(self, verdict: str) -> list[Shown]:
+        """Held frames of the primary, and the secondary's around the first that is not wholly equal, on which the
+        verdict stands. When the secondary's frames came is not kept: they show the time of that one.
+        """
+        held = [*self.data, *self.waiting, *self.resets]
+        unequal = next((at for at, one in enumerate(held) if one.good < one.end), 0)
+        held = held[max(unequal - 2, 0) :][:SHOWN]
+        worst = next((one for one in held if one.good < one.end), held[0] if held else None)
+        shown = []
+        for one in held:
+            place = f"primary, stream {self.offset(one.start)} to {self.offset(one.end)}"
+            comment = verdict if one is worst else f"{place}, equal to {self.offset(one.good)}"
+            shown += [Shown(0, one.at, frame, comment) for frame in frames_in(one.unit)]
+        if worst is None:
+            return shown
+        first = max(self.ref.find(worst.good) - 2, 0)
+        for start, stop, buffer, _ in self.ref.segments[first : first + SHOWN]:
+            if len(buffer) > ETH + 14:
+                comment = f"secondary, stream {self.offset(start)} to {self.offset(stop)}"
+                shown.append(Shown(1, worst.at, buffer, comment))
+        return shown
+
+    def idle_since(self, now: float) -> bool:
+        """True when the flow can be forgotten."""
+        return now - self.touched > (LINGER if self.closed else IDLE)
+
+    def describe(self) -> str:
+        """The flow in words."""
+        return describe(self.key)

@@ -1,0 +1,182 @@
+"""Checkpoints: many wishes, one checkpoint, counted by epochs.
+
+::
+
+             wanted (and the interval over)      driver's verdict            all compares answered,
+      IDLE -------------------------------> RUNNING -------------> FLUSHING  lost, or too late
+       ^                                       | failed                |
+       +---------------------------------------+-----------------------+
+
+The epoch grows by one when the driver has succeeded and `CheckpointDone` goes out. Compare stamps a wish
+with the last epoch it knows: one made while the driver runs, or that carries an older epoch, was made
+before `CheckpointDone` arrived there and is covered by it. Wishes of others carry no useful epoch: when
+a checkpoint is under way, one more follows it. A failed checkpoint covers nothing; compare asks again.
+"""
+
+from collections import Counter, deque
+from enum import Enum
+from typing import Any
+
+from colo_frame.drivers import Driver, Step
+from colo_proto.core import Log, Output, Tell
+from colo_proto.messages import CheckpointDone, CheckpointWanted, Flushed, Message, Reason
+
+MAX_REMEMBERED = 32
+_REASONS = frozenset(value for name, value in vars(Reason).items() if name.isupper())
+
+
+class State(Enum):
+    IDLE = "idle"
+    RUNNING = "running"
+    FLUSHING = "flushing"
+
+
+class Checkpoints:
+    """The primary's checkpoint machine. `flush_timeout` and `interval` are seconds."""
+
+    def __init__(self, driver: Driver, counters: Counter[str], flush_timeout: float, interval: float) -> None:
+        self.driver = driver
+        self.counters = counters
+        self.epoch = 0
+        """The last epoch that was announced."""
+        self.copied_epoch = 0
+        """The last epoch that began with equal guests."""
+        self.state = State.IDLE
+        self.completed = 0
+        self.wanted: deque[dict[str, Any]] = deque(maxlen=MAX_REMEMBERED)
+        self._flush_timeout = flush_timeout
+        self._interval = interval
+        self._again = False
+        self._waiting_for: set[str] = set()
+        self._since = 0.0
+        self._earliest = 0.0
+
+    def want(self, message: CheckpointWanted, sender: str, covers: bool, now: float) -> None:
+        """Note a wish. `covers` says that its epoch tells whether it is covered (see the module)."""
+        reason = message.reason if message.reason in _REASONS else "other"
+        self.counters["checkpoints_wanted." + reason] += 1
+        self.wanted.append(
+            {
+                "reason": message.reason,
+                "flow": message.flow,
+                "offset": message.offset,
+                "detail": message.detail,
+                "epoch": message.epoch,
+                "source": message.source or sender,
+                "at": now,
+            }
+        )
+        if covers:
+            self.epoch = max(self.epoch, message.epoch)  # this frame was restarted and knows less than compare
+            if message.epoch < self.epoch or self.state is State.RUNNING:
+                self.counters["checkpoints_coalesced"] += 1
+                return
+        if self._again:
+            self.counters["checkpoints_coalesced"] += 1
+        self._again = True
+
+    @property
+    def idle(self) -> bool:
+        """No checkpoint is under way."""
+        return self.state is State.IDLE
+
+    def learn(self, epoch: int) -> None:
+        """Somebody has heard of `epoch`: this frame was restarted, and counts on from there."""
+        if epoch > self.epoch and self.state is not State.RUNNING:
+            self.epoch = epoch
+
+    def advance(self, compares: list[str], now: float) -> list[Output]:
+        """Do what can be done now. `compares` are the live compare processes."""
+        if self.state is State.FLUSHING:
+            self._waiting_for.intersection_update(compares)
+            if self._waiting_for and now >= self._since + self._flush_timeout:
+                return [self._complete(now, sorted(self._waiting_for)), *self.advance(compares, now)]
+            if not self._waiting_for:
+                return [self._complete(now, []), *self.advance(compares, now)]
+        elif self.state is State.IDLE and self._again and now >= self._earliest:
+            self._again = False
+            self.state = State.RUNNING
+            self.counters["checkpoints_started"] += 1
+            return self._took(self.driver.start(self.epoch + 1, now), compares, now)
+        return []
+
+    def driver_heard(self, message: Message, compares: list[str], now: float) -> list[Output]:
+        """The driver's shell answered."""
+        if self.state is not State.RUNNING:
+            return []
+        return self._took(self.driver.hear(message, now), compares, now)
+
+    def on_timer(self, compares: list[str], now: float) -> list[Output]:
+        """The deadline passed."""
+        if self.state is State.RUNNING:
+            due = self.driver.deadline()
+            if due is not None and due <= now:
+                return self._took(self.driver.on_timer(now), compares, now)
+        return self.advance(compares, now)
+
+    def deadline(self) -> float | None:
+        """When `on_timer` has something to do."""
+        if self.state is State.RUNNING:
+            return self.driver.deadline()
+        if self.state is State.FLUSHING:
+            return self._since + self._flush_timeout
+        return self._earliest if self._again else None
+
+    def flushed(self, sender: str, message: Flushed) -> None:
+        """A compare dealt with its queues."""
+        if self.state is State.FLUSHING and message.epoch == self.epoch:
+            self._waiting_for.discard(sender)
+            self.counters["flush_released"] += message.released
+            self.counters["flush_dropped"] += message.dropped
+
+    def restarted(self, compare: str) -> None:
+        """A compare began anew: it holds nothing of what it was asked to flush."""
+        self._waiting_for.discard(compare)
+
+    def _took(self, step: Step, compares: list[str], now: float) -> list[Output]:
+        outputs, verdict = list(step.outputs), step.verdict
+        if verdict is None:
+            return outputs
+        if not verdict.ok:
+            self.state = State.IDLE
+            self._earliest = now + self._interval
+            self.counters["checkpoints_failed"] += 1
+            outputs.append(Log("error", "checkpoint.failed", {"epoch": self.epoch + 1, "error": verdict.error}))
+            return outputs
+        self.epoch += 1
+        if verdict.state_copied:
+            self.copied_epoch = self.epoch
+        done = CheckpointDone(self.epoch, verdict.state_copied)
+        # The rewriter first: after a copy its offsets are wrong for every frame of the new state.
+        outputs.append(Tell(done, "peer"))
+        outputs.append(Tell(done, "*"))
+        self.state = State.FLUSHING
+        self._waiting_for = set(compares)
+        self._since = now
+        return [*outputs, *self.advance(compares, now)]
+
+    def _complete(self, now: float, missing: list[str]) -> Output:
+        self.state = State.IDLE
+        self._waiting_for.clear()
+        self._earliest = now + self._interval
+        self.completed += 1
+        self.counters["checkpoints_done"] += 1
+        if not missing:
+            return Log("info", "checkpoint.completed", {"epoch": self.epoch, "copied": self.copied_epoch == self.epoch})
+        self.counters["flush_timeouts"] += 1
+        return Log("warning", "checkpoint.completed", {"epoch": self.epoch, "unanswered": missing})
+
+    def status(self, now: float) -> dict[str, Any]:
+        """For `colo status`; the newest wish last, with its age in milliseconds."""
+        wanted = [{k: v for k, v in one.items() if k != "at"} for one in self.wanted]
+        for shown, one in zip(wanted, self.wanted, strict=True):
+            shown["age_ms"] = int((now - one["at"]) * 1000)
+        return {
+            "driver": self.driver.name,
+            "state": self.state.value,
+            "completed": self.completed,
+            "copied_epoch": self.copied_epoch,
+            "pending": self._again,
+            "waiting_for": sorted(self._waiting_for),
+            "wanted": wanted,
+        }

@@ -1,0 +1,49 @@
+"""Options of `colo frame`."""
+
+from dataclasses import dataclass
+
+from colo_proto.config import option
+from colo_proto.messages import Mode
+
+SIDES = ("primary", "secondary")
+DRIVERS = ("flush",)
+FAILOVER = ("manual", "auto")
+ON_LOSS = ("bypass", "hold")
+RESYNC = ("manual", "auto")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameConfig:
+    id: str = option("frame", kind="hidden", help="name of this frame")
+    side: str = option("primary", choices=SIDES, help="the host that this frame speaks for")
+    listen: str = option("", kind="endpoint", help="control link of this host's processes")
+    peer: str = option("", kind="endpoint", help="link to the other host's frame; empty: there is none")
+    driver: str = option("flush", choices=DRIVERS, help="what a checkpoint does; flush: nothing is copied")
+    mode: str = option(Mode.ENFORCE, choices=Mode.ALL, help="mode of compare until another is set")
+    rules: str = option(
+        "", kind="rules", help="rules of all compares of this host, before any of their own; SIGHUP reads it again"
+    )
+    workers: str = option("", help="compare workers of the first table, with commas; others that say hello join later")
+    heartbeat_interval: int = option(500, unit="ms", least=10, help="how often the frames of the pair speak")
+    heartbeat_missed: int = option(5, unit="intervals", least=2, help="silence after which the other frame is lost")
+    failover: str = option(
+        "manual", choices=FAILOVER, help="secondary: take over when the primary is silent on both ways, or when told to"
+    )
+    on_loss: str = option(
+        "bypass",
+        choices=ON_LOSS,
+        help="primary: without a secondary, release everything, or hold it until there is one",
+    )
+    resync: str = option(
+        "manual", choices=RESYNC, help="primary: back to comparing when a lost secondary is back, or when told to"
+    )
+    pair: str = option(
+        "colo", help="name of the pair on the client LAN, the same on both sides; best known to nobody else"
+    )
+    process_timeout: int = option(5000, unit="ms", least=100, help="silence after which a process is lost")
+    flush_timeout: int = option(2000, unit="ms", least=1, help="how long a checkpoint waits for compare's answers")
+    checkpoint_interval: int = option(0, unit="ms", least=0, help="shortest time from one checkpoint to the next")
+
+    def expected(self) -> tuple[str, ...]:
+        """The ids in `workers`."""
+        return tuple(dict.fromkeys(name.strip() for name in self.workers.split(",") if name.strip()))

@@ -1,0 +1,582 @@
+"""The frame: one per host, the other end of every process's control link.
+
+::
+
+    compare, redirector, rewriter, …             frame of the other host
+          |  Hello, Report, wanted, Flushed             |  Heartbeat, wanted, CheckpointDone
+          v                                             v
+    +---------------------------------------------------------+
+    |  registry    who is here, and what they last reported   |
+    |  checkpoints wishes -> driver -> done -> flushed        |   primary only
+    |  table       slots of the compare workers               |   primary owns, secondary repeats
+    |  peer        is the other host alive                    |
+    |  ownership   who may write to the client LAN            |
+    +---------------------------------------------------------+
+          |  Welcome, CheckpointDone, SetMode, WorkerTable, Promote, Lease, LanSay, Answer
+          v
+
+`hear` takes every message: `sender` is the routing id of a process of this host, or `PEER`. The frame
+tells `to` a routing id, `PEER`, or `EVERYBODY` of this host.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from colo_frame.checkpoints import Checkpoints
+from colo_frame.config import FrameConfig
+from colo_frame.drivers import DRIVER_ID, Driver, make_driver
+from colo_frame.ownership import Ownership
+from colo_frame.peer import Peer
+from colo_frame.queries import answer, is_text, set_mode
+from colo_frame.registry import Process, Registry
+from colo_frame.table import named_table, read_table, shares
+from colo_frame.tenure import WRITES
+from colo_frame.workers import Workers
+from colo_proto.claim import Stand, State, possible
+from colo_proto.core import Log, Output, Tell
+from colo_proto.messages import (
+    CheckpointDone,
+    CheckpointWanted,
+    Drain,
+    Flushed,
+    Handover,
+    HandoverTaken,
+    Heartbeat,
+    Hello,
+    LanHeard,
+    LanSaid,
+    Leaving,
+    Message,
+    Mode,
+    Query,
+    Reason,
+    Report,
+    SetRules,
+    Settled,
+    Welcome,
+    WorkerTable,
+    Yielded,
+    to_dict,
+)
+
+PEER = "peer"
+EVERYBODY = "*"
+
+_SPLITTERS = frozenset({"redirector", "rewriter"})
+MAX_OUTSTANDING = 64
+ASK_AGAIN = 2.0
+"""Seconds after which the secondary repeats a wish that no checkpoint has answered."""
+
+
+class Frame:
+    """See the module. `incarnation` tells this start of the frame from the one before."""
+
+    def __init__(
+        self, config: FrameConfig, incarnation: int = 0, now: float = 0.0, driver: Driver | None = None
+    ) -> None:
+        self.config = config
+        self.incarnation = incarnation
+        self.primary = config.side == "primary"
+        self.mode = config.mode
+        self.rules: SetRules | None = None
+        """Rules for chosen flows that all compares follow; None: each follows its own file."""
+        self.counters: Counter[str] = Counter()
+        self.registry = Registry(config.process_timeout / 1000)
+        self.checkpoints = Checkpoints(
+            driver or make_driver(config.driver),
+            self.counters,
+            config.flush_timeout / 1000,
+            config.checkpoint_interval / 1000,
+        )
+        interval = config.heartbeat_interval / 1000
+        self.peer = Peer(interval * config.heartbeat_missed)
+        self.ownership = Ownership(config, self.registry, self.counters, incarnation, now)
+        self._mode_set = False
+        """The mode was changed since the start: what processes remember of an earlier frame counts no more."""
+        self._left_alone = False
+        """Bypass is for want of a secondary."""
+        self._resync_epoch: int | None = None
+        """The epoch that will have brought a lost secondary back, and …"""
+        self._resync_asked = 0.0
+        self.workers = Workers(config.expected() if self.primary else (), config.process_timeout / 1000, now)
+        self.table = self.workers.table
+        self._applied_at = 0
+        """Checkpoints completed when the table was last looked at."""
+        self._outstanding: dict[tuple[str, str], tuple[CheckpointWanted, float]] = {}
+        """Secondary: wishes for the primary, and when they were last sent."""
+        self._primary_incarnation: int | None = None
+
+    # -- messages -------------------------------------------------------------------------------
+
+    def hear(self, sender: str, message: Message, now: float) -> list[Output]:
+        """One message; unknown ones are counted and ignored."""
+        self._notice(now)
+        if sender == PEER:
+            return self._from_peer(message, now)
+        outputs: list[Output] = []
+        process = self.registry.seen(sender, now)
+        if not isinstance(message, Query) and not is_text(sender):
+            # libzmq's own names for anonymous clients: they may ask, but cannot be written down.
+            self.counters["ignored_messages"] += 1
+        elif isinstance(message, Hello):
+            outputs = self._hello(sender, message, now)
+        elif isinstance(message, Query):
+            outputs = answer(self, sender, message, now)
+        elif isinstance(message, LanHeard):
+            self.ownership.hear_lan(message.frame, now)
+        elif isinstance(message, LanSaid):
+            self.ownership.tenure.on_lan(message.count, now)
+            outputs = self.ownership.grant(now)
+        elif isinstance(message, Yielded):
+            self.ownership.yielded(sender)
+        elif sender == DRIVER_ID:
+            outputs = self.checkpoints.driver_heard(message, self._compares(), now)
+        elif isinstance(message, SetRules):
+            # A compare tells a restarted frame what the one before had said.
+            if self.rules is None and process is not None:
+                outputs = self.set_rules(message.rules, f"learnt from {sender}")
+        elif isinstance(message, Report | CheckpointWanted | Flushed):
+            if process is None:
+                # An earlier frame welcomed it; another incarnation in Welcome makes it say Hello again.
+                self.counters["unknown_senders"] += 1
+                outputs.append(Tell(self._welcome(), sender))
+            elif process.lost:
+                process.lost = False
+                outputs.append(Log("info", "process.returned", {"role": process.role, "id": sender}))
+                outputs += self._membership(now)
+            if isinstance(message, Report):
+                outputs += self._report(process, message, now)
+            elif isinstance(message, CheckpointWanted):
+                by_epoch = message.reason != Reason.MIRROR_GAP and (process is None or process.role == "compare")
+                outputs += self.want(message, sender, now, by_epoch=by_epoch)
+            else:
+                self.checkpoints.flushed(sender, message)
+        elif isinstance(message, Leaving | Settled | Handover | HandoverTaken) and process is not None and self.primary:
+            outputs = self._rescale(sender, message, now)
+        else:
+            self.counters["ignored_messages"] += 1
+        return outputs + self._advance(now)
+
+    def _notice(self, now: float) -> None:
+        """Did this process stand still? Then nothing follows from what it did not hear."""
+        if self.ownership.tenure.notice(now):
+            self.counters["stalls"] += 1
+            self.peer.excuse(now)
+            self.registry.excuse(now)
+
+    def _compares(self) -> list[str]:
+        return self.registry.live("compare")
+
+    def _welcome(self) -> Welcome:
+        return Welcome(self.checkpoints.epoch, self.mode, self.incarnation)
+
+    def _hello(self, sender: str, hello: Hello, now: float) -> list[Output]:
+        process, fresh, restarted = self.registry.hello(sender, hello, now)
+        if process is None:
+            self.counters["processes_refused"] += 1
+            return []
+        outputs: list[Output] = []
+        tenure = self.ownership.tenure
+        if hello.fence:
+            tenure.learn(hello.fence, promoted=hello.promoted, now=now)
+            if process.role == "compare" and hello.mode == Mode.BYPASS and not self._mode_set:
+                # An earlier start of this frame was left alone.
+                self.mode, self._left_alone = Mode.BYPASS, True
+        outputs.append(Tell(self._welcome(), sender))
+        outputs += self.ownership.welcome(sender, process.role, now)
+        if self.table.version and process.role in _SPLITTERS:
+            outputs.append(Tell(self.table, sender))
+        if process.role == "compare" and self.rules is not None:
+            outputs.append(Tell(self.rules, sender))
+        if process.role == "compare" and self.table.version:
+            # It has nothing yet, and nobody will hand it what was on its way before it came.
+            outputs.append(Tell(replace(self.table, givers=[], moved=[]), sender))
+        if fresh or restarted:
+            self.counters["hellos"] += 1
+            event = "process.restarted" if restarted else "process.joined"
+            outputs.append(Log("info", event, {"role": process.role, "id": sender, "pid": process.pid}))
+        if process.role == "compare":
+            if restarted:
+                self.counters["workers_restarted"] += 1
+                outputs += self._gone(sender)
+                self.checkpoints.restarted(sender)
+                if self.primary and self.checkpoints.driver.copies_state:
+                    # Its positions are gone; equal guests give it a sure start.
+                    wish = CheckpointWanted(Reason.WORKER_LOST, source=sender, epoch=self.checkpoints.epoch)
+                    outputs += self.want(wish, sender, now)
+            outputs += self._membership(now)
+        elif process.role == "mirror" and restarted and self.primary:
+            # What it had not delivered is lost. Its receiver says so too, unless it died with it.
+            wish = CheckpointWanted(Reason.MIRROR_GAP, detail={"restarted": sender}, source=sender)
+            outputs += self.want(wish, sender, now)
+        return outputs
+
+    def _report(self, process: Process | None, report: Report, now: float) -> list[Output]:
+        if process is None:
+            return []
+        process.report, process.reported = report, now
+        if not self.primary:
+            return []
+        # A frame that was restarted learns from the others how far it had counted.
+        if process.role == "compare":
+            self.checkpoints.learn(report.gauges.get("epoch", 0))
+        version = report.gauges.get("table_version", 0)
+        # A table takes milliseconds to make; it is needed only by a frame that knows less than others.
+        table = named_table(version, report.status.get("workers")) if version > self.table.version else None
+        outputs = self._learn_table(now, version, table)
+        return outputs + (self._membership(now) if process.role == "compare" else [])
+
+    def want(self, wish: CheckpointWanted, sender: str, now: float, *, by_epoch: bool = False) -> list[Output]:
+        """Somebody wants a checkpoint: the primary's machine hears of it."""
+        if self.primary:
+            self.checkpoints.want(wish, sender if is_text(sender) else "anonymous", by_epoch, now)
+            return []
+        reason = wish.reason
+        self.counters["checkpoints_forwarded"] += 1
+        wish = replace(wish, source=wish.source or sender)
+        if len(self._outstanding) < MAX_OUTSTANDING or (reason, wish.source) in self._outstanding:
+            self._outstanding[reason, wish.source] = (wish, now)
+        return [Tell(wish, PEER)] if self.peer.alive else []
+
+    # -- modes ----------------------------------------------------------------------------------
+
+    def set_mode(self, mode: str, now: float, *, resync: bool = False) -> list[Output]:
+        """Change the mode of every compare."""
+        outputs: list[Output] = []
+        self._mode_set = True
+        self._left_alone = False
+        if mode != self.mode:
+            outputs.append(Log("info", "mode.set", {"before": self.mode, "after": mode}))
+            self.counters["mode_changes"] += 1
+        self.mode = mode
+        return [*outputs, *set_mode(mode, self._compares(), resync=resync), *self._beat(now)]
+
+    def resync(self, now: float) -> list[Output]:
+        """Compare again behind the next checkpoint."""
+        wish = CheckpointWanted(Reason.RESYNC, source=self.config.id, epoch=self.checkpoints.epoch)
+        # One that is under way has begun before the secondary was there.
+        self._resync_epoch = self.checkpoints.epoch + (1 if self.checkpoints.idle else 2)
+        self._resync_asked = now
+        return [*self.want(wish, self.config.id, now), *self._advance(now)]
+
+    def _resynced(self, now: float) -> list[Output]:
+        wanted = self._resync_epoch
+        if wanted is None or self.checkpoints.epoch < wanted or not self.checkpoints.idle:
+            return []
+        self._resync_epoch = None
+        copied = self.checkpoints.copied_epoch >= wanted
+        self.counters["resyncs"] += 1
+        outputs = self.set_mode(Mode.ENFORCE, now, resync=not copied)
+        return [*outputs, Log("info", "pair.resynced", {"epoch": self.checkpoints.epoch, "copied": copied})]
+
+    def load_rules(self, text: str, where: str) -> list[Output]:
+        """The text of our own file of rules."""
+        return self.set_rules(text, where)
+
+    def set_rules(self, text: str, where: str) -> list[Output]:
+        """Other rules for every compare; `where` says where they come from."""
+        self.rules = SetRules(text)
+        self.counters["rules_changes"] += 1
+        told = [Tell(self.rules, compare) for compare in self._compares()]
+        return [Log("info", "rules.set", {"where": where}), *told]
+
+    # -- workers --------------------------------------------------------------------------------
+
+    def _membership(self, now: float) -> list[Output]:
+        """A change of the workers asks for a checkpoint; the first table needs none."""
+        if not self.primary:
+            return []
+        known = [p.id for p in self.registry.processes.values() if p.role == "compare"]
+        workers = self.workers
+        reason = workers.check(self._compares(), known, self._linked(), now)
+        # Both hosts share out by the table: a planned change waits until the other one hears of it, if that matters.
+        heard = self.peer.alive or not self.config.peer or self.mode == Mode.BYPASS
+        if workers.due(now) and (heard or not workers.table.version):
+            return self._new_table(now)
+        if reason is None:
+            return self._let_leave()
+        detail = {"workers": self.workers.wanted, "before": self.workers.table.workers}
+        wish = CheckpointWanted(reason, detail=detail, source=self.config.id, epoch=self.checkpoints.epoch)
+        return self.want(wish, self.config.id, now)
+
+    def _linked(self) -> set[str]:
+        """Compares that whoever shares frames out can reach, as far as they have reported it."""
+        processes = self.registry.processes.values()
+        return {p.id for p in processes if p.role == "compare" and p.report and p.report.gauges.get("linked")}
+
+    def _new_table(self, now: float) -> list[Output]:
+        self.table = self.workers.apply(self._compares(), now)
+        self.counters["table_changes"] += 1
+        return self._send_table(now)
+
+    def _rescale(self, sender: str, message: Message, now: float) -> list[Output]:
+        """What compares say to each other and to us while flows move."""
+        compares = self._compares()
+        if isinstance(message, Handover):
+            known = sender == message.giver and message.taker in compares
+            self.counters["handovers" if known else "ignored_messages"] += 1
+            return [Tell(message, message.taker)] if known else []
+        if isinstance(message, HandoverTaken):
+            known = sender == message.taker and message.giver in compares
+            return [Tell(message, message.giver)] if known else []
+        outputs: list[Output] = []
+        if isinstance(message, Leaving):
+            self.workers.leaving.add(sender)
+            outputs.append(Log("info", "worker.leaving", {"id": sender}))
+        elif isinstance(message, Settled):
+            self.workers.settled(sender, message.version)
+            self.table = self.workers.table
+        return outputs + self._membership(now)
+
+    def _gone(self, worker: str) -> list[Output]:
+        """A compare was lost or restarted: nobody is to wait for what it would have handed over."""
+        if not self.primary:
+            return []
+        told = self.workers.gone(worker)
+        self.table = self.workers.table
+        return [Tell(told, compare) for compare in self._compares()] if told is not None else []
+
+    def _let_leave(self) -> list[Output]:
+        """Workers that wanted to leave may, once their flows are elsewhere."""
+        compares = self._compares()
+        return [Tell(Drain(), worker) for worker in self.workers.may_leave(compares) if worker in compares]
+
+    def _send_table(self, now: float) -> list[Output]:
+        changed = {"version": self.table.version, "shares": shares(self.table)}
+        return [Tell(self.table, EVERYBODY), *self._beat(now), Log("info", "table.changed", changed)]
+
+    def _learn_table(self, now: float, version: int, table: WorkerTable | None = None) -> list[Output]:
+        """Somebody holds a table of an earlier start of this frame."""
+        if not self.workers.learn(version, table):
+            return []
+        self.table = self.workers.table
+        return self._send_table(now)
+
+    # -- the other host -------------------------------------------------------------------------
+
+    def _from_peer(self, message: Message, now: float) -> list[Output]:
+        outputs: list[Output] = []
+        if isinstance(message, Heartbeat):
+            outputs = self._heartbeat(message, now)
+        elif isinstance(message, CheckpointWanted) and self.primary:
+            outputs = self.want(message, PEER, now)
+        elif isinstance(message, CheckpointDone) and not self.primary:
+            outputs = self._done(message)
+        else:
+            self.counters["ignored_messages"] += 1
+        return outputs + self._advance(now)
+
+    def _heartbeat(self, beat: Heartbeat, now: float) -> list[Output]:
+        outputs: list[Output] = []
+        stand = _stand(beat)
+        if not possible(stand):
+            self.counters["ignored_messages"] += 1
+            return outputs
+        self.counters["heartbeats_heard"] += 1
+        appeared, restarted = self.peer.hear(beat, now)
+        if appeared or restarted:
+            event = "peer.restarted" if restarted and not appeared else "peer.found"
+            outputs.append(Log("info", event, {"role": beat.role, "epoch": beat.epoch}))
+            if restarted:
+                self.counters["peer_restarts"] += 1
+            if beat.role == self.config.side:
+                self.counters["peer_role_conflicts"] += 1
+                outputs.append(Log("error", "peer.conflicted", {"role": beat.role}))
+        if beat.role == self.config.side:
+            return outputs
+        self.ownership.tenure.hear(stand, now)
+        if self.primary:
+            self.ownership.tenure.found(now)
+            self.checkpoints.learn(beat.epoch)
+            table = read_table(beat.table, self.table) if beat.table else None
+            outputs += self._learn_table(now, table.version if table else 0, table)
+            if appeared and self._left_alone and self.config.resync == "auto":
+                outputs += self.resync(now)
+            return outputs
+        return outputs + self._follow(beat, appeared, now)
+
+    def _follow(self, beat: Heartbeat, appeared: bool, now: float) -> list[Output]:
+        """Secondary: take epoch, table and mode from the primary."""
+        outputs: list[Output] = []
+        if beat.epoch > self.checkpoints.epoch:
+            # CheckpointDone was lost with the link. The beat says when guests were last equal.
+            copied = beat.body.get("copied_epoch", 0)
+            equal = type(copied) is int and copied > self.checkpoints.epoch
+            self.counters["checkpoints_caught_up"] += 1
+            outputs += self._done(CheckpointDone(beat.epoch, equal))
+        table = read_table(beat.table, self.table) if beat.table else None
+        other = beat.incarnation != self._primary_incarnation
+        if table is not None and (table.version > self.table.version or (other and table != self.table)):
+            self.table = table
+            outputs.append(Tell(table, EVERYBODY))
+            outputs.append(Log("info", "table.changed", {"version": table.version, "shares": shares(table)}))
+        self._primary_incarnation = beat.incarnation
+        if beat.mode in Mode.ALL:
+            self.mode = beat.mode
+        for key, (wish, sent) in list(self._outstanding.items()):
+            if appeared or now - sent >= ASK_AGAIN:
+                self._outstanding[key] = (wish, now)
+                outputs.append(Tell(wish, PEER))
+        return outputs
+
+    def _done(self, done: CheckpointDone) -> list[Output]:
+        """Secondary: a checkpoint of the primary is over."""
+        self.checkpoints.epoch = max(self.checkpoints.epoch, done.epoch)
+        if done.state_copied:
+            self.checkpoints.copied_epoch = done.epoch
+        self.counters["checkpoints_done"] += 1
+        self._outstanding.clear()
+        logged = Log("info", "checkpoint.completed", {"epoch": done.epoch, "copied": done.state_copied})
+        return [Tell(done, EVERYBODY), logged]
+
+    def _beat(self, now: float) -> list[Output]:
+        """Say where this side stands, on both ways, and renew the permissions that go with it."""
+        outputs = self.ownership.grant(now)
+        stand = self.ownership.tenure.compose(now, protected=self.primary and self.mode == Mode.ENFORCE)
+        if not self.config.peer and not self.peer.last:
+            return outputs
+        self.counters["heartbeats_sent"] += 1
+        lost = [p.id for p in self.registry.processes.values() if p.lost]
+        body = {
+            "id": self.config.id,
+            "copied_epoch": self.checkpoints.copied_epoch,
+            "processes": len(self.registry.processes) - len(lost),
+            "processes_lost": lost[:16],
+        }
+        table = to_dict(self.table) if self.table.version else None
+        beat = Heartbeat(
+            self.config.side, self.incarnation, stand.count, self.checkpoints.epoch, stand.fence, self.mode, table,
+            body, stand.state, stand.ask, stand.lease_ms, stand.echo_of, stand.echo,
+        )  # fmt: skip
+        return [*outputs, Tell(beat, PEER), *self.ownership.say(stand)]
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def _advance(self, now: float) -> list[Output]:
+        """What follows from what changed: checkpoints and what waits behind one, and who may write."""
+        outputs: list[Output] = []
+        if self.primary:
+            outputs += self.checkpoints.advance(self._compares(), now)
+            outputs += self._after_checkpoint(now)
+        return outputs + self._tenured(now)
+
+    def _after_checkpoint(self, now: float) -> list[Output]:
+        if self.checkpoints.completed == self._applied_at:
+            return []
+        self._applied_at = self.checkpoints.completed
+        outputs = self._new_table(now) if self.workers.covered else []
+        return outputs + self._resynced(now)
+
+    def _tenured(self, now: float) -> list[Output]:
+        """Follow the tenure: its changes are said at once, and one of them is to be without a secondary."""
+        ownership = self.ownership
+        outputs: list[Output] = []
+        if self.primary and self.peer.silent(now, ownership.tenure.since):
+            ownership.tenure.lost(now)
+        elif self.config.failover == "auto" and ownership.tenure.may_take(now):
+            outputs.append(Log("warning", "failover.begun", {"silent_ms": ownership.silent_ms(now)}))
+            ownership.tenure.take(now)
+        outputs += ownership.settle(now)
+        changes, ownership.changes = ownership.changes, []
+        alone = (State.LEAVING, State.ALONE) in changes
+        if alone and self.config.on_loss == "bypass" and self.mode == Mode.ENFORCE:
+            outputs += self.set_mode(Mode.BYPASS, now)
+            self._left_alone = True
+        elif changes or ownership.tenure.due(now):
+            outputs += self._beat(now)
+        return outputs
+
+    def deadline(self) -> float | None:
+        """When `on_timer` has something to do."""
+        due = [self.peer.deadline(), self.registry.deadline(), self.ownership.deadline()]
+        if self.primary:
+            due += [self.checkpoints.deadline(), self.workers.deadline()]
+            due.append(self._resync_asked + ASK_AGAIN if self._resync_epoch is not None else None)
+        return min(when for when in due if when is not None)
+
+    def on_timer(self, now: float) -> list[Output]:
+        """Heartbeats, losses, and what waits for time to pass."""
+        self._notice(now)
+        outputs: list[Output] = []
+        if self.peer.sweep(now):
+            self.counters["peer_lost"] += 1
+            silent = int((now - self.peer.heard) * 1000)
+            outputs.append(Log("warning", "peer.lost", {"silent_ms": silent, "role": self._peer_role()}))
+        lost = self.registry.sweep(now)
+        for process in lost:
+            self.counters["processes_lost"] += 1
+            outputs.append(Log("warning", "process.lost", {"role": process.role, "id": process.id}))
+            if process.role == "compare":
+                outputs += self._gone(process.id)
+        if self.primary:
+            outputs += self._membership(now)
+            outputs += [Tell(self.workers.table, worker) for worker in self.workers.remind(now)]
+            self.table = self.workers.table
+            outputs += self.checkpoints.on_timer(self._compares(), now)
+            outputs += self._after_checkpoint(now)
+            if self._resync_epoch is not None and now >= self._resync_asked + ASK_AGAIN:
+                outputs += self.resync(now)
+        return outputs + self._tenured(now)
+
+    @property
+    def fence(self) -> int:
+        """Highest fencing token seen (given out at a failover)."""
+        return self.ownership.tenure.fence
+
+    def _peer_role(self) -> str:
+        return "secondary" if self.primary else "primary"
+
+    def drain(self, now: float) -> list[Output]:
+        """The processes carry on without a frame: there is nothing to hand over."""
+        return []
+
+    # -- looking in -----------------------------------------------------------------------------
+
+    def gauges(self) -> dict[str, int]:
+        """Levels for metrics."""
+        processes = self.registry.processes.values()
+        return {
+            "epoch": self.checkpoints.epoch,
+            "processes": sum(not p.lost for p in processes),
+            "processes_silent": sum(p.lost for p in processes),
+            "workers": len(self.table.workers),
+            "table_version": self.table.version,
+            "table_unsettled": len(self.workers.unsettled),
+            "peer_alive": int(self.peer.alive),
+            "fence": self.fence,
+            "writes": int(self.ownership.tenure.state in WRITES),
+        }
+
+    def status(self, now: float) -> dict[str, Any]:
+        """Everything known, for `colo status`. Ages are milliseconds."""
+        return {
+            "id": self.config.id,
+            "side": self.config.side,
+            "incarnation": self.incarnation,
+            "epoch": self.checkpoints.epoch,
+            "mode": self.mode,
+            "rules": None if self.rules is None else self.rules.rules.splitlines(),
+            "fence": self.fence,
+            "table": {
+                "version": self.table.version,
+                "workers": shares(self.table),
+                "unsettled": sorted(self.workers.unsettled),
+                "leaving": sorted(self.workers.leaving),
+            },
+            "tenure": self.ownership.status(now),
+            "peer": self.peer.status(now),
+            "checkpoint": self.checkpoints.status(now),
+            "counters": dict(self.counters),
+            "gauges": self.gauges(),
+            "processes": [p.status(now) for p in self.registry.processes.values()],
+        }
+
+
+def _stand(beat: Heartbeat) -> Stand:
+    """What a heartbeat says of the other side's stand. One that says none (an older version) only shows life."""
+    state = beat.state if beat.state in State.ALL else ""
+    return Stand(
+        beat.role, beat.incarnation, beat.count, beat.fence, state, beat.mode == Mode.ENFORCE, beat.ask,
+        beat.lease_ms, beat.echo_of, beat.echo,
+    )  # fmt: skip

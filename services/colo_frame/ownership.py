@@ -1,0 +1,175 @@
+"""The frame's dealings with the filters that may write to the client LAN: permissions, promotion, claims.
+
+`tenure` decides who may; this carries it out::
+
+    tenure in a state that writes --> Lease(until) to every process that could write, again and again
+                      leaves it   --> Lease(0), and Yielded back from each
+                      PROMOTED    --> Promote to everybody of the host;  FENCED --> Demote
+    what is to be said            --> LanSay to whoever has a port for claims
+"""
+
+from collections import Counter
+from typing import Any, Final
+
+from colo_frame.config import FrameConfig
+from colo_frame.registry import Registry
+from colo_frame.tenure import WRITES, Tenure
+from colo_proto.claim import Stand, State, read_claim, write_claim
+from colo_proto.core import Log, Output, Tell
+from colo_proto.errors import WireError
+from colo_proto.messages import Demote, LanSay, Lease, Promote
+
+WRITERS: Final = ("redirector", "compare", "rewriter")
+"""Roles that have a port to the client LAN in one wiring or the other."""
+VOICES: Final = ("mirror", "redirector", "rewriter")
+_LEVEL: Final = {State.FENCED: "error", State.YIELDING: "warning", State.ALONE: "warning", State.ASKING: "info"}
+
+
+class Ownership:
+    """See the module. `changes` collects (before, after) of the tenure until the frame has looked at them."""
+
+    def __init__(
+        self, config: FrameConfig, registry: Registry, counters: Counter[str], incarnation: int, now: float
+    ) -> None:
+        interval = config.heartbeat_interval / 1000
+        self.tenure = Tenure(
+            config.side, incarnation, interval, interval * config.heartbeat_missed, now, peer=bool(config.peer)
+        )
+        self.changes: list[tuple[str, str]] = []
+        self.promoted_at: float | None = None
+        self.silence = 0.0
+        """Seconds for which the primary had been silent when this side was promoted."""
+        self._config = config
+        self._registry = registry
+        self._counters = counters
+        self._state = self.tenure.state
+        # Permissions of a former start of this frame may still run.
+        self._lease_until = now + self.tenure.lease_time if config.peer else now
+        self._yielded: set[str] = set()
+
+    # -- hearing -----------------------------------------------------------------------------------
+
+    def hear_lan(self, frame: bytes, now: float) -> None:
+        """A frame with our EtherType came from the client LAN."""
+        try:
+            stand = read_claim(frame, self._config.pair)
+        except WireError:
+            self._counters["claims_refused"] += 1
+            return
+        if stand.side == self._config.side:
+            if stand.incarnation != self.tenure.incarnation:
+                self._counters["claims_of_our_side"] += 1
+            return
+        self._counters["claims_heard"] += 1
+        self.tenure.hear(stand, now)
+
+    def yielded(self, sender: str) -> None:
+        """A process writes no more."""
+        self._yielded.add(sender)
+
+    def writing(self, now: float) -> bool:
+        """May a filter of this host still be writing?"""
+        if now >= self._lease_until:
+            return False
+        live = self._registry.processes.values()
+        leased = {p.id for p in live if not p.lost and p.report is not None and "leased" in p.report.gauges}
+        return not leased or not leased <= self._yielded
+
+    # -- doing -------------------------------------------------------------------------------------
+
+    def settle(self, now: float) -> list[Output]:
+        """Let the tenure move as far as it can, and carry out what that means."""
+        outputs: list[Output] = []
+        tenure = self.tenure
+        while True:
+            before, after = self._state, tenure.state
+            if before == after:
+                tenure.tick(now, writing=self.writing(now))
+                if tenure.state == before:
+                    return outputs
+                continue
+            self._state = after
+            self.changes.append((before, after))
+            self._counters["tenure." + after] += 1
+            outputs += self._changed(before, after, now)
+
+    def _changed(self, before: str, after: str, now: float) -> list[Output]:
+        fence = self.tenure.fence
+        outputs: list[Output] = []
+        if after in WRITES:
+            outputs += self.grant(now)
+        if after == State.PROMOTED:
+            self.promoted_at, self.silence = now, now - self.tenure.heard
+            outputs.append(Tell(Promote(fence), "*"))
+        elif before == State.PROMOTED:
+            outputs.append(Tell(Demote(fence), "*"))
+        if after not in WRITES and (before in WRITES or after == State.YIELDING):
+            self._yielded.clear()
+            outputs += [Tell(Lease(0.0, fence), one) for one in self._live(WRITERS)]
+        text = {"before": before, "after": after, "fence": fence}
+        if after == State.FENCED:
+            text["why"] = "the other side has taken the client LAN over; this side does not write to it"
+        outputs.append(Log(_LEVEL.get(after, "info"), "tenure.changed", text))
+        return outputs
+
+    def grant(self, now: float) -> list[Output]:
+        """Permissions for everybody who could write, if there are any to give."""
+        until = self.tenure.lease(now)
+        if not until:
+            return []
+        self._lease_until = until
+        return [Tell(Lease(until, self.tenure.fence), one) for one in self._live(WRITERS)]
+
+    def say(self, stand: Stand) -> list[Output]:
+        """Put what is said on the client LAN as well."""
+        message = LanSay(write_claim(stand, self._config.pair), stand.count)
+        return [Tell(message, one) for one in self._live(VOICES)]
+
+    def welcome(self, sender: str, role: str, now: float) -> list[Output]:
+        """What a process that has just come must know."""
+        outputs: list[Output] = []
+        if self.tenure.state == State.PROMOTED:
+            outputs.append(Tell(Promote(self.tenure.fence), sender))
+        if role in WRITERS and self._state in WRITES:
+            until = self.tenure.lease(now)
+            if until:
+                self._lease_until = max(self._lease_until, until)
+                outputs.append(Tell(Lease(until, self.tenure.fence), sender))
+        return outputs
+
+    def silent_ms(self, now: float) -> int:
+        """For how long the other side has been silent."""
+        return int((now - self.tenure.heard) * 1000)
+
+    def _live(self, roles: tuple[str, ...]) -> list[str]:
+        return [one for role in roles for one in self._registry.live(role)]
+
+    def deadline(self) -> float:
+        """When `settle` or the next word is due."""
+        due = self.tenure.deadline()
+        if self.tenure.state == State.YIELDING and self._lease_until > self.tenure.ran:
+            due = min(due, self._lease_until)
+        return due
+
+    # -- looking in --------------------------------------------------------------------------------
+
+    def status(self, now: float) -> dict[str, Any]:
+        """For `colo status`. Ages are milliseconds; `at` is monotonic seconds of this host."""
+        tenure = self.tenure
+        known: dict[str, Any] = {
+            "state": tenure.state,
+            "since_ms": int((now - tenure.since) * 1000),
+            "writes": tenure.state in WRITES,
+            "lan_age_ms": int((now - tenure.said) * 1000) if tenure.said >= 0 else None,
+            "stalls": tenure.stalls,
+        }
+        if not tenure.primary:
+            known["fit"] = tenure.fit
+            known["failover"] = self._config.failover
+        if self.promoted_at is not None:
+            known["promotion"] = {
+                "at": self.promoted_at,
+                "age_ms": int((now - self.promoted_at) * 1000),
+                "silence_ms": int(self.silence * 1000),
+            }
+        return known

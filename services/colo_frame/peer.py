@@ -1,0 +1,63 @@
+"""The other host's frame, as its heartbeats show it."""
+
+from typing import Any
+
+from colo_proto.messages import Heartbeat
+
+
+class Peer:
+    """Alive while heartbeats come; `timeout` seconds without one make it lost."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self.last: Heartbeat | None = None
+        self.heard = 0.0
+        self.alive = False
+        self.lost = False
+        """It was alive once, and is silent now."""
+
+    def hear(self, beat: Heartbeat, now: float) -> tuple[bool, bool]:
+        """Take a heartbeat in: is the peer new or back, and is it another incarnation than before?"""
+        appeared = not self.alive
+        restarted = self.last is not None and self.last.incarnation != beat.incarnation
+        self.last, self.heard = beat, now
+        self.alive, self.lost = True, False
+        return appeared, restarted
+
+    def excuse(self, now: float) -> None:
+        """Count silence from now on: for a while nobody could be heard."""
+        self.heard = max(self.heard, now)
+
+    def sweep(self, now: float) -> bool:
+        """True when the peer became lost."""
+        if self.alive and now >= self.heard + self._timeout:
+            self.alive, self.lost = False, True
+            return True
+        return False
+
+    def silent(self, now: float, since: float) -> bool:
+        """Was nothing heard for the whole timeout, `since` which it was listened to?"""
+        return not self.alive and now >= max(self.heard, since) + self._timeout
+
+    def deadline(self) -> float | None:
+        """When the verdict over the peer is due."""
+        return self.heard + self._timeout if self.alive else None
+
+    def status(self, now: float) -> dict[str, Any]:
+        """For `colo status`."""
+        last = self.last
+        state = "alive" if self.alive else "lost" if self.lost else "never seen"
+        if last is None:
+            return {"alive": False, "state": state}
+        return {
+            "alive": self.alive,
+            "state": state,
+            "age_ms": int((now - self.heard) * 1000),
+            "role": last.role,
+            "epoch": last.epoch,
+            "fence": last.fence,
+            "mode": last.mode,
+            "tenure": last.state,
+            "incarnation": last.incarnation,
+            **{f"peer_{name}": value for name, value in last.body.items() if isinstance(name, str)},
+        }

@@ -1,0 +1,105 @@
+"""The processes of this host, as they introduced themselves and reported."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from colo_proto.messages import Hello, Report
+
+MAX_PROCESSES = 1024
+FORGET_AFTER = 600.0
+"""Seconds of silence after which a lost process leaves the status too."""
+
+
+@dataclass(slots=True)
+class Process:
+    """One process, named by its routing id."""
+
+    id: str
+    role: str
+    incarnation: int
+    seen: float
+    pid: int = 0
+    http: str = ""
+    lost: bool = False
+    restarts: int = 0
+    report: Report | None = None
+    reported: float = 0.0
+
+    def status(self, now: float) -> dict[str, Any]:
+        """For `colo status`. Ages are milliseconds."""
+        report = self.report
+        return {
+            "role": self.role,
+            "id": self.id,
+            "pid": self.pid,
+            "http": self.http,
+            "incarnation": self.incarnation,
+            "state": "lost" if self.lost else "live",
+            "restarts": self.restarts,
+            "age_ms": int((now - self.seen) * 1000),
+            "report_age_ms": int((now - self.reported) * 1000) if report else None,
+            "counters": report.counters if report else {},
+            "gauges": report.gauges if report else {},
+            "status": report.status if report else {},
+        }
+
+
+@dataclass(slots=True)
+class Registry:
+    """All processes by routing id; `timeout` seconds of silence make one lost."""
+
+    timeout: float
+    processes: dict[str, Process] = field(default_factory=dict)
+
+    def seen(self, sender: str, now: float) -> Process | None:
+        """`sender` said something; None when it has not introduced itself."""
+        process = self.processes.get(sender)
+        if process is not None:
+            process.seen = now
+        return process
+
+    def hello(self, sender: str, hello: Hello, now: float) -> tuple[Process | None, bool, bool]:
+        """Take an introduction in: the process (None: too many), is it new or back, did it restart?"""
+        process = self.processes.get(sender)
+        if process is None:
+            if len(self.processes) >= MAX_PROCESSES:
+                return None, False, False
+            process = self.processes[sender] = Process(sender, hello.role, hello.incarnation, now)
+            fresh, restarted = True, False
+        else:
+            restarted = process.incarnation != hello.incarnation
+            fresh = process.lost
+        if restarted:
+            process.restarts += 1
+            process.report = None
+        process.role, process.incarnation = hello.role, hello.incarnation
+        process.pid, process.http = hello.pid, hello.http
+        process.seen, process.lost = now, False
+        return process, fresh, restarted
+
+    def excuse(self, now: float) -> None:
+        """Count silence from now on: for a while nobody could be heard."""
+        for process in self.processes.values():
+            if not process.lost:
+                process.seen = max(process.seen, now)
+
+    def live(self, role: str) -> list[str]:
+        """Ids of the processes of `role` that are not lost."""
+        return [p.id for p in self.processes.values() if p.role == role and not p.lost]
+
+    def sweep(self, now: float) -> list[Process]:
+        """Processes that are lost as of now; those silent for very long are forgotten."""
+        lost = []
+        for process in list(self.processes.values()):
+            # The same sum as in `deadline`: a difference may round the other way, and be due for ever.
+            if not process.lost and now >= process.seen + self.timeout:
+                process.lost = True
+                lost.append(process)
+            elif process.lost and now >= process.seen + FORGET_AFTER:
+                del self.processes[process.id]
+        return lost
+
+    def deadline(self) -> float | None:
+        """When `sweep` has something to do."""
+        due = [p.seen + (FORGET_AFTER if p.lost else self.timeout) for p in self.processes.values()]
+        return min(due, default=None)

@@ -1,0 +1,279 @@
+r"""Who may write to the client LAN: one side, whatever dies, stands still, or is cut off. Pure.
+
+::
+
+    PRIMARY                                              SECONDARY
+
+    ASKING --an answer to what it asked--> HOLDING       STANDBY --operator, or silence on both ways--> TAKING
+      ^  \\--nobody answers--> ALONE         |  ^            ^                                              |
+      |                         ^  nothing  |  | heard      | the primary has a higher fence               |
+      |  stood still            |   heard   v  | again      +----------------------------------------------+
+      +--(any that writes)      +---------LEAVING           |                           the primary yields,
+                              told, or nobody hears it      |                           or must have stopped
+    any --the secondary's fence is higher--> YIELDING       |                                              v
+                      permissions over --> FENCED          FENCED <--the primary's fence is higher-- PROMOTED
+
+**Fences** order promotions: the primary takes even numbers, the secondary odd ones, each the next above
+all that it has seen; so no two are equal, and whoever hears of a higher one stops.
+
+**Permission** to write (`lease`) is given to the filters of a host for a time shorter than the silence
+after which the other side may take over, and on the host's own clock, so it runs out in a process that is
+stopped. A side that did not run for that long knows nothing: it asks before it permits again.
+
+**Two ways to hear**: the link between the hosts, and the client LAN (`colo_proto.claim`). The secondary
+takes over by itself only when both were silent while its own ear on the LAN worked, and when the primary's
+last word was that all it had sent was compared. So: host dead, both silent, takes over. Link cut, the LAN
+speaks, stays. What no rule of two can do is tell a dead host from one cut off on both ways.
+"""
+
+from collections import deque
+from typing import Final
+
+from colo_proto.claim import Stand, State
+
+PRIMARY: Final = "primary"
+GRACE: Final = 2
+"""Intervals for which a side that has lost the other asks on the LAN before it acts on silence."""
+LEASE: Final = 2 / 3
+"""Of the time after which silence counts as death. The rest covers clocks, queues and a slow machine."""
+MARGIN: Final = 1.25
+"""A secondary waits at least this much longer than the primary's permissions run."""
+URGENT: Final = 4
+"""How many times as often a side speaks while it waits for the other's word."""
+
+REMEMBERED: Final = 64
+"""Of our own words, when they were said."""
+
+WRITES: Final = frozenset({State.HOLDING, State.LEAVING, State.ALONE, State.PROMOTED})
+_URGENT: Final = frozenset({State.ASKING, State.LEAVING, State.TAKING, State.YIELDING})
+
+
+class Tenure:
+    """See the module. All times are monotonic seconds; every method first notices that it stood still."""
+
+    def __init__(self, side: str, incarnation: int, interval: float, timeout: float, now: float, *, peer: bool) -> None:
+        self.side = side
+        self.primary = side == PRIMARY
+        self.incarnation = incarnation
+        self.interval = interval
+        self.timeout = timeout
+        self.lease_time = timeout * LEASE
+        self.fence = 0
+        """Highest fencing token that this side has seen or taken."""
+        self.count = 0
+        self.heard = now
+        """When the other side last spoke, on either way, or since when this side could have heard it."""
+        self.other: Stand | None = None
+        self.fit = False
+        """Secondary: the primary's last word was that nothing left uncompared."""
+        self.said = float("-inf")
+        """When we were last told that a claim is out on the LAN: our voice and ear there work."""
+        self.proven = now
+        """When what the other side has heard, or was put on the LAN, was said."""
+        self.ear_since = now
+        self.ran = now
+        self.since = now
+        """When the present state began."""
+        self.stalls = 0
+        self._alone = not peer
+        self._asked_from = 1
+        """Only answers to what was said from this count on prove anything."""
+        self._spoken = float("-inf")
+        self._times: deque[tuple[int, float]] = deque(maxlen=REMEMBERED)
+        if self.primary:
+            self.state = State.ASKING if peer else State.ALONE
+        else:
+            self.state = State.STANDBY
+
+    # -- what may be written -------------------------------------------------------------------------
+
+    def lease(self, now: float) -> float:
+        """Until when the filters of this host may write to the client LAN; 0: they may not."""
+        self.notice(now)
+        if self.state not in WRITES:
+            return 0.0
+        if not self.primary or self._alone:
+            return now + self.lease_time
+        # It counts from when the other side could hear us last, for that is when its patience begins.
+        until = self.proven + self.lease_time
+        return until if until > now else 0.0
+
+    @property
+    def takeover(self) -> float:
+        """Seconds of silence after which the primary certainly writes no more."""
+        lease = self.other.lease_ms / 1000 if self.other is not None else 0.0
+        return max(self.timeout, lease * MARGIN)
+
+    # -- hearing and speaking --------------------------------------------------------------------------
+
+    def notice(self, now: float) -> bool:
+        """Did this process stand still for so long that permissions ran out and words were missed?"""
+        gap, self.ran = now - self.ran, max(now, self.ran)
+        if gap < self.lease_time:
+            return False
+        self.stalls += 1
+        self.heard = max(self.heard, now)
+        self.ear_since = now
+        if self.primary and self.state in WRITES and not self._alone:
+            self._ask(now)
+        return True
+
+    def _ask(self, now: float) -> None:
+        self._asked_from = self.count + 1
+        self._enter(State.ASKING, now)
+
+    def _enter(self, state: str, now: float) -> None:
+        self.state, self.since = state, now
+        self._spoken = float("-inf")
+
+    def hear(self, stand: Stand, now: float) -> None:
+        """The other side spoke."""
+        self.notice(now)
+        if stand.side == self.side:
+            return
+        before = self.other
+        self.heard = now
+        if before is not None and before.incarnation == stand.incarnation and stand.count <= before.count:
+            return  # the same word on the other way, or an old one: only that it lives is news
+        self.other = stand
+        if stand.echo_of == self.incarnation:
+            self._prove(stand.echo)
+        if stand.ask:
+            self._spoken = float("-inf")
+        if self.primary:
+            self._primary_hears(stand, now)
+        else:
+            self._secondary_hears(stand, now)
+
+    def _primary_hears(self, stand: Stand, now: float) -> None:
+        owns = stand.state in (State.TAKING, State.PROMOTED)
+        # An odd token that this side knows already was the secondary's before this frame was restarted.
+        if owns and (stand.fence > self.fence or (stand.fence == self.fence and stand.fence & 1)):
+            self.fence = stand.fence
+            if self.state not in (State.YIELDING, State.FENCED):
+                self._enter(State.YIELDING, now)
+        elif self.state == State.ASKING and self.told():
+            self.fence = max(self.fence, stand.fence)
+            self._enter(State.HOLDING, now)
+        elif not owns:
+            self.fence = max(self.fence, stand.fence)
+
+    def _secondary_hears(self, stand: Stand, now: float) -> None:
+        owns = stand.state in (State.HOLDING, State.LEAVING, State.ALONE)
+        if owns and stand.fence > self.fence and self.state in (State.TAKING, State.PROMOTED):
+            self._enter(State.STANDBY if self.state == State.TAKING else State.FENCED, now)
+        self.fence = max(self.fence, stand.fence)
+        if self.state == State.TAKING and stand.state == State.FENCED and stand.fence == self.fence:
+            self._enter(State.PROMOTED, now)
+        # While it asks, the primary says nothing about what left before.
+        if stand.state in (State.LEAVING, State.ALONE):
+            self.fit = False
+        elif stand.state == State.HOLDING:
+            self.fit = stand.protected
+
+    def told(self) -> bool:
+        """Primary: has the other side heard what was said since the present state began?"""
+        other = self.other
+        return other is not None and other.echo_of == self.incarnation and other.echo >= self._asked_from
+
+    def on_lan(self, count: int, now: float) -> None:
+        """Our claim number `count` is out on the LAN."""
+        if now - self.said > 3 * self.interval:
+            self.ear_since = now
+        self.said = now
+        self._prove(count)
+
+    def _prove(self, count: int) -> None:
+        for number, when in self._times:
+            if number == count:
+                self.proven = max(self.proven, when)
+
+    def due(self, now: float) -> bool:
+        """Is it time to speak?"""
+        return now >= self._spoken + self._pause
+
+    def compose(self, now: float, *, protected: bool) -> Stand:
+        """What is to be said now, on both ways. `protected`: all that leaves is compared."""
+        self._spoken = now
+        self.count += 1
+        self._times.append((self.count, now))
+        other = self.other
+        return Stand(
+            self.side, self.incarnation, self.count, self.fence, self.state,
+            protected=protected, ask=self.state in (State.ASKING, State.LEAVING, State.TAKING),
+            lease_ms=int(self.lease_time * 1000), echo_of=other.incarnation if other else 0,
+            echo=other.count if other else 0,
+        )  # fmt: skip
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def lost(self, now: float) -> None:
+        """Primary: the link between the hosts has been silent for too long."""
+        if self.state == State.HOLDING:
+            self.fence += 2 - self.fence % 2
+            self._asked_from = self.count + 1
+            self._enter(State.LEAVING, now)
+
+    def found(self, now: float) -> None:
+        """Primary: the link between the hosts speaks again."""
+        if self.state in (State.LEAVING, State.ALONE):
+            self._enter(State.HOLDING, now)
+
+    def take(self, now: float) -> None:
+        """Secondary: the operator wants it to take over, or nobody else is there."""
+        if self.state in (State.STANDBY, State.FENCED):
+            self.fence += 1 + self.fence % 2
+            self._enter(State.TAKING, now)
+
+    def silent(self, now: float, *, ear: bool) -> bool:
+        """Secondary: has the primary been silent for long enough to have stopped writing? `ear`: count only the
+        time for which this side could hear the LAN.
+        """
+        if not ear:
+            return now >= self.heard + self.takeover
+        deaf = now - self.said > 3 * self.interval
+        return not deaf and now >= max(self.heard, self.ear_since) + self.takeover
+
+    def may_take(self, now: float) -> bool:
+        """Secondary: may it take over without being asked to?"""
+        return self.state == State.STANDBY and self.other is not None and self.fit and self.silent(now, ear=True)
+
+    def tick(self, now: float, *, writing: bool) -> None:
+        """Let time pass. `writing`: permissions that were given may still run."""
+        self.notice(now)
+        if self.state == State.ASKING:
+            # Silence of the LAN means something only if we have asked there.
+            if now >= self.since + self.timeout and self.said >= self.since:
+                self.fence += 2 - self.fence % 2
+                self._enter(State.ALONE, now)
+        elif self.state == State.LEAVING:
+            if self.told() or (now >= self.since + GRACE * self.interval and self.said >= self.since):
+                self._enter(State.ALONE, now)
+        elif self.state == State.YIELDING:
+            if not writing:
+                self._enter(State.FENCED, now)
+        elif self.state == State.TAKING and self.silent(now, ear=False):
+            self._enter(State.PROMOTED, now)
+
+    def deadline(self) -> float:
+        """When to call `tick`, or to speak."""
+        due = [self._spoken + self._pause]
+        if self.state in (State.STANDBY, State.TAKING):
+            due.append(max(self.heard, self.ear_since if self.state == State.STANDBY else self.heard) + self.takeover)
+        elif self.state == State.ASKING:
+            due.append(self.since + self.timeout)
+        elif self.state == State.LEAVING:
+            due.append(self.since + GRACE * self.interval)
+        return min((when for when in due if when > self.ran), default=self.ran)
+
+    @property
+    def _pause(self) -> float:
+        return self.interval / URGENT if self.state in _URGENT else self.interval
+
+    def learn(self, fence: int, *, promoted: bool, now: float) -> None:
+        """A process of this host was told `fence` by an earlier start of this frame."""
+        if fence < self.fence:
+            return
+        self.fence = fence
+        if not self.primary and promoted and self.state == State.STANDBY:
+            self._enter(State.PROMOTED, now)

@@ -1,0 +1,174 @@
+"""One process of the lab: started inside its namespace, ended with the lab, accounted for.
+
+No signal handler is involved: the end of a process is seen on its pidfd, and `wait4` tells what it
+used. PR_SET_PDEATHSIG makes the kernel end it should the lab be killed.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+from colo_netdev import netns
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(slots=True)
+class Usage:
+    """What all incarnations of a process used together."""
+
+    cpu_seconds: float = 0.0
+    max_rss_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Child:
+    """A process that the lab started; `start` again after it ended makes a new incarnation."""
+
+    role: str
+    id: str
+    host: str
+    """The namespace it runs in."""
+    argv: Sequence[str]
+    netns_fd: int
+    env: Mapping[str, str] | None = None
+    endpoints: dict[str, str] = field(default_factory=dict)
+    log: str = ""
+    """File for stdout and stderr; empty: inherited."""
+    output: int | None = None
+    """Descriptor for stdout, when there is no `log`; None: inherited."""
+    session: bool = True
+    """A session of its own: Ctrl-C on the terminal is for the lab and the client only."""
+    retired: bool = False
+    """It was asked to end for good."""
+    pid: int = 0
+    pidfd: int = -1
+    status: int | None = None
+    """Exit status of the last incarnation (negative: signal), None while it runs."""
+    starts: int = 0
+    started: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    _process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def running(self) -> bool:
+        """True between `start` and the `reap` that saw its end."""
+        return self.pidfd >= 0
+
+    @property
+    def restarts(self) -> int:
+        """How many times it was started again."""
+        return max(0, self.starts - 1)
+
+    def start(self) -> None:
+        """Start it. `OSError` when the program cannot be run."""
+        assert not self.running
+        out: IO[bytes] | int | None = self.output
+        with contextlib.ExitStack() as stack:
+            if self.log:
+                out = stack.enter_context(open(self.log, "ab"))
+            self._process = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL if self.log else None,
+                stdout=out,
+                stderr=out if self.log else None,
+                env=self.env,
+                start_new_session=self.session,
+                preexec_fn=entering(self.netns_fd),  # noqa: PLW1509 - one thread, and setns has no other place
+            )
+        self.pid = self._process.pid
+        self.pidfd = os.pidfd_open(self.pid)
+        self.status = None
+        self.starts += 1
+        self.started = time.monotonic()
+
+    def signal(self, number: int) -> None:
+        """Send a signal; nothing happens when it has ended."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+
+    def sample(self) -> None:
+        """Note its peak memory while it still has any (`wait4` would count the lab's own, before exec)."""
+        if self.running:
+            with contextlib.suppress(OSError, ValueError), open(f"/proc/{self.pid}/status", encoding="ascii") as file:
+                for line in file:
+                    if line.startswith("VmHWM:"):
+                        peak = int(line.split()[1]) * 1024
+                        self.usage.max_rss_bytes = max(self.usage.max_rss_bytes, peak)
+
+    def cpu_now(self) -> float:
+        """CPU seconds so far, of all incarnations."""
+        total = self.usage.cpu_seconds
+        if self.running:
+            with contextlib.suppress(OSError, ValueError), open(f"/proc/{self.pid}/stat", encoding="ascii") as file:
+                fields = file.read().rpartition(")")[2].split()
+                total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return total
+
+    def reap(self, *, block: bool = False) -> bool:
+        """True when it has ended; its status and usage are then known."""
+        if not self.running:
+            return True
+        pid, status, used = os.wait4(self.pid, 0 if block else os.WNOHANG)
+        if pid == 0:
+            return False
+        self.status = os.waitstatus_to_exitcode(status)
+        self.usage.cpu_seconds += used.ru_utime + used.ru_stime
+        if not self.usage.max_rss_bytes:
+            self.usage.max_rss_bytes = used.ru_maxrss * 1024
+        os.close(self.pidfd)
+        self.pidfd = -1
+        if self._process is not None:
+            self._process.returncode = self.status  # or Popen would look for a child that is gone
+        return True
+
+    def tail(self, lines: int = 5) -> str:
+        """The last lines it wrote, for an error message."""
+        if not self.log:
+            return ""
+        with contextlib.suppress(OSError), open(self.log, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4096))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+        return ""
+
+
+def entering(fd: int) -> Callable[[], None]:
+    """What a child does between fork and exec: end with us, live in the namespace of `fd`."""
+    parent = os.getpid()
+
+    def enter() -> None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before we asked to be told
+            os._exit(1)
+        netns.enter(fd)
+
+    return enter
+
+
+def kill_inhabitants(inodes: set[int], spare: set[int]) -> int:
+    """SIGKILL every process whose namespace is one of ours, but for `spare`; how many there were.
+
+    This finds what a guest or client command has left in the background, whoever its parent is now.
+    """
+    found = 0
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) in spare:
+            continue
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(int(name))
+            try:
+                if os.stat(f"/proc/{name}/ns/net").st_ino in inodes:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    found += 1
+            finally:
+                os.close(pidfd)
+    return found

@@ -1,0 +1,7 @@
+r"""Programs to try the proxy with: answers that depend on nothing but the request, and clients that check them.
+
+::
+
+    colo lab --guest 'python3 -m colo_lab.programs.server' \
+        -- python3 -m colo_lab.programs.client download --size 1000000000
+"""

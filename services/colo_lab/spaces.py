@@ -1,0 +1,154 @@
+"""The namespaces of a lab: they have no names, they live as long as their descriptors.
+
+A namespace is reached as `/proc/LABPID/fd/N` (`path`), by anybody who may look at the lab's
+descriptors: `nsenter --net=/proc/…/fd/N`. Nothing has to be removed at the end: when the last
+process in it and the descriptor are gone the kernel takes the namespace with all its interfaces.
+"""
+
+import os
+from typing import Any, Final
+
+from colo_lab.config import (
+    CLIENT4,
+    CLIENT6,
+    CLIENT_MAC,
+    GUEST4,
+    GUEST6,
+    HOST_P,
+    HOST_S,
+    PREFIX4,
+    PREFIX6,
+    PREFIX_HOST,
+)
+from colo_netdev import netns
+
+NAMES: Final = ("client", "guest-p", "guest-s", "host-p", "host-s")
+GUEST_IF: Final = "eth0"
+BRIDGE: Final = "br0"
+IMPAIRED_IF: Final = "net0"
+"""The client's own interface where its LAN is a bad one (`colo_lab.impair`); else the bridge is that."""
+
+_QUIET6 = {
+    # A lab's LAN has no router and no duplicate: what a kernel says to find out is only noise.
+    "accept_ra": "0",
+    "router_solicitations": "0",
+    "autoconf": "0",
+    "accept_dad": "0",
+    "dad_transmits": "0",
+    "addr_gen_mode": "1",
+}
+
+
+class Spaces:
+    """The five namespaces of one lab, with a netlink socket in each."""
+
+    def __init__(self) -> None:
+        self.fds: dict[str, int] = {}
+        self.client_if = BRIDGE
+        self._netlink: dict[str, Any] = {}
+        self._pid = os.getpid()
+        try:
+            for name in NAMES:
+                self.fds[name] = netns.new()
+        except BaseException:
+            self.close()
+            raise
+
+    def path(self, name: str) -> str:
+        """A path that names the namespace while this process lives."""
+        return f"/proc/{self._pid}/fd/{self.fds[name]}"
+
+    def inode(self, name: str) -> int:
+        """The namespace's number, as in `net:[4026531840]`."""
+        return os.fstat(self.fds[name]).st_ino
+
+    def inodes(self) -> set[int]:
+        """Numbers of all of them."""
+        return {self.inode(name) for name in self.fds}
+
+    def furnish(self, *, impaired: bool = False) -> None:
+        """Everything that does not wait for a tap: loopbacks, the client's bridge, the hosts' cable. Of an impaired
+        LAN the bridge is the hosts' end alone.
+        """
+        from pyroute2 import IPRoute  # noqa: PLC0415 - slow to import; children are started before
+
+        for name, fd in self.fds.items():
+            with netns.inside(fd):
+                self._netlink[name] = IPRoute()
+                if name.startswith("host"):
+                    _sysctl("ipv6/conf/all/disable_ipv6", "1")
+                    _sysctl("ipv6/conf/default/disable_ipv6", "1")
+                else:
+                    for key, value in _QUIET6.items():
+                        _sysctl(f"ipv6/conf/default/{key}", value)
+                    if name == "client":
+                        # Ports of the bridge need no addresses of their own.
+                        _sysctl("ipv6/conf/default/disable_ipv6", "1")
+        client, host_p, host_s = (self._netlink[name] for name in ("client", "host-p", "host-s"))
+        mac = {} if impaired else {"address": CLIENT_MAC}
+        client.link("add", ifname=BRIDGE, kind="bridge", br_stp_state=0, br_mcast_snooping=0, **mac)
+        self.client_if = IMPAIRED_IF if impaired else BRIDGE
+        if impaired:
+            _up(client, BRIDGE)
+        else:
+            self.address_client()
+        host_p.link("add", ifname="repl", kind="veth", peer={"ifname": "repl", "net_ns_fd": self.fds["host-s"]})
+        _up(host_p, "repl", (HOST_P, PREFIX_HOST))
+        _up(host_s, "repl", (HOST_S, PREFIX_HOST))
+        for netlink in self._netlink.values():
+            _up(netlink, "lo")
+
+    def has(self, space: str, ifname: str) -> bool:
+        """True when the interface is in the namespace and up."""
+        found = self._netlink[space].get_links(ifname=ifname)
+        return bool(found) and bool(found[0]["flags"] & 1)
+
+    def address_client(self) -> None:
+        """Give the client its addresses, once its interface is there."""
+        with netns.inside(self.fds["client"]):
+            _sysctl(f"ipv6/conf/{self.client_if}/disable_ipv6", "0")
+        _up(self._netlink["client"], self.client_if, (CLIENT4, PREFIX4), (CLIENT6, PREFIX6))
+
+    def address_guest(self, space: str) -> None:
+        """Give a guest its addresses, once its tap is there (the same in both guests)."""
+        _up(self._netlink[space], GUEST_IF, (GUEST4, PREFIX4), (GUEST6, PREFIX6))
+
+    def cut(self, *, cut: bool = True) -> None:
+        """Pull (or plug in) the cable between the two hosts."""
+        netlink = self._netlink["host-p"]
+        netlink.link("set", index=_index(netlink, "repl"), state="down" if cut else "up")
+
+    def hush(self) -> None:
+        """Take the addresses of the client and the guests away: whoever still talks there falls silent."""
+        for space, ifname in (("client", self.client_if), ("guest-p", GUEST_IF), ("guest-s", GUEST_IF)):
+            netlink = self._netlink[space]
+            found = netlink.get_links(ifname=ifname)
+            if found:
+                netlink.flush_addr(index=found[0]["index"])
+
+    def close(self) -> None:
+        """Let go of the namespaces."""
+        for netlink in self._netlink.values():
+            netlink.close()
+        self._netlink.clear()
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds.clear()
+
+
+def _index(netlink: Any, ifname: str) -> int:
+    return int(netlink.get_links(ifname=ifname)[0]["index"])
+
+
+def _up(netlink: Any, ifname: str, *addresses: tuple[str, int]) -> None:
+    index = _index(netlink, ifname)
+    for address, prefix in addresses:
+        # IFA_F_NODAD: usable at once, nothing is asked on the wire.
+        flags = {"flags": 0x02} if ":" in address else {}
+        netlink.addr("replace", index=index, address=address, prefixlen=prefix, **flags)
+    netlink.link("set", index=index, state="up")
+
+
+def _sysctl(key: str, value: str) -> None:
+    with open(f"/proc/sys/net/{key}", "w", encoding="ascii") as file:
+        file.write(value)

@@ -1,0 +1,112 @@
+"""The live table of a lab: at the bottom of the terminal, while the client writes above it.
+
+The terminal's scroll region (DECSTBM) is shortened, so whatever the client prints scrolls above and
+never meets the table; the client keeps the terminal for itself, nothing is piped through us.
+"""
+
+import io
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from colo_lab.report import Process, drops, frames
+
+_SAVE, _RESTORE = "\x1b7", "\x1b8"
+
+
+class Footer:
+    """Lines at the bottom of a terminal. `close` gives the terminal back."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lines = 0
+        self._size = (0, 0)
+
+    def show(self, renderable: RenderableType) -> None:
+        """Draw it, in place of what was there."""
+        columns, rows = os.get_terminal_size(self._out.fileno())
+        buffer = io.StringIO()
+        console = Console(
+            file=buffer, width=columns, force_terminal=True, color_system="standard", legacy_windows=False
+        )
+        console.print(renderable)
+        lines = buffer.getvalue().rstrip("\n").split("\n")[: max(1, rows - 3)]
+        text = ""
+        if len(lines) != self._lines or (columns, rows) != self._size:
+            text += self._room(len(lines), rows)
+            self._lines, self._size = len(lines), (columns, rows)
+        text += _SAVE
+        for number, line in enumerate(lines):
+            text += f"\x1b[{rows - len(lines) + number + 1};1H\x1b[2K{line}\x1b[0m"
+        self._write(text + _RESTORE)
+
+    def close(self) -> None:
+        """Clear the lines and give the whole terminal back."""
+        if self._lines:
+            rows = self._size[1]
+            self._write(f"{_SAVE}\x1b[r{_RESTORE}{_SAVE}\x1b[{rows - self._lines + 1};1H\x1b[0J{_RESTORE}")
+            self._lines = 0
+
+    def _room(self, lines: int, rows: int) -> str:
+        # New lines push what is on the screen up; then the region ends above the footer.
+        up = "\n" * lines + f"\x1b[{lines}A" if lines > self._lines else ""
+        return up + f"{_SAVE}\x1b[1;{rows - lines}r{_RESTORE}"
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
+
+
+class Rates:
+    """Frames per second and CPU share, from one look to the next."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._at = clock()
+        self._before: dict[str, tuple[int, float]] = {}
+        self.now: dict[str, tuple[float, float]] = {}
+        """By id: frames a second, CPU as a share of one core."""
+
+    def look(self, processes: Mapping[str, Process]) -> None:
+        """Take the counters of this moment."""
+        now = self._clock()
+        elapsed = max(1e-3, now - self._at)
+        self._at = now
+        for name, process in processes.items():
+            count = frames(process)
+            had, cpu = self._before.get(name, (count, process.cpu_seconds))
+            self._before[name] = (count, process.cpu_seconds)
+            self.now[name] = (max(0, count - had) / elapsed, max(0.0, process.cpu_seconds - cpu) / elapsed)
+
+
+def table(processes: Mapping[str, Process], rates: Rates, title: str) -> Table:
+    """One row a process."""
+    out = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    out.add_column("process")
+    out.add_column("host")
+    for name in ("frames", "frames/s", "held", "drops", "CPU", "MiB"):
+        out.add_column(name, justify="right")
+    for name, process in processes.items():
+        if process.role in ("client", "guest", "extra"):
+            continue
+        rate, cpu = rates.now.get(name, (0.0, 0.0))
+        gauges = process.status.gauges if process.status else {}
+        lost = drops(process)
+        out.add_row(
+            f"{process.role} [bold]{name}[/bold]"
+            + (f" [yellow]↻{process.restarts}[/yellow]" if process.restarts else ""),
+            process.host.removeprefix("host-").replace("p", "primary").replace("s", "secondary")
+            if process.host.startswith("host-")
+            else process.host,
+            f"{frames(process):,}",
+            f"{rate:,.0f}",
+            f"{gauges.get('held', 0):,}",
+            f"[red]{lost:,}[/red]" if lost else "0",
+            f"{cpu:4.0%}",
+            f"{process.max_rss_bytes >> 20}",
+        )
+    return out

@@ -1,0 +1,72 @@
+"""The mirror: every client frame goes on, and a copy goes out.
+
+::
+
+    netdev ---> Mirror ---> next      the original, first: the primary's path never waits
+                 | |
+                 | +------> outdev    the copy
+                 +--------> claims    what the frame has to say on the client LAN (`colo_proto.lan`)
+
+A frame is one immutable `bytes`, so the copy costs nothing here.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from colo_mirror.config import MirrorConfig
+from colo_proto.core import Output, Port, Send, Way
+from colo_proto.frame import Buffer
+from colo_proto.lan import CLAIMS, Lan
+from colo_proto.messages import LanSay, Message
+
+
+class Mirror:
+    """The core. Ports `netdev` in, `next` out, `outdev` out."""
+
+    ports = (
+        Port("netdev", Way.IN, required=True, doc="frames of the clients"),
+        Port("next", Way.OUT, required=True, doc="the frames, to the primary guest"),
+        Port("outdev", Way.OUT, required=True, doc="copies, to the secondary"),
+        CLAIMS,
+    )
+
+    def __init__(self, config: MirrorConfig) -> None:
+        self.config = config
+        self.counters: Counter[str] = Counter()
+        self._lan = Lan(self.counters) if config.claims else None
+
+    def receive(self, port: str, frames: Sequence[Buffer], now: float) -> list[Output]:
+        """Pass `frames` on and copy them."""
+        heard: list[Output] = []
+        if self._lan is not None:
+            frames, heard = self._lan.sift(frames, now)
+            if not frames:
+                return heard
+        self.counters["frames"] += len(frames)
+        self.counters["bytes"] += sum(map(len, frames))
+        return [Send("next", frames), Send("outdev", frames), *heard]
+
+    def tell(self, message: Message, now: float) -> list[Output]:
+        """Say a claim on the LAN; nothing else that the frame says concerns a mirror."""
+        return self._lan.say(message) if self._lan is not None and isinstance(message, LanSay) else []
+
+    def deadline(self) -> float | None:
+        """A mirror holds nothing."""
+        return None
+
+    def on_timer(self, now: float) -> list[Output]:
+        """Never due."""
+        return []
+
+    def drain(self, now: float) -> list[Output]:
+        """Nothing is held."""
+        return []
+
+    def gauges(self) -> dict[str, int]:
+        """No levels."""
+        return {}
+
+    def status(self) -> dict[str, Any]:
+        """No details."""
+        return {}

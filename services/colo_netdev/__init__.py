@@ -1,0 +1,26 @@
+"""netdev: the process that opens the taps and hands their descriptors out.
+
+::
+
+      /dev/net/tun --TUNSETIFF--> tap --+-- kernel side: bridge, or a guest's namespace
+                                        |
+                                     netdev  keeps a copy of every descriptor, never reads one
+                                        |
+                    Unix SOCK_SEQPACKET, SCM_RIGHTS, one request and one reply at a time
+                                        |
+                     mirror, redirector, rewriter, compare: read and write the frames
+
+======================  =================================================================
+module                  holds
+======================  =================================================================
+`config`                `NetdevConfig`, `TapSpec`: what the command line says
+`taps`                  opening, configuring and placing a tap; checking a returned one
+`space`                 a namespace as netdev reaches into it: here, named, or offered
+`hold`                  `colo netns`: who offers one
+`netns`                 naming and entering network namespaces
+`passing`               bytes of requests and replies; `fetch_tap`, `return_tap` for clients
+`netdev`                `Netdev`: which taps are owned or awaited, answers to requests
+`server`                the socket: accepts filters, passes descriptors
+`shell`                 `NetdevShell`: loop, signals, `--frame`, `--http`, the end
+======================  =================================================================
+"""

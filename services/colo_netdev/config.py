@@ -1,0 +1,189 @@
+"""What `colo netdev` is told: where to listen, and which taps."""
+
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
+from typing import Final
+
+from colo_proto.config import option
+from colo_proto.errors import ConfigError
+
+IFNAMSIZ: Final = 15
+"""Longest interface name (Linux)."""
+
+MIN_MTU, MAX_MTU = 68, 65521
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_KEYS = ("netns", "bridge", "uplink", "ifname", "mac", "address", "gateway", "vnet_hdr", "mtu", "queue")
+
+
+@dataclass(frozen=True, slots=True)
+class TapSpec:
+    """One `--tap`. `name` is what filters ask for (`tap://name`)."""
+
+    name: str
+    netns: str = ""
+    """Where the kernel side goes: a process id, a path to a namespace, or @NAME, the one that `colo netns` offers
+    by that name. Empty: stays here.
+    """
+    bridge: str = ""
+    """Bridge to join, in the namespace where the kernel side ends up."""
+    uplink: str = ""
+    """Interface that joins the bridge as well; the bridge is made where it is missing."""
+    ifname: str = ""
+    """Name of the kernel side, when it is not `name`."""
+    mac: str = ""
+    """Address of the kernel side; empty: the kernel makes one up."""
+    address: tuple[str, ...] = ()
+    """Addresses with prefix lengths for the kernel side (a container guest cannot set them itself)."""
+    gateway: str = ""
+    """Default route through this address, in the namespace of the kernel side."""
+    vnet_hdr: bool = True
+    """IFF_VNET_HDR with checksum and TCP segmentation offload: frames of up to 64 KiB stay whole."""
+    mtu: int = 1500
+    queue: int = 1000
+    """Frames the kernel keeps while nobody reads."""
+
+    @property
+    def offer(self) -> str:
+        """The name under which its namespace is offered; empty when it needs no offer."""
+        return self.netns[1:] if self.netns.startswith("@") else ""
+
+    @property
+    def kernel_name(self) -> str:
+        """What the interface is called once it is placed."""
+        return self.ifname or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class NetdevConfig:
+    """Options of `colo netdev`."""
+
+    listen: str = option(kind="path", help="Unix socket on which descriptors are handed out")
+    tap: tuple[str, ...] = option(
+        help="NAME[,netns=PID|PATH|@NAME][,bridge=NAME[,uplink=NAME]][,ifname=NAME][,mac=..][,address=CIDR[+CIDR]]"
+        "[,gateway=IP][,vnet_hdr=on|off][,mtu=N][,queue=N]"
+    )
+    adopt_timeout: float = option(
+        5.0, unit="s", least=0, help="how long to wait for filters to return a tap that exists already"
+    )
+    socket_mode: str = option("0660", unit="octal", help="permissions of the socket")
+    owner: str = option("", help="give the socket to UID or UID:GID (numbers)")
+    id: str = option("netdev", kind="hidden", help="name of this process")
+
+    def __post_init__(self) -> None:
+        if not self.listen:
+            raise ConfigError("--listen: the path of a Unix socket is required")
+        if len(self.listen.encode()) > 107:
+            raise ConfigError(f"--listen {self.listen}: a Unix socket's path has at most 107 bytes")
+        if not self.tap:
+            raise ConfigError("--tap: at least one tap is required")
+        names = [tap.name for tap in self.taps()]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"--tap {name}: given twice")
+        self.mode_bits()
+        self.owner_ids()
+
+    def taps(self) -> tuple[TapSpec, ...]:
+        """The taps, parsed."""
+        return tuple(parse_tap(text) for text in self.tap)
+
+    def mode_bits(self) -> int:
+        """`socket_mode` as a number."""
+        try:
+            bits = int(self.socket_mode, 8)
+        except ValueError:
+            bits = -1
+        if not 0 <= bits <= 0o777:
+            raise ConfigError(f"--socket-mode {self.socket_mode}: octal permissions expected, as in 0660")
+        return bits
+
+    def owner_ids(self) -> tuple[int, int] | None:
+        """Numeric (uid, gid) of `owner`; a gid that is not given is left alone (-1)."""
+        if not self.owner:
+            return None
+        uid, _, gid = self.owner.partition(":")
+        if not uid.isdigit() or not (gid.isdigit() or not gid):
+            raise ConfigError(f"--owner {self.owner}: UID or UID:GID expected, as numbers")
+        return int(uid), int(gid) if gid else -1
+
+
+def parse_tap(text: str) -> TapSpec:
+    """Parse `NAME[,key=value]...`; the keys are the fields of `TapSpec`."""
+    name, *rest = text.split(",")
+    _interface(text, "the tap's name", name)
+    given: dict[str, str] = {}
+    for pair in rest:
+        key, sep, value = pair.partition("=")
+        key = key.strip().replace("-", "_")
+        if key not in _KEYS:
+            raise ConfigError(f"--tap {text}: unknown key {key!r}; one of {', '.join(_KEYS)}")
+        if not sep or not value:
+            raise ConfigError(f"--tap {text}: {key} needs a value")
+        if key in given:
+            raise ConfigError(f"--tap {text}: {key} is given twice")
+        given[key] = value
+    for key in ("bridge", "uplink", "ifname"):
+        if key in given:
+            _interface(text, key, given[key])
+    if "uplink" in given and "bridge" not in given:
+        raise ConfigError(f"--tap {text}: uplink goes with bridge")
+    if given.get("netns") == "@":
+        raise ConfigError(f"--tap {text}: netns=@ needs a name")
+    mac = given.get("mac", "").lower()
+    if mac and (not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00"):
+        raise ConfigError(f"--tap {text}: mac {mac} is not a unicast Ethernet address")
+    vnet_hdr = given.get("vnet_hdr", "on")
+    if vnet_hdr not in ("on", "off"):
+        raise ConfigError(f"--tap {text}: vnet_hdr is on or off, not {vnet_hdr!r}")
+    return TapSpec(
+        name=name,
+        netns=given.get("netns", ""),
+        uplink=given.get("uplink", ""),
+        bridge=given.get("bridge", ""),
+        ifname=given.get("ifname", ""),
+        mac=mac,
+        address=_addresses(text, given.get("address", "")),
+        gateway=_gateway(text, given.get("gateway", "")),
+        vnet_hdr=vnet_hdr == "on",
+        mtu=_number(text, "mtu", given.get("mtu", "1500"), MIN_MTU, MAX_MTU),
+        queue=_number(text, "queue", given.get("queue", "1000"), 1, 100_000),
+    )
+
+
+def _addresses(text: str, value: str) -> tuple[str, ...]:
+    found = []
+    for one in filter(None, value.split("+")):
+        try:
+            found.append(str(ip_interface(one)))
+        except ValueError:
+            raise ConfigError(f"--tap {text}: address {one!r} is not an address with a prefix length") from None
+        if "/" not in one:
+            raise ConfigError(f"--tap {text}: address {one} needs a prefix length, as in {one}/24")
+    if sum("." in one for one in found) > 1:
+        raise ConfigError(f"--tap {text}: at most one IPv4 address")
+    return tuple(found)
+
+
+def _gateway(text: str, value: str) -> str:
+    if not value:
+        return ""
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        raise ConfigError(f"--tap {text}: gateway {value!r} is not an address") from None
+
+
+def _interface(text: str, what: str, name: str) -> None:
+    if not 0 < len(name.encode()) <= IFNAMSIZ or "/" in name or any(c.isspace() for c in name) or name in (".", ".."):
+        raise ConfigError(
+            f"--tap {text}: {what} {name!r} is not an interface name (1 to {IFNAMSIZ} bytes, no / or space)"
+        )
+    if "%" in name:
+        raise ConfigError(f"--tap {text}: {what} {name!r} would be a pattern to the kernel; give the name itself")
+
+
+def _number(text: str, key: str, value: str, low: int, high: int) -> int:
+    if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
+        raise ConfigError(f"--tap {text}: {key} is a number from {low} to {high}, not {value!r}")
+    return int(value)

@@ -1,0 +1,74 @@
+"""`colo netns`: holds the network namespace that it runs in, and offers it to netdev.
+
+A guest or a client LAN that lives in containers needs somebody who keeps its namespace while the rest is
+restarted. This process needs no privilege: it opens two sockets and passes them on (`space`).
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+import click
+
+from colo_netdev.passing import RefusedError, offer_netns
+from colo_proto.errors import ConfigError, WireError
+from colo_runtime.logs import FORMATS, LEVELS, configure
+from colo_runtime.options import NETDEV_SOCKET
+
+RETRY: Final = 0.1
+RETRY_MAX: Final = 1.0
+"""Seconds between attempts to reach netdev."""
+ANSWER: Final = 10.0
+"""Seconds that netdev has for an answer; making its first tap takes it a while."""
+
+
+def hold(name: str, path: str, who: str, log: Callable[..., None], pause: Callable[[float], None]) -> NoReturn:
+    """Offer the namespace as `name` at netdev's socket `path`, again whenever netdev was away."""
+    wait, complaint = RETRY, ""
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+                sock.settimeout(ANSWER)
+                sock.connect(path)
+                offer_netns(sock, name, who)
+                log("info", "netns.offered", netns=name, netdev=path)
+                wait, complaint = RETRY, ""
+                sock.settimeout(None)
+                sock.recv(1)
+                log("info", "netdev.lost", netdev=path)
+        except RefusedError as error:
+            if not error.retry:
+                raise ConfigError(f"--name {name}: {error}") from None
+            complaint = _say(log, complaint, str(error))
+        except (OSError, WireError) as error:
+            complaint = _say(log, complaint, str(error))
+        pause(wait)
+        wait = min(2 * wait, RETRY_MAX)
+
+
+def _say(log: Callable[..., None], before: str, error: str) -> str:
+    log("debug" if error == before else "info", "netns.waiting", error=error)
+    return error
+
+
+def _leave(*_: Any) -> NoReturn:
+    raise SystemExit(0)
+
+
+@click.command("netns")
+@click.option("--name", required=True, metavar="NAME", help="What the taps call it: --tap …,netns=@NAME")
+@click.option(
+    "--netdev", "path", default=NETDEV_SOCKET, envvar="COLO_NETDEV", show_default=True, metavar="PATH",
+    help="Socket of netdev.  [COLO_NETDEV]",
+)  # fmt: skip
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", envvar="COLO_LOG_LEVEL", show_default=True)
+@click.option("--log-format", type=click.Choice(FORMATS), default="auto", envvar="COLO_LOG_FORMAT", show_default=True)
+def netns(name: str, path: str, log_level: str, log_format: str) -> None:
+    """Hold this network namespace and offer it to netdev, until stopped."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    log = configure(log_level, log_format, role="netns", id=name, pid=os.getpid())
+    hold(name, path, f"netns-{name}"[:64], log, time.sleep)

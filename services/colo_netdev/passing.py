@@ -1,0 +1,186 @@
+"""Requests, replies and descriptors on netdev's socket (Unix, SOCK_SEQPACKET).
+
+One packet each way, a msgpack map::
+
+    {"v": 1, "get": NAME, "id": WHO}             reply + descriptor by SCM_RIGHTS
+    {"v": 1, "return": NAME, "id": WHO} + fd     reply
+    {"v": 1, "netns": NAME, "id": WHO} + fds     {"ok": true}; two datagram sockets, IPv4 and IPv6, made in a namespace
+    {"ok": true, "tap": NAME, "vnet_hdr": bool, "mac": "..", "mtu": 1500}
+    {"ok": false, "error": "…", "retry": bool}   `retry`: it may well work a moment later
+
+A client keeps the connection: its end (EOF) means that netdev is gone. It then connects again and
+sends `return` with its descriptor, so that a restarted netdev has its taps back.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from struct import Struct
+from typing import Any, Final
+
+import msgpack
+
+from colo_proto.errors import WireError
+
+VERSION: Final = 1
+MAX_PACKET: Final = 4096
+MAX_FDS: Final = 4
+"""Descriptors accepted with one packet; all but the first are closed at once."""
+
+VERBS: Final = ("get", "return", "netns")
+
+_INT = Struct("i")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A decoded request."""
+
+    verb: str
+    """`get`, `return` or `netns`."""
+    tap: str
+    """Name of the tap, or of the namespace."""
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TapInfo:
+    """What a filter learns about the tap it was given."""
+
+    tap: str
+    vnet_hdr: bool
+    mac: str
+    mtu: int
+
+
+class RefusedError(Exception):
+    """netdev said no. `retry`: asking again a moment later is sensible."""
+
+    def __init__(self, error: str, *, retry: bool = False) -> None:
+        super().__init__(error)
+        self.retry = retry
+
+
+def encode_request(request: Request) -> bytes:
+    """One packet."""
+    return bytes(msgpack.packb({"v": VERSION, request.verb: request.tap, "id": request.id}))
+
+
+def decode_request(data: bytes) -> Request:
+    """A request; `WireError` on anything else."""
+    body = _map(data)
+    if body.get("v") != VERSION:
+        raise WireError("version", f"{str(body.get('v'))[:20]!r}, this side speaks {VERSION}")
+    who = body.get("id", "")
+    if type(who) is not str or len(who) > 64:
+        raise WireError("malformed", "id")
+    verbs = [verb for verb in VERBS if verb in body]
+    if len(verbs) != 1 or type(body[verbs[0]]) is not str:
+        raise WireError("malformed", f"exactly one of {', '.join(VERBS)} expected")
+    return Request(verbs[0], body[verbs[0]], who)
+
+
+def encode_reply(info: TapInfo) -> bytes:
+    """The packet that goes with a descriptor."""
+    return bytes(
+        msgpack.packb({"ok": True, "tap": info.tap, "vnet_hdr": info.vnet_hdr, "mac": info.mac, "mtu": info.mtu})
+    )
+
+
+def encode_ok() -> bytes:
+    """The answer to an offer that was taken."""
+    return bytes(msgpack.packb({"ok": True}))
+
+
+def encode_error(error: str, *, retry: bool = False) -> bytes:
+    """The packet that says no."""
+    return bytes(msgpack.packb({"ok": False, "error": error, "retry": retry}))
+
+
+def decode_reply(data: bytes) -> TapInfo:
+    """What netdev says; `RefusedError` when it says no, `WireError` when it is not netdev."""
+    body = decode_ok(data)
+    tap, vnet_hdr, mac, mtu = (body.get(key) for key in ("tap", "vnet_hdr", "mac", "mtu"))
+    if type(tap) is not str or type(vnet_hdr) is not bool or type(mac) is not str or type(mtu) is not int:
+        raise WireError("malformed", "not a reply of netdev")
+    return TapInfo(tap, vnet_hdr, mac, mtu)
+
+
+def decode_ok(data: bytes) -> dict[str, Any]:
+    """Netdev's yes, as a map; `RefusedError` when it says no, `WireError` when it is not netdev."""
+    body = _map(data)
+    if body.get("ok") is False:
+        raise RefusedError(str(body.get("error", "refused")), retry=body.get("retry") is True)
+    if body.get("ok") is not True:
+        raise WireError("malformed", "not a reply of netdev")
+    return body
+
+
+def offer_netns(sock: socket.socket, name: str, who: str) -> None:
+    """Offer the namespace that this process is in. It counts until the connection ends."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inet,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as inet6,
+    ):
+        socket.send_fds(sock, [encode_request(Request("netns", name, who))], [inet.fileno(), inet6.fileno()])
+    data, fds = receive(sock)
+    close_all(fds)
+    decode_ok(data)
+
+
+def fetch_tap(sock: socket.socket, tap: str, who: str) -> tuple[TapInfo, int]:
+    """Ask for a tap on a connected socket; what it is, and its descriptor (close-on-exec)."""
+    sock.send(encode_request(Request("get", tap, who)))
+    data, fds = receive(sock)
+    try:
+        info = decode_reply(data)
+    except (RefusedError, WireError):
+        close_all(fds)
+        raise
+    if not fds:
+        raise WireError("malformed", "netdev sent no descriptor")
+    close_all(fds[1:])
+    return info, fds[0]
+
+
+def return_tap(sock: socket.socket, tap: str, fd: int, who: str) -> TapInfo:
+    """Give netdev a copy of a tap's descriptor after it was restarted."""
+    socket.send_fds(sock, [encode_request(Request("return", tap, who))], [fd])
+    data, fds = receive(sock)
+    close_all(fds)
+    return decode_reply(data)
+
+
+def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """One packet and its descriptors; `ConnectionError` at the end of the connection."""
+    # Not socket.recv_fds: it forgets its flags argument.
+    space = socket.CMSG_SPACE(MAX_FDS * _INT.size)
+    data, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
+    fds = [
+        fd
+        for level, kind, body in ancillary
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS
+        for (fd,) in _INT.iter_unpack(body[: len(body) - len(body) % _INT.size])
+    ]
+    if not data and not fds:
+        raise ConnectionError("netdev's socket was closed")
+    if flags & socket.MSG_TRUNC:
+        close_all(fds)
+        raise WireError("oversized", f"more than {MAX_PACKET} bytes")
+    return data, fds
+
+
+def close_all(fds: list[int]) -> None:
+    """Close descriptors that nobody wants."""
+    for fd in fds:
+        os.close(fd)
+
+
+def _map(data: bytes) -> dict[str, Any]:
+    try:
+        body = msgpack.unpackb(data, raw=False, strict_map_key=True)
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        raise WireError("undecodable", str(error)[:120]) from None
+    if type(body) is not dict:
+        raise WireError("malformed", "not a map")
+    return body

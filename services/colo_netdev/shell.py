@@ -1,0 +1,93 @@
+"""The shell of netdev: taps first, then the socket; loop, control link, metrics and signals are the runtime's."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from colo_netdev.netdev import Netdev
+from colo_netdev.server import Server
+from colo_proto.endpoint import parse_endpoint
+from colo_proto.messages import Drain, Message
+from colo_runtime.control import Control
+from colo_runtime.counting import Snapshot
+from colo_runtime.options import CommonConfig
+from colo_runtime.shell import Shell
+
+
+class NetdevShell(Shell):
+    """See the module."""
+
+    def __init__(self, core: Netdev, common: CommonConfig, log: Callable[..., None]) -> None:
+        super().__init__("netdev", common, log)
+        self.core = core
+        self._server: Server | None = None
+        self._control: Control | None = None
+        if common.frame:
+            self._control = Control(parse_endpoint(common.frame), self.around, "netdev", self._hear, self.snapshot)
+
+    def open_links(self) -> None:
+        """Open the taps, listen, greet the frame."""
+        self.core.open(time.monotonic())
+        for tap in self.core.owned.values():
+            self.log("info", "tap.opened", tap=tap.spec.name, interface=tap.spec.kernel_name, mac=tap.mac)
+        for name in self.core.awaited:
+            self.log("warning", "tap.awaited", tap=name, seconds=self.core.config.adopt_timeout)
+        self._server = Server(self.core, self.reactor, self._logged)
+        self.log("info", "netdev.listening", path=self.core.config.listen)
+        if self._control is not None:
+            self._control.http = self.http
+            self._control.open()
+
+    def _logged(self, level: str, event: str, **fields: Any) -> None:
+        self.log(level, event, **fields)
+        self._look_ready()
+
+    def _hear(self, message: Message) -> None:
+        if isinstance(message, Drain):
+            self.drain("the frame asks")
+
+    def core_deadline(self) -> float | None:
+        """When to give up on taps that nobody returned."""
+        return self.core.deadline()
+
+    def core_timer(self, now: float) -> None:
+        """Give up on them: `ConfigError`."""
+        self.core.check(now)
+        self._look_ready()
+
+    def begin_drain(self) -> None:
+        """Nothing is queued here: say that this is the end."""
+        self._look_ready()
+        if self._control is not None and self._control.opened:
+            self._control.report()
+
+    def drained(self) -> bool:
+        """At once."""
+        return True
+
+    def close_links(self) -> None:
+        """The socket, then our copies of the descriptors."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._control is not None and self._control.opened:
+            self._control.close()
+        self.core.close()
+
+    def waiting_for(self) -> tuple[str, ...]:
+        """Taps that exist and were not returned yet."""
+        reasons = [f"tap {name}: a filter holds it and has not returned it yet" for name in self.core.awaited]
+        reasons += [f"tap {spec.name}: its place is not there ({spec.netns or 'here'})" for spec in self.core.missing()]
+        if self._control is not None and not self._control.welcomed:
+            reasons.append(f"the frame at {self._control.endpoint.url} has not answered")
+        return (*super().waiting_for(), *reasons)
+
+    def snapshot(self) -> Snapshot:
+        """Everything that is counted."""
+        waiting = self.waiting_for()
+        counters = dict(self.core.counters) | self.counters
+        if self._control is not None:
+            counters |= {f"control.{name}": n for name, n in self._control.counters.items()}
+        gauges = self.core.gauges() | {"clients": self._server.clients if self._server else 0}
+        status = self.core.status() | {"ready": not waiting, "waiting_for": list(waiting)}
+        return Snapshot("netdev", self.id, counters, gauges, status, waiting)

@@ -1,0 +1,196 @@
+"""A network namespace as netdev reaches into it: by sockets that were made there.
+
+::
+
+    here      our own namespace
+    named     netns=PID|PATH: entered for a moment to make the sockets (needs CAP_SYS_ADMIN)
+    offered   netns=@NAME: `colo netns` made the sockets inside and passed them to us
+
+A socket belongs for good to the namespace that it was made in, and the kernel looks at who uses it, not at who
+made it: with the sockets alone CAP_NET_ADMIN is enough to look up, bridge and address interfaces there. That is
+what the old interface ioctls are for; netlink would look at the maker as well.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from struct import Struct
+from typing import Final, Self
+
+from colo_netdev import netns
+from colo_proto.errors import ConfigError
+
+SIOCADDRT: Final = 0x890B
+SIOCGIFFLAGS: Final = 0x8913
+SIOCSIFFLAGS: Final = 0x8914
+SIOCSIFADDR: Final = 0x8916
+SIOCSIFNETMASK: Final = 0x891C
+SIOCGIFINDEX: Final = 0x8933
+SIOCGSKNS: Final = 0x894C
+SIOCBRADDBR: Final = 0x89A0
+SIOCBRADDIF: Final = 0x89A2
+
+IFF_UP: Final = 0x1
+RTF_UP, RTF_GATEWAY = 0x1, 0x2
+
+_INDEX = Struct("=16si20x")
+_FLAGS = Struct("=16sH22x")
+_ADDRESS = Struct("=16sHH4s16x")
+_ADDRESS6 = Struct("=16sIi")
+_SOCKADDR = Struct("=HH4s8x")
+_ROUTE = Struct("@L16s16s16sHhLPhPLLH")
+"""struct rtentry: pad, destination, gateway, mask, flags, pads, metric, device, MTU, window, initial RTT."""
+_ROUTE6 = Struct("@16s16s16sIHHILIi")
+"""struct in6_rtmsg: destination, source, gateway, type, their prefix lengths, metric, info, flags, index."""
+
+Address = IPv4Interface | IPv6Interface
+
+
+class Space:
+    """See the module. Close it: as long as a socket is open the namespace lives."""
+
+    def __init__(self, inet: socket.socket, inet6: socket.socket | None) -> None:
+        self._inet = inet
+        self._inet6 = inet6
+
+    @classmethod
+    def here(cls) -> Self:
+        """The namespace that this thread is in."""
+        inet = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            return cls(inet, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+        except OSError:
+            return cls(inet, None)  # a kernel without IPv6
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """That of a process id or a path. `ConfigError` when there is none, or when we may not enter it."""
+        fd = netns.open_netns(name)
+        try:
+            with netns.inside(fd):
+                return cls.here()
+        except PermissionError:
+            raise ConfigError(f"netns={name}: reaching into it needs CAP_SYS_ADMIN") from None
+        finally:
+            os.close(fd)
+
+    @classmethod
+    def offered(cls, fds: list[int]) -> Self:
+        """From descriptors of an IPv4 and an IPv6 datagram socket, which are taken out of the list. `ValueError`."""
+        sockets: list[socket.socket] = []
+        try:
+            for fd in fds[:2]:
+                sockets.append(socket.socket(fileno=fd))  # noqa: PERF401 - those before a wrong one are let go of
+        except OSError:
+            for one in sockets:
+                one.detach()
+            raise ValueError("sockets expected") from None
+        del fds[:2]
+        families = [(one.family, one.type & 0xF) for one in sockets]
+        wanted = [(socket.AF_INET, socket.SOCK_DGRAM), (socket.AF_INET6, socket.SOCK_DGRAM)]
+        if not families or families != wanted[: len(families)]:
+            for one in sockets:
+                one.close()
+            raise ValueError("an IPv4 and an IPv6 datagram socket expected")
+        return cls(sockets[0], sockets[1] if len(sockets) > 1 else None)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._inet.close()
+        if self._inet6 is not None:
+            self._inet6.close()
+
+    # -- looking --------------------------------------------------------------------------------
+
+    def netns_fd(self) -> int:
+        """A descriptor of the namespace. The caller closes it."""
+        return fcntl.ioctl(self._inet.fileno(), SIOCGSKNS, 0)
+
+    def identity(self) -> int:
+        """The number by which the kernel tells namespaces apart."""
+        fd = self.netns_fd()
+        try:
+            return os.fstat(fd).st_ino
+        finally:
+            os.close(fd)
+
+    def index(self, name: str) -> int:
+        """Index of an interface; 0 when there is none of that name."""
+        try:
+            raw = self._ioctl(SIOCGIFINDEX, _INDEX.pack(name.encode(), 0))
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return 0
+            raise
+        return int(_INDEX.unpack(raw)[1])
+
+    # -- changing -------------------------------------------------------------------------------
+
+    def bridge(self, name: str, uplink: str = "") -> int:
+        """Index of the bridge `name`. With an `uplink` it is made where it is missing, and the uplink joins it.
+        `LookupError` names the interface that is not there; other errors are the kernel's `OSError`.
+        """
+        index = self.index(name)
+        if not index and not uplink:
+            raise LookupError(name)
+        if uplink:
+            port = self.index(uplink)
+            if not port:
+                raise LookupError(uplink)
+            if not index:
+                self._ioctl(SIOCBRADDBR, name.encode().ljust(16, b"\0"))
+                index = self.index(name)
+            try:
+                self._ioctl(SIOCBRADDIF, _INDEX.pack(name.encode(), port))
+            except OSError as error:
+                if error.errno != errno.EBUSY:  # it is a port already
+                    raise
+            self.up(uplink)
+            self.up(name)
+        return index
+
+    def up(self, name: str) -> None:
+        """Bring an interface up."""
+        flags = _FLAGS.unpack(self._ioctl(SIOCGIFFLAGS, _FLAGS.pack(name.encode(), 0)))[1]
+        self._ioctl(SIOCSIFFLAGS, _FLAGS.pack(name.encode(), flags | IFF_UP))
+
+    def address(self, name: str, address: Address) -> None:
+        """Give an interface an address; harmless when it has it. A second IPv4 address replaces the first."""
+        if isinstance(address, IPv4Interface):
+            self._ioctl(SIOCSIFADDR, _ADDRESS.pack(name.encode(), socket.AF_INET, 0, address.ip.packed))
+            self._ioctl(SIOCSIFNETMASK, _ADDRESS.pack(name.encode(), socket.AF_INET, 0, address.netmask.packed))
+            return
+        request = _ADDRESS6.pack(address.ip.packed, address.network.prefixlen, self.index(name))
+        self._known(SIOCSIFADDR, request, self._need6())
+
+    def gateway(self, name: str, gateway: str) -> None:
+        """A default route through `gateway`; harmless when it is there."""
+        there = ip_address(gateway)
+        if there.version == 4:
+            any4 = _SOCKADDR.pack(socket.AF_INET, 0, bytes(4))
+            via = _SOCKADDR.pack(socket.AF_INET, 0, there.packed)
+            self._known(
+                SIOCADDRT, _ROUTE.pack(0, any4, via, any4, RTF_UP | RTF_GATEWAY, 0, 0, 0, 1, 0, 0, 0, 0), self._inet
+            )
+            return
+        request = _ROUTE6.pack(
+            bytes(16), bytes(16), there.packed, 0, 0, 0, 1, 0, RTF_UP | RTF_GATEWAY, self.index(name)
+        )
+        self._known(SIOCADDRT, request, self._need6())
+
+    def _ioctl(self, number: int, request: bytes, sock: socket.socket | None = None) -> bytes:
+        return fcntl.ioctl((sock or self._inet).fileno(), number, request)
+
+    def _known(self, number: int, request: bytes, sock: socket.socket) -> None:
+        try:
+            self._ioctl(number, request, sock)
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise
+
+    def _need6(self) -> socket.socket:
+        if self._inet6 is None:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return self._inet6

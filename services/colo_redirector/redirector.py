@@ -1,0 +1,146 @@
+"""The redirector: one end of a chain, at a tap or at the border between hosts.
+
+::
+
+    netdev ---> Redirector ---> outdev       (shared out by flow when the endpoint says split=on)
+    netdev <--- Redirector <--- indev
+                indev ---> outdev            without a netdev: a relay
+
+On the secondary, after a failover, the client tap takes the place of the link to the other host::
+
+    f1:  standby ---> netdev      until then read and dropped, but for claims (`colo_proto.lan`)
+    f2:  netdev ---> standby      and the guest's addresses are announced there
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from colo_proto.core import Log, Output, Port, Send, Way
+from colo_proto.frame import Buffer
+from colo_proto.lan import CLAIMS, Lan
+from colo_proto.messages import Demote, LanSay, Message, Promote, WorkerTable
+from colo_proto.net.announce import Announcer
+from colo_proto.shard import Splitter
+from colo_redirector.config import RedirectorConfig
+
+
+class Redirector:
+    """The core. Ports `netdev`, `indev`, `outdev`, `standby`, `claims`; a `WorkerTable` says how to share out."""
+
+    def __init__(self, config: RedirectorConfig) -> None:
+        self.config = config
+        self.counters: Counter[str] = Counter()
+        # Only an `outdev` makes the chain an input: on a shared tap somebody else reads what this one writes.
+        way = Way.BOTH if config.indev and config.outdev else Way.IN if config.outdev else Way.OUT
+        self.ports = (
+            Port("netdev", way, required=False, doc="the chain: a tap, or a link to the next filter"),
+            Port("indev", Way.IN, required=False, doc="frames that enter the chain"),
+            Port("outdev", Way.OUT, required=False, doc="frames that leave the chain"),
+            Port(
+                "standby",
+                Way.IN if config.indev else Way.OUT,
+                required=False,
+                doc="the client tap, after a failover",
+                spare=True,
+            ),
+            CLAIMS,
+        )
+        self.promoted = False
+        self.fence = 0
+        self.announcer = Announcer() if config.standby and config.outdev else None
+        self._lan = Lan(self.counters) if config.claims else None
+        self.splitter = Splitter() if config.splits else None
+        self._into = "netdev" if config.netdev else "outdev"
+
+    def receive(self, port: str, frames: Sequence[Buffer], now: float) -> list[Output]:
+        """Frames from the chain go out, frames from `indev` go in."""
+        self.counters["frames." + port] += len(frames)
+        if port == "standby":
+            return self._from_standby(frames, now)
+        if self.config.standby:
+            if self.announcer is not None:
+                self.announcer.learn(frames)
+            if self.promoted:
+                if port == "netdev":
+                    return [Send("standby", frames)]
+                self.counters["dropped.promoted"] += len(frames)
+                return []
+        target = self._into if port == "indev" else "outdev"
+        if target == "outdev" and self.splitter is not None:
+            return self._share(self.splitter, frames)
+        return [Send(target, frames)]
+
+    def _from_standby(self, frames: Sequence[Buffer], now: float) -> list[Output]:
+        heard: list[Output] = []
+        if self._lan is not None:
+            frames, heard = self._lan.sift(frames, now)
+        if self.promoted:
+            return [Send("netdev", frames), *heard] if frames else heard
+        self.counters["dropped.standby"] += len(frames)
+        return heard
+
+    def _share(self, splitter: Splitter, frames: Sequence[Buffer]) -> list[Output]:
+        shares = splitter.split(frames)
+        if not shares:
+            self.counters["dropped.no_table"] += len(frames)
+        return [Send("outdev", share, to=worker) for worker, share in shares.items()]
+
+    def tell(self, message: Message, now: float) -> list[Output]:
+        """A worker table, a promotion or its end, or a claim to say."""
+        if isinstance(message, WorkerTable):
+            if self.splitter is not None and self.splitter.table(message):
+                self.counters["tables"] += 1
+                return [Log("info", "table.changed", {"version": message.version, "workers": message.workers})]
+        elif isinstance(message, Promote):
+            if message.side == "secondary" and self.config.standby and message.fence >= self.fence:
+                return self._promote(message, now)
+        elif isinstance(message, Demote):
+            if self.promoted and message.fence > self.fence:
+                self.promoted, self.fence = False, message.fence
+                if self.announcer is not None:
+                    self.announcer.stop()
+                return [Log("warning", "redirector.demoted", {"fence": message.fence})]
+        elif isinstance(message, LanSay) and self._lan is not None:
+            return self._lan.say(message)
+        return []
+
+    def _promote(self, message: Promote, now: float) -> list[Output]:
+        before, self.promoted, self.fence = self.promoted, True, message.fence
+        if before:
+            return []
+        outputs: list[Output] = [Log("info", "redirector.promoted", {"fence": message.fence})]
+        if self.announcer is not None:
+            self.announcer.start(now)
+            outputs += self.on_timer(now)
+        return outputs
+
+    def deadline(self) -> float | None:
+        """When the guest is to be announced again."""
+        return self.announcer.deadline() if self.announcer is not None else None
+
+    def on_timer(self, now: float) -> list[Output]:
+        """Announce the guest, a few times after a failover."""
+        frames = self.announcer.due(now) if self.announcer is not None else []
+        self.counters["announcements"] += len(frames)
+        return [Send("standby", frames)] if frames else []
+
+    def drain(self, now: float) -> list[Output]:
+        """Nothing is held."""
+        return []
+
+    def gauges(self) -> dict[str, int]:
+        """The version of the worker table in force; is the client tap in place of the other host?"""
+        levels = {"table_version": self.splitter.version} if self.splitter is not None else {}
+        if self.config.standby:
+            levels["promoted"] = int(self.promoted)
+        return levels
+
+    def status(self) -> dict[str, Any]:
+        """Who shares the output; whom a failover announces."""
+        known: dict[str, Any] = {"workers": self.splitter.workers} if self.splitter is not None else {}
+        if self.config.standby:
+            known |= {"promoted": self.promoted, "fence": self.fence}
+        if self.announcer is not None:
+            known["announces"] = self.announcer.status()
+        return known

@@ -1,0 +1,41 @@
+"""Options of `colo rewriter`; the ports have QEMU's names."""
+
+from dataclasses import dataclass
+
+from colo_proto.config import option
+from colo_proto.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class RewriterConfig:
+    indev: str = option("", kind="endpoint", help="frames of the clients, mirrored from the primary host")
+    netdev: str = option("", kind="endpoint", help="the secondary guest's tap, both ways")
+    outdev: str = option("", kind="endpoint", help="frames of the guest, rewritten; split=on shares them out")
+    standby: str = option(
+        "", kind="endpoint", help="the client tap of this host: takes the place of indev and outdev after a failover"
+    )
+    claims: str = option(
+        "", kind="endpoint", help="the client tap: the frame's claims go out here, and those heard are told to it"
+    )
+    max_flows: int = option(
+        65536, unit="flows", least=1, help="connections tracked at once; half-open and closed ones make room first"
+    )
+    established_timeout: int = option(
+        7440, unit="s", least=1, help="idle time after which an open connection is forgotten (RFC 5382: 2 h 4 min)"
+    )
+    half_open_timeout: int = option(60, unit="s", least=1, help="the same for a handshake that does not complete")
+    closed_timeout: int = option(60, unit="s", least=1, help="how long a closed connection is kept for stragglers")
+    hold_frames: int = option(
+        64, unit="frames", least=0, help="early client frames held per connection until the guest's SYN or SYN/ACK"
+    )
+    hold_ms: int = option(1000, unit="ms", least=0, help="how long they are held before they pass unchanged")
+    answer_neighbours: bool = option(
+        True, help="answer the guest's ARP and IPv6 neighbour requests for addresses seen on the LAN"
+    )
+    revive: bool = option(
+        True, help="after a failover, end the retransmission pauses of both ends of each connection (RFC 6069)"
+    )
+
+    def __post_init__(self) -> None:
+        if self.claims and not self.standby:
+            raise ConfigError("--claims goes with --standby: somebody must listen there as well")

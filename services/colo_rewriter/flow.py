@@ -1,0 +1,210 @@
+"""Tracked connections: what is known of each, and the bounded table that holds them.
+
+::
+
+              SYN, SYN/ACK of either side         both initial numbers known
+    (none) ------------------------------> HALF ---------------------------> OPEN
+                                            ^                                  | FIN of either side
+                                            | SYN of a new connection          v
+                                          CLOSED <----------------------- CLOSING
+                                             both FINs acknowledged, or RST (also from OPEN)
+
+Each state waits in one queue ordered by last use, so expiry and eviction look only at a queue's head.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+from colo_proto.net import flow as flows
+from colo_proto.net.packet import PROTO_TCP
+from colo_proto.net.tcp import Segment
+
+_MASK = 0xFFFFFFFF
+
+SLOW, PLAIN, SHIFT = range(3)
+"""What the fast path may do with a segment without SYN, FIN, RST: nothing, pass it, shift it."""
+
+
+class State(IntEnum):
+    """Where a connection stands, as far as the rewriter must know."""
+
+    HALF = 0
+    """Not both initial sequence numbers are known; nothing can be shifted."""
+    OPEN = 1
+    CLOSING = 2
+    """At least one side has sent FIN."""
+    CLOSED = 3
+    """Over (TIME_WAIT, or reset); kept a while for stragglers and retransmissions."""
+
+
+class Arrival(NamedTuple):
+    """A frame with a TCP header at `l4`, read once; `key` as this frame carries it."""
+
+    frame: bytes
+    key: bytes
+    l4: int
+    segment: Segment
+    whole: bool
+    """False for the first fragment of a larger packet: the segment's end is elsewhere."""
+
+
+_NOWHERE: OrderedDict["Flow", None] = OrderedDict()
+
+
+class Flow:
+    """One connection. Sequence numbers of the guest are the secondary's own unless said otherwise."""
+
+    __slots__ = (
+        "client_fin", "client_fin_acked", "client_isn", "closed_by_reset", "echo", "fast", "gave_up", "guest_fin",
+        "guest_fin_acked", "heard", "held", "isn_primary", "isn_secondary", "key_client", "key_guest", "last", "moved",
+        "offset", "queue", "seen", "state", "successor", "ts_offset", "ts_primary", "ts_secondary",
+    )  # fmt: skip
+
+    def __init__(self, key_client: bytes, key_guest: bytes, now: float) -> None:
+        self.key_client = key_client
+        """Bytes of addresses, ports and tags as a frame of the client carries them."""
+        self.key_guest = key_guest
+        self.state = State.HALF
+        self.fast = SLOW
+        self.offset = 0
+        """ISN of the secondary minus ISN of the primary, modulo 2^32."""
+        self.ts_offset = 0
+        """The secondary's timestamp clock minus the primary's, modulo 2^32."""
+        self.client_isn: int | None = None
+        self.isn_secondary: int | None = None
+        self.ts_secondary: int | None = None
+        self.isn_primary: int | None = None
+        self.ts_primary: int | None = None
+        self.echo: int | None = None
+        """Highest timestamp of the primary that the client has echoed."""
+        self.last: tuple[bytes, int, int] | None = None
+        """The guest's last segment, in its own numbers: up to its payload, where its TCP header is, payload bytes."""
+        self.heard: tuple[bytes, int] | None = None
+        """While numbers are equal: the client's last segment up to its payload, and where its TCP header is."""
+        self.client_fin: int | None = None
+        """Sequence number after the client's FIN."""
+        self.client_fin_acked = False
+        self.guest_fin: int | None = None
+        self.guest_fin_acked = False
+        self.closed_by_reset = False
+        self.moved = now
+        """When the state last changed."""
+        self.seen = now
+        self.queue: OrderedDict[Flow, None] = _NOWHERE
+        """The table's queue that it stands in."""
+        self.held: list[Arrival] = []
+        """Client frames that wait for the guest's SYN or SYN/ACK."""
+        self.gave_up = False
+        """The wait ended without one: later frames pass at once."""
+        self.successor: Flow | None = None
+        """A client's SYN of a new connection on these ports that the guest has not answered yet."""
+
+    def settle(self) -> None:
+        """Compute both offsets: call when both initial sequence numbers are known."""
+        assert self.isn_secondary is not None
+        assert self.isn_primary is not None
+        self.offset = (self.isn_secondary - self.isn_primary) & _MASK
+        if self.ts_secondary is not None and self.ts_primary is not None:
+            self.ts_offset = (self.ts_secondary - self.ts_primary) & _MASK
+
+    def text(self) -> str:
+        """The flow in words, from the guest's point of view."""
+        return flows.describe(bytes((PROTO_TCP,)) + self.key_guest)
+
+
+def opposite(key: bytes) -> bytes:
+    """The key of the other direction (keys here lack the protocol byte of `colo_proto.net.flow`)."""
+    return flows.reverse(bytes((PROTO_TCP,)) + key)[1:]
+
+
+class FlowTable:
+    """At most `limit` connections, found by either direction's key, expired in constant time each."""
+
+    def __init__(self, limit: int, half_open: float, established: float, closed: float) -> None:
+        self.by_client: dict[bytes, Flow] = {}
+        self.by_guest: dict[bytes, Flow] = {}
+        self.promoted = False
+        """After a failover even equal numbers are looked at: the survivor's clock may run behind."""
+        self._limit = limit
+        self._queues: tuple[OrderedDict[Flow, None], ...] = tuple(OrderedDict() for _ in range(3))
+        self._timeouts = (half_open, established, closed)
+        self._next_sweep = 0.0
+
+    # CLOSING shares OPEN's queue: a half-closed connection may legitimately last as long as an open one.
+    _QUEUE_OF = (0, 1, 1, 2)
+
+    def __len__(self) -> int:
+        return len(self.by_client)
+
+    def __iter__(self) -> Iterator[Flow]:
+        return iter(self.by_client.values())
+
+    def count(self) -> dict[str, int]:
+        """Entries by queue: `half_open`, `established` (closing ones too), `closed`."""
+        return dict(zip(("half_open", "established", "closed"), map(len, self._queues), strict=True))
+
+    def add(self, flow: Flow) -> Flow | None:
+        """Put a new flow in; returns the flow that had to make room, if any."""
+        victim = self._victim() if len(self.by_client) >= self._limit else None
+        if victim is not None:
+            self.remove(victim)
+        self.by_client[flow.key_client] = flow
+        self.by_guest[flow.key_guest] = flow
+        flow.queue = self._queues[self._QUEUE_OF[flow.state]]
+        flow.queue[flow] = None
+        return victim
+
+    def _victim(self) -> Flow:
+        # A flood of SYNs or of short connections must not push out what is established, so those two
+        # crowds pay first, the larger one before the other.
+        half, established, closed = self._queues
+        crowd = max(half, closed, key=len) or established
+        return next(iter(crowd))
+
+    def touch(self, flow: Flow, now: float) -> None:
+        """Note that the flow was used: it moves to the young end of its queue."""
+        flow.seen = now
+        flow.queue.move_to_end(flow)
+
+    def enter(self, flow: Flow, state: State, now: float) -> None:
+        """Change a flow's state, and with it what the fast path may do."""
+        del flow.queue[flow]
+        flow.state = state
+        flow.moved = flow.seen = now
+        flow.queue = self._queues[self._QUEUE_OF[state]]
+        flow.queue[flow] = None
+        self.refresh(flow)
+
+    def refresh(self, flow: Flow) -> None:
+        """Set what the fast path may do after offsets or the successor changed."""
+        if flow.state is not State.OPEN or flow.successor is not None:
+            flow.fast = SLOW
+        else:
+            flow.fast = SHIFT if flow.offset or flow.ts_offset or self.promoted else PLAIN
+
+    def remove(self, flow: Flow) -> None:
+        """Forget a flow."""
+        del flow.queue[flow]
+        del self.by_client[flow.key_client]
+        del self.by_guest[flow.key_guest]
+
+    def expire(self, now: float) -> list[Flow]:
+        """Take out and return every flow that was idle for its state's time."""
+        gone: list[Flow] = []
+        for queue, timeout in zip(self._queues, self._timeouts, strict=True):
+            while queue:
+                flow = next(iter(queue))
+                if flow.seen + timeout > now:
+                    break
+                self.remove(flow)
+                gone.append(flow)
+        # At most one sweep a second, so that many idle flows do not mean as many timers.
+        self._next_sweep = now + 1.0
+        return gone
+
+    def deadline(self) -> float | None:
+        """When `expire` has something to do, or None for an empty table."""
+        due = [next(iter(q)).seen + timeout for q, timeout in zip(self._queues, self._timeouts, strict=True) if q]
+        return max(min(due), self._next_sweep) if due else None

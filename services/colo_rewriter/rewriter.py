@@ -1,0 +1,433 @@
+"""The rewriter: makes the secondary guest's TCP connections continue the primary's.
+
+::
+
+                     ack + offset, TSecr + ts_offset
+     indev  ------------------------------------------>  netdev (to the guest)
+     outdev <------------------------------------------  netdev (from the guest)
+                     seq - offset, TSval - ts_offset
+
+     standby    the client tap; after a failover in place of indev and outdev, where no redirector has it
+
+Per frame: a glance at fixed offsets finds the common case (IPv4 without options, also with one VLAN
+tag, or IPv6 without extension headers; TCP; a settled connection; no SYN/FIN/RST) and shifts or
+passes it; all else goes through `dissect` and the `Tracker`. What is not TCP passes untouched.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from struct import Struct
+from typing import Any
+
+from colo_proto.core import Log, Output, Port, Send, Way
+from colo_proto.endpoint import parse_endpoint
+from colo_proto.frame import MIN_FRAME, Buffer
+from colo_proto.lan import CLAIMS, Lan
+from colo_proto.messages import CheckpointDone, Demote, LanSay, Message, Promote, WorkerTable
+from colo_proto.net.announce import Announcer
+from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, PROTO_TCP, Kind, Packet, dissect
+from colo_proto.net.tcp import segment
+from colo_proto.shard import Splitter
+from colo_rewriter.config import RewriterConfig
+from colo_rewriter.flow import PLAIN, SLOW, Arrival, FlowTable
+from colo_rewriter.neighbour import Neighbours
+from colo_rewriter.revive import AT, MOST, revive, worth
+from colo_rewriter.shift import toward_client, toward_guest
+from colo_rewriter.tracker import Frames, Tracker
+from colo_rewriter.waiting import Waiting
+
+# EtherType; version and header length, total length, fragment field, protocol; TCP data offset and flags
+_V4 = Struct("!HBxH2xHxB22xBB")
+# version, payload length, next header; TCP data offset and flags
+_V6 = Struct("!B3xHB45xBB")
+_SHORT4 = 24 + 20
+_SIZE4 = 24 + 40
+_SIZE6 = 24 + 60
+
+TOUCH = 1.0
+"""Seconds: the age of a connection's last use is kept this exactly on the fast path."""
+
+
+class Rewriter:
+    """See the module. `config` is checked already; all times are monotonic seconds."""
+
+    ports: tuple[Port, ...] = (
+        Port("indev", Way.IN, True, "frames of the clients, to the guest"),
+        Port("netdev", Way.BOTH, True, "the guest"),
+        Port("outdev", Way.OUT, True, "frames of the guest, rewritten"),
+        Port("standby", Way.BOTH, False, "the client tap, after a failover", spare=True),
+        CLAIMS,
+    )
+
+    def __init__(self, config: RewriterConfig) -> None:
+        self.counters: Counter[str] = Counter()
+        self._table = FlowTable(
+            config.max_flows, config.half_open_timeout, config.established_timeout, config.closed_timeout
+        )
+        self._waiting = Waiting(config.hold_frames, config.hold_ms / 1000)
+        self._tracker = Tracker(self._table, self._waiting, self.counters)
+        self._neighbours = Neighbours() if config.answer_neighbours else None
+        self._answer_neighbours = config.answer_neighbours
+        self._revive_flows = config.revive
+        self._checkpoints = 0
+        self._fence = 0
+        self._promoted = False
+        self._revivals: list[float] = []
+        self._announcer = Announcer() if config.standby else None
+        self._lan = Lan(self.counters) if config.claims else None
+        self._splitter = Splitter() if config.outdev and parse_endpoint(config.outdev).split else None
+
+    # -- the core's shape -----------------------------------------------------------------------
+
+    def receive(self, port: str, frames: Sequence[Buffer], now: float) -> list[Output]:
+        """Frames of the clients (`indev`, or `standby` after a failover) or of the guest (`netdev`)."""
+        to_guest: Frames = []
+        to_client: Frames = []
+        heard: list[Output] = []
+        self.counters["frames_in"] += len(frames)
+        if port == "netdev":
+            if self._announcer is not None:
+                self._announcer.learn(frames)
+            self._from_guest(frames, now, to_client, to_guest)
+        elif port not in ("indev", "standby"):
+            raise ValueError(f"the rewriter has no input {port!r}")
+        elif self._announcer is None:
+            self._from_clients(frames, now, to_guest)
+        else:
+            if port == "standby" and self._lan is not None:
+                count = len(frames)
+                frames, heard = self._lan.sift(frames, now)
+                self.counters["dropped.claim"] += count - len(frames)
+            if (port == "standby") == self._promoted:
+                self._from_clients(frames, now, to_guest)
+            else:
+                self.counters["dropped.standby" if port == "standby" else "dropped.promoted"] += len(frames)
+        return [*self._sends(to_guest, to_client), *heard]
+
+    def tell(self, message: Message, now: float) -> list[Output]:
+        """A worker table, a finished checkpoint, or the promotion of this side."""
+        to_guest: Frames = []
+        outputs: list[Output] = []
+        if isinstance(message, WorkerTable):
+            if self._splitter is not None:
+                self._splitter.table(message)
+        elif isinstance(message, CheckpointDone):
+            self._checkpoints += 1
+            if message.state_copied:
+                self._tracker.state_copied(to_guest)
+        elif isinstance(message, Promote):
+            if message.side == "secondary" and message.fence >= self._fence:
+                outputs = self._promote(message.fence, now)
+        elif isinstance(message, Demote):
+            if self._promoted and message.fence > self._fence:
+                self._demote(message.fence)
+                outputs.append(Log("warning", "rewriter.demoted", {"fence": message.fence}))
+        elif isinstance(message, LanSay) and self._lan is not None:
+            outputs = self._lan.say(message)
+        return [*self._sends(to_guest, []), *outputs]
+
+    def _promote(self, fence: int, now: float) -> list[Output]:
+        before, self._promoted, self._fence = self._promoted, True, fence
+        if before:
+            return []
+        self._tracker.promote(on=True)
+        # The guest is on the LAN from now on and hears its neighbours itself.
+        self._neighbours = None
+        self._revivals = [now + after for after in AT] if self._revive_flows else []
+        outputs: list[Output] = [Log("info", "rewriter.promoted", {"fence": fence, "flows": len(self._table)})]
+        if self._announcer is not None:
+            self._announcer.start(now)
+            outputs += self._announce(now)
+        return outputs
+
+    def _demote(self, fence: int) -> None:
+        self._promoted = False
+        self._tracker.promote(on=False)
+        self._fence = fence
+        self._revivals = []
+        if self._answer_neighbours:
+            self._neighbours = Neighbours()
+        if self._announcer is not None:
+            self._announcer.stop()
+
+    def _revive(self) -> list[Output]:
+        """Get connections going that wait for a timeout (`colo_rewriter.revive`)."""
+        to_guest: Frames = []
+        to_client: Frames = []
+        flows = sorted(filter(worth, self._table), key=lambda flow: flow.seen)[-MOST:]
+        for flow in flows:
+            frames = revive(flow)
+            if frames is not None:
+                for_guest, again, for_client, l4 = frames
+                data = l4 + (again[l4 + 12] >> 4) * 4
+                to_guest.append(for_guest)
+                to_client += [toward_client(again, l4, data, flow, True), for_client]
+        self.counters["revivals"] += len(to_guest) + len(to_client)
+        return self._sends(to_guest, to_client)
+
+    def _announce(self, now: float) -> list[Output]:
+        frames = self._announcer.due(now) if self._announcer is not None else []
+        if not frames:
+            return []
+        self.counters["announcements"] += len(frames)
+        self.counters["frames_out"] += len(frames)
+        return [Send("standby", frames)]
+
+    def deadline(self) -> float | None:
+        """When a held frame, an idle connection, an announcement or a revival is due."""
+        due = [self._tracker.deadline(), self._revivals[0] if self._revivals else None]
+        if self._announcer is not None:
+            due.append(self._announcer.deadline())
+        return min((when for when in due if when is not None), default=None)
+
+    def on_timer(self, now: float) -> list[Output]:
+        """Pass what waited too long, forget what was idle too long."""
+        to_guest: Frames = []
+        self._tracker.tick(now, to_guest)
+        outputs = self._sends(to_guest, [])
+        if to_guest:
+            outputs.append(Log("warning", "handshake.wait_expired", {"frames": len(to_guest)}))
+        if self._revivals and now >= self._revivals[0]:
+            self._revivals = [when for when in self._revivals if when > now]
+            outputs += self._revive()
+        return outputs + self._announce(now)
+
+    def drain(self, now: float) -> list[Output]:
+        """Pass every held frame as it is."""
+        to_guest: Frames = []
+        self._tracker.pass_everything(to_guest)
+        return self._sends(to_guest, [])
+
+    def gauges(self) -> dict[str, int]:
+        """Levels: connections by state, held frames and bytes, known neighbours."""
+        levels = {"flows": len(self._table), "held": self._waiting.frames, "held_bytes": self._waiting.bytes}
+        levels |= {f"flows_{name}": count for name, count in self._table.count().items()}
+        levels["neighbours"] = len(self._neighbours) if self._neighbours is not None else 0
+        if self._splitter is not None:
+            levels["table_version"] = self._splitter.version
+        return levels
+
+    def status(self) -> dict[str, Any]:
+        """A few facts for `colo status`."""
+        shifted = [flow for flow in self._table if flow.offset or flow.ts_offset]
+        known: dict[str, Any] = {"announces": self._announcer.status()} if self._announcer is not None else {}
+        return known | {
+            "promoted": self._promoted,
+            "fence": self._fence,
+            "workers": self._splitter.workers if self._splitter is not None else [],
+            "checkpoints": self._checkpoints,
+            "flows_shifted": len(shifted),
+            "examples": [
+                {"flow": f.text(), "state": f.state.name.lower(), "offset": f.offset, "ts_offset": f.ts_offset}
+                for f in shifted[:5]
+            ],
+        }
+
+    # -- frames ---------------------------------------------------------------------------------
+
+    def _sends(self, to_guest: Frames, to_client: Frames) -> list[Output]:
+        outputs: list[Output] = []
+        if to_guest:
+            outputs.append(Send("netdev", to_guest))
+        sent = len(to_guest)
+        if self._promoted and self._announcer is not None:
+            if to_client:
+                outputs.append(Send("standby", to_client))
+                sent += len(to_client)
+        elif self._splitter is not None:
+            shares = self._splitter.split(to_client)
+            if to_client and not shares:
+                self.counters["dropped.no_table"] += len(to_client)
+            for worker, frames in shares.items():
+                outputs.append(Send("outdev", frames, worker))
+                sent += len(frames)
+        elif to_client:
+            outputs.append(Send("outdev", to_client))
+            sent += len(to_client)
+        self.counters["frames_out"] += sent
+        return outputs
+
+    def _from_clients(self, frames: Sequence[Buffer], now: float, to_guest: Frames) -> None:
+        find = self._table.by_client.get
+        touch = self._table.touch
+        read4, read6 = _V4.unpack_from, _V6.unpack_from
+        append = to_guest.append
+        stale = now - TOUCH
+        rewritten = untracked = 0
+        for frame in frames:
+            if type(frame) is not bytes:
+                frame = bytes(frame)  # noqa: PLW2901  keys are slices and must hash
+            size = len(frame)
+            if size >= _SIZE4:
+                key = None
+                ethertype, version, length, fragment, proto, offset, flags = read4(frame, 22)
+                if ethertype == 0x0800:
+                    if proto != 6:
+                        append(frame)
+                        continue
+                    if version == 0x45 and not fragment & 0x3FFF:
+                        key = frame[36:48]
+                        l4, end = 44, 24 + length
+                elif ethertype == 0x86DD:
+                    if size >= _SIZE6:
+                        version, length, proto, offset, flags = read6(frame, 24)
+                        if proto == 17:
+                            append(frame)
+                            continue
+                        if proto == 6 and version >> 4 == 6:
+                            key = frame[32:68]
+                            l4, end = 64, 64 + length
+                elif ethertype == 0x8100 and size >= _SIZE4 + 4:
+                    ethertype, version, length, fragment, proto, offset, flags = read4(frame, 26)
+                    if ethertype == 0x0800 and version == 0x45 and proto == 6 and not fragment & 0x3FFF:
+                        key = frame[40:52] + (frame[24:26] if frame[24] < 16 else bytes((frame[24] & 15, frame[25])))
+                        l4, end = 48, 28 + length
+                if key is not None and not flags & 7 and offset >= 0x50:
+                    data = l4 + (offset >> 2 & 0x3C)
+                    if data <= end <= size:
+                        flow = find(key)
+                        if flow is None:
+                            untracked += 1
+                            append(frame)
+                            continue
+                        if flow.fast != SLOW:
+                            if flow.seen < stale:
+                                touch(flow, now)
+                            if flow.fast == PLAIN:
+                                flow.heard = (frame[:data], l4)
+                                append(frame)
+                            else:
+                                rewritten += 1
+                                append(toward_guest(frame, l4, data, flags, flow))
+                            continue
+            elif size >= _SHORT4 and frame[22] == 8 and not frame[23] and frame[33] != 6:
+                append(frame)
+                continue
+            self._client_slow(frame, now, to_guest)
+        if rewritten:
+            self.counters["rewritten"] += rewritten
+        if untracked:
+            self.counters["frames_untracked"] += untracked
+
+    def _from_guest(self, frames: Sequence[Buffer], now: float, to_client: Frames, to_guest: Frames) -> None:
+        find = self._table.by_guest.get
+        touch = self._table.touch
+        read4, read6 = _V4.unpack_from, _V6.unpack_from
+        append = to_client.append
+        promoted = self._tracker.promoted
+        stale = now - TOUCH
+        rewritten = untracked = 0
+        for frame in frames:
+            if type(frame) is not bytes:
+                frame = bytes(frame)  # noqa: PLW2901  keys are slices and must hash
+            size = len(frame)
+            if size >= _SIZE4:
+                key = None
+                ethertype, version, length, fragment, proto, offset, flags = read4(frame, 22)
+                if ethertype == 0x0800:
+                    if proto != 6:
+                        append(frame)
+                        continue
+                    if version == 0x45 and not fragment & 0x3FFF:
+                        key = frame[36:48]
+                        l4, end = 44, 24 + length
+                elif ethertype == 0x86DD:
+                    if size >= _SIZE6:
+                        version, length, proto, offset, flags = read6(frame, 24)
+                        if proto == 17:
+                            append(frame)
+                            continue
+                        if proto == 6 and version >> 4 == 6:
+                            key = frame[32:68]
+                            l4, end = 64, 64 + length
+                elif ethertype == 0x8100 and size >= _SIZE4 + 4:
+                    ethertype, version, length, fragment, proto, offset, flags = read4(frame, 26)
+                    if ethertype == 0x0800 and version == 0x45 and proto == 6 and not fragment & 0x3FFF:
+                        key = frame[40:52] + (frame[24:26] if frame[24] < 16 else bytes((frame[24] & 15, frame[25])))
+                        l4, end = 48, 28 + length
+                if key is not None and not flags & 7 and offset >= 0x50:
+                    data = l4 + (offset >> 2 & 0x3C)
+                    if data <= end <= size:
+                        flow = find(key)
+                        if flow is None:
+                            untracked += 1
+                            append(frame)
+                            continue
+                        if flow.fast != SLOW:
+                            if flow.seen < stale:
+                                touch(flow, now)
+                            flow.last = (frame[:data], l4, end - data)
+                            if flow.fast == PLAIN:
+                                append(frame)
+                            else:
+                                rewritten += 1
+                                append(toward_client(frame, l4, data, flow, promoted))
+                            continue
+            elif size >= _SHORT4 and frame[22] == 8 and not frame[23] and frame[33] != 6:
+                append(frame)
+                continue
+            self._guest_slow(frame, now, to_client, to_guest)
+        if rewritten:
+            self.counters["rewritten"] += rewritten
+        if untracked:
+            self.counters["frames_untracked"] += untracked
+
+    def _client_slow(self, frame: bytes, now: float, to_guest: Frames) -> None:
+        if len(frame) < MIN_FRAME:
+            self.counters["dropped.runt"] += 1
+            return
+        packet = dissect(frame)
+        if packet.proto == PROTO_TCP and packet.kind in (Kind.IP, Kind.FRAGMENT):
+            if self._countable(packet):
+                seg = segment(frame, packet.l4, packet.end)
+                if seg is not None:
+                    arrival = Arrival(frame, packet.key[1:], packet.l4, seg, packet.kind == Kind.IP)
+                    self._tracker.from_client(arrival, now, to_guest)
+                    return
+                self.counters["malformed"] += 1
+        elif self._neighbours is not None and _may_be_neighbourly(packet):
+            self._neighbours.learn(packet)
+        elif packet.kind == Kind.MALFORMED:
+            self.counters["malformed"] += 1
+        to_guest.append(frame)
+
+    def _guest_slow(self, frame: bytes, now: float, to_client: Frames, to_guest: Frames) -> None:
+        if len(frame) < MIN_FRAME:
+            self.counters["dropped.runt"] += 1
+            return
+        packet = dissect(frame)
+        if packet.proto == PROTO_TCP and packet.kind in (Kind.IP, Kind.FRAGMENT):
+            if self._countable(packet):
+                seg = segment(frame, packet.l4, packet.end)
+                if seg is not None:
+                    arrival = Arrival(frame, packet.key[1:], packet.l4, seg, packet.kind == Kind.IP)
+                    self._tracker.from_guest(arrival, now, to_client, to_guest)
+                    return
+                self.counters["malformed"] += 1
+        elif self._neighbours is not None and _may_be_neighbourly(packet):
+            reply = self._neighbours.answer(packet)
+            if reply is not None:
+                self.counters["neighbour_answers"] += 1
+                to_guest.append(reply)
+        elif packet.kind == Kind.MALFORMED:
+            self.counters["malformed"] += 1
+        to_client.append(frame)
+
+    def _countable(self, packet: Packet) -> bool:
+        """Does this packet hold a whole TCP header?
+
+        The first fragment of a segment does (all changes are in the header, and the checksum follows
+        from the changes alone), so rewriting it makes the reassembled segment right. Later fragments
+        have no header, and one too short for it passes untouched.
+        """
+        if packet.kind == Kind.IP:
+            return True
+        self.counters["fragments"] += 1
+        l4 = packet.l4
+        if packet.frag_offset or packet.end - l4 < 20:
+            return False
+        return packet.end - l4 >= (packet.frame[l4 + 12] >> 4) * 4
+
+
+def _may_be_neighbourly(packet: Packet) -> bool:
+    return packet.ethertype == ETH_ARP or packet.proto == PROTO_ICMPV6

@@ -1,0 +1,148 @@
+"""Shifting numbers in a TCP header: the only bytes that the rewriter ever changes.
+
+::
+
+    towards the guest     ack += offset      SACK edges += offset      TSecr += ts_offset
+    towards the client    seq -= offset                                TSval -= ts_offset
+
+The checksum follows by RFC 1624, from the changes alone, so a wrong checksum stays wrong. A 32-bit
+number is congruent to the sum of its two halves modulo 65535, so the sum of all changes is the sum of
+`new - old`; a field at an odd offset of the header enters shifted by 8 bits. With `NEEDS_CSUM` the
+field holds only the pseudo-header sum, which a header field does not touch: it is left alone.
+"""
+
+from struct import Struct
+
+from colo_proto.frame import F_NEEDS_CSUM
+from colo_proto.net.tcp import ACK, OPT_SACK, OPT_TIMESTAMPS, OPTIONS_AT, options
+from colo_rewriter.flow import Flow
+
+_MASK = 0xFFFFFFFF
+_HALF = 0x80000000
+_U16 = Struct("!H")
+_U32 = Struct("!I")
+_PAIR = Struct("!II")
+_read32 = _U32.unpack_from
+_write32 = _U32.pack_into
+_read16 = _U16.unpack_from
+_write16 = _U16.pack_into
+_read_pair = _PAIR.unpack_from
+
+# A header from its sequence number on, with the options NOP NOP timestamps(10), the layout that every
+# modern stack sends when it has nothing else to say (RFC 7323 appendix A):
+# seq, ack, offset/flags/window, checksum, urgent pointer, option head, TSval, TSecr
+_STAMPED = Struct("!IIIHHIII")
+_read_stamped = _STAMPED.unpack_from
+_write_stamped = _STAMPED.pack_into
+_STAMPS = 0x0101080A
+
+
+def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> bytes | bytearray:
+    """A client's segment, its payload beginning at `data`, in the numbers of the secondary guest.
+
+    Without the ACK flag neither the acknowledgement number nor TSecr means anything, and both stay.
+    """
+    if not flags & ACK:
+        return frame
+    if data == l4 + 32:
+        seq, ack, window, csum, urgent, head, tsval, tsecr = _read_stamped(frame, l4 + 4)
+        # A TSecr of zero echoes nothing (RFC 7323 §3.2), and stays nothing.
+        if head == _STAMPS and tsecr:
+            echo = flow.echo
+            if echo is None or (tsecr - echo) & _MASK < _HALF:
+                flow.echo = tsecr
+            new = (ack + flow.offset) & _MASK
+            stamp = (tsecr + flow.ts_offset) & _MASK
+            if not frame[0] & F_NEEDS_CSUM:
+                csum = (((csum ^ 0xFFFF) + new - ack + stamp - tsecr) % 0xFFFF or 0xFFFF) ^ 0xFFFF
+            buf = bytearray(frame)
+            _write_stamped(buf, l4 + 4, seq, new, window, csum, urgent, head, tsval, stamp)
+            return buf
+    buf = bytearray(frame)
+    ack = _read32(frame, l4 + 8)[0]
+    new = (ack + flow.offset) & _MASK
+    _write32(buf, l4 + 8, new)
+    delta = new - ack
+    if data > l4 + OPTIONS_AT:
+        delta += _options_toward_guest(frame, buf, l4, data, flow)
+    if not frame[0] & F_NEEDS_CSUM:
+        _write16(buf, l4 + 16, (((_read16(frame, l4 + 16)[0] ^ 0xFFFF) + delta) % 0xFFFF or 0xFFFF) ^ 0xFFFF)
+    return buf
+
+
+def _options_toward_guest(frame: bytes, buf: bytearray, l4: int, data: int, flow: Flow) -> int:
+    delta = 0
+    for kind, start, length in options(frame, l4, data):
+        if kind == OPT_SACK and (length - 2) % 8 == 0:
+            for at in range(start + 2, start + length, 4):
+                delta += _add(frame, buf, l4, at, flow.offset)
+        elif kind == OPT_TIMESTAMPS and length == 10:
+            echoed = _read32(frame, start + 6)[0]
+            if echoed:
+                if flow.echo is None or (echoed - flow.echo) & _MASK < _HALF:
+                    flow.echo = echoed
+                delta += _add(frame, buf, l4, start + 6, flow.ts_offset)
+    return delta
+
+
+def _add(frame: bytes, buf: bytearray, l4: int, at: int, amount: int) -> int:
+    """Add to the field at `at`; returns the change to the one's complement sum."""
+    old: int = _read32(frame, at)[0]
+    new = (old + amount) & _MASK
+    _write32(buf, at, new)
+    return (new - old) << 8 if (at - l4) & 1 else new - old
+
+
+def toward_client(frame: bytes, l4: int, data: int, flow: Flow, floor: bool) -> bytearray:
+    """The secondary guest's segment in the numbers of the primary.
+
+    With `floor` (after a failover) TSval is not allowed to fall behind the highest timestamp that the
+    client has echoed: the two hosts' clocks drift apart over the life of a connection, and the
+    client's PAWS check (RFC 7323 §5) would drop every segment of a survivor whose clock runs behind.
+    """
+    buf = bytearray(frame)
+    if data == l4 + 32:
+        seq, ack, window, csum, urgent, head, tsval, tsecr = _read_stamped(frame, l4 + 4)
+        if head == _STAMPS:
+            if floor:
+                _raise_floor(flow, tsval)
+            new = (seq - flow.offset) & _MASK
+            stamp = (tsval - flow.ts_offset) & _MASK
+            if not frame[0] & F_NEEDS_CSUM:
+                csum = (((csum ^ 0xFFFF) + new - seq + stamp - tsval) % 0xFFFF or 0xFFFF) ^ 0xFFFF
+            _write_stamped(buf, l4 + 4, new, ack, window, csum, urgent, head, stamp, tsecr)
+            return buf
+    seq = _read32(frame, l4 + 4)[0]
+    new = (seq - flow.offset) & _MASK
+    _write32(buf, l4 + 4, new)
+    delta = new - seq
+    if data > l4 + OPTIONS_AT:
+        for kind, start, length in options(frame, l4, data):
+            if kind == OPT_TIMESTAMPS and length == 10:
+                if floor:
+                    _raise_floor(flow, _read32(frame, start + 2)[0])
+                delta += _add(frame, buf, l4, start + 2, -flow.ts_offset)
+    if not frame[0] & F_NEEDS_CSUM:
+        _write16(buf, l4 + 16, (((_read16(frame, l4 + 16)[0] ^ 0xFFFF) + delta) % 0xFFFF or 0xFFFF) ^ 0xFFFF)
+    return buf
+
+
+def _raise_floor(flow: Flow, tsval: int) -> None:
+    echo = flow.echo
+    if echo is not None and (tsval - flow.ts_offset - echo) & _MASK >= _HALF:
+        flow.ts_offset = (tsval - echo) & _MASK
+
+
+def note_echo(flow: Flow, tsecr: int) -> None:
+    """The client has echoed `tsecr`; the highest counts."""
+    if flow.echo is None or (tsecr - flow.echo) & _MASK < _HALF:
+        flow.echo = tsecr
+
+
+def timestamps(frame: bytes, l4: int, data: int) -> tuple[int, int] | None:
+    """TSval and TSecr of a segment, or None when it carries no well-formed timestamps option."""
+    for kind, start, length in options(frame, l4, data):
+        if kind == OPT_TIMESTAMPS and length == 10:
+            first, second = _read_pair(frame, start + 2)
+            return first, second
+    return None

@@ -1,0 +1,383 @@
+"""Following connections: what each segment teaches, and what is done to it.
+
+Two numbers must be learned before anything can be shifted, and one segment of each side carries one::
+
+    who opens        the secondary's ISN, TSval         the primary's ISN (ack - 1), TSval (as TSecr)
+    --------------   --------------------------------   ------------------------------------------------
+    the client       guest's SYN/ACK                    client's first ACK of this handshake
+    the guest        guest's SYN                        client's SYN/ACK, or its refusal (RST/ACK)
+    both at once     guest's SYN                        client's SYN/ACK, or first ACK
+
+They arrive in either order, since the client talks to the primary. While the secondary's is missing,
+the client's frames wait (`waiting`); while the primary's is missing, the guest's frames pass as they
+are. From then on the flow is OPEN and everything is shifted, retransmitted SYN/ACKs included.
+
+This is the slow path: handshakes, closes, resets, and what `rewriter` does not recognise at a glance.
+The client is believed: the primary's own SYN/ACK never comes this way.
+"""
+
+from collections import Counter
+
+from colo_proto.net.tcp import ACK, FIN, RST, SYN, Segment
+from colo_proto.seq import leq
+from colo_rewriter.flow import Arrival, Flow, FlowTable, State, opposite
+from colo_rewriter.shift import note_echo, timestamps, toward_client, toward_guest
+from colo_rewriter.waiting import Waiting
+
+_MASK = 0xFFFFFFFF
+
+FIRST_FLIGHT = 1 << 20
+"""A client's segment this close after its SYN belongs to that handshake (first flight, GSO frames)."""
+
+SUCCESSOR_FLIGHT = 1 << 16
+"""The same while an older connection on these ports still stands: closer, for it may own the number."""
+
+SUCCESSOR_LIFE = 5.0
+"""Seconds after which a SYN that the guest did not answer with SYN/ACK was a stray."""
+
+RESET_IGNORED = 2.0
+"""Seconds after a reset from which a guest that still sends has evidently not accepted it."""
+
+Frames = list[bytes | bytearray]
+
+
+class Tracker:
+    """All connections, one segment at a time. `to_guest` and `to_client` collect the frames to send."""
+
+    def __init__(self, table: FlowTable, waiting: Waiting, counters: Counter[str]) -> None:
+        self.table = table
+        self.waiting = waiting
+        self.counters = counters
+        self.promoted = False
+
+    def promote(self, *, on: bool) -> None:
+        """Take the LAN (or lose it): from then on no timestamp may fall behind what the client has echoed."""
+        self.promoted = self.table.promoted = on
+        for flow in self.table:
+            if on and flow.heard is not None:
+                header, l4 = flow.heard
+                stamps = timestamps(header, l4, len(header))
+                if stamps is not None and stamps[1]:
+                    note_echo(flow, stamps[1])
+            self.table.refresh(flow)
+
+    # -- client to guest ------------------------------------------------------------------------
+
+    def from_client(self, arrival: Arrival, now: float, to_guest: Frames) -> None:
+        """A client's TCP segment."""
+        seg = arrival.segment
+        flags = seg.flags
+        flow = self.table.by_client.get(arrival.key)
+        if flow is None:
+            flow = self._first_from_client(arrival.key, seg, now, to_guest)
+            if flow is None:
+                to_guest.append(arrival.frame)
+                return
+        self.table.touch(flow, now)
+        if flow.successor is not None and now - flow.successor.seen > SUCCESSOR_LIFE:
+            self._pass_held(flow.successor, to_guest)
+            flow.successor = None
+            self.table.refresh(flow)
+        if flags & SYN and not flags & (ACK | RST):
+            self._client_syn(flow, seg, now, to_guest)
+            to_guest.append(arrival.frame)
+        elif flow.state is State.HALF:
+            self._client_half(flow, arrival, now, to_guest, FIRST_FLIGHT)
+        elif flow.state is State.CLOSED and flags & (SYN | ACK | RST) == SYN | ACK and not self.promoted:
+            # The answer to a guest that opens again on the same ports, ahead of the guest's own SYN.
+            flow = self._restart(flow, now, to_guest)
+            self._client_half(flow, arrival, now, to_guest, FIRST_FLIGHT)
+        elif (
+            flow.successor is not None
+            and not flow.successor.gave_up
+            and not flags & (SYN | RST)
+            and self._close_after(seg.seq, flow.successor, SUCCESSOR_FLIGHT)
+        ):
+            self._client_half(flow.successor, arrival, now, to_guest, SUCCESSOR_FLIGHT)
+        else:
+            self._client_shift(flow, arrival, now, to_guest)
+
+    def _first_from_client(self, key: bytes, seg: Segment, now: float, to_guest: Frames) -> Flow | None:
+        flags = seg.flags
+        opening = flags & SYN and not flags & RST
+        # RST/ACK with sequence number 0 answers a SYN (RFC 9293 §3.10.7.1), here one of the primary
+        # guest that the secondary guest is about to send as well.
+        refusal = flags & (SYN | RST | ACK) == RST | ACK and seg.seq == 0
+        if self.promoted or not (opening or refusal):
+            if not flags & (SYN | RST):
+                self.counters["frames_untracked"] += 1
+            return None
+        return self._open(key, opposite(key), now, to_guest)
+
+    def _client_syn(self, flow: Flow, seg: Segment, now: float, to_guest: Frames) -> None:
+        if flow.state is State.CLOSED:
+            self._renew(flow, now, to_guest, client_isn=seg.seq)
+        elif flow.state is State.HALF:
+            if flow.client_isn is not None and flow.client_isn != seg.seq:
+                flow = self._restart(flow, now, to_guest)
+            flow.client_isn = seg.seq
+        elif flow.client_isn != seg.seq:
+            # The guest decides whether this opens a new connection (SYN/ACK) or is a stray (challenge
+            # ACK, RFC 5961 §4); until then the old one must keep its offsets.
+            if flow.successor is None or flow.successor.client_isn != seg.seq:
+                self._pass_held(flow.successor, to_guest)
+                flow.successor = Flow(flow.key_client, flow.key_guest, now)
+                flow.successor.client_isn = seg.seq
+            flow.successor.seen = now
+            self.table.refresh(flow)
+
+    @staticmethod
+    def _close_after(seq: int, flow: Flow, flight: int) -> bool:
+        return flow.client_isn is not None and (seq - flow.client_isn - 1) & _MASK < flight
+
+    def _client_half(self, flow: Flow, arrival: Arrival, now: float, to_guest: Frames, flight: int) -> None:
+        """A segment other than a bare SYN, while not both initial numbers are known."""
+        seg = arrival.segment
+        flags = seg.flags
+        active = flow.client_isn is None
+        if flags & RST:
+            learns = bool(flags & ACK) and active
+        elif flags & SYN:
+            learns = bool(flags & ACK)
+            if learns:
+                flow.client_isn = seg.seq
+        else:
+            learns = bool(flags & ACK) and self._close_after(seg.seq, flow, flight)
+        if learns and flow.isn_primary is None:
+            flow.isn_primary = (seg.ack - 1) & _MASK
+            stamps = timestamps(arrival.frame, arrival.l4, seg.data)
+            if stamps is not None and stamps[1]:
+                flow.ts_primary = stamps[1]
+        if learns and flow.isn_secondary is not None:
+            self._settle(flow, now)
+            self._client_shift(flow, arrival, now, to_guest)
+        elif (learns or flow.held) and not flow.gave_up:
+            if self.waiting.hold(flow, arrival, now):
+                self.counters["held_early"] += 1
+            else:
+                # First in, first out: what waited goes before what no longer fits.
+                self.counters["hold_overflows"] += 1
+                self._give_up(flow, to_guest)
+                to_guest.append(arrival.frame)
+        else:
+            to_guest.append(arrival.frame)
+            if flags & RST and self._close_after(seg.seq, flow, 1):
+                self._forget(flow, to_guest)
+
+    def _client_shift(self, flow: Flow, arrival: Arrival, now: float, to_guest: Frames) -> None:
+        """A segment of a connection whose offsets are known."""
+        seg = arrival.segment
+        flags = seg.flags
+        if flow.offset or flow.ts_offset or self.promoted:
+            self.counters["rewritten"] += 1
+            to_guest.append(toward_guest(arrival.frame, arrival.l4, seg.data, flags, flow))
+        else:
+            flow.heard = (arrival.frame[: seg.data], arrival.l4)
+            to_guest.append(arrival.frame)
+        if flags & RST:
+            flow.closed_by_reset = True
+            self.table.enter(flow, State.CLOSED, now)
+            return
+        if flags & FIN and arrival.whole:
+            flow.client_fin = (seg.seq + seg.length) & _MASK
+            if flow.state is State.OPEN:
+                self.table.enter(flow, State.CLOSING, now)
+        if flags & ACK and flow.guest_fin is not None and leq(flow.guest_fin, (seg.ack + flow.offset) & _MASK):
+            flow.guest_fin_acked = True
+            self._close_if_over(flow, now)
+
+    # -- guest to client ------------------------------------------------------------------------
+
+    def from_guest(self, arrival: Arrival, now: float, to_client: Frames, to_guest: Frames) -> None:
+        """A TCP segment of the secondary guest; frames that waited for it leave by `to_guest`."""
+        frame, seg = arrival.frame, arrival.segment
+        flags = seg.flags
+        flow = self.table.by_guest.get(arrival.key)
+        if flags & SYN and not flags & RST:
+            flow = self._guest_syn(flow, arrival, now, to_guest)
+        elif flow is None:
+            if not flags & RST:
+                self.counters["frames_untracked"] += 1
+        else:
+            self.table.touch(flow, now)
+        if flow is None:
+            to_client.append(frame)
+            return
+        if not flags & RST:
+            flow.last = (frame[: seg.data], arrival.l4, seg.length - bool(flags & SYN) - bool(flags & FIN))
+        if flow.state is State.HALF:
+            to_client.append(frame)
+            if flags & (RST | ACK) == RST | ACK and seg.seq == 0 and (seg.ack - 1) & _MASK == flow.client_isn:
+                self._forget(flow, to_guest)
+            return
+        if flags & (RST | ACK) == RST | ACK and seg.seq == 0:
+            # The answer to a segment without ACK for which no connection exists: no number of ours.
+            to_client.append(frame)
+            return
+        if flow.offset or flow.ts_offset or self.promoted:
+            self.counters["rewritten"] += 1
+            to_client.append(toward_client(frame, arrival.l4, seg.data, flow, self.promoted))
+        else:
+            to_client.append(frame)
+        self._guest_closing(flow, arrival, now)
+        if flow.held:
+            self._release(flow, now, to_guest)
+
+    def _guest_syn(self, flow: Flow | None, arrival: Arrival, now: float, to_guest: Frames) -> Flow | None:
+        """Learn from the guest's SYN or SYN/ACK; returns the flow it belongs to, None to leave it alone."""
+        seg = arrival.segment
+        answers = (seg.ack - 1) & _MASK if seg.flags & ACK else None
+        if flow is None:
+            if self.promoted:
+                return None
+            flow = self._open(opposite(arrival.key), arrival.key, now, to_guest)
+            flow.client_isn = answers
+        elif flow.state is not State.HALF:
+            known = flow.client_isn if answers is not None else flow.isn_secondary
+            if (seg.seq if answers is None else answers) == known:
+                self.table.touch(flow, now)
+                return flow  # a retransmission
+            renewed = self._renew(flow, now, to_guest, client_isn=answers)
+            if renewed is None:
+                return None
+            flow = renewed
+        elif answers is not None and flow.client_isn is not None and answers != flow.client_isn:
+            return flow  # answers a SYN that another has replaced
+        self.table.touch(flow, now)
+        if flow.isn_secondary != seg.seq:
+            # A retransmission has a later TSval, and with SYN cookies another ISN. Of equal ISNs the
+            # first TSval counts: too small an offset lets shifted timestamps run ahead by a
+            # retransmission timeout, which is harmless; one that runs behind fails the PAWS check.
+            flow.isn_secondary = seg.seq
+            stamps = timestamps(arrival.frame, arrival.l4, seg.data)
+            flow.ts_secondary = stamps[0] if stamps is not None else None
+        if answers is not None:
+            flow.client_isn = answers
+        if flow.isn_primary is not None:
+            self._settle(flow, now)
+        return flow
+
+    def _guest_closing(self, flow: Flow, arrival: Arrival, now: float) -> None:
+        seg = arrival.segment
+        flags = seg.flags
+        if flags & RST:
+            flow.closed_by_reset = True
+            self.table.enter(flow, State.CLOSED, now)
+            return
+        if flow.closed_by_reset and now - flow.moved > RESET_IGNORED:
+            flow.closed_by_reset = False
+            closing = flow.client_fin is not None or flow.guest_fin is not None
+            self.table.enter(flow, State.CLOSING if closing else State.OPEN, now)
+        if flags & FIN and arrival.whole:
+            flow.guest_fin = (seg.seq + seg.length) & _MASK
+            if flow.state is State.OPEN:
+                self.table.enter(flow, State.CLOSING, now)
+        if flags & ACK and flow.client_fin is not None and leq(flow.client_fin, seg.ack):
+            flow.client_fin_acked = True
+            self._close_if_over(flow, now)
+
+    # -- both -----------------------------------------------------------------------------------
+
+    def _open(self, key_client: bytes, key_guest: bytes, now: float, to_guest: Frames) -> Flow:
+        flow = Flow(key_client, key_guest, now)
+        victim = self.table.add(flow)
+        self.counters["flows_opened"] += 1
+        if victim is not None:
+            self.counters["flows_evicted"] += 1
+            self._pass_all_held(victim, to_guest)
+        return flow
+
+    def _settle(self, flow: Flow, now: float) -> None:
+        flow.settle()
+        flow.gave_up = False
+        self.table.enter(flow, State.OPEN, now)
+
+    def _close_if_over(self, flow: Flow, now: float) -> None:
+        if flow.guest_fin_acked and flow.client_fin_acked and flow.state is not State.CLOSED:
+            self.table.enter(flow, State.CLOSED, now)
+
+    def _restart(self, flow: Flow, now: float, to_guest: Frames) -> Flow:
+        """Begin again, for a new connection on the same ports; offsets and numbers are unknown."""
+        self._forget(flow, to_guest)
+        return self._open(flow.key_client, flow.key_guest, now, to_guest)
+
+    def _renew(self, flow: Flow, now: float, to_guest: Frames, client_isn: int | None) -> Flow | None:
+        """A new connection takes the ports of a settled one. After a failover it needs no offset."""
+        if self.promoted:
+            self._forget(flow, to_guest)
+            return None
+        successor = flow.successor
+        if successor is None or successor.client_isn != client_isn:
+            renewed = self._restart(flow, now, to_guest)
+            renewed.client_isn = client_isn
+            return renewed
+        flow.successor = None
+        self.table.remove(flow)
+        self.table.add(successor)
+        self.table.touch(successor, now)
+        self.counters["flows_opened"] += 1
+        return successor
+
+    def _forget(self, flow: Flow, to_guest: Frames) -> None:
+        self.table.remove(flow)
+        self._pass_all_held(flow, to_guest)
+
+    def _release(self, flow: Flow, now: float, to_guest: Frames) -> None:
+        """Let held frames go, now that the offsets are known."""
+        for arrival in self.waiting.take(flow):
+            self._client_shift(flow, arrival, now, to_guest)
+
+    def _give_up(self, flow: Flow, to_guest: Frames) -> None:
+        flow.gave_up = True
+        self._pass_held(flow, to_guest)
+
+    def _pass_held(self, flow: Flow | None, to_guest: Frames) -> None:
+        if flow is not None and flow.held:
+            frames = self.waiting.take(flow)
+            self.counters["held_passed"] += len(frames)
+            to_guest.extend(held.frame for held in frames)
+
+    def _pass_all_held(self, flow: Flow, to_guest: Frames) -> None:
+        self._pass_held(flow, to_guest)
+        self._pass_held(flow.successor, to_guest)
+
+    # -- time and control -----------------------------------------------------------------------
+
+    def tick(self, now: float, to_guest: Frames) -> None:
+        """Let go what waited too long and forget what was idle too long."""
+        for flow in self.waiting.overdue(now):
+            self._give_up(flow, to_guest)
+        due = self.table.deadline()
+        if due is not None and due <= now:
+            for flow in self.table.expire(now):
+                self.counters["flows_expired"] += 1
+                self._pass_all_held(flow, to_guest)
+
+    def deadline(self) -> float | None:
+        """When `tick` has something to do."""
+        first, second = self.waiting.deadline(), self.table.deadline()
+        if first is None or second is None:
+            return second if first is None else first
+        return min(first, second)
+
+    def pass_everything(self, to_guest: Frames) -> None:
+        """Let every held frame go as it is."""
+        for flow in self.waiting.all():
+            self._give_up(flow, to_guest)
+
+    def state_copied(self, to_guest: Frames) -> None:
+        """The guest became the primary's copy: it uses the primary's numbers, half-open ones included."""
+        for flow in list(self.table):
+            if flow.state is State.HALF:
+                # The copy is in the primary's handshake, and the client's frames fit as they are; or it
+                # has never seen this SYN, and a repeated one will teach new numbers.
+                flow.isn_primary = flow.ts_primary = flow.isn_secondary = flow.ts_secondary = None
+                self._give_up(flow, to_guest)
+                continue
+            self._pass_held(flow.successor, to_guest)
+            flow.successor = None
+            if flow.guest_fin is not None:
+                flow.guest_fin = (flow.guest_fin - flow.offset) & _MASK
+            flow.isn_secondary, flow.ts_secondary = flow.isn_primary, flow.ts_primary
+            flow.offset = flow.ts_offset = 0
+            self.table.refresh(flow)

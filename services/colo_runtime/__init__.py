@@ -1,0 +1,30 @@
+"""The one shell around every core: links, taps, the loop, control, metrics, logs, and the command line.
+
+::
+
+      links, taps ----> Link ---- deliver(frames) ---->  core.receive  ----> Send ----> Link ----> links, taps
+      frame       <---> Control -- message ----------->  core.tell           Tell ----> Control
+      clock       ----> Reactor ---------------------->  core.on_timer       Log -----> structlog
+
+======================  ==========================================================================
+module                  holds
+======================  ==========================================================================
+`reactor`               one epoll(7) loop: watched sockets and descriptors, timers, signals
+`shell`                 `Shell`: what filters and the frame have in common; `FilterShell` around a core
+`frameshell`            `FrameShell`: around the COLO frame's core, which is behind bound sockets
+`link`                  `Link`, the interface of all links, and `Surroundings`, what they share
+`links`                 endpoint -> link
+`zmqsocket`             making and watching ZeroMQ sockets
+`zmqlink`               plain links; `splitlink`: outputs shared out by flow; `reliable`: replayed ones
+`curve`                 keys between hosts: files, who is let in, reloading
+`tap`                   taps by descriptor from netdev
+`stream`, `chardevlink` byte streams and QEMU's framing on them
+`pcaplink`, `capture`   captures as input and output
+`control`, `notify`     the control link to the frame; QEMU's `notify_dev` words instead
+`client`                `ask`: one question to a frame
+`counting`, `http`      what is measured, and `/metrics` `/health` `/ready`
+`logs`                  structlog, JSON unless on a terminal
+`options`               defaults < file < environment < flags
+`cli`, `commands`       the `colo` command
+======================  ==========================================================================
+"""

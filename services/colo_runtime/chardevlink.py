@@ -1,0 +1,125 @@
+"""QEMU's chardev as a link: `colo_proto.chardev` on a `Stream`, both ways on one connection.
+
+What is sent while nobody is connected is dropped and counted, as QEMU does it; what the peer does not
+read fast enough is queued up to the bound in bytes, then dropped. A reliable input of the same process is
+held back before either happens (`stalled`). This byte stream has no acknowledgements: what a peer had
+not read when it died is lost unseen.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from colo_proto.chardev import ChardevParser, encode
+from colo_proto.errors import WireError
+from colo_proto.frame import Buffer
+from colo_runtime.link import BATCH_FRAMES, Link
+from colo_runtime.stream import Stream
+
+STALLED: Final = 1 << 20
+"""Bytes queued for a slow peer above which reliable inputs wait (half the bound, where that is less)."""
+
+
+class ChardevLink(Link):
+    """See the module."""
+
+    def open(self) -> None:
+        """Listen or connect."""
+        self._stream = Stream(self.endpoint, self.around, self.option)
+        self._stream.on_up = self._up
+        self._stream.on_data = self._data
+        self._stream.on_down = self._down
+        self._stream.on_drained = self._drained
+        self._reading = self.reads
+        self._slow = False
+        self._new_parser()
+        self._stream.open()
+
+    @property
+    def stalled(self) -> str:
+        """Without a peer, or with one that is far behind."""
+        if not self.opened or not self._stream.up:
+            return f"nobody is connected to {self.option}"
+        return f"the peer of {self.option} does not keep up" if self._slow else ""
+
+    @property
+    def pending(self) -> int:
+        """Bytes queued for the peer."""
+        return self._stream.pending
+
+    def gauges(self) -> dict[str, int]:
+        """Queue and connection."""
+        return super().gauges() | {"peers": int(self._stream.up)}
+
+    def _new_parser(self) -> None:
+        self._parser = ChardevParser(self.counters, vnet_hdr=self.endpoint.vnet_hdr)
+
+    def _up(self) -> None:
+        # What was left of the last connection's bytes is no beginning of this one's.
+        self._new_parser()
+        self.around.on_ready()
+
+    def _down(self, lost: int) -> None:
+        self._slow = False
+        if lost:
+            self._lose("disconnected", lost)
+        if self._parser.partial:
+            self.counters["truncated"] += 1
+        self.around.on_ready()
+
+    def _drained(self) -> None:
+        if self._slow:
+            self._slow = False
+            self.around.on_ready()
+
+    def _lose(self, reason: str, frames: int) -> None:
+        self.drop(reason, frames)
+        self.around.on_lost(self.port, reason, frames)
+
+    def _data(self, data: memoryview) -> None:
+        if not self._reading:
+            # An output's peer has nothing to say; reading on keeps it from standing still.
+            self.counters["ignored_bytes"] += len(data)
+            return
+        frames = self._parser.feed(data)
+        if self._parser.vnet_hdr_len is not None:
+            self.around.vnet_hdr_len = self._parser.vnet_hdr_len
+        for name in ("empty", "runt", "giant", "vnet_hdr_len"):
+            bad = self.counters.pop(name, 0)
+            if bad:
+                self.counters["wire_errors." + name] += bad
+                self.around.complain("frame.refused", f"{self.port} {name}", port=self.port, reason=name)
+        if frames:
+            self.took(frames)
+            for at in range(0, len(frames), BATCH_FRAMES):
+                self.deliver(frames[at : at + BATCH_FRAMES])
+        try:
+            self._parser.check()
+        except WireError as error:
+            self.garbage(error)
+            self._new_parser()
+            self._stream.hang_up()
+
+    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
+        """Frame them QEMU's way."""
+        self.gave(frames)
+        if not self._stream.up:
+            self._lose("disconnected", len(frames))
+            return
+        around, endpoint = self.around, self.endpoint
+        length = endpoint.vnet_hdr_len if around.vnet_hdr_len is None else around.vnet_hdr_len
+        messages = encode(frames, vnet_hdr=endpoint.vnet_hdr, vnet_hdr_len=length)
+        if len(messages) < len(frames):
+            self.drop("offload", len(frames) - len(messages))
+        if messages and not self._stream.send(messages, around.queue_bytes):
+            self._lose("queue_full" if self._stream.up else "disconnected", len(messages))
+        if not self._slow and self._stream.pending > min(STALLED, around.queue_bytes // 2):
+            self._slow = True
+            around.on_ready()
+
+    def stop_reading(self) -> None:
+        """Read on, so that the peer does not stand still, but take nothing."""
+        self._reading = False
+
+    def close(self) -> None:
+        """Hang up."""
+        self._stream.close()

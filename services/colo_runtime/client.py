@@ -1,0 +1,63 @@
+"""One question to a frame: what `colo status` and the lab use."""
+
+import os
+import secrets
+import time
+
+import zmq
+
+from colo_proto.codec import decode, encode
+from colo_proto.endpoint import Endpoint, parse_endpoint
+from colo_proto.errors import ConfigError, WireError
+from colo_proto.messages import Answer, Query
+
+
+def _dial(socket: zmq.Socket[bytes]) -> None:
+    """Take keys from the environment, if any: COLO_CURVE_SECRET, COLO_CURVE_PEERS (the first listed is the frame's)."""
+    secret, peers = os.environ.get("COLO_CURVE_SECRET", ""), os.environ.get("COLO_CURVE_PEERS", "")
+    if not (secret or peers):
+        return
+    from colo_runtime.curve import dial, load  # noqa: PLC0415  most ask over ipc
+
+    keys = load(secret, peers)
+    if not keys.peers:
+        raise ConfigError(f"--curve-peers {peers}: no key of a frame to ask")
+    dial(socket, keys, next(iter(keys.peers)))
+
+
+class NoAnswerError(Exception):
+    """Nobody answered in time; the message says who was asked."""
+
+
+def ask(endpoint: Endpoint | str, query: Query, timeout: float = 2.0) -> Answer:
+    """Ask the frame at `endpoint` and wait at most `timeout` seconds. `NoAnswerError` when it stays silent."""
+    where = parse_endpoint(endpoint) if isinstance(endpoint, str) else endpoint
+    if not where.is_zmq:
+        raise ConfigError(f"{where}: the control link of a frame is ipc:// or tcp://")
+    until = time.monotonic() + timeout
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.linger = 0
+        socket.immediate = True
+        socket.reconnect_ivl = 20
+        socket.reconnect_ivl_max = 200
+        socket.routing_id = b"ask-" + secrets.token_hex(8).encode()
+        if where.scheme == "tcp":
+            _dial(socket)
+        try:
+            socket.connect(where.url)
+        except zmq.ZMQError as error:
+            raise ConfigError(f"{where}: {error.strerror}") from None
+        events = zmq.POLLOUT
+        while (left := until - time.monotonic()) > 0:
+            ready = socket.poll(max(1, int(left * 1000)), events)
+            if ready & zmq.POLLOUT:
+                socket.send(encode(query))
+                events = zmq.POLLIN
+            elif ready & zmq.POLLIN:
+                try:
+                    answer = decode(socket.recv())
+                except WireError as error:
+                    raise NoAnswerError(f"{where.url}: what answers is no frame ({error})") from None
+                if isinstance(answer, Answer):
+                    return answer
+    raise NoAnswerError(f"{where.url}: no answer within {timeout:g} s; does a frame listen there?")

@@ -1,0 +1,167 @@
+"""The control link of a filter: who we are, how we fare, what we want; and what the frame says.
+
+::
+
+    silent --Hello each second--> welcomed --Report each second-->
+       ^                             |
+       +--nothing heard for 3 s------+   or a Welcome of another incarnation: the frame was restarted
+
+A message that cannot go now waits in a short queue (the oldest makes room); a report never waits, the
+next one is as good.
+"""
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from colo_proto.codec import decode_message, encode
+from colo_proto.endpoint import Endpoint
+from colo_proto.errors import WireError
+from colo_proto.messages import CheckpointDone, Hello, Message, Report, Welcome
+from colo_runtime.counting import Snapshot
+from colo_runtime.link import Surroundings
+from colo_runtime.reactor import READ, WRITE, Timer
+from colo_runtime.zmqsocket import PeerSocket, whole
+
+INTERVAL: Final = 1.0
+SILENCE: Final = 3.0
+MAX_QUEUED: Final = 256
+
+
+class Control:
+    """The link, as a client of the frame."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        around: Surroundings,
+        role: str,
+        hear: Callable[[Message], None],
+        snapshot: Callable[[], Snapshot],
+        *,
+        option: str = "--frame",
+    ) -> None:
+        self.endpoint = endpoint
+        self.around = around
+        self.role = role
+        self.http = ""
+        self.counters: Counter[str] = Counter()
+        self.welcomed = False
+        self.opened = False
+        self._hear = hear
+        self._snapshot = snapshot
+        self._option = option
+        self._frame = 0
+        self._heard = float("-inf")
+        self._queue: deque[bytes] = deque()
+        self._timer: Timer | None = None
+        self.on_lost: Callable[[], None] = lambda: None
+        """The connection to the frame has ended."""
+
+    def open(self) -> None:
+        """Connect, and say hello until somebody answers."""
+        self._wire = PeerSocket(
+            self.around, self.endpoint, self._option, router=False, counters=self.counters, on_change=self._connection
+        )
+        self.opened = True
+        self._wire.watch(self._ready, READ | WRITE)
+        self._tick()
+
+    @property
+    def connected(self) -> bool:
+        """The frame is there."""
+        return self.opened and self._wire.peers > 0
+
+    def _connection(self, what: str) -> None:
+        if what == "down":
+            self.on_lost()
+
+    def tell(self, message: Message) -> None:
+        """Send a message to the frame, or keep it until it goes."""
+        self.counters["sent"] += 1
+        self._queue.append(encode(message))
+        if len(self._queue) > MAX_QUEUED:
+            self._queue.popleft()
+            self.counters["dropped.queue_full"] += 1
+        self._flush()
+
+    def report(self) -> None:
+        """Send counters and status now, if it goes."""
+        now = self._snapshot()
+        message = encode(
+            Report(
+                role=self.role, id=self.around.id, incarnation=self.around.incarnation, counters=now.counters,
+                gauges=now.gauges, status=now.status, pid=os.getpid(),
+            )
+        )  # fmt: skip
+        if not self._queue:
+            self._wire.send(b"", message)
+
+    @property
+    def pending(self) -> int:
+        """Messages that wait."""
+        return len(self._queue)
+
+    def _flush(self) -> None:
+        while self._queue and self._wire.send(b"", self._queue[0]):
+            self._queue.popleft()
+        self._wire.interest(READ | WRITE if self._queue else READ)
+
+    def _tick(self) -> None:
+        if not self.welcomed or monotonic() - self._heard > SILENCE:
+            self._hello()
+        if self.welcomed:
+            self.report()
+        self._timer = self.around.reactor.call_later(INTERVAL, self._tick)
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE:
+            if not self._queue and not self.welcomed:
+                # The connection is up for the first time: no need to wait for the next second.
+                self._hello()
+            self._flush()
+        if not events & READ:
+            return
+        while (got := self._wire.receive()) is not None:
+            try:
+                message = decode_message(whole(got[1]))
+            except WireError as error:
+                self.counters["wire_errors." + error.reason] += 1
+                self.around.complain("message.refused", "control", port="frame", error=str(error))
+                continue
+            self.counters["received"] += 1
+            self._heard = monotonic()
+            self._take(message)
+
+    def _hello(self) -> None:
+        status = self._snapshot().status
+        hello = Hello(
+            self.role, self.around.id, self.around.incarnation, os.getpid(), self.http,
+            mode=status.get("mode", ""), fence=status.get("fence", 0), promoted=status.get("promoted", False),
+        )  # fmt: skip
+        self._wire.send(b"", encode(hello))
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, Welcome):
+            self.around.epoch = message.epoch
+            if self.welcomed and message.incarnation != self._frame:
+                self.around.log("info", "frame.restarted", incarnation=message.incarnation)
+                self._hello()
+            elif not self.welcomed:
+                self.around.log("info", "frame.welcomed", epoch=message.epoch, mode=message.mode)
+            self._frame = message.incarnation
+            first, self.welcomed = not self.welcomed, True
+            if first:
+                self.around.on_ready()
+                self.report()
+        elif isinstance(message, CheckpointDone):
+            self.around.epoch = message.epoch
+        self._hear(message)
+
+    def close(self) -> None:
+        """Leave; what was accepted still goes out within the linger time."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wire.close()

@@ -1,0 +1,233 @@
+"""The shell around the COLO frame's core, which is spoken to instead of passed through.
+
+::
+
+    processes of this host  --DEALER, routing id = process id-->  ROUTER --listen  --> hear(id, message)
+    `colo status`, the lab  --DEALER, random routing id-------->                   <-- Tell(message, to=id)
+    the other host's frame  <==========================>  --peer                   --> hear("peer", message)
+
+`Tell.to` is a process id, `"peer"`, or `"*"`: everybody who has said Hello and is still there.
+"""
+
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+import zmq
+
+from colo_proto.codec import decode_message, encode
+from colo_proto.core import Log, Output, Tell
+from colo_proto.endpoint import Endpoint
+from colo_proto.errors import ConfigError, WireError
+from colo_proto.messages import Hello, Message
+from colo_runtime.counting import Snapshot
+from colo_runtime.options import CommonConfig
+from colo_runtime.reactor import READ, WRITE
+from colo_runtime.shell import LogFn, Shell
+from colo_runtime.zmqsocket import PeerSocket, whole
+
+PEER: Final = "peer"
+ALL: Final = "*"
+MAX_QUEUED: Final = 256
+"""Messages kept for the peer while it does not take them; the oldest makes room."""
+BURST: Final = 64
+"""Messages handled before other sockets have their turn."""
+
+
+class FrameCore(Protocol):
+    """What the shell needs of the frame."""
+
+    counters: Counter[str]
+
+    def hear(self, sender: str, message: Message, now: float) -> list[Output]:
+        """A message came from `sender`: a routing id, or `"peer"`."""
+        ...
+
+    def deadline(self) -> float | None:
+        """When `on_timer` wants to be called."""
+        ...
+
+    def on_timer(self, now: float) -> list[Output]:
+        """The deadline passed."""
+        ...
+
+    def drain(self, now: float) -> list[Output]:
+        """The process is about to stop."""
+        ...
+
+    def gauges(self) -> dict[str, int]:
+        """Levels."""
+        ...
+
+    def status(self, now: float) -> dict[str, Any]:
+        """Everything known, at `now`."""
+        ...
+
+
+class FrameShell(Shell):
+    """See the module."""
+
+    def __init__(
+        self,
+        core: FrameCore,
+        endpoints: Mapping[str, Endpoint],
+        common: CommonConfig,
+        log: LogFn,
+        *,
+        incarnation: int = 0,
+        context: zmq.Context[Any] | None = None,
+    ) -> None:
+        super().__init__("frame", common, log, context)
+        self.around.incarnation = incarnation or self.around.incarnation
+        self.core = core
+        self._endpoints = endpoints
+        for name, endpoint in endpoints.items():
+            if not endpoint.is_zmq or endpoint.split or endpoint.reliable:
+                raise ConfigError(f"--{name} {endpoint}: a plain ipc:// or tcp:// endpoint is expected")
+        if "listen" not in endpoints:
+            raise ConfigError("--listen: required (where the processes of this host find the frame)")
+        # There is nothing else to do with it, so `?server=on` goes without saying.
+        self._listen = Endpoint(endpoints["listen"].scheme, endpoints["listen"].address, server=True)
+        self._router: PeerSocket | None = None
+        self._peer: PeerSocket | None = None
+        self._peer_id: bytes | None = None
+        self._to_peer: deque[bytes] = deque()
+        self._known: dict[str, None] = {}
+
+    def open_links(self) -> None:
+        """Bind, and join the peer."""
+        counted: Any = {"counters": self.counters, "prefix": "control."}
+        self._router = PeerSocket(self.around, self._listen, "--listen", router=True, **counted)
+        self._router.watch(self._local)
+        peer = self._endpoints.get("peer")
+        if peer is not None:
+            self._peer = PeerSocket(self.around, peer, "--peer", router=peer.server, **counted)
+            if not peer.server:
+                self._peer_id = b""
+            self._peer.watch(self._remote)
+
+    def close_links(self) -> None:
+        """Close both."""
+        for one in (self._router, self._peer):
+            if one is not None:
+                one.close()
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def _local(self, _events: int) -> None:
+        assert self._router is not None
+        for _ in range(BURST):
+            got = self._router.receive()
+            if got is None:
+                return
+            # Routing ids that are no text (libzmq's own, for anonymous clients) survive the way there and back.
+            sender = got[0].decode(errors="surrogateescape")
+            message = self._decode(got[1], sender)
+            if message is None or sender in (PEER, ALL):
+                continue
+            if isinstance(message, Hello):
+                self._known[sender] = None
+            self._do(self.core.hear(sender, message, time.monotonic()))
+
+    def _remote(self, events: int) -> None:
+        assert self._peer is not None
+        if events & WRITE:
+            self._flush_peer()
+        if not events & READ:
+            return
+        for _ in range(BURST):
+            got = self._peer.receive()
+            if got is None:
+                return
+            message = self._decode(got[1], PEER)
+            if message is not None:
+                self._peer_id = got[0]
+                self._do(self.core.hear(PEER, message, time.monotonic()))
+
+    def _decode(self, data: bytes | memoryview | None, sender: str) -> Message | None:
+        try:
+            value = decode_message(whole(data))
+        except WireError as error:
+            self.counters["control.wire_errors." + error.reason] += 1
+            self.around.complain("message.refused", sender, port="listen", error=str(error))
+            return None
+        self.counters["control.received"] += 1
+        return value
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def _do(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, Tell):
+                self._tell(output.message, output.to)
+            elif isinstance(output, Log):
+                self.log(output.level, output.event, **output.fields)
+            else:
+                raise TypeError(f"the frame has no ports, and sent {output!r}")
+
+    def _tell(self, message: Message, to: str | None) -> None:
+        data = encode(message)
+        if to == PEER:
+            self._to_peer.append(data)
+            if len(self._to_peer) > MAX_QUEUED:
+                self._to_peer.popleft()
+                self.counters["control.dropped.peer_queue_full"] += 1
+            self._flush_peer()
+            return
+        for one in list(self._known) if to == ALL or to is None else [to]:
+            self._send(one, data)
+
+    def _send(self, to: str, data: bytes) -> None:
+        assert self._router is not None
+        try:
+            taken = self._router.send(to.encode(errors="surrogateescape"), data)
+        except ConnectionError:
+            self._known.pop(to, None)
+            self.counters["control.dropped.gone"] += 1
+            return
+        self.counters["control.sent" if taken else "control.dropped.queue_full"] += 1
+
+    def _flush_peer(self) -> None:
+        if self._peer is None or self._peer_id is None:
+            return
+        try:
+            while self._to_peer and self._peer.send(self._peer_id, self._to_peer[0]):
+                self._to_peer.popleft()
+                self.counters["control.sent"] += 1
+        except ConnectionError:
+            # It will speak again when it is back.
+            self._peer_id = None
+        waiting = self._to_peer and self._peer_id is not None
+        self._peer.interest(READ | WRITE if waiting else READ)
+
+    # -- the core -------------------------------------------------------------------------------
+
+    def core_deadline(self) -> float | None:
+        """The frame's."""
+        return self.core.deadline()
+
+    def core_timer(self, now: float) -> None:
+        """Carry out what the timer brings."""
+        self._do(self.core.on_timer(now))
+
+    def begin_drain(self) -> None:
+        """The core's last words."""
+        self._look_ready()
+        self._do(self.core.drain(time.monotonic()))
+
+    def drained(self) -> bool:
+        """A frame's messages are said again by the next one; nothing is waited for."""
+        return True
+
+    def snapshot(self) -> Snapshot:
+        """Everything that is counted."""
+        waiting = self.waiting_for()
+        status = self.core.status(time.monotonic()) | {
+            "ready": not waiting,
+            "pid": os.getpid(),
+            "known": sorted(self._known),
+        }
+        gauges = dict(self.core.gauges())
+        return Snapshot("frame", self.id, dict(self.core.counters) | self.counters, gauges, status, waiting)

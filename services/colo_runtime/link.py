@@ -1,0 +1,176 @@
+"""What every link is to the shell, and what links share.
+
+::
+
+     input:   readable -> frames, at most 64 or 256 KiB at a time -> deliver(frames)
+     output:  send(frames, to) -> out at once, or into a bounded queue, or dropped and counted
+
+A link never blocks and never raises for what a peer does: garbage is counted by reason and logged at
+most once a minute. It may raise `ConfigError` (wrong for good) or `StartError` (wrong here and now).
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from colo_proto.core import Way
+from colo_proto.endpoint import Endpoint
+from colo_proto.errors import ConfigError, WireError
+from colo_proto.frame import Buffer
+from colo_proto.messages import WorkerTable
+from colo_runtime.reactor import Reactor
+
+if TYPE_CHECKING:
+    from colo_runtime.curve import Curve
+
+BATCH_FRAMES = 64
+BATCH_BYTES = 256 * 1024
+"""A link hands over at most this much in one call of the core."""
+
+COMPLAIN_EVERY = 60.0
+"""Seconds between two log lines about the same trouble of the same link."""
+
+Deliver = Callable[[list[bytes]], None]
+
+
+def keep_safe(what: str, endpoint: Endpoint, *, keys: bool, insecure: bool) -> None:
+    """`ConfigError` for a link between hosts without keys, unless that is what the operator wants."""
+    if endpoint.exposed and not keys and not insecure:
+        raise ConfigError(
+            f"{what} {endpoint}: a link between hosts needs keys (--curve-secret, --curve-peers), or --insecure"
+        )
+
+
+class StartError(Exception):
+    """The process cannot run here and now (an address is taken, …): one line, exit status 1."""
+
+
+@dataclass
+class Surroundings:
+    """What the links of one process share."""
+
+    reactor: Reactor
+    zmq: zmq.Context[zmq.Socket[bytes]]
+    id: str
+    incarnation: int
+    log: Callable[..., None]
+    """`log(level, event, **fields)`."""
+    queue_bytes: int = 8 << 20
+    ring_bytes: int = 64 << 20
+    netdev_socket: str = "/run/colo/netdev.sock"
+    epoch: int = 0
+    """Of the COLO frame; goes with every batch."""
+    curve: "Curve | None" = None
+    """Keys for links over TCP."""
+    insecure: bool = False
+    """Links between hosts may do without."""
+    lease: float = float("-inf")
+    """Monotonic time until which outputs with `lease=on` may be written to."""
+    vnet_hdr_len: int | None = None
+    """Header length last seen on any chardev input of this process."""
+    on_gap: Callable[[str, dict[str, Any]], None] = lambda _port, _fields: None
+    """A reliable input misses frames for good."""
+    on_lost: Callable[[str, str, int], None] = lambda _port, _reason, _frames: None
+    """An output lost frames that it had accepted."""
+    on_ready: Callable[[], None] = lambda: None
+    """A link's `waiting_for` or `stalled` has changed."""
+    congested: Callable[[], bool] = lambda: False
+    """True while outputs have much to send: unhurried inputs (captures) wait."""
+    on_end: Callable[[], None] = lambda: None
+    """An input that can end has ended."""
+    _complained: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def complain(self, event: str, key: str, /, **fields: Any) -> None:
+        """Log a warning about something that may repeat very often, at most once a minute per `key`."""
+        now = time.monotonic()
+        last = self._complained.get((event, key))
+        if last is None or now - last >= COMPLAIN_EVERY:
+            if len(self._complained) > 1024:
+                self._complained.clear()
+            self._complained[event, key] = now
+            self.log("warning", event, **fields)
+
+
+class Link(ABC):
+    """Base of all links. Subclasses fill in `open`, `send`, `stop_reading`, `close`."""
+
+    def __init__(self, port: str, way: Way, endpoint: Endpoint, around: Surroundings, deliver: Deliver) -> None:
+        self.port = port
+        self.option = "--" + port.replace("_", "-")
+        self.opened = False
+        self.reads = way in (Way.IN, Way.BOTH)
+        self.writes = way in (Way.OUT, Way.BOTH)
+        self.endpoint = endpoint
+        self.around = around
+        self.deliver = deliver
+        self.counters: Counter[str] = Counter()
+        self.on_mark: Callable[[int], None] | None = None
+        """Set where the core has to know by which worker table an input was shared out."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Start to connect, listen, ask. Does not wait."""
+
+    @abstractmethod
+    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
+        """Send frames, or queue or drop them; never blocks. `to` names a worker on a split output."""
+
+    def table(self, message: WorkerTable) -> None:
+        """A worker table came from the frame: news for a split output only."""
+
+    def stop_reading(self) -> None:
+        """Take no more frames (the process drains)."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+    @property
+    def waiting_for(self) -> str:
+        """Why this link is not ready; empty when it is."""
+        return ""
+
+    @property
+    def stalled(self) -> str:
+        """Why frames sent here now would be lost, or nearly; empty when they go. A reliable input is held back
+        meanwhile: what it has acknowledged nobody sends again.
+        """
+        return ""
+
+    @property
+    def pending(self) -> int:
+        """Bytes accepted by `send` that are not on their way yet."""
+        return 0
+
+    @property
+    def unconfirmed(self) -> int:
+        """Frames that a reliable output has not had acknowledged."""
+        return 0
+
+    def gauges(self) -> dict[str, int]:
+        """Levels of this link."""
+        return {"queue_bytes": self.pending} if self.writes else {}
+
+    def took(self, frames: Sequence[Buffer]) -> None:
+        """Count frames that came in."""
+        self.counters["frames_in"] += len(frames)
+        self.counters["bytes_in"] += sum(map(len, frames))
+
+    def gave(self, frames: Sequence[Buffer]) -> None:
+        """Count frames that the core sent here."""
+        self.counters["frames_out"] += len(frames)
+        self.counters["bytes_out"] += sum(map(len, frames))
+
+    def drop(self, reason: str, frames: int = 1) -> None:
+        """Count frames that go nowhere."""
+        self.counters["dropped." + reason] += frames
+        self.around.complain("frames.dropped", f"{self.port} {reason}", port=self.port, reason=reason, frames=frames)
+
+    def garbage(self, error: WireError, **fields: Any) -> None:
+        """Count and (seldom) log what a peer sent and nobody understands."""
+        self.counters["wire_errors." + error.reason] += 1
+        self.around.complain("message.refused", self.port, port=self.port, error=str(error), **fields)

@@ -1,0 +1,51 @@
+"""`--rules FILE`: read at the start, and again at SIGHUP."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from colo_proto.config import Option
+from colo_proto.core import Output
+from colo_proto.errors import ConfigError
+from colo_proto.rules import MAX_TEXT, parse_rules
+from colo_runtime.options import Settings
+
+
+class TakesRules(Protocol):
+    """A core that has rules: compare, or the frame on behalf of its compares."""
+
+    def load_rules(self, text: str, where: str) -> list[Output]:
+        """Take over the text of a file; wrong rules are logged, and the old ones stay."""
+        ...
+
+
+def read_rules(path: str) -> str:
+    """The text of a file of rules, which are right. `ConfigError` names the file, and the line."""
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(MAX_TEXT + 1).decode()
+    except OSError as error:
+        raise ConfigError(f"--rules {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--rules {path}: {error}") from None
+    parse_rules(text, path)
+    return text
+
+
+def check_rules(table: Mapping[str, Option], settings: Settings) -> None:
+    """Look at every file of rules that the settings name. `ConfigError` when one is wrong."""
+    for name, value in settings.values.items():
+        if value and table[name].kind == "rules":
+            read_rules(value)
+
+
+class RulesFile:
+    """The file of one process. Without a path there is nothing to do."""
+
+    def __init__(self, path: str, core: Any) -> None:
+        self.path = path
+        self._core: TakesRules = core
+
+    def load(self) -> list[Output]:
+        """Read it for the core. `ConfigError` when it is wrong; the core then keeps what it has."""
+        return self._core.load_rules(read_rules(self.path), self.path) if self.path else []

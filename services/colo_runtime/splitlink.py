@@ -1,0 +1,158 @@
+r"""An output that is shared out to workers by flow (`?split=on`).
+
+::
+
+    core -> send(frames, to) ---------> ROUTER -- routing id --> worker comp0
+            send(frames) -> Splitter -^        \-------------> worker comp1
+    table -----> mark in each worker's stream ^
+
+A worker is addressed by its routing id, which is its process id, so that nothing has to be agreed on.
+Each worker has its own sequence numbers and its own queue above ZeroMQ's; the bound on bytes is for all
+together. Frames for a worker that is not connected are dropped and counted: it will not want them later.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
+
+from colo_proto.codec import LinkHello, LinkMark, decode, encode, encode_batch
+from colo_proto.errors import WireError
+from colo_proto.frame import Buffer
+from colo_proto.messages import WorkerTable
+from colo_proto.replay import cut
+from colo_proto.shard import Splitter
+from colo_runtime.link import Link
+from colo_runtime.reactor import Timer
+from colo_runtime.zmqsocket import whole, wire
+
+RETRY: Final = 0.001
+RETRY_MAX: Final = 0.05
+"""Seconds between looks at a worker whose queue was full. A ROUTER is writable as soon as *any* peer is,
+so polling for that would spin while one worker is stuck."""
+
+
+class SplitLink(Link):
+    """See the module. `table` is called by the shell; a core that splits by itself names workers in `to`."""
+
+    def open(self) -> None:
+        """Bind."""
+        self._wire = wire(self, router=True)
+        self._name = f"{self.around.id}.{self.port}"
+        self._splitter = Splitter()
+        self._sequence: dict[str, int] = defaultdict(int)
+        self._queues: dict[str, deque[tuple[bytes, int]]] = {}
+        self._pending_bytes = 0
+        self._retry: Timer | None = None
+        self._pause = RETRY
+        self._wire.watch(self._read)
+
+    def table(self, message: WorkerTable) -> None:
+        """Share out by it from now on."""
+        before = self._splitter.workers
+        if self._splitter.table(message):
+            # Whoever loses flows and whoever gets some must know where in the stream of frames that is.
+            for worker in dict.fromkeys([*before, *message.workers]):
+                self._mark(worker)
+            self.around.log("info", "table.changed", port=self.port, version=message.version, workers=message.workers)
+
+    @property
+    def pending(self) -> int:
+        """Bytes queued for all workers."""
+        return self._pending_bytes
+
+    def gauges(self) -> dict[str, int]:
+        """Queue, connections and table."""
+        return super().gauges() | {"peers": self._wire.peers, "table_version": self._splitter.version}
+
+    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
+        """To the worker `to`, or shared out by flow."""
+        self.gave(frames)
+        if to is not None:
+            self._send(to, frames)
+            return
+        shares = self._splitter.split(frames)
+        if not shares:
+            self.drop("no_table", len(frames))
+        for worker, share in shares.items():
+            self._send(worker, share)
+
+    def _send(self, worker: str, frames: Sequence[Buffer]) -> None:
+        peer = worker.encode()
+        for piece in cut(frames):
+            sequence = self._sequence[worker]
+            self._sequence[worker] = sequence + len(piece)
+            message = encode_batch(self._name, self.around.incarnation, sequence, self.around.epoch, monotonic(), piece)
+            if worker in self._queues:
+                self._hold(worker, message, len(piece))
+                continue
+            try:
+                if not self._wire.send(peer, message):
+                    self._hold(worker, message, len(piece))
+            except ConnectionError:
+                self.drop("no_worker", len(piece))
+
+    def _mark(self, worker: str) -> None:
+        message = encode(LinkMark(self._name, self.around.incarnation, self._splitter.version))
+        if worker in self._queues:
+            self._hold(worker, message, 0)
+            return
+        try:
+            if not self._wire.send(worker.encode(), message):
+                self._hold(worker, message, 0)
+        except ConnectionError:
+            # It says hello when it comes.
+            return
+
+    def _hold(self, worker: str, message: bytes, frames: int) -> None:
+        if frames and self._pending_bytes + len(message) > self.around.queue_bytes:
+            self.drop("queue_full", frames)
+            return
+        self._queues.setdefault(worker, deque()).append((message, frames))
+        self._pending_bytes += len(message)
+        if self._retry is None:
+            self._retry = self.around.reactor.call_later(RETRY, self._flush)
+
+    def _flush(self) -> None:
+        before = self._pending_bytes
+        for worker, queue in list(self._queues.items()):
+            try:
+                while queue and self._wire.send(worker.encode(), queue[0][0]):
+                    self._pending_bytes -= len(queue.popleft()[0])
+            except ConnectionError:
+                self._pending_bytes -= sum(len(message) for message, _ in queue)
+                self.drop("no_worker", sum(frames for _, frames in queue))
+                queue.clear()
+            if not queue:
+                del self._queues[worker]
+        self._retry = None
+        if self._queues:
+            self._pause = RETRY if self._pending_bytes < before else min(self._pause * 2, RETRY_MAX)
+            self._retry = self.around.reactor.call_later(self._pause, self._flush)
+
+    def _read(self, _events: int) -> None:
+        # Workers greet, and want to know which table is in force; whatever else comes is taken away.
+        for _ in range(64):
+            got = self._wire.receive()
+            if got is None:
+                return
+            try:
+                said = decode(whole(got[1]))
+            except WireError as error:
+                self.garbage(error)
+                continue
+            if isinstance(said, LinkHello):
+                # A name that is no text is none of a process's.
+                self._mark(got[0].decode(errors="replace"))
+            else:
+                self.garbage(WireError("unexpected", "a message on an output"))
+
+    def close(self) -> None:
+        """What is still pending is lost, and counted."""
+        for queue in self._queues.values():
+            self.drop("closed", sum(frames for _, frames in queue))
+        self._queues.clear()
+        self._pending_bytes = 0
+        if self._retry is not None:
+            self._retry.cancel()
+        self._wire.close()

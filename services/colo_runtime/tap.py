@@ -1,0 +1,250 @@
+"""A tap, by the descriptor that netdev passes (`colo_netdev.passing`).
+
+::
+
+    away --connect--> asking --get: descriptor--> held --EOF--> away, frames still flow
+      ^ backoff         |                          ^              |
+      +-----------------+ refused for now          +--return: fd--+   (a restarted netdev has its tap back)
+
+The tap works on without netdev. A descriptor that has died (EBADFD: the interface was deleted) is
+closed and asked for anew. Start order does not matter; a tap that netdev does not know is an error.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
+
+from colo_netdev.passing import RefusedError, Request, close_all, decode_reply, encode_request, receive
+from colo_proto.errors import ConfigError, WireError
+from colo_proto.frame import MAX_FRAME, MIN_FRAME, NO_OFFLOAD, VNET_HDR_LEN, Buffer
+from colo_proto.net.offload import to_plain
+from colo_runtime.link import BATCH_BYTES, BATCH_FRAMES, Link
+from colo_runtime.reactor import READ, Timer
+
+RETRY: Final = 0.05
+RETRY_MAX: Final = 1.0
+"""Seconds between attempts to reach netdev."""
+ANSWER: Final = 2.0
+"""Seconds that netdev has for an answer."""
+
+_READ_SIZE: Final = MAX_FRAME + 1
+_DEAD: Final = frozenset({errno.EBADFD, errno.EBADF, errno.EFAULT, errno.ENODEV, errno.ENXIO})
+_REASONS: Final = {
+    errno.EAGAIN: "tap_full", errno.ENOBUFS: "tap_full", errno.ENOMEM: "tap_full",
+    errno.EIO: "tap_down", errno.ENETDOWN: "tap_down", errno.EINVAL: "tap_refused",
+}  # fmt: skip
+
+
+class TapLink(Link):
+    """See the module."""
+
+    def open(self) -> None:
+        """Start to ask netdev."""
+        self.name = self.endpoint.address
+        self._path = self.endpoint.netdev or self.around.netdev_socket
+        self._fd = -1
+        self._vnet_hdr = True
+        self._socket: socket.socket | None = None
+        self._verb = "get"
+        self._pause = RETRY
+        self._timer: Timer | None = None
+        self._reading = self.reads
+        self._why = f"tap {self.name}: waiting for netdev at {self._path}"
+        self._connect()
+
+    @property
+    def waiting_for(self) -> str:
+        """The tap, until it is here."""
+        return "" if self._fd >= 0 else self._why
+
+    @property
+    def stalled(self) -> str:
+        """Without its tap."""
+        return self.waiting_for
+
+    # -- frames ---------------------------------------------------------------------------------
+
+    def _ready(self, _events: int) -> None:
+        frames: list[bytes] = []
+        append, read, fd = frames.append, os.read, self._fd
+        size = 0
+        try:
+            while size < BATCH_BYTES and len(frames) < BATCH_FRAMES:
+                frame = read(fd, _READ_SIZE)
+                append(frame)
+                size += len(frame)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._died(error)
+        if not frames:
+            return
+        if not self._vnet_hdr:
+            frames = [NO_OFFLOAD + frame for frame in frames]
+            size += VNET_HDR_LEN * len(frames)
+        if min(map(len, frames)) < MIN_FRAME or max(map(len, frames)) > MAX_FRAME:
+            count = len(frames)
+            frames = [frame for frame in frames if MIN_FRAME <= len(frame) <= MAX_FRAME]
+            self.drop("size", count - len(frames))
+        self.counters["frames_in"] += len(frames)
+        self.counters["bytes_in"] += size
+        if frames:
+            self.deliver(frames)
+
+    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
+        """Write each frame; what the kernel does not take is dropped by reason."""
+        self.gave(frames)
+        fd = self._fd
+        if fd < 0:
+            self.drop("tap_absent", len(frames))
+            return
+        write = os.write
+        if not self._vnet_hdr:
+            frames = self._plain(frames)
+        written = 0
+        leased, around = self.endpoint.lease, self.around
+        for at, frame in enumerate(frames):
+            # Before each frame: the process may have been stopped since the last one.
+            if leased and monotonic() >= around.lease:
+                self.drop("no_lease", len(frames) - at)
+                break
+            try:
+                write(fd, frame)
+                written += 1
+            except OSError as error:
+                number = error.errno or 0
+                self.drop(_REASONS.get(number, "tap_error"))
+                if number in _DEAD:
+                    self._died(error)
+                    self.drop("tap_absent", len(frames) - at - 1)
+                    break
+        self.counters["written"] += written
+
+    def _plain(self, frames: Sequence[Buffer]) -> list[bytes]:
+        out = []
+        for frame in frames:
+            plain = to_plain(frame)
+            if not plain:
+                self.drop("offload")
+            out += plain
+        return out
+
+    # -- netdev ---------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self._timer = None
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.setblocking(False)
+        try:
+            sock.connect(self._path)
+            request = encode_request(Request(self._verb, self.name, self.around.id))
+            if self._verb == "get":
+                sock.send(request)
+            else:
+                socket.send_fds(sock, [request], [self._fd])
+        except OSError as error:
+            sock.close()
+            self._again(error.strerror or str(error))
+            return
+        self._socket = sock
+        self.around.reactor.watch(sock.fileno(), READ, self._answer)
+        self._timer = self.around.reactor.call_later(ANSWER, self._hang_up)
+
+    def _answer(self, _events: int) -> None:
+        assert self._socket is not None
+        fds: list[int] = []
+        try:
+            data, fds = receive(self._socket)
+            info = decode_reply(data)
+        except BlockingIOError:
+            return
+        except RefusedError as error:
+            if self._verb == "get" and not error.retry and self._fd < 0:
+                raise ConfigError(f"{self.option} {self.endpoint}: {error}") from None
+            self.around.complain("tap.refused", self.name, tap=self.name, error=str(error))
+            # A netdev that does not want our descriptor back may have another one for us.
+            self._verb = "get"
+            self._disconnect()
+            self._again(str(error))
+            return
+        except (WireError, OSError) as error:
+            close_all(fds)
+            self._disconnect()
+            self._again(str(error))
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._pause = RETRY
+        if self._verb == "get" and fds:
+            self._attach(fds.pop(0), vnet_hdr=info.vnet_hdr)
+            self.around.log("info", "tap.attached", port=self.port, tap=self.name, mac=info.mac, vnet_hdr=info.vnet_hdr)
+        elif self._verb == "return":
+            self.around.log("info", "tap.returned", port=self.port, tap=self.name)
+        close_all(fds)
+        self._verb = "return"
+
+    def _attach(self, fd: int, *, vnet_hdr: bool) -> None:
+        self._detach()
+        os.set_blocking(fd, False)
+        self._fd, self._vnet_hdr = fd, vnet_hdr
+        if self._reading:
+            self.around.reactor.watch(fd, READ, self._ready)
+        self.around.on_ready()
+
+    def _detach(self) -> None:
+        if self._fd >= 0:
+            self.around.reactor.unwatch(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _died(self, error: OSError) -> None:
+        if error.errno not in _DEAD:
+            self.counters["read_errors"] += 1
+            self.around.complain("tap.unreadable", self.name, tap=self.name, error=error.strerror)
+            return
+        self.around.log("warning", "tap.died", port=self.port, tap=self.name, error=error.strerror)
+        self._why = f"tap {self.name}: its interface is gone"
+        self._detach()
+        self.around.on_ready()
+        self._verb = "get"
+        self._disconnect()
+        self._again("gone")
+
+    def _disconnect(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._socket is not None:
+            self.around.reactor.unwatch(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+    def _hang_up(self) -> None:
+        self._timer = None
+        self._disconnect()
+        self._again("no answer")
+
+    def _again(self, why: str) -> None:
+        if self._fd < 0:
+            self._why = f"tap {self.name}: netdev at {self._path}: {why}"
+        self._timer = self.around.reactor.call_later(self._pause, self._connect)
+        self._pause = min(self._pause * 2, RETRY_MAX)
+
+    # -- end ------------------------------------------------------------------------------------
+
+    def stop_reading(self) -> None:
+        """Leave the frames in the kernel, for the next reader."""
+        self._reading = False
+        if self._fd >= 0:
+            self.around.reactor.unwatch(self._fd)
+
+    def close(self) -> None:
+        """Netdev has its own copy of the descriptor: the link stays up."""
+        with contextlib.suppress(OSError):
+            self._disconnect()
+        self._detach()

@@ -1,0 +1,186 @@
+"""A plain ZeroMQ link: DEALER on both sides, bounded, numbered, lossy at the bound.
+
+::
+
+    core -> send -> [ZeroMQ: 64 batches] -> wire -> [64 batches] -> deliver -> core
+              |             ^
+              +-> [pending: 8 MiB] -- when writable again
+                        |
+                        +-> full: the newest is dropped, counted `queue_full`
+
+Batches carry sequence numbers here as well: what the receiver finds missing is legal loss, counted
+as `lost` (frames). A bound input takes turns among all its senders.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
+
+import zmq
+
+from colo_proto.codec import Batch, Chatter, LinkHello, LinkMark, Wire, decode, encode, encode_batch
+from colo_proto.errors import WireError
+from colo_proto.frame import Buffer
+from colo_proto.replay import cut
+from colo_runtime.link import BATCH_BYTES, BATCH_FRAMES, Link
+from colo_runtime.reactor import READ, WRITE
+from colo_runtime.zmqsocket import whole, wire
+
+MAX_SENDERS: Final = 256
+"""Senders whose sequence numbers an input remembers; the one that was silent longest is forgotten."""
+
+
+class Sequences:
+    """What each sender's next sequence number should be."""
+
+    def __init__(self) -> None:
+        self._next: dict[str, tuple[int, int]] = {}
+
+    def missing(self, batch: Batch) -> int:
+        """Frames that went missing before `batch`; 0 for a new sender, or one that was restarted."""
+        known = self._next.get(batch.link)
+        self._next[batch.link] = (batch.incarnation, batch.sequence + len(batch.frames))
+        if known is None:
+            if len(self._next) > MAX_SENDERS:
+                del self._next[next(iter(self._next))]
+            return 0
+        if known[0] != batch.incarnation:
+            return 0
+        return max(0, batch.sequence - known[1])
+
+
+class ZmqLink(Link):
+    """See the module."""
+
+    def open(self) -> None:
+        """Bind or connect."""
+        self._wire = wire(self, router=False, on_change=self._connection)
+        self._name = f"{self.around.id}.{self.port}"
+        self._sequence = 0
+        self._pending: deque[tuple[bytes, int]] = deque()
+        self._pending_bytes = 0
+        self._sequences = Sequences()
+        self._reading = True
+        self._wire.watch(self._ready)
+
+    @property
+    def pending(self) -> int:
+        """Bytes in the queue above ZeroMQ's own."""
+        return self._pending_bytes
+
+    def gauges(self) -> dict[str, int]:
+        """Queue and connections."""
+        return super().gauges() | {"peers": self._wire.peers}
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
+        """Number, pack and send; `to` means nothing here."""
+        self.gave(frames)
+        for piece in cut(frames):
+            sequence = self._sequence
+            self._sequence = sequence + len(piece)
+            message = encode_batch(self._name, self.around.incarnation, sequence, self.around.epoch, monotonic(), piece)
+            if self._pending or not self._wire.send(b"", message):
+                self._hold(message, len(piece))
+        self.counters["sequence"] = self._sequence
+
+    def _hold(self, message: bytes, frames: int) -> None:
+        if self._pending_bytes + len(message) > self.around.queue_bytes:
+            self.drop("queue_full", frames)
+            return
+        if not self._pending:
+            self._interest(writing=True)
+        self._pending.append((message, frames))
+        self._pending_bytes += len(message)
+
+    def _flush(self) -> None:
+        while self._pending:
+            message, _ = self._pending[0]
+            if not self._wire.send(b"", message):
+                return
+            self._pending.popleft()
+            self._pending_bytes -= len(message)
+        self._interest(writing=False)
+
+    def _interest(self, *, writing: bool) -> None:
+        self._wire.interest((READ if self._reading else 0) | (WRITE if writing else 0))
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def _ready(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if events & READ:
+            self._read()
+
+    def _read(self) -> None:
+        frames: list[bytes] = []
+        size = 0
+        while True:
+            got = self._wire.receive()
+            if got is None:
+                break
+            try:
+                value = decode(whole(got[1]))
+                if type(value) is LinkMark and self.on_mark is not None:
+                    if frames:
+                        self._give(frames, size)
+                        frames, size = [], 0
+                    self.on_mark(value.version)
+                    continue
+                batch = self._batch(value)
+            except WireError as error:
+                self.garbage(error)
+                continue
+            if batch is None:
+                continue
+            missing = self._sequences.missing(batch)
+            if missing:
+                self.counters["lost"] += missing
+            frames = frames + batch.frames if frames else batch.frames
+            size += sum(map(len, batch.frames))
+            if len(frames) >= BATCH_FRAMES or size >= BATCH_BYTES:
+                break
+        if frames:
+            self._give(frames, size)
+
+    def _give(self, frames: list[bytes], size: int) -> None:
+        self.counters["frames_in"] += len(frames)
+        self.counters["bytes_in"] += size
+        self.deliver(frames)
+
+    def _batch(self, value: Wire) -> Batch | None:
+        if type(value) is Batch:
+            if not self.reads:
+                raise WireError("unexpected", "frames on an output")
+            return value
+        if isinstance(value, Chatter):
+            # The other end believes this to be a reliable link; as far as it goes, it is one without replay.
+            return None
+        raise WireError("unexpected", f"{type(value).__name__} on a link of frames")
+
+    def _connection(self, what: str) -> None:
+        self.around.log("debug", f"link.{what}", port=self.port, endpoint=str(self.endpoint))
+        if what == "up" and self.on_mark is not None and not self.endpoint.server:
+            # Whoever shares out to us answers with the table in force.
+            self._wire.send(b"", encode(LinkHello(self._name, self.around.incarnation, -1)))
+
+    # -- end ------------------------------------------------------------------------------------
+
+    def stop_reading(self) -> None:
+        """Leave what comes where it is."""
+        self._reading = False
+        self._interest(writing=bool(self._pending))
+
+    def close(self) -> None:
+        """What is still pending is lost, and counted."""
+        for _, frames in self._pending:
+            self.drop("closed", frames)
+        self._pending.clear()
+        self._pending_bytes = 0
+        self._wire.close()
+
+
+assert zmq.zmq_version_info() >= (4, 2), "heartbeats and handover need libzmq 4.2"

@@ -1,0 +1,380 @@
+"""Making ZeroMQ sockets the way our links want them, and watching their connections.
+
+* `ZMQ_IMMEDIATE`: nothing is queued for a peer that is not there, so what is queued is ours to bound. Not on an
+  input that nothing is sent on: with it a connecting socket throws away what it has received and not yet handed over
+  when its peer hangs up (libzmq 4.3.5), and so loses a draining peer's last words.
+* A routing id on connecting sockets: the id of the process, by which a ROUTER addresses it;
+  `ZMQ_ROUTER_HANDOVER`: a restarted peer takes its id over from a connection that is not known dead yet.
+* Heartbeats on TCP: a peer that is gone without a FIN is noticed after three seconds.
+* CURVE on TCP, when there are keys (`curve`).
+* Sockets of a host (`ipc://`) are for their owner and group alone, whatever the umask.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+import zmq
+
+from colo_proto.codec import MAX_MESSAGE
+from colo_proto.endpoint import Endpoint
+from colo_proto.errors import ConfigError, WireError
+from colo_runtime.link import Link, StartError, Surroundings, keep_safe
+from colo_runtime.reactor import READ, Handler, Timer, Watch
+
+HWM = 64
+"""Batches that ZeroMQ queues on each side of a link."""
+HEARTBEAT_MS = 1000
+HEARTBEAT_TIMEOUT_MS = 3000
+RECONNECT_MS = 20
+RECONNECT_MAX_MS = 1000
+LINGER_MS = 1000
+"""How long a closed socket may go on sending what it had accepted."""
+REDIAL = 1.0
+"""Seconds from a failed handshake until the connecting end tries again; after most, libzmq itself never would."""
+REBIND = 0.01
+"""Seconds between attempts to bind again; libzmq lets go of an address a moment after the socket was closed."""
+
+Socket = zmq.Socket[bytes]
+
+_EVENT = Struct("=HI")
+_EVENTS = (
+    zmq.EVENT_ACCEPTED | zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)  # fmt: skip
+
+NO_HANDSHAKE: Final = "no_handshake"
+_BOUND_REASONS: Final[dict[int, str]] = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "unknown_key",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: NO_HANDSHAKE,
+    zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "plaintext",
+    zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: "wrong_server_key",
+}
+_CONNECTING_REASONS: Final[dict[int, str]] = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "our_key_unknown",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: NO_HANDSHAKE,
+    zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "plaintext",
+    zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: "cryptographic",
+}
+"""What CURVE refused, by event or protocol error; anything else is `protocol`."""
+
+
+def _no_file_in_the_way(endpoint: Endpoint, what: str) -> None:
+    # libzmq unlinks whatever stands at the path of an ipc endpoint that it binds.
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(endpoint.address).st_mode):
+            raise ConfigError(f"{what}: {endpoint.address} exists and is not a socket")
+    directory = Path(endpoint.address).parent
+    if not directory.is_dir():
+        raise ConfigError(f"{what}: there is no directory {directory}")
+
+
+class Monitor:
+    """Counts the live connections of a socket. inproc has none to report.
+
+    ::
+
+        accepted or connected fd --> pending --+-- handshake succeeded --> up --+--> disconnected fd
+                                               +-- failed (why) ----------------+
+
+    Success names no descriptor; it is taken for the youngest pending one. `on_change` hears `up` and `down`
+    of peers, and `refused` of what never became one; `why` then is an event, or a protocol error, or 0.
+    """
+
+    def __init__(self, around: Surroundings, socket: Socket, on_change: Callable[[str, int], None]) -> None:
+        self._around = around
+        self._watched = socket
+        self._on_change = on_change
+        self._pending: list[int] = []
+        self._up: set[int] = set()
+        self._failed = False
+        self._socket = socket.get_monitor_socket(_EVENTS)
+        around.reactor.watch(self._socket, READ, self._event)
+
+    @property
+    def peers(self) -> int:
+        """How many there are."""
+        return len(self._up)
+
+    def _event(self, _events: int) -> None:
+        # All that there is: what they say must not come later than the peer's messages.
+        while not self._socket.closed:
+            try:
+                # Not zmq.utils.monitor: importing it brings asyncio along.
+                event, value = _EVENT.unpack_from(self._socket.recv_multipart(zmq.NOBLOCK)[0])
+            except zmq.Again:
+                return
+            self._happened(event, value)
+
+    def _happened(self, event: int, value: int) -> None:
+        if event in (zmq.EVENT_ACCEPTED, zmq.EVENT_CONNECTED):
+            self._pending.append(value)
+        elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            if self._pending:
+                self._up.add(self._pending.pop())
+            self._on_change("up", 0)
+        elif event == zmq.EVENT_DISCONNECTED:
+            if value in self._up:
+                self._up.remove(value)
+                self._on_change("down", 0)
+            elif value in self._pending:
+                self._pending.remove(value)
+                # libzmq reports why a handshake failed right before the end of the connection, if it knows.
+                if not self._failed:
+                    self._on_change("refused", 0)
+            self._failed = False
+        else:
+            self._failed = True
+            self._on_change("refused", value if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL else event)
+
+    def close(self) -> None:
+        """Stop watching; the watched socket is still open."""
+        self._around.reactor.unwatch(self._socket)
+        self._watched.disable_monitor()
+        self._socket.close(0)
+
+
+def whole(message: bytes | memoryview | None) -> bytes | memoryview:
+    """A message of one part; `WireError` when it had several (`PeerSocket.receive` gives None for those)."""
+    if message is None:
+        raise WireError("multipart", "one message has one part")
+    return message
+
+
+class PeerSocket:
+    """A DEALER with one peer, or a ROUTER with many, behind the same calls. DEALER's peer is `b""`.
+
+    `what` names the option in errors. `on_change` hears `up` and `down` of connections. What peers do wrong while
+    they connect is counted in `counters`: `curve_refused.REASON` where there are keys, else `wire_errors.handshake`.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        endpoint: Endpoint,
+        what: str,
+        *,
+        router: bool,
+        counters: Counter[str],
+        on_change: Callable[[str], None] = lambda _what: None,
+        prefix: str = "",
+        sends: bool = True,
+    ) -> None:
+        self.router = router
+        self._sends = sends
+        self.endpoint = endpoint
+        self._around = around
+        self._what = what
+        self._counters = counters
+        self._prefix = prefix
+        self._on_change = on_change
+        self._curve = around.curve if endpoint.scheme == "tcp" else None
+        keep_safe(what, endpoint, keys=self._curve is not None, insecure=around.insecure)
+        self._handler: Handler | None = None
+        self._interest: int = READ
+        self._watch: Watch | None = None
+        self._timer: Timer | None = None
+        self._turn = 0
+        if endpoint.server and endpoint.scheme == "ipc":
+            _no_file_in_the_way(endpoint, what)
+        self.socket = self._make()
+        try:
+            self._attach()
+        except zmq.ZMQError as error:
+            self._let_go(0)
+            verb = "listen on" if endpoint.server else "connect to"
+            raise StartError(f"{what}: cannot {verb} {endpoint.url}: {error.strerror}") from None
+        if self._curve is not None:
+            self._curve.renewals.add(self.renew)
+
+    # -- the socket -----------------------------------------------------------------------------
+
+    def _make(self) -> Socket:
+        endpoint = self.endpoint
+        socket = self._around.zmq.socket(zmq.ROUTER if self.router else zmq.DEALER)
+        socket.linger = LINGER_MS
+        socket.immediate = self._sends
+        socket.sndhwm = socket.rcvhwm = HWM
+        # Larger ones end the connection inside libzmq, unseen; up to this size we see, count and refuse them.
+        socket.maxmsgsize = MAX_MESSAGE + (1 << 20)
+        socket.reconnect_ivl = RECONNECT_MS
+        socket.reconnect_ivl_max = RECONNECT_MAX_MS
+        if endpoint.scheme == "tcp":
+            socket.heartbeat_ivl = HEARTBEAT_MS
+            socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
+            socket.heartbeat_ttl = HEARTBEAT_TIMEOUT_MS
+            socket.ipv6 = endpoint.address.startswith("[")
+        if self.router:
+            socket.router_mandatory = True
+            socket.router_handover = True
+        if not endpoint.server:
+            socket.routing_id = self._around.id.encode()
+        self._monitor = Monitor(self._around, socket, self._connection)
+        return socket
+
+    def _attach(self) -> None:
+        """Bind or connect."""
+        if self._curve is not None and not self._curve.protect(self.socket, self.endpoint, self._what, self._turn):
+            # Nobody is allowed any more: stay alone.
+            return
+        if not self.endpoint.server:
+            self.socket.connect(self.endpoint.url)
+            return
+        # The file of an ipc endpoint is made by this call, in this thread. It is for owner and group alone: netdev,
+        # which may be another user, shares no more than the group.
+        before = os.umask(0o117)
+        try:
+            self.socket.bind(self.endpoint.url)
+        finally:
+            os.umask(before)
+
+    def _let_go(self, linger: int | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._around.reactor.unwatch(self.socket)
+        self._watch = None
+        self._monitor.close()
+        self.socket.close(linger)
+
+    def renew(self) -> None:
+        """End every connection and begin anew: keys have changed, and libzmq asks about keys only once a connection.
+
+        What the old socket had queued is lost with it, as when a cable is cut: it may be meant for somebody who is
+        not allowed any more.
+        """
+        self._let_go(0)
+        self.socket = self._make()
+        if self._handler is not None:
+            self._watch = self._around.reactor.watch(self.socket, self._interest, self._handler)
+        self._on_change("down")
+        self._attach_again()
+
+    def _attach_again(self) -> None:
+        self._timer = None
+        try:
+            self._attach()
+        except zmq.ZMQError as error:
+            if error.errno != errno.EADDRINUSE:
+                self._around.log("error", "endpoint.lost", endpoint=self.endpoint.url, error=error.strerror)
+            self._timer = self._around.reactor.call_later(REBIND, self._attach_again)
+
+    def close(self) -> None:
+        """What was sent still goes out within the linger time."""
+        if self._curve is not None:
+            self._curve.renewals.discard(self.renew)
+        self._let_go(None)
+
+    def watch(self, handler: Handler, events: int = READ) -> None:
+        """Call `handler(events)` when the socket is ready."""
+        self._handler, self._interest = handler, events
+        self._watch = self._around.reactor.watch(self.socket, events, handler)
+
+    def interest(self, events: int) -> None:
+        """Change what it is watched for."""
+        self._interest = events
+        self._around.reactor.interest(self.socket, events)
+
+    # -- connections ----------------------------------------------------------------------------
+
+    @property
+    def peers(self) -> int:
+        """Live connections."""
+        return self._monitor.peers
+
+    def _connection(self, what: str, why: int) -> None:
+        if what != "refused":
+            self._on_change(what)
+            return
+        self._refused(why)
+        if not self.endpoint.server and self._timer is None:
+            self._timer = self._around.reactor.call_later(REDIAL, self._redial)
+
+    def _refused(self, why: int) -> None:
+        around, port = self._around, self._what.removeprefix("--").replace("-", "_")
+        if self._curve is None:
+            self._counters[self._prefix + "wire_errors.handshake"] += 1
+            around.complain("message.refused", port, port=port, error="handshake: a peer does not speak ZMTP as we do")
+            return
+        reasons = _BOUND_REASONS if self.endpoint.server else _CONNECTING_REASONS
+        reason = reasons.get(why, "protocol") if why else NO_HANDSHAKE
+        self._counters[f"{self._prefix}curve_refused.{reason}"] += 1
+        if reason != "unknown_key":
+            # The ZAP handler knows more of that one, and has told.
+            around.complain("peer.refused", f"{port} {reason}", port=port, reason=reason, endpoint=self.endpoint.url)
+
+    def _redial(self) -> None:
+        self._timer = None
+        if self.peers:
+            return
+        self._turn += 1
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.disconnect(self.endpoint.url)
+        self._attach_again()
+
+    # -- messages -------------------------------------------------------------------------------
+
+    def receive(self) -> tuple[bytes, bytes | memoryview | None] | None:
+        """The next message with its peer; None when there is none. The message is None when it has several parts."""
+        if self._watch is not None and not self._watch.readable():
+            return None
+        try:
+            if not self.router:
+                frame = self.socket.recv(zmq.NOBLOCK, copy=False)
+                if not frame.more:
+                    return b"", frame.buffer
+                self._skip()
+                return b"", None
+            peer = self.socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        if not self.socket.rcvmore:
+            return peer, None
+        frame = self.socket.recv(copy=False)
+        if not frame.more:
+            return peer, frame.buffer
+        self._skip()
+        return peer, None
+
+    def _skip(self) -> None:
+        while self.socket.rcvmore:
+            self.socket.recv()
+
+    def send(self, peer: bytes, message: bytes) -> bool:
+        """False when it does not take it now. `ConnectionError` when a ROUTER does not know the peer."""
+        if self._watch is not None:
+            self._watch.used()
+        try:
+            # Copied, whatever its size: what pyzmq does when libzmq lets go of a reference (a message to a thread of
+            # its own, which takes the interpreter from this one) costs more than to copy 256 KiB (measured).
+            if self.router:
+                self.socket.send_multipart((peer, message), zmq.NOBLOCK)
+            else:
+                self.socket.send(message, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                raise ConnectionError(f"no peer {peer!r}") from None
+            raise
+        return True
+
+
+def wire(link: Link, *, router: bool, on_change: Callable[[str], None] = lambda _what: None) -> PeerSocket:
+    """The socket of a link."""
+    return PeerSocket(
+        link.around,
+        link.endpoint,
+        link.option,
+        router=router,
+        counters=link.counters,
+        on_change=on_change,
+        # The two ends of a reliable link talk to each other, whichever way its frames go.
+        sends=link.writes or link.endpoint.reliable,
+    )

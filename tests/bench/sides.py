@@ -1,0 +1,216 @@
+"""The same bytes into different proxies: QEMU's filters and our processes behind QEMU's byte streams.
+
+Every side is driven through Unix sockets by this process, which only writes what was made beforehand and counts what
+comes back. CPU is the side's own: run time of all its threads (`/proc/PID/task/*/schedstat`, nanoseconds).
+"""
+
+import contextlib
+import os
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from colo_proto.net.craft import udp
+
+ROOT = Path(__file__).resolve().parents[2]
+QEMU = shutil.which("qemu-system-x86_64")
+PATIENCE = 60.0
+
+
+def framed(frames: Sequence[bytes]) -> bytes:
+    """Frames (virtio_net_hdr in front) as QEMU has them on a byte stream without headers."""
+    return b"".join(struct.pack("!I", len(one) - 10) + one[10:] for one in frames)
+
+
+def cpu(pid: int) -> float:
+    """Seconds that all threads of a process have run."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def connect(path: str, process: "subprocess.Popen[bytes]") -> socket.socket:
+    """A connection to whoever will listen there soon."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            if process.poll() is not None or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return sock
+
+
+class Step(NamedTuple):
+    """Write `data` to `port` once `after` bytes have come out."""
+
+    port: str
+    data: bytes | memoryview
+    after: int = 0
+
+
+class Side:
+    """A running proxy and the sockets to it."""
+
+    def __init__(self, name: str, process: "subprocess.Popen[bytes]", sockets: dict[str, socket.socket]) -> None:
+        self.name = name
+        self.pid = process.pid
+        self.sockets = sockets
+        self.notified = b""
+        for sock in sockets.values():
+            sock.setblocking(False)
+
+    def greet(self) -> None:
+        """QEMU's hello on notify_dev, then pairs until one comes out: QEMU takes its sockets one by one, and what it
+        releases before the last is there is lost.
+        """
+        sock = self.sockets["ntf"]
+        sock.setblocking(True)
+        sock.settimeout(PATIENCE)
+        sock.sendall(struct.pack("!I", 25) + b"COLO_USERSPACE_PROXY_INIT")
+        sock.recv(29, socket.MSG_WAITALL)
+        sock.setblocking(False)
+        out = self.sockets["out"]
+        for number in range(100):
+            pair = framed([udp("10.0.0.2", "10.0.0.9", 1, 1000 + number, b"probe")])
+            for port in ("sec", "pri"):
+                self.sockets[port].send(pair)
+            if select.select([out], [], [], 0.3)[0]:
+                break
+        while select.select([out], [], [], 0.3)[0]:
+            out.recv(65536)
+
+    def probe(self, port: str, out: str) -> None:
+        """Frames until one passes from `port` to `out`."""
+        for number in range(100):
+            self.sockets[port].send(framed([udp("10.0.0.9", "10.0.0.2", 1, 1000 + number, b"probe")]))
+            if select.select([self.sockets[out]], [], [], 0.3)[0]:
+                break
+        while select.select([self.sockets[out]], [], [], 0.3)[0]:
+            self.sockets[out].recv(65536)
+
+    def pump(self, plan: Sequence[Step], out: str, expected: int) -> float:
+        """Carry out the steps in order and read `expected` bytes from `out`; the seconds it took."""
+        reader, notify = self.sockets[out], self.sockets.get("ntf")
+        poller = select.poll()
+        poller.register(reader, select.POLLIN)
+        if notify is not None:
+            poller.register(notify, select.POLLIN)
+        waiting = [Step(one.port, memoryview(one.data), one.after) for one in reversed(plan)]
+        writer: socket.socket | None = None
+        got, began = 0, time.monotonic()
+        while got < expected or waiting:
+            blocked: socket.socket | None = None
+            while waiting and waiting[-1].after <= got and blocked is None:
+                port, data, after = waiting.pop()
+                try:
+                    sent = self.sockets[port].send(data)
+                except BlockingIOError:
+                    sent = 0
+                if sent < len(data):
+                    waiting.append(Step(port, data[sent:], after))
+                    blocked = self.sockets[port]
+            if writer is not blocked:
+                if writer is not None:
+                    poller.unregister(writer)
+                if blocked is not None:
+                    poller.register(blocked, select.POLLOUT)
+                writer = blocked
+            for fd, events in poller.poll(1000):
+                if notify is not None and fd == notify.fileno():
+                    self.notified += notify.recv(65536)
+                elif fd == reader.fileno() and events & select.POLLIN:
+                    got += len(reader.recv(1 << 20))
+            if time.monotonic() - began > PATIENCE:
+                raise SystemExit(f"{self.name}: {got} of {expected} bytes came out, {len(waiting)} steps are left")
+        return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def started(name: str, argv: Sequence[str], paths: dict[str, str]) -> Iterator[Side]:
+    """Start a process and connect to all its sockets; it ends with the block."""
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}/services:{ROOT}/proto"}
+    process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    sockets: dict[str, socket.socket] = {}
+    try:
+        for port, path in paths.items():
+            sockets[port] = connect(path, process)
+        yield Side(name, process, sockets)
+    finally:
+        process.kill()
+        process.wait()
+        for sock in sockets.values():
+            sock.close()
+
+
+BARE = ("-M", "none", "-nodefaults", "-display", "none", "-monitor", "none", "-serial", "none")
+
+
+@contextlib.contextmanager
+def qemu_compare() -> Iterator[Side]:
+    """QEMU's colo-compare by itself."""
+    assert QEMU is not None
+    with tempfile.TemporaryDirectory(prefix="colo-") as folder:
+        paths = {port: f"{folder}/{port}" for port in ("pri", "sec", "out", "ntf")}
+        argv = [QEMU, *BARE]
+        for port, path in paths.items():
+            argv += ["-chardev", f"socket,id={port},path={path},server=on,wait=off"]
+        argv += ["-object", "iothread,id=io1", "-object"]
+        argv += ["colo-compare,id=c0,primary_in=pri,secondary_in=sec,outdev=out,notify_dev=ntf,iothread=io1"]
+        with started("QEMU colo-compare", argv, paths) as side:
+            side.greet()
+            yield side
+
+
+@contextlib.contextmanager
+def our_compare(*more: str) -> Iterator[Side]:
+    """`colo compare`, one worker, over the same byte streams."""
+    with tempfile.TemporaryDirectory(prefix="colo-") as folder:
+        paths = {port: f"{folder}/{port}" for port in ("pri", "sec", "out", "ntf")}
+        argv = [sys.executable, "-P", "-m", "colo_runtime.cli", "compare", "--id", "c0"]
+        for port, option in (("pri", "primary-in"), ("sec", "secondary-in"), ("out", "outdev"), ("ntf", "notify-dev")):
+            argv += [f"--{option}", f"chardev+unix://{paths[port]}?server=on"]
+        with started("colo compare", [*argv, *more], paths) as side:
+            side.greet()
+            yield side
+
+
+@contextlib.contextmanager
+def qemu_rewriter() -> Iterator[Side]:
+    """QEMU's filter-rewriter between two stream netdevs: `net` is the client's end, `guest` the guest's."""
+    assert QEMU is not None
+    with tempfile.TemporaryDirectory(prefix="colo-") as folder:
+        paths = {"net": f"{folder}/net", "guest": f"{folder}/guest"}
+        argv = [QEMU, *BARE]
+        for number, path in enumerate(paths.values()):
+            argv += ["-netdev", f"stream,id=n{number},server=on,addr.type=unix,addr.path={path}"]
+            argv += ["-netdev", f"hubport,id=h{number},hubid=0,netdev=n{number}"]
+        argv += ["-object", "filter-rewriter,id=rw,netdev=n0,queue=all"]
+        with started("QEMU filter-rewriter", argv, paths) as side:
+            yield side
+
+
+@contextlib.contextmanager
+def our_rewriter() -> Iterator[Side]:
+    """`colo rewriter` over the same byte streams: `net` carries both ways outside, `guest` the guest's."""
+    with tempfile.TemporaryDirectory(prefix="colo-") as folder:
+        paths = {port: f"{folder}/{port}" for port in ("net", "guest", "out")}
+        argv = [sys.executable, "-P", "-m", "colo_runtime.cli", "rewriter", "--id", "rw"]
+        for port, option in (("net", "indev"), ("guest", "netdev"), ("out", "outdev")):
+            argv += [f"--{option}", f"chardev+unix://{paths[port]}?server=on"]
+        with started("colo rewriter", argv, paths) as side:
+            yield side

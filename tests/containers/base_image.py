@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""A base image and wheels for machines that reach no image registry.
+
+::
+
+    the interpreter that runs this, its standard library, pip
+    the closure of its libraries, the rest of glibc            --tar--> docker import --> colo-test-base:TAG
+    /bin/sh and a few tools, /etc/passwd and its kind
+
+    base_image.py                  prints the name of the image
+    base_image.py --wheels DIR     also fills DIR with wheels that fit its interpreter
+
+The tag is a digest of what goes in, so an image that is there already is used again. The Dockerfile is then built with
+`--build-arg BASE_IMAGE=NAME --build-arg PIP_ARGS=--no-index` and the wheels in `./wheels`.
+"""
+
+import argparse
+import hashlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import tomllib
+from pathlib import Path
+
+NAME = "colo-test-base"
+PATH = "/usr/local/bin:/usr/bin"
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ("sh", "cat", "cp", "chmod", "chown", "echo", "env", "id", "ls", "mkdir", "mv", "rm", "sleep", "true")
+UNUSED = {
+    *("test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3"),
+    *("site-packages", "dist-packages", "__pycache__"),
+}
+GLIBC = (
+    *("libc", "libm", "libdl", "libpthread", "librt", "libutil"),
+    *("libresolv", "libnss_files", "libnss_dns", "libanl"),
+)
+"""Wheels for manylinux may need any part of it, and libstdc++."""
+FOLDERS = ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc", "proc", "sys", "dev", "run", "root", "tmp")
+MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
+FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+
+
+class Tree:
+    """Files by their path in the image; `directory` symbolic links of the merged /usr are kept apart."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Path] = {}
+        self.links: dict[str, str] = dict(MERGED)
+
+    def add(self, source: Path, target: str) -> None:
+        """A file, its links followed."""
+        head, _, tail = target.lstrip("/").partition("/")
+        self.files[f"{MERGED.get(head, head)}/{tail}"] = source.resolve()
+
+    def add_tree(self, source: Path, target: str) -> None:
+        """A directory without what nobody needs at run time."""
+        for folder, names, files in os.walk(source):
+            names[:] = sorted(name for name in names if name not in UNUSED and not name.startswith("config-"))
+            for name in sorted(files):
+                if not name.endswith((".pyc", ".a", ".exe")):
+                    self.add(Path(folder, name), f"{target}/{Path(folder, name).relative_to(source)}")
+
+    def digest(self) -> str:
+        """Names, sizes and times of all files, and of this recipe."""
+        text = [Path(__file__).read_text(encoding="utf-8")]
+        for target, source in sorted(self.files.items()):
+            about = source.stat()
+            text.append(f"{target} {about.st_size} {about.st_mtime_ns if 'pip/' not in target else 0}")
+        return hashlib.sha256("\n".join(text).encode()).hexdigest()[:12]
+
+    def tar(self) -> bytes:
+        """The image's content."""
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            for name in FOLDERS:
+                member = tarfile.TarInfo(name)
+                member.type, member.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+                archive.addfile(member)
+            for name, to in self.links.items():
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = tarfile.SYMTYPE, to
+                archive.addfile(member)
+            for name, content in FILES.items():
+                member = tarfile.TarInfo(name)
+                member.mode, member.size = 0o644, len(content)
+                archive.addfile(member, io.BytesIO(content.encode()))
+            for name, source in sorted(self.files.items()):
+                data = source.read_bytes()
+                member = tarfile.TarInfo(name)
+                member.mode, member.size = 0o755 if os.access(source, os.X_OK) else 0o644, len(data)
+                archive.addfile(member, io.BytesIO(data))
+        return out.getvalue()
+
+
+def libraries(paths: list[Path]) -> set[str]:
+    """Everything that the loader would load for these files."""
+    found: set[str] = set()
+    for start in range(0, len(paths), 100):
+        done = subprocess.run(["ldd", *paths[start : start + 100]], capture_output=True, text=True, check=False)
+        found |= set(re.findall(r"(?:=> |^\s*)(/\S+) \(0x", done.stdout, re.MULTILINE))
+    return found
+
+
+def collect(pip: Path) -> Tree:
+    """The interpreter that runs this, moved to /usr/local unless it lives in /usr; `pip` is a folder that holds pip."""
+    tree = Tree()
+    prefix = Path(sys.base_prefix)
+    home = "usr" if str(prefix) == "/usr" else "usr/local"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    executable = (prefix / "bin" / version).resolve()
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    tree.add(executable, f"{home}/bin/{version}")
+    tree.links |= {f"{home}/bin/python3": version, f"{home}/bin/python": version}
+    tree.add_tree(stdlib, f"{home}/lib/{version}")
+    # Debian looks for packages in its own place.
+    site = f"{home}/lib/python3/dist-packages" if home == "usr" else f"{home}/lib/{version}/site-packages"
+    tree.add_tree(pip, f"{site}/pip")
+    for name in TOOLS:
+        tool = shutil.which(name, path="/usr/bin:/bin")
+        if tool:
+            tree.add(Path(tool), f"/usr/bin/{name}")
+    native = [path for target, path in tree.files.items() if path.suffix == ".so" or "/bin/" in f"/{target}"]
+    needed = libraries(native)
+    folder = Path(next(path for path in needed if "/libc.so" in path)).parent
+    for stem in GLIBC:
+        needed |= {str(path) for path in folder.glob(f"{stem}.so.*")}
+    for stem in ("libstdc++", "libgcc_s"):
+        for at in (folder, Path("/usr") / str(folder).lstrip("/")):
+            needed |= {str(path) for path in at.glob(f"{stem}.so.?")}
+    for path in needed:
+        tree.add(Path(path), path)
+    return tree
+
+
+def base_image() -> str:
+    """The name of the base image; it is made when it is not there."""
+    with tempfile.TemporaryDirectory(prefix="colo-base-") as scratch:
+        subprocess.run([sys.executable, "-m", "venv", scratch], check=True, capture_output=True)
+        tree = collect(next(Path(scratch, "lib").glob("python3*/site-packages/pip")))
+        image = f"{NAME}:{tree.digest()}"
+        if subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
+            subprocess.run(
+                ["docker", "import", "--change", 'CMD ["python3"]', "--change", f"ENV PATH={PATH}", "-", image],
+                input=tree.tar(), check=True, capture_output=True,
+            )  # fmt: skip
+    return image
+
+
+def wheels(directory: Path) -> None:
+    """Fill `directory` with the wheels of all dependencies and of the build backend, for this interpreter."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)
+    wanted = project["project"]["dependencies"] + project["build-system"]["requires"]
+    with tempfile.TemporaryDirectory(prefix="colo-wheels-") as scratch:
+        # A pip of its own: the interpreter may come without one.
+        subprocess.run([sys.executable, "-m", "venv", scratch], check=True, capture_output=True)
+        subprocess.run(
+            [f"{scratch}/bin/python", "-m", "pip", "wheel", "--quiet", "--prefer-binary", "-w", directory, *wanted],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+
+
+def main() -> None:
+    """Make the image, and the wheels when they are wanted."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--wheels", type=Path, metavar="DIR")
+    options = parser.parse_args()
+    if options.wheels:
+        wheels(options.wheels)
+    sys.stdout.write(base_image() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The pair in containers: well, working, unprivileged, and seen by one command."""
+
+import json
+
+import pytest
+
+from containers.engine import run
+
+FILTERS = {"m0", "redire1", "redire0", "netdev-p"}
+NET_ADMIN = 1 << 12
+
+
+def test_a_client_downloads_200_megabytes(pair):
+    found = pair.job("download", "--size=200000000")
+    print(f"healthy after {pair.seconds:.0f} s; download {found}")
+    assert found["wrong"] == 0
+    assert found["bytes"] == 200_000_000
+    # What it got was compared, not let through.
+    counters = pair.compared(200_000_000)
+    assert counters["bytes_compared"] >= 200_000_000
+    assert not counters.get("released.mode", 0)
+    assert not counters.get("released.unprotected", 0)
+
+
+def test_an_upload_and_ipv6(pair):
+    assert pair.job("upload", "--size=20000000")["wrong"] == 0
+    assert pair.job("-6", "download", "--size=5000000")["wrong"] == 0
+    assert pair.job("rr", "--udp", "--count=50")["wrong"] == 0
+
+
+def test_one_command_shows_the_whole_host(pair):
+    primary, secondary = pair.status(), pair.status("frame-s")
+    ids = {one["id"] for one in primary["processes"] if one["state"] == "live"}
+    assert ids >= FILTERS
+    assert len(ids - FILTERS) == 1, "a compare that is called after its container"
+    assert {one["id"] for one in secondary["processes"]} >= {"f1", "f2", "rew0", "netdev-s"}
+    assert primary["peer"]["alive"]
+    assert primary["table"]["version"] >= 1
+    table = pair.exec("frame", "colo", "status")
+    assert "redire1" in table
+
+
+INSIDE = """
+import json, os
+status = dict(line.rstrip("\\n").split(":\\t", 1) for line in open("/proc/1/status") if ":\\t" in line)
+mounts = [line.split() for line in open("/proc/1/mountinfo")]
+def writable(path):
+    try:
+        name = os.path.join(path, ".probe")
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY)); os.unlink(name)
+        return True
+    except OSError:
+        return False
+print(json.dumps({
+    "caps": {k: int(status[k], 16) for k in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")},
+    "new": status["NoNewPrivs"], "seccomp": status["Seccomp"], "uid": status["Uid"].split(), "groups": status["Groups"],
+    "root": next(m[5].split(",")[0] for m in mounts if m[4] == "/"),
+    "writable": [p for p in ("/", "/etc", "/opt/colo", "/usr", "/var", "/tmp", "/home", "/run") if writable(p)],
+    "binds": sorted(m[4] for m in mounts if m[4].startswith("/run") and m[4] != "/run"),
+    "devices": sorted(n for n in os.listdir("/dev")),
+    "interfaces": sorted(n for n in os.listdir("/sys/class/net")),
+    "socket": os.path.exists("/var/run/docker.sock"),
+}))
+"""
+
+
+def test_least_privilege_from_inside(pair):
+    containers = pair.containers()
+    assert len(containers) >= 18
+    host = set(json.loads(run("ip", "-j", "link")) and [one["ifname"] for one in json.loads(run("ip", "-j", "link"))])
+    for one in containers:
+        seen = json.loads(pair.exec(one.service, "python3", "-c", INSIDE))
+        netdev = one.service.startswith("netdev")
+        allowed = NET_ADMIN if netdev else 0
+        assert set(seen["caps"].values()) <= {0, allowed}, one.service
+        assert seen["caps"]["CapEff"] == allowed, one.service
+        assert seen["caps"]["CapBnd"] == allowed, one.service
+        assert seen["new"] == "1", f"{one.service}: no-new-privileges"
+        assert seen["seccomp"] == "2", f"{one.service}: a seccomp filter"
+        assert seen["uid"] == (["0"] * 4 if netdev else ["65532"] * 4), one.service
+        assert seen["root"] == "ro", one.service
+        assert seen["writable"] == [], one.service
+        assert not seen["socket"], one.service
+        assert ("net" in seen["devices"]) == netdev, f"{one.service}: /dev/net/tun"
+        assert "docker0" not in seen["interfaces"], f"{one.service} sees the host's interfaces"
+        assert len(host) > len(seen["interfaces"]), one.service
+        if one.service.startswith(("client", "guest")) and "net" not in one.service:
+            assert seen["binds"] == [], f"{one.service}: no way to the proxy's sockets"
+        else:
+            assert seen["binds"] == ["/run/colo"], one.service
+
+
+@pytest.mark.parametrize("service", ["netdev", "redire1"])
+def test_only_what_it_needs_is_reachable(pair, service):
+    """A filter that has no link to the other host is on no network with it."""
+    there = pair.container(service).about["NetworkSettings"]["Networks"]
+    assert not any(name.endswith(("_replication", "_lan")) for name in there)
+
+
+def test_logs_are_json(pair):
+    lines = run("docker", "logs", pair.container("m0").id, timeout=60)
+    done = run("sh", "-c", f"docker logs {pair.container('m0').id} 2>&1")
+    events = [json.loads(line) for line in (lines + done).splitlines()]
+    assert "process.ready" in [one["event"] for one in events]
+    assert {one["id"] for one in events} == {"m0"}
+
+
+def test_a_stop_drains(pair):
+    """SIGTERM: draining first, then stopped by itself with status 0 inside the grace period."""
+    target = pair.container("redire0")
+    pair.compose("stop", "redire0")
+    try:
+        after = pair.container("redire0")
+        assert after.about["State"]["ExitCode"] == 0
+        text = run("sh", "-c", f"docker logs --tail 20 {target.id} 2>&1")
+        events = [json.loads(line)["event"] for line in text.splitlines()]
+        assert events.index("process.draining") < events.index("process.stopped") == len(events) - 1
+    finally:
+        pair.compose("start", "redire0")
+        pair.await_ready()

@@ -1,0 +1,89 @@
+"""Real programs on real TCP/IP stacks through the whole chain: right answers, and no checkpoint wanted.
+
+Sizes are for CI; COLO_LAB_FULL=1 takes those of the project's promise (1 GB, 100,000 echoes).
+"""
+
+import os
+import shutil
+
+import pytest
+
+from .conftest import CLIENT, SERVER
+
+FULL = bool(os.environ.get("COLO_LAB_FULL"))
+SIZE = 1_000_000_000 if FULL else 100_000_000
+REQUESTS = 1000 if FULL else 200
+ECHOES = 100_000 if FULL else 10_000
+
+SETUPS = [("faithful", 1), ("lean", 1), ("faithful", 2), ("lean", 2)]
+
+
+def check(run):
+    """What must hold of any run with equal guests."""
+    assert run.status == 0, run.err + run.out
+    assert all(line["wrong"] == 0 for line in run.lines), run.lines
+    report = run.report
+    compare = report["compare"]
+    assert report["exit"] == 0
+    assert report["settled"], "the counters came to rest"
+    assert compare["checkpoints_wanted"] == {}, compare["last"]
+    assert compare["miscompares"] == 0
+    assert compare["flows_unprotected"] == 0
+    assert compare["frames_primary"] > 0
+    assert compare["frames_secondary"] > 0
+    assert report["restarts"] == 0
+    assert report["mirror"]["gaps"] == 0
+    for name in ("S1", "S4", "S5", "S6", "L1", "E2"):
+        assert report["invariants"][name] == "held", (name, report["invariants_why"][name])
+
+
+def jobs(*words):
+    return " && ".join(f"{CLIENT} {word}" for word in words)
+
+
+@pytest.mark.parametrize(("wiring", "workers"), SETUPS)
+def test_everything_at_once(lab, wiring, workers):
+    run = lab(
+        *("--guest", SERVER, "--wiring", wiring, "--compare", str(workers)),
+        client=jobs(
+            f"http --count {REQUESTS}",
+            f"http --count {REQUESTS} --keep-alive -6",
+            f"download --size {SIZE}",
+            f"upload --size {SIZE}",
+            f"udp --count {ECHOES}",
+            f"udp --count {ECHOES // 10} -6",
+        ),
+        timeout=600 if FULL else 240,
+    )
+    check(run)
+    assert [line["job"] for line in run.lines] == ["http", "http", "download", "upload", "udp", "udp"]
+    assert all(line["lost"] == 0 for line in run.lines if line["job"] == "udp")
+    assert run.report["compare"]["bytes_compared"] >= SIZE
+    assert run.report["rewriter"]["flows"] >= REQUESTS
+    compares = [p for p in run.report["processes"] if p["role"] == "compare"]
+    assert len(compares) == workers
+    assert all(p["counters"]["frames_primary"] for p in compares), "every worker had its share"
+
+
+@pytest.mark.parametrize("wiring", ["faithful", "lean"])
+def test_ping_of_many_sizes(lab, wiring):
+    if shutil.which("ping") is None:
+        pytest.skip("needs ping (iputils-ping)")
+    sizes = [0, 1, 8, 16, 40, 56, 100, 200, 400, 512, 800, 1000, 1200, 1400, 1472, 1473, 2000, 3000, 4000, 8000]
+    loop = "".join(
+        f"ping -q -c 1 -W 5 -s {size} $COLO_GUEST >/dev/null || exit {i + 1};" for i, size in enumerate(sizes)
+    )
+    loop += "".join(
+        f"ping -6 -q -c 1 -W 5 -s {size} $COLO_GUEST6 >/dev/null || exit {i + 101};" for i, size in enumerate(sizes)
+    )
+    run = lab("--wiring", wiring, client=loop)
+    check(run)
+
+
+def test_many_at_once(lab):
+    run = lab(
+        *("--guest", SERVER),
+        client=f"for n in $(seq 8); do {CLIENT} download --size 5000000 & {CLIENT} upload --size 5000000 & done; wait",
+    )
+    check(run)
+    assert len(run.lines) == 16

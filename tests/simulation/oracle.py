@@ -1,0 +1,478 @@
+"""The invariants (DESIGN §12), checked after every step by somebody who knows everything.
+
+It never asks compare what is equal: it looks into the guests' sockets. A frame that compare lets go is held
+against the secondary's own socket: has it sent this very byte at this place, acknowledged as much, offered as much?
+
+====  ==============================================================================================
+ S1   no byte, ACK, SYN, RST or datagram leaves compare that the secondary has not produced, unless a
+      checkpoint, a mode, or a flow that is no longer protected allows it
+ W1   no released window reaches further than the secondary's;  W2 edges never move back
+ S2   what leaves is what the primary sent, with right checksums; jobs hear what they should
+ S4   what the primary acknowledged, the secondary acknowledged, or a checkpoint was demanded
+ S6   counters add up in every process
+ L1   what compare holds is younger than compare_timeout and a scan, or a checkpoint was demanded
+ L2   after the faults everything completes
+ E2   identical guests never cause a checkpoint
+ R1   the secondary guest is never shown a number that is not of its own space
+====  ==============================================================================================
+"""
+
+from collections import Counter
+from functools import lru_cache
+from ipaddress import ip_address
+
+from colo_proto.core import Send
+from colo_proto.messages import CheckpointDone, CheckpointWanted, SetMode, Welcome
+
+from .tcp import signed
+from .wire import ACK, FIN, ICMP, ICMP6, RST, SYN, TCP, UDP, Segment, read
+
+UNEQUAL = frozenset({"payload", "fin", "options", "datagram"})
+WELL_AFTER = 12.0
+"""Seconds after a disturbance until which retransmissions may still be waited for."""
+ORDERLY_AFTER = 1.0
+
+
+class Violation(Exception):  # noqa: N818  it is one
+    """An invariant does not hold. `name` is the invariant's."""
+
+    def __init__(self, name, text):
+        super().__init__(f"{name}: {text}")
+        self.name = name
+
+
+@lru_cache(maxsize=4096)
+def flow_text(proto, src, dst, sport, dport, tag):
+    """A flow as compare writes it."""
+    a, b = ip_address(src), ip_address(dst)
+    name = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmpv6"}[proto]
+    vlan = "" if tag is None else f"vlan {tag} "
+    if proto not in (TCP, UDP):
+        return f"{vlan}{name} {a} > {b}"
+    if a.version == 6:
+        return f"{vlan}{name} [{a}]:{sport} > [{b}]:{dport}"
+    return f"{vlan}{name} {a}:{sport} > {b}:{dport}"
+
+
+def lives(sock):
+    """A socket, and those of the same handshake before it."""
+    while sock is not None:
+        yield sock
+        sock = sock.before
+
+
+class Watch:
+    """What is known of one compare since its start."""
+
+    def __init__(self):
+        self.mode = "enforce"
+        self.demanded = {}
+        """Flow text -> when it asked for a checkpoint that has not come."""
+        self.unprotected = {}
+        """Flow text -> identity of the connection that is no longer protected (None: all of the flow)."""
+        self.opened = set()
+        """Connections whose SYN it let go, so that it knows how their windows are scaled."""
+        self.fed = Counter()
+        self.released = 0
+
+
+class Oracle:
+    """See the module."""
+
+    def __init__(self, world):
+        self.world = world
+        self.watches = {}
+        self.dealt = Counter()
+        """Datagrams released by comparing, by (key, payload)."""
+        self.edges = {}
+        """Connection -> (highest ACK released, right edge released with it)."""
+        self.reasons = Counter()
+        self.gap_demanded = False
+        self.copies = 0
+        self.asked = False
+        self.killed_roles = Counter()
+        self.heard = {"primary": Counter(), "secondary": Counter()}
+        self.released = 0
+        self.flushed = set()
+        """Flows that went uncompared at some time, so that the secondary may have been left behind."""
+        self.moded = False
+        self.client_resets = set()
+        """Flows on which a client has sent RST. Compare does not see clients, and what it held of such a connection
+        nobody will send again: it asks for a checkpoint, and cannot know better."""
+        self.lan_lost = {}
+        """Flow -> when the LAN last lost a frame of it."""
+        self.steps = 0
+
+    def lan_loses(self, frame):
+        p = read(frame)
+        if p is not None and p.proto == TCP:
+            for flow in ((p.src, p.dst, p.sport, p.dport), (p.dst, p.src, p.dport, p.sport)):
+                self.lan_lost[flow_text(TCP, *flow, p.tag)] = self.world.clock.now
+
+    def fail(self, name, text):
+        raise Violation(name, text)
+
+    # -- what happens ----------------------------------------------------------------------------
+
+    def killed(self, process):
+        self.killed_roles[process.role] += 1
+        if process.role == "frame":
+            self._frame_demands(process)
+        self.watches.pop(process.id, None)
+
+    def _frame_demands(self, process):
+        """A frame asks for a checkpoint by itself when it sees that a mirror was restarted."""
+        if process.core is not None and process.core.counters["checkpoints_wanted.mirror_gap"]:
+            self.gap_demanded = True
+
+    def mode_asked(self, mode):
+        self.moded = True
+
+    def copied(self):
+        self.copies += 1
+        self.dealt.clear()
+
+    def reached(self, host, frame):
+        """A frame arrived at a host: remember what the guests were told in datagrams."""
+        if host.name == "client":
+            return
+        p = read(frame)
+        if p is None:
+            return
+        if p.proto == TCP:
+            if frame[p.l4 + 13] & RST:
+                self.client_resets.add(flow_text(TCP, p.dst, p.src, p.dport, p.sport, p.tag))
+        else:
+            self.heard[host.name][p.proto, p.sport, bytes(frame[p.l4 : p.end])] += 1
+
+    def fed(self, process, port, frames):
+        watch = self._watch(process)
+        watch.fed[port] += len(frames)
+
+    def _watch(self, process):
+        watch = self.watches.get(process.id)
+        if watch is None:
+            watch = self.watches[process.id] = Watch()
+        return watch
+
+    def told(self, process, message):
+        """A filter says something to its frame."""
+        if type(message) is CheckpointWanted:
+            self._wanted(process, message)
+
+    def _wanted(self, process, wish):
+        world = self.world
+        reason = wish.reason
+        self.reasons[reason] += 1
+        world.note(process.id, "wants a checkpoint", reason, wish.flow, wish.offset)
+        if reason == "mirror_gap":
+            self.gap_demanded = True
+            if not world.disturbances:
+                self.fail("E2", "the mirror link lost frames though nothing happened to it")
+            return
+        watch = self._watch(process)
+        if reason != "repeated":
+            watch.demanded[wish.flow] = world.clock.now
+        self._needless(wish)
+
+    def _needless(self, wish):
+        """E2: is there any reason for this wish?"""
+        world, now = self.world, self.world.clock.now
+        if wish.reason == "repeated" or self._differs(wish.flow) or wish.flow in self.flushed:
+            return
+        calm = now - world.disturbed_at > WELL_AFTER
+        if wish.reason in UNEQUAL:
+            if wish.reason == "datagram" and (world.disturbances or self.copies):
+                return
+            if self.killed_roles["rewriter"] or self.copies or self.gap_demanded:
+                return
+            self.fail("E2", f"{wish.reason} miscompare of identical guests: {wish.flow} at {wish.offset} {wish.detail}")
+        if wish.reason == "timeout" and (wish.flow in self.client_resets or self._backed_off(wish.flow)):
+            return
+        if calm and not self.killed_roles["rewriter"] and not self.gap_demanded and not self.copies:
+            self.fail("E2", f"needless checkpoint ({wish.reason}) of identical guests: {wish.flow} {wish.detail}")
+
+    def _backed_off(self, flow):
+        """True when both guests wait for a client whose frames the LAN lost, and their patience is longer than
+        compare's: what the primary sent ahead of the secondary (their congestion windows differ) is held meanwhile.
+        """
+        if self.world.clock.now - self.lan_lost.get(flow, float("-inf")) > WELL_AFTER:
+            return False
+        ident = self._latest(flow)
+        states = (self.world.primary.host.state, self.world.secondary.host.state)
+        return any(ident in state.history and state.history[ident].rto >= 1.0 for state in states)
+
+    def _differs(self, flow):
+        twist = self.world.plan.twist
+        if twist is None or not twist.hit:
+            return False
+        if twist.hit is True:
+            return True
+        ident = twist.hit[0]
+        return True if ident else bool(flow)
+
+    # -- a step of a compare ---------------------------------------------------------------------
+
+    def before(self, process, outputs, why):
+        """Outputs of a core, before they are carried out."""
+        if process.role != "compare":
+            return
+        watch = self._watch(process)
+        done = why if type(why) is CheckpointDone else None
+        exempt = watch.mode != "enforce"
+        if type(why) in (SetMode, Welcome) and why.mode != watch.mode:
+            exempt = exempt or why.mode != "enforce"
+            watch.mode = why.mode
+            if why.mode == "bypass" or exempt:
+                watch.unprotected.clear()
+                watch.opened.clear()
+        if exempt:
+            self.moded = True
+        for output in outputs:
+            if type(output) is Send:
+                watch.released += len(output.frames)
+                self.released += len(output.frames)
+                for frame in output.frames:
+                    self._released(process, watch, bytes(frame), exempt, done)
+        if done is not None:
+            self._checkpointed(watch, done)
+
+    def _checkpointed(self, watch, done):
+        if done.state_copied:
+            watch.unprotected.clear()
+        else:
+            for flow in watch.demanded:
+                watch.unprotected[flow] = self._latest(flow)
+                self.flushed.add(flow)
+        watch.demanded.clear()
+
+    def _latest(self, flow):
+        """Identity of the primary's newest connection on a flow."""
+        state = self.world.primary.host.state
+        for key, idents in state.by_key.items():
+            sock = state.history[idents[-1]]
+            if flow == flow_text(TCP, key[0], key[2], key[1], key[3], sock.route.tag):
+                return idents[-1]
+        return None
+
+    def _released(self, process, watch, frame, exempt, done):
+        p = read(frame)
+        if p is None:
+            return
+        if not p.ok:
+            self.fail("S2", f"{process.id} released a frame with a wrong checksum")
+        flow = self._flow(p)
+        if exempt:
+            self.flushed.add(flow)
+        exempt = exempt or (done is not None and (done.state_copied or flow in watch.demanded))
+        if p.proto == TCP:
+            self._tcp(watch, p, Segment(p), flow, exempt)
+        elif not exempt and flow not in watch.unprotected:
+            self._datagram(p, flow)
+
+    @staticmethod
+    def _flow(p):
+        """The flow of a packet as compare writes it; an ICMP error belongs to what it is about."""
+        flow = flow_text(p.proto, p.src, p.dst, p.sport, p.dport, p.tag)
+        if (p.proto, p.frame[p.l4]) not in ((ICMP, 3), (ICMP6, 1)):
+            return flow
+        at = p.l4 + 8 + (40 if p.proto == ICMP6 else 20)
+        ports = [int.from_bytes(p.frame[i : i + 2], "big") for i in (at, at + 2)]
+        # Of the hosts here, only UDP is refused with an error; it is quoted as the client sent it.
+        return f"{flow} about {flow_text(UDP, p.src, p.dst, ports[1], ports[0], p.tag)}"
+
+    # -- TCP -------------------------------------------------------------------------------------
+
+    def _find(self, p, seg):
+        """The primary's socket that this segment is of, and its position there."""
+        state = self.world.primary.host.state
+        idents = state.by_key.get((p.src, p.sport, p.dst, p.dport), ())
+        for ident in reversed(idents):
+            sock = state.history[ident]
+            pos = sock.una + signed(seg.seq - sock.iss - sock.una)
+            if -1 <= pos <= sock.max + 1:
+                return sock, pos
+        return None, 0
+
+    def _tcp(self, watch, p, seg, flow, exempt):
+        sock, pos = self._find(p, seg)
+        if sock is None:
+            if seg.flags & RST:
+                self._reset(p, None, flow, exempt or flow in watch.unprotected)
+                return
+            self.fail("S2", f"a segment that the primary never sent: {flow} seq {seg.seq}")
+        size, fin = len(seg.payload), seg.flags & FIN
+        end = pos + size
+        if (
+            size
+            and (end > sock.max or seg.payload != bytes(sock.out[pos - 1 : end - 1]))
+            and not (sock.p.keep_byte and size == 1)
+        ):
+            self.fail("S2", f"bytes that the primary never sent: {flow} {pos} to {end}")
+        free = watch.unprotected.get(flow, False)
+        if not exempt and free is not False:
+            if free is None or free == sock.ident or self._older(sock.ident, free):
+                exempt = True
+            else:
+                del watch.unprotected[flow]
+        if seg.flags & RST:
+            self._reset(p, sock, flow, exempt)
+            return
+        if exempt:
+            return
+        twin = self.world.secondary.host.state.history.get(sock.ident)
+        where = f"{flow} {pos} to {end}"
+        if twin is None:
+            self.fail("S1", f"released, but the secondary has no such connection: {where}")
+        if seg.flags & SYN:
+            if twin.max < 1:
+                self.fail("S1", f"SYN released before the secondary's: {where}")
+            watch.opened.add(sock.ident)
+            return
+        keep_alive = sock.p.keep_byte and size == 1 and pos == sock.una - 1
+        produced = any(end <= one.max and seg.payload == one.out[pos - 1 : end - 1] for one in lives(twin))
+        if size and not keep_alive and not produced:
+            self.fail("S1", f"bytes released that the secondary has not produced (it has {twin.max}): {where}")
+        if fin and not any(one.fin == end and one.max > end for one in lives(twin)):
+            self.fail("S1", f"FIN released, the secondary's is at {twin.fin} of {twin.max}: {where}")
+        if seg.flags & ACK:
+            self._acks(watch, sock, twin, seg, where)
+
+    def _older(self, ident, than):
+        state = self.world.primary.host.state
+        for idents in state.by_key.values():
+            if ident in idents and than in idents:
+                return idents.index(ident) <= idents.index(than)
+        return False
+
+    def _acks(self, watch, sock, twin, seg, where):
+        ack = sock.rcv + signed(seg.ack - sock.irs - sock.rcv)
+        edge = ack + (seg.window << sock.rcv_scale)
+        if ack > twin.ack_out:
+            self.fail("S1", f"ACK {ack} released, the secondary has said {twin.ack_out}: {where}")
+        if sock.ident not in watch.opened:
+            return  # adopted from the middle: windows of unknown scale are left alone
+        if edge > twin.edge_out:
+            self.fail("W1", f"window to {edge} released, the secondary offers up to {twin.edge_out}: {where}")
+        # A newer ACK was sent later, and edges only grow. (Among equal ACKs an older segment, held longer, may follow
+        # a newer one, as on any wire that reorders.)
+        seen, last = self.edges.get(sock.ident, (-2, 0))
+        if ack > seen and edge < last - (1 << sock.rcv_scale) + 1:
+            self.fail("W2", f"the window moved back from {last} to {edge}: {where}")
+        self.edges[sock.ident] = (max(ack, seen), max(edge, last))
+
+    def _reset(self, p, sock, flow, exempt):
+        if exempt:
+            return
+        state = self.world.secondary.host.state
+        key = (p.src, p.sport, p.dst, p.dport)
+        twin = state.history.get(sock.ident) if sock is not None else None
+        twins = [twin, *(state.history[ident] for ident in state.by_key.get(key, ()))]
+        if key not in state.resets and not any(one is not None and one.rst_out for one in twins):
+            self.fail("S1", f"RST released, the secondary has sent none: {flow}")
+
+    # -- datagrams -------------------------------------------------------------------------------
+
+    def _datagram(self, p, flow):
+        body = bytes(p.frame[p.l4 + 8 : p.end]) if p.proto == UDP else None
+        if body is None:
+            body = bytes(p.frame[p.l4 : p.l4 + 2]) + bytes(p.frame[p.l4 + 4 : p.end])
+        key = (p.proto, p.src, p.sport, p.dst, p.dport)
+        said = self.world.secondary.host.state.said.get(key, {}).get(body, 0)
+        self.dealt[key, body] += 1
+        if self.dealt[key, body] > said:
+            self.fail(
+                "S1", f"a datagram released {self.dealt[key, body]} times, the secondary said it {said} times: {flow}"
+            )
+
+    # -- after every step ------------------------------------------------------------------------
+
+    def after(self, process):
+        self.steps += 1
+        core = process.core
+        if process.role == "compare":
+            watch = self._watch(process)
+            if self.steps % 4 == 0 or watch.demanded:
+                self._compare_adds_up(process, core, watch)
+            self._held_too_long(process, core, watch)
+
+    def _compare_adds_up(self, process, core, watch):
+        c, g = core.counters, core.gauges()
+        dropped = sum(n for name, n in c.items() if name.startswith("dropped."))
+        gone = sum(n for name, n in c.items() if name.startswith("secondary_dropped."))
+        into, other = watch.fed["primary_in"], watch.fed["secondary_in"]
+        out = watch.released - c["synthesized"]
+        if into != out + dropped + g["held"]:
+            self.fail("S6", f"{process.id}: {into} primary frames in, {out} out, {dropped} dropped, {g['held']} held")
+        if other != gone + g["held_secondary"] - c["secondary_split"]:
+            self.fail("S6", f"{process.id}: {other} secondary frames in, {gone} gone, {g['held_secondary']} held")
+        if min(c.values()) < 0 or min(g.values()) < 0:
+            self.fail("S6", f"{process.id}: a counter below zero: {dict(c)} {g}")
+
+    def _held_too_long(self, process, core, watch):
+        """L1. Whose frames are held, and how old they are, only compare knows; whether it asked, we know."""
+        now = self.world.clock.now
+        limit = now - core.timeout - core.cycle - 0.01
+        for flow in core.ledger.holding:
+            oldest = flow.oldest()
+            if oldest is not None and oldest < limit and not process.paused and flow.describe() not in watch.demanded:
+                if self._just_woke(process):
+                    continue
+                self.fail(
+                    "L1", f"{process.id} holds a frame of {flow.describe()} for {now - oldest:.2f} s and has not asked"
+                )
+
+    def _just_woke(self, process):
+        return self.world.clock.now - self.world.disturbed_at < 0.5
+
+    # -- at the end ------------------------------------------------------------------------------
+
+    def judge(self):
+        """Everything had its time."""
+        world = self.world
+        for host in (world.primary.host, world.secondary.host, world.client.host):
+            if host.bad_checksums:
+                self.fail("S2", f"{host.name} received {len(host.bad_checksums)} frames with a wrong checksum")
+        for name, job in world.jobs.items():
+            if job.error:
+                self.fail("S2", f"job {name}: {job.error}")
+            if job.callee is not None and job.callee.error:
+                self.fail("S2", f"job {name}, called back: {job.callee.error}")
+        for plan in world.plan.jobs:
+            job = world.jobs.get(plan[0])
+            if job is None or not job.finished():
+                heard = f"{job.heard} of {len(job.wants)} bytes" if job else "not begun"
+                self.fail(
+                    "L2", f"job {plan[0]} is not over: {heard}, socket {job.sock.state if job and job.sock else '-'}"
+                )
+        for key, entry in world.asks.items():
+            if entry["wants"]:
+                self.fail("L2", f"question {key} has no answer after {entry['tries']} tries")
+        self._mirrored()
+        self._numbers()
+        for process in world.compares:
+            self._compare_adds_up(process, process.core, self._watch(process))
+
+    def _mirrored(self):
+        """S4: what the primary guest was told, the secondary was told."""
+        world = self.world
+        self._frame_demands(world.frames["primary"])
+        if self.gap_demanded or self.copies:
+            return
+        for what, count in self.heard["primary"].items():
+            if self.heard["secondary"][what] < count and not world.taps["secondary", "guest"].lost:
+                self.fail(
+                    "S4", f"the secondary guest heard {what[:2]} {self.heard['secondary'][what]} times, not {count}"
+                )
+
+    def _numbers(self):
+        """R1, where nothing has happened that makes it forget."""
+        if self.killed_roles["rewriter"] or self.copies or self.gap_demanded or self.moded or self.flushed:
+            return
+        if self.world.plan.twist is not None:
+            return
+        for ident, sock in self.world.secondary.host.state.history.items():
+            if sock.bad_acks or sock.bad_sacks:
+                self.fail(
+                    "R1", f"{sock.bad_acks} ACKs, {sock.bad_sacks} SACKs for what the secondary never sent: {ident}"
+                )

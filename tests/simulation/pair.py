@@ -1,0 +1,505 @@
+"""The pair: hosts, processes and links of one plan, joined as the table says, on one clock."""
+
+from random import Random
+
+from colo_compare.compare import Compare
+from colo_compare.config import CompareConfig
+from colo_frame.config import FrameConfig
+from colo_frame.drivers import Flush, Step, Verdict
+from colo_frame.frame import Frame
+from colo_mirror.config import MirrorConfig
+from colo_mirror.mirror import Mirror
+from colo_proto import topology
+from colo_proto.messages import Query
+from colo_redirector.config import RedirectorConfig
+from colo_redirector.redirector import Redirector
+from colo_rewriter.config import RewriterConfig
+from colo_rewriter.rewriter import Rewriter
+
+from .apps import BANNER, BANNER_PORT, Callee, Job, Service
+from .clock import START, Clock, Trace
+from .host import Host, answers
+from .links import Lan, Plain, Reliable, Tap, Wire
+from .oracle import Oracle
+from .plan import CLIENT4_RAW, CLIENT6_RAW, GUEST4_RAW, GUEST6_RAW, TRAFFIC_AT, Weather
+from .process import Filter, FrameProcess
+from .wire import ICMP, ICMP6, TCP, UDP, Route
+
+GUEST_MAC, CLIENT_MAC = bytes.fromhex("02c010000002"), bytes.fromhex("02c010000001")
+CALLBACK_PORT = 9000
+
+
+class CopyDriver:
+    """A driver that copies the primary guest's state: stop both, copy, go on, say so."""
+
+    name = "copy"
+    copies_state = True
+
+    def __init__(self, world):
+        self.world = world
+        self.verdict_at = None
+        self.copied = False
+
+    def start(self, epoch, now):
+        world = self.world
+        world.note("driver", "stops both guests", epoch)
+        world.stops += 1
+        world.primary.pause()
+        world.secondary.pause()
+        self.copied = False
+        copy_at = now + 0.01 + world.dice.random() * 0.1
+        self.verdict_at = copy_at + world.dice.random() * 0.005
+        world.clock.at(copy_at, self._copy, world.stops)
+        return Step([])
+
+    def _copy(self, stop):
+        """Only what still stands can be copied: a driver's death lets the guests go."""
+        world = self.world
+        if stop == world.stops and world.primary.host.paused:
+            world.copy_guest()
+            self.copied = True
+
+    def hear(self, message, now):
+        return Step([])
+
+    def deadline(self):
+        return self.verdict_at
+
+    def on_timer(self, now):
+        if self.verdict_at is None or now < self.verdict_at:
+            return Step([])
+        self.verdict_at = None
+        self.world.clock.after(self.world.dice.random() * 0.01, self.world.resume_guests, self.world.stops)
+        return Step([], Verdict(ok=self.copied, state_copied=self.copied))
+
+
+class Guest:
+    """A host behind a tap, with its timers on the clock."""
+
+    def __init__(self, world, host):
+        self.world, self.host = world, host
+        self.due = None
+
+    def arrive(self, frame):
+        self.world.seen(self.host, frame)
+        self.host.receive(frame, self.world.clock.now)
+        self.arm()
+
+    def arm(self):
+        due = self.host.deadline()
+        if due is not None and (self.due is None or due < self.due):
+            self.due = due
+            self.world.clock.at(due, self._tick, due)
+
+    def _tick(self, due):
+        if due != self.due:
+            return
+        self.due = None
+        self.host.tick(self.world.clock.now)
+        self.arm()
+
+    def pause(self):
+        self.host.paused = True
+
+    def resume(self):
+        self.host.resume(self.world.clock.now)
+        self.arm()
+
+
+class Pair:
+    """See the module. `cores` replaces makers of cores by role (mutants)."""
+
+    def __init__(self, plan, trace=0, cores=None):
+        self.plan = plan
+        self.clock = Clock()
+        self.trace = Trace(trace) if trace else None
+        self.dice = Random(f"pair {plan.seed}")
+        self.weather = plan.weather
+        self.cores = cores or {}
+        self.oracle = Oracle(self)
+        self.disturbed_at = float("-inf")
+        self.disturbances = 0
+        self.stops = 0
+        """How often a driver has stopped the guests."""
+        self._hosts()
+        self._processes()
+        self._links()
+        self.jobs = {}
+        self.asks = {}
+        self.mode = "enforce"
+
+    # -- building --------------------------------------------------------------------------------
+
+    def _hosts(self):
+        plan = self.plan
+        self.lan = Lan(self, None)
+        guests = [Host(side, profile, GUEST_MAC, Random(f"{side} {plan.seed}"), None, Service, (80, BANNER_PORT))
+                  for side, profile in (("primary", plan.primary), ("secondary", plan.secondary))]  # fmt: skip
+        self.primary, self.secondary = (Guest(self, host) for host in guests)
+        self.secondary.host.divergence = plan.twist
+        client = Host("client", plan.client, CLIENT_MAC, Random(f"client {plan.seed}"), self.lan.toward_guest)
+        client.server, client.ports = self._callee, frozenset(range(CALLBACK_PORT, CALLBACK_PORT + 100))
+        client.datagram = self._datagram
+        self.client = Guest(self, client)
+        self.taps = {
+            ("primary", "lan"): Tap(self, "lan", self.lan),
+            ("primary", "guest"): Tap(self, "guest (primary)", self.primary),
+            ("secondary", "guest"): Tap(self, "guest (secondary)", self.secondary),
+        }
+        self.lan.tap = self.taps["primary", "lan"]
+        for guest, side in ((self.primary, "primary"), (self.secondary, "secondary")):
+            tap = self.taps[side, "guest"]
+            guest.host.send = self._emitting(guest.host, tap)
+
+    def _emitting(self, host, tap):
+        note, name = self.note, host.name
+
+        def send(frame):
+            note(name, "sends", frame)
+            tap.from_host(frame)
+
+        return send
+
+    def _processes(self):
+        plan = self.plan
+        self.processes = {}
+        for side in topology.SIDES:
+            # The secondary has no way to the LAN: a failover is not simulated.
+            taps = {"lan": "lan", "guest": "guest"} if side == "primary" else {"guest": "guest"}
+            site = topology.Site("/sim", "10.9.0.1", "10.9.0.2", taps)
+            for spec in topology.plan(side, plan.wiring, plan.workers, site):
+                if spec.role == "netdev":
+                    continue
+                kind = FrameProcess if spec.role == "frame" else Filter
+                self.processes[spec.id] = kind(self, spec, self._maker(spec))
+        self.filters = [p for p in self.processes.values() if p.role != "frame"]
+        self.frames = {p.side: p for p in self.processes.values() if p.role == "frame"}
+        self.compares = [p for p in self.processes.values() if p.role == "compare"]
+
+    def _maker(self, spec):
+        options = {name.replace("-", "_"): value for name, value in spec.options.items()}
+        for name in ("frame", "notify_dev"):
+            options.pop(name, None)
+        if spec.role not in ("frame", "compare"):
+            options.pop("id", None)
+        own = self.cores.get(spec.role)
+        if spec.role == "compare":
+            config = CompareConfig(**options, **self.plan.compare)
+            return lambda process: (own or Compare)(config)
+        if spec.role == "mirror":
+            return lambda process: (own or Mirror)(MirrorConfig(**options))
+        if spec.role == "redirector":
+            return lambda process: Redirector(RedirectorConfig(**options))
+        if spec.role == "rewriter":
+            return lambda process: (own or Rewriter)(RewriterConfig(**options))
+        config = FrameConfig(**options)
+
+        def frame(process):
+            driver = CopyDriver(self) if self.plan.driver == "copy" and spec.side == "primary" else Flush()
+            return Frame(config, process.incarnation, self.clock.now, driver)
+
+        return frame
+
+    def _links(self):
+        table = topology.links(self.plan.wiring, self.plan.workers)
+        self.links = []
+        made = {}
+        for link in table:
+            if link.optional or link.name in ("control", "peer"):
+                continue
+            source = self.processes.get(link.source.process)
+            target = self.processes.get(link.target.process)
+            out, into = link.source.port.replace("-", "_"), link.target.port.replace("-", "_")
+            if link.scheme == "tap":
+                if source is None:
+                    tap = self.taps[link.source.side, link.source.port]
+                    tap.reader, tap.port = target, into
+                    target.taps.append(tap)
+                else:
+                    source.links_out[out, None] = self.taps[link.target.side, link.target.port]
+                continue
+            if link.reliable:
+                one = Reliable(self, link, source, out, target, into)
+                made[link.name] = one
+            else:
+                one = Plain(self, link, source, target, into, link.split)
+            source.links_out[out, link.target.process if link.split else None] = one
+            source.ends.append(one)
+            target.ends.append(one)
+            self.links.append(one)
+        if "red0" in made:
+            made["mirror0"].outputs = (made["red0"],)
+            made["red0"].inputs = (made["mirror0"],)
+        cross, local = self.plan.latency(True), self.plan.latency(False)
+        self.to_frames = {
+            p.id: (Wire(self, *local, self._at_frame), Wire(self, *local, self._at_filter)) for p in self.filters
+        }
+        self.peers = {side: Wire(self, *cross, self._at_peer) for side in topology.SIDES}
+        self.peer_cut = False
+        self.deferred = {"primary": [], "secondary": []}
+
+    # -- control ---------------------------------------------------------------------------------
+
+    def to_frame(self, process, message):
+        self.oracle.told(process, message)
+        self.to_frames[process.id][0].send((process, message))
+
+    def _at_frame(self, item):
+        process, message = item
+        frame = self.frames[process.side]
+        if frame.alive:
+            frame.hear(process.id, message)
+        elif self.dice.random() < 0.5:
+            self.deferred[process.side].append(item)
+
+    def from_frame(self, frame, process, message):
+        self.to_frames[process.id][1].send((process, process.incarnation, message))
+
+    def _at_filter(self, item):
+        process, incarnation, message = item
+        if process.alive and process.incarnation == incarnation:
+            process.hear(message)
+
+    def to_peer(self, frame, message):
+        if not self.peer_cut:
+            self.peers[frame.side].send((frame.side, message))
+
+    def _at_peer(self, item):
+        side, message = item
+        other = self.frames["secondary" if side == "primary" else "primary"]
+        if other.alive:
+            other.hear("peer", message)
+
+    def ask(self, what, **args):
+        """What `colo` on the command line would ask of the primary's frame."""
+        frame = self.frames["primary"]
+        if frame.alive:
+            frame.hear("cli", Query(what, args))
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def begin(self):
+        """Start everything, and put the plan on the clock."""
+        for process in self.processes.values():
+            process.start()
+        at = self.clock.at
+        for job in self.plan.jobs:
+            if not job[9]:
+                at(START + job[1], self._begin_job, job)
+        for ask in self.plan.datagrams:
+            at(START + ask[0], self._ask, ask, 0)
+        for when, what, *arguments in self.plan.faults:
+            at(START + when, getattr(self, "_fault_" + what), *arguments)
+
+    def start_process(self, process):
+        process.start()
+        if process.role == "frame":
+            deferred, self.deferred[process.side] = self.deferred[process.side], []
+            for item in deferred:
+                self._at_frame(item)
+
+    def killed(self, process):
+        """What a process's death takes with it."""
+        self.disturb(f"{process.id} killed")
+        self.oracle.killed(process)
+        if process.role == "frame":
+            for one in self.filters:
+                if one.side == process.side:
+                    for wire in self.to_frames[one.id]:
+                        wire.cut()
+            self.peers[process.side].cut()
+            if process.side == "primary" and self.primary.host.paused:
+                # The driver died with it in the middle of a checkpoint; the guests go on as they are.
+                self.clock.after(0.2, self.resume_guests, self.stops)
+        else:
+            for wire in self.to_frames[process.id]:
+                wire.cut()
+
+    def disturb(self, why):
+        """Something happened after which identical guests may legitimately time out."""
+        self.disturbed_at = self.clock.now
+        self.disturbances += 1
+        self.note("world", "disturbed", why)
+
+    # -- faults ----------------------------------------------------------------------------------
+
+    def _fault_kill(self, name, back_after):
+        process = self.processes[name]
+        process.kill()
+        self.clock.after(back_after, self._revive, process)
+
+    def _revive(self, process):
+        if not process.alive:
+            self.start_process(process)
+
+    def _fault_pause(self, name, seconds):
+        process = self.processes[name]
+        process.pause()
+        self.disturb(f"{name} paused")
+        self.clock.after(seconds, self._unpause, process)
+
+    def _unpause(self, process):
+        process.unpause()
+        self.disturb(f"{process.id} resumed")
+
+    def _fault_cut(self, seconds):
+        """The network between the hosts."""
+        self.note("world", "cut for", seconds)
+        self.disturb("network cut")
+        self.peer_cut = True
+        for link in self.links:
+            if link.cross:
+                link.cut()
+        for wire in self.peers.values():
+            wire.cut()
+        self.clock.after(seconds, self._mend)
+
+    def _mend(self):
+        self.note("world", "mended")
+        self.disturb("network mended")
+        self.peer_cut = False
+        for link in self.links:
+            if link.cross:
+                link.mend()
+
+    def _fault_break(self, number):
+        """One connection is reset, and comes back."""
+        link = self.links[number % len(self.links)]
+        self.note(link.name, "connection reset")
+        self.disturb("connection reset")
+        link.cut()
+        self.clock.after(0.005 + self.dice.random() * 0.05, link.mend)
+
+    def _fault_mode(self, mode):
+        self.note("world", "mode", mode)
+        self.disturb("mode")
+        self.mode = mode
+        self.oracle.mode_asked(mode)
+        self.ask("mode", mode=mode)
+
+    def _fault_checkpoint(self):
+        self.disturb("checkpoint asked for")
+        self.oracle.asked = True
+        self.ask("checkpoint")
+
+    def _fault_arm(self):
+        self.note("secondary", "will differ", self.plan.twist.kind)
+        self.plan.twist.armed = True
+
+    def calm_down(self):
+        """The last fault is over: the LAN is well, every process runs."""
+        self.weather = Weather()
+        for process in self.processes.values():
+            if not process.alive:
+                self.start_process(process)
+            process.unpause()
+        if self.mode != "enforce":
+            self._fault_mode("enforce")
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def copy_guest(self):
+        self.note("driver", "copies the primary guest")
+        self.secondary.host.copy_from(self.primary.host)
+        self.oracle.copied()
+
+    def resume_guests(self, stop):
+        """Unless they were stopped again meanwhile."""
+        if stop == self.stops and self.primary.host.paused:
+            self.note("driver", "resumes both guests")
+            self.primary.resume()
+            self.secondary.resume()
+
+    # -- traffic ---------------------------------------------------------------------------------
+
+    def _begin_job(self, plan):
+        name, _, kind, n, m, key, flags, six, port, _ = plan
+        now = self.clock.now
+        job = self.jobs[name] = Job(name, kind, n, m, key, flags, CALLBACK_PORT + port % 100)
+        if kind == b"C":
+            job.callee = Callee(job)
+        src, dst = (CLIENT6_RAW, GUEST6_RAW) if six else (CLIENT4_RAW, GUEST4_RAW)
+        service = BANNER_PORT if flags & BANNER else 80
+        route = Route(TCP, src, dst, port, service, (CLIENT_MAC, GUEST_MAC), self.plan.tag)
+        self.note("client", "begins", name)
+        self.client.host.connect(route, now, job)
+        self.client.arm()
+        self._watch(plan, job)
+
+    def _watch(self, plan, job):
+        """Begin what waits for this job a moment after it is over."""
+        for after in self.plan.jobs:
+            if after[9] == plan[0]:
+                if job.finished():
+                    self.clock.after(0.05, self._begin_job, after)
+                else:
+                    self.clock.after(0.25, self._watch, plan, job)
+
+    def _callee(self, key):
+        """The client's application for a connection that the guest opens."""
+        for job in self.jobs.values():
+            if job.callee is not None and job.port == key[1] and job.callee.sock is None:
+                return job.callee
+        return Callee(Job("nobody", b"D", 0, 0, 0, 0, 0))
+
+    def _ask(self, ask, tries):
+        _, service, number, count, size, six, port = ask
+        src, dst = (CLIENT6_RAW, GUEST6_RAW) if six else (CLIENT4_RAW, GUEST4_RAW)
+        macs = (CLIENT_MAC, GUEST_MAC)
+        if service == "echo":
+            route = Route(ICMP6 if six else ICMP, src, dst, 0, 0, macs, self.plan.tag)
+            body = port.to_bytes(2, "big") + number.to_bytes(2, "big") + bytes(size)
+            frame = route.icmp(128 if six else 8, 0, body)
+            wants = {body}
+        else:
+            route = Route(UDP, src, dst, port, service, macs, self.plan.tag)
+            payload = number.to_bytes(4, "big") + bytes((count,)) + size.to_bytes(2, "big")
+            frame = route.udp(payload)
+            wants = set(answers(payload)) if service != 9 else {"unreachable"}
+        entry = self.asks.setdefault((service, number), {"wants": wants, "tries": 0})
+        if entry["wants"] and tries < 20:
+            entry["tries"] = tries + 1
+            self.lan.toward_guest(frame)
+            self.clock.after(1.0 + tries * 0.5, self._ask, ask, tries + 1)
+
+    def _datagram(self, key, payload, now):
+        for (service, _), entry in self.asks.items():
+            wants = entry["wants"]
+            if payload in wants:
+                wants.discard(payload)
+                return
+            if service == 9 and key[0] in (ICMP, ICMP6) and key[2] in (1, 3) and wants:
+                wants.clear()
+                return
+
+    def to_client(self, frame):
+        self.client.arrive(frame)
+
+    # -- what is seen ----------------------------------------------------------------------------
+
+    def seen(self, host, frame):
+        """A frame reached a host."""
+        self.note(host.name, "hears", frame)
+        self.oracle.reached(host, frame)
+
+    def fed(self, process, port, frames):
+        self.oracle.fed(process, port, frames)
+
+    def before(self, process, outputs, why):
+        self.oracle.before(process, outputs, why)
+
+    def after(self, process):
+        self.oracle.after(process)
+
+    def drive(self, message):
+        """Messages for a driver's shell: the simulation's drivers have none."""
+
+    def note(self, who, what, *values):
+        if self.trace is not None:
+            self.trace.add(self.clock.now, who, what, *values)
+
+    def finished(self):
+        """Every job is over and every question answered."""
+        if len(self.jobs) < len(self.plan.jobs) or self.clock.now < START + TRAFFIC_AT + 4:
+            return False
+        return all(job.finished() for job in self.jobs.values()) and not any(e["wants"] for e in self.asks.values())

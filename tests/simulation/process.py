@@ -1,0 +1,212 @@
+"""A core as a process: it can be killed with all it knew, started again, and paused; it speaks to its frame.
+
+`Filter` does what `colo_runtime.shell` and `colo_runtime.control` do around a core, `FrameProcess` what
+`colo_runtime.frameshell` does around the frame.
+"""
+
+from colo_proto.core import Log, Send, Tell
+from colo_proto.messages import CheckpointDone, CheckpointWanted, Hello, Reason, Report, Welcome, WorkerTable
+
+HELLO_EVERY = 1.0
+SILENCE = 3.0
+
+
+class Process:
+    """What both kinds have in common."""
+
+    def __init__(self, world, spec, make):
+        self.world, self.spec, self.make = world, spec, make
+        self.id, self.role, self.side = spec.id, spec.role, spec.side
+        self.core = None
+        self.incarnation = 0
+        self.alive = self.paused = False
+        self.inbox = []
+        self.links_out = {}
+        self.ends = []
+        """Links that must hear when this process comes and goes."""
+        self.taps = []
+        self.due = None
+        self.starts = 0
+
+    def start(self):
+        world = self.world
+        self.starts += 1
+        self.incarnation = world.dice.getrandbits(60) + 1
+        self.alive, self.paused = True, False
+        self.inbox = []
+        self.due = None
+        self.core = self.make(self)
+        world.note(self.id, "started")
+        self.began()
+        for link in self.ends:
+            link.end_up(self)
+        for tap in self.taps:
+            tap.wake()
+        self.arm()
+
+    def kill(self):
+        if not self.alive:
+            return
+        self.world.note(self.id, "killed")
+        self.world.killed(self)
+        self.alive = self.paused = False
+        self.core = None
+        self.inbox = []
+        for link in self.ends:
+            link.end_down(self)
+
+    def pause(self):
+        if self.alive and not self.paused:
+            self.world.note(self.id, "paused")
+            self.paused = True
+
+    def unpause(self):
+        if not self.alive or not self.paused:
+            return
+        self.world.note(self.id, "resumed")
+        self.paused = False
+        inbox, self.inbox = self.inbox, []
+        for call, arguments in inbox:
+            call(*arguments)
+        for tap in self.taps:
+            tap.wake()
+        self.arm()
+
+    def later(self, call, *arguments):
+        """Paused: what comes waits."""
+        self.inbox.append((call, arguments))
+
+    def arm(self):
+        """Ask the clock for the core's next deadline."""
+        due = self.core.deadline()
+        if due is not None and (self.due is None or due < self.due):
+            self.due = due
+            self.world.clock.at(due, self._timer, self.incarnation, due)
+
+    def _timer(self, incarnation, due):
+        if incarnation != self.incarnation or not self.alive or due != self.due:
+            return
+        if self.paused:
+            self.later(self._timer, incarnation, due)
+            return
+        self.due = None
+        now = self.world.clock.now
+        wanted = self.core.deadline()
+        if wanted is not None and wanted <= now:
+            self.did(self.core.on_timer(now), "timer")
+        if self.alive:
+            self.arm()
+
+
+class Filter(Process):
+    """Any process but the frames."""
+
+    def began(self):
+        self.welcomed = False
+        self.heard = float("-inf")
+        self.frame_incarnation = 0
+        self._beat(self.incarnation)
+
+    def take(self, port, frames):
+        """Frames arrive."""
+        if self.paused:
+            self.later(self.take, port, frames)
+            return
+        world = self.world
+        outputs = self.core.receive(port, frames, world.clock.now)
+        world.fed(self, port, frames)
+        self.did(outputs, port)
+        self.arm()
+
+    def did(self, outputs, why):
+        world = self.world
+        world.before(self, outputs, why)
+        for output in outputs:
+            kind = type(output)
+            if kind is Send:
+                link = self.links_out.get((output.port, output.to)) or self.links_out.get((output.port, None))
+                if link is not None:
+                    link.send(output.frames)
+                else:
+                    world.disturb(f"{self.id}.{output.port}: nobody at {output.to}")
+            elif kind is Tell:
+                world.to_frame(self, output.message)
+            elif kind is Log:
+                world.note(self.id, output.event, output.fields)
+        world.after(self)
+
+    # -- the control link ------------------------------------------------------------------------
+
+    def gap(self, port, sequence):
+        """A reliable input lost frames for good."""
+        self.world.to_frame(self, CheckpointWanted(Reason.MIRROR_GAP, detail={"port": port}, source=self.id))
+
+    def _beat(self, incarnation):
+        if incarnation != self.incarnation or not self.alive:
+            return
+        world = self.world
+        if not self.paused:
+            if not self.welcomed or world.clock.now - self.heard > SILENCE:
+                world.to_frame(self, Hello(self.role, self.id, self.incarnation))
+            if self.welcomed:
+                self._report()
+        world.clock.after(HELLO_EVERY, self._beat, incarnation)
+
+    def _report(self):
+        gauges = self.core.gauges()
+        self.world.to_frame(self, Report(self.role, self.id, self.incarnation, {}, gauges))
+
+    def hear(self, message):
+        """The frame says something."""
+        if self.paused:
+            self.later(self.hear, message)
+            return
+        now = self.world.clock.now
+        self.heard = now
+        if isinstance(message, Welcome):
+            if self.welcomed and message.incarnation != self.frame_incarnation:
+                self.world.to_frame(self, Hello(self.role, self.id, self.incarnation))
+            self.frame_incarnation = message.incarnation
+            if not self.welcomed:
+                self.welcomed = True
+                self._report()
+        elif isinstance(message, CheckpointDone):
+            self.world.note(self.id, "checkpoint done", message.epoch, message.state_copied)
+        elif isinstance(message, WorkerTable):
+            self.world.note(self.id, "table", message.version, message.workers)
+        self.did(self.core.tell(message, now), message)
+        self.arm()
+
+
+class FrameProcess(Process):
+    """One host's frame. `peers` is the other one."""
+
+    other = None
+
+    def began(self):
+        pass
+
+    def hear(self, sender, message):
+        if self.paused:
+            self.later(self.hear, sender, message)
+            return
+        self.did(self.core.hear(sender, message, self.world.clock.now), message)
+        self.arm()
+
+    def did(self, outputs, why):
+        world = self.world
+        for output in outputs:
+            if type(output) is Tell:
+                if output.to == "peer":
+                    world.to_peer(self, output.message)
+                elif output.to == "*":
+                    for process in world.filters:
+                        if process.side == self.side:
+                            world.from_frame(self, process, output.message)
+                elif output.to in world.processes:
+                    world.from_frame(self, world.processes[output.to], output.message)
+                elif output.to == "driver":
+                    world.drive(output.message)
+            elif type(output) is Log:
+                world.note(self.id, output.event, output.fields)
+        world.after(self)

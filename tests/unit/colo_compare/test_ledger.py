@@ -1,0 +1,126 @@
+"""The books: what is held and kept, requests once until they are answered, bounds on all flows together."""
+
+import pytest
+
+from colo_compare.config import CompareConfig
+from colo_compare.ledger import ASK_AGAIN, HISTORY_BYTES, HISTORY_TOTAL, LAST, STEP, Ledger
+from colo_compare.tcp import TcpFlow
+from colo_compare.tcp_state import Held
+from colo_proto.core import Log, Tell
+from colo_proto.messages import Reason
+from colo_proto.net.packet import dissect
+from colo_proto.rules import DEFAULT
+from playbook import P
+
+
+@pytest.fixture
+def ledger():
+    return Ledger(CompareConfig(max_queue_size=4, max_held_mib=1, max_secondary_mib=4))
+
+
+def flow(ledger, port=5000):
+    return TcpFlow(ledger, dissect(P(1, dport=port).data).key, DEFAULT, 1.0)
+
+
+def held(unit):
+    return Held(unit, b"", 0, 0, 0, 0, 0, 0, 1.0)
+
+
+@pytest.mark.parametrize(("unit", "frames", "size"), [(b"x" * 70, 1, 70), ((b"x" * 70, b"y" * 30), 2, 100)])
+@pytest.mark.parametrize("shadow", [False, True])
+def test_what_is_held_is_given_back(ledger, unit, frames, size, shadow):
+    ledger.shadow = shadow
+    one = held(unit)
+    ledger.hold(flow(ledger), one)
+    assert (ledger.held, ledger.held_bytes, one.out) == (0 if shadow else frames, size, shadow)
+    ledger.unhold(one)
+    assert (ledger.held, ledger.held_bytes) == (0, 0)
+
+
+def test_let_out_is_kept_but_no_longer_held(ledger):
+    who, one = flow(ledger), held((b"x", b"y"))
+    ledger.hold(who, one)
+    ledger.let_out(who, one, "mode")
+    ledger.let_out(who, one, "mode")
+    assert (ledger.held, ledger.held_bytes) == (0, 2)
+    assert ledger.sink == [(b"x", b"y")]
+    assert ledger.counters["released.mode"] == 2
+    ledger.drop(one, "evicted")
+    assert ledger.counters["dropped.evicted"] == 0, "it was sent"
+    assert ledger.held_bytes == 0
+
+
+def test_a_flow_asks_once_until_it_is_answered_and_again_after_a_while(ledger):
+    who = flow(ledger)
+    for _ in range(3):
+        ledger.want(who, Reason.PAYLOAD, 7, {"age_ms": 1}, 10.0)
+    tells = [one.message for one in ledger.outputs if isinstance(one, Tell)]
+    assert [one.reason for one in tells] == [Reason.PAYLOAD]
+    assert len([one for one in ledger.outputs if isinstance(one, Log)]) == 1
+    ledger.ask_again(10.0 + ASK_AGAIN - 0.1)
+    assert len(ledger.outputs) == 2
+    ledger.ask_again(10.0 + ASK_AGAIN)
+    assert ledger.outputs[-1].message.reason == Reason.REPEATED
+
+
+def test_only_the_last_differences_are_kept(ledger):
+    for port in range(LAST + 5):
+        ledger.want(flow(ledger, port), Reason.FIN, port, {}, 1.0)
+    assert [seen["offset"] for seen in ledger.last] == list(range(5, LAST + 5))
+
+
+def test_the_bounds_are_looked_at_before_anything_is_kept(ledger):
+    who = flow(ledger)
+    assert not ledger.full(who, held(b"x"), 3)
+    assert ledger.full(who, held(b"x"), 4)
+    ledger.held_bytes = ledger.max_held_bytes
+    assert ledger.full(flow(ledger, 1), held(b"x"), 0)
+    assert ledger.counters["dropped.queue_full"] == 2
+    assert ledger.counters["checkpoints_wanted.queue_full"] == 2
+
+
+class Kept:
+    """A flow that gives up what it has beyond the history it is allowed."""
+
+    def __init__(self, ledger, size):
+        self.ledger, self.size = ledger, size
+        ledger.secondary_bytes += size
+
+    def trim(self, history):
+        self.ledger.secondary_bytes -= max(self.size - history, 0)
+        self.size = min(self.size, history)
+
+
+def test_histories_share_what_there_is(ledger):
+    flows = [Kept(ledger, HISTORY_BYTES) for _ in range(16)]
+    ledger.squeeze(flows)
+    assert ledger.secondary_bytes <= HISTORY_TOTAL
+    assert STEP < ledger.history < HISTORY_BYTES
+    assert ledger.room == 4
+    for one in flows:
+        one.trim(0)
+    for _ in range(10):
+        ledger.relax()
+    assert ledger.history == HISTORY_BYTES
+
+
+def test_a_short_history_stays_while_the_bound_has_room_for_it(ledger):
+    flows = [Kept(ledger, STEP) for _ in range(700)]
+    ledger.squeeze(flows)
+    assert ledger.history == STEP
+    assert ledger.secondary_bytes == 700 * STEP
+
+
+def test_what_cannot_be_given_up_stops_the_taking(ledger):
+    ledger.secondary_bytes = ledger.max_secondary_bytes + 1
+    ledger.squeeze([])
+    assert (ledger.history, ledger.room) == (0, 0)
+    ledger.secondary_bytes = 0
+    ledger.relax()
+    assert ledger.room == 4
+
+
+def test_all_counters_are_shown_together(ledger):
+    ledger.released, ledger.counters["released.pass"], ledger.secondary_compared = 5, 2, 3
+    shown = ledger.folded()
+    assert (shown["released"], shown["released.compared"], shown["secondary_dropped.compared"]) == (5, 3, 3)

@@ -1,0 +1,138 @@
+import dataclasses
+
+import pytest
+
+from colo_lab.invariants import Facts, judge
+from colo_lab.report import Process, Status, build
+
+COMPARE = {
+    "frames_primary": 100,
+    "frames_secondary": 90,
+    "released": 96,
+    "released.compared": 90,
+    "released.pass": 6,
+    "synthesized": 1,
+    "dropped.reset": 2,
+    "secondary_dropped.compared": 88,
+    "secondary_dropped.pass": 3,
+    "secondary_split": 3,
+    "bytes_compared": 5000,
+    "flows_opened": 4,
+    "link.secondary_in.frames_in": 90,
+}
+REWRITER = {"link.indev.frames_in": 47, "link.indev.gap_frames": 1, "link.outdev.frames_out": 90}
+GAUGES = {"held": 3, "held_secondary": 2, "flows": 1, "flows_unprotected": 0, "held_oldest_ms": 50}
+
+
+def process(role, name, counters=None, gauges=None, *, host="host-p", complete=True, detail=None):
+    status = None if counters is None else Status(role, name, counters, gauges or {}, detail or {})
+    return Process(role, name, host, 7, 1.5, 1 << 20, 0 if complete else 1, status, complete=complete)
+
+
+def cast(compare=None, gauges=None, **more):
+    return [
+        process("compare", "comp0", {**COMPARE, **(compare or {})}, {**GAUGES, **(gauges or {})}, **more),
+        process("mirror", "m0", {"frames": 50, "link.outdev.frames_out": 50, "link.outdev.dropped.x": 2}),
+        process("rewriter", "rew0", {"rewritten": 40, "flows_opened": 2, **REWRITER}, host="host-s"),
+    ]
+
+
+def verdicts(processes, **facts):
+    given = {"mode": "enforce", "same_guests": True, "settled": True, "wiring": "lean", **facts}
+    return {k: v.verdict for k, v in judge(Facts(processes=processes, **given)).items()}
+
+
+def test_everything_adds_up():
+    got = verdicts(cast())
+    assert {k: got[k] for k in ("S1", "S4", "S5", "S6", "L1", "E2")} == dict.fromkeys(
+        ("S1", "S4", "S5", "S6", "L1", "E2"), "held"
+    )
+    assert got["S2"] == got["S3"] == "unknown", "nobody looked at the client's bytes"
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"frames_primary": 101}, "S6"),
+        ({"dropped.reset": 1}, "S6"),
+        ({"secondary_dropped.pass": 4}, "S6"),
+        ({"released.compared": 80}, "S1"),
+        ({"checkpoints_wanted.payload": 1}, "E2"),
+    ],
+)
+def test_a_sum_that_does_not_add_up_is_found(change, name):
+    assert verdicts(cast(change))[name] == "violated"
+
+
+def test_frames_that_moved_to_another_worker_are_in_the_books():
+    giver = {"released": 90, "released.compared": 84, "handed_over": 6, "secondary_dropped.pass": 1}
+    giver["secondary_handed_over"] = 2
+    taker = {"taken_over": 6, "released": 6, "released.compared": 6, "secondary_taken_over": 2}
+    taker["secondary_dropped.compared"] = 2
+    both = [*cast(giver), process("compare", "comp1", taker, {"held": 0, "held_secondary": 0})]
+    # Links are looked at elsewhere.
+    assert verdicts(both, settled=False)["S6"] == "unknown"
+    for name in ("taken_over", "secondary_taken_over"):
+        changed = {**taker, name: taker[name] - 1}
+        lost = [*both[:-1], process("compare", "comp1", changed, {"held": 0, "held_secondary": 0})]
+        assert verdicts(lost)["S6"] == "violated"
+
+
+@pytest.mark.parametrize("name", ["link.indev.frames_in", "link.indev.gap_frames"])
+def test_a_link_that_does_not_add_up_is_found(name):
+    processes = cast()
+    processes[2].status.counters[name] -= 1
+    assert verdicts(processes)["S6"] == "violated"
+    assert verdicts(processes, settled=False)["S6"] == "unknown", "frames may be under way"
+
+
+def test_a_frame_held_too_long_without_a_request():
+    assert verdicts(cast(gauges={"held_oldest_ms": 4001}))["L1"] == "violated"
+    wanted = {"checkpoints_wanted.timeout": 1}
+    assert verdicts(cast(wanted, {"held_oldest_ms": 4001}))["L1"] == "held"
+
+
+def test_what_was_killed_cannot_testify():
+    got = verdicts(cast(complete=False))
+    assert {got[k] for k in ("S1", "S6", "L1", "E2")} == {"unknown"}
+    silent = [process("compare", "comp0"), *cast()[1:]]
+    assert verdicts(silent)["S6"] == "unknown"
+    assert verdicts([])["S6"] == "unknown"
+
+
+def test_other_modes_and_other_guests():
+    assert verdicts(cast(), mode="bypass")["S1"] == "unknown"
+    assert verdicts(cast({"checkpoints_wanted.payload": 1}), same_guests=False)["E2"] == "unknown"
+
+
+def test_the_report_has_the_promised_keys_and_sums():
+    processes = cast({"checkpoints_wanted.payload": 2}, detail={"last": [{"reason": "payload", "offset": 7}]})
+    processes.append(process("frame", "frame-p", {"checkpoints_wanted.payload": 3, "checkpoints_wanted.mirror_gap": 1}))
+    processes.append(dataclasses.replace(processes[0], id="comp1"))
+    report = build(
+        exit_status=3,
+        seconds=1.23456,
+        wiring="lean",
+        mode="enforce",
+        same_guests=False,
+        settled=True,
+        processes=processes,
+    )
+    assert report["exit"] == 3
+    assert report["seconds"] == 1.235
+    compare = report["compare"]
+    assert compare["frames_primary"] == 200
+    assert compare["dropped"] == {"reset": 4}
+    assert compare["checkpoints_wanted"] == {"payload": 4, "mirror_gap": 1}
+    assert compare["held"] == 6
+    assert compare["last"][0]["offset"] == 7
+    assert {"frames_secondary", "released", "bytes_compared", "miscompares", "checkpoints_done", "flows"} <= set(
+        compare
+    )
+    assert "flows_unprotected" in compare
+    assert set(report["mirror"]) == {"frames", "sequence", "gaps", "replayed"}
+    assert report["mirror"]["frames"] == 50
+    assert report["rewriter"]["rewritten"] == 40
+    assert report["processes"][0]["cpu_seconds"] == 1.5
+    assert {"role", "id", "pid", "cpu_seconds", "max_rss_bytes", "counters"} <= set(report["processes"][0])
+    assert set(report["invariants"].values()) <= {"held", "violated", "unknown"}

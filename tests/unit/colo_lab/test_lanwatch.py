@@ -1,0 +1,65 @@
+"""What the capture on the LAN concludes from frames."""
+
+from colo_lab.lanwatch import Watcher
+from packets import parse
+
+
+def seen(*lines):
+    watcher = Watcher()
+    for now, line in enumerate(lines):
+        port, _, text = line.partition(" ")
+        frame = parse(text.split()).frame()[10:]
+        watcher.see(float(now), f"lan-{port}", memoryview(frame), len(frame))
+    return watcher.report(99.0, 0)
+
+
+def test_one_port():
+    report = seen("p SA 1000 1", "p A 1001 1 +100", "p A 1101 5")
+    assert report["frames"] == {"lan-p": 3}
+    assert report["switches"] == [(0.0, "lan-p")]
+    assert (report["late"], report["continued"], report["broken"]) == (0, 0, [])
+    assert report["moves"] == {"lan-p": [1.0, 2.0]}
+
+
+def test_a_connection_that_goes_on_where_it_was():
+    report = seen("p A 1001 1 +100", "s A 1101 1 +100", "s A 1201 9")
+    assert (report["late"], report["continued"], report["broken"]) == (0, 1, [])
+    assert report["moves"]["lan-s"] == [1.0, 2.0]
+
+
+def test_a_retransmission_first_is_as_good():
+    assert seen("p A 1001 1 +100", "s A 1001 1 +50", "s A 1051 1 +100")["broken"] == []
+
+
+def test_what_was_lost_at_the_switch_may_come_later_but_must_come():
+    lines = ["p A 1001 1 +100", "s A 1201 1 +100", "s A 1301 1 +100"]
+    assert seen(*lines)["broken"] == ["10.0.0.2:80 > 10.0.0.9:5000: byte 1101 never came"]
+    assert seen(*lines, "s A 1101 1 +100")["broken"] == []
+    assert seen(*lines, "s A 1050 1 +51")["broken"] != [], "it ends before that byte"
+
+
+def test_an_ack_that_goes_back():
+    (text,) = seen("p A 1001 500", "s A 1001 400")["broken"]
+    assert "ACK 500 on lan-p, then 400 on lan-s" in text
+
+
+def test_numbers_wrap():
+    assert seen("p A 4294967290 4294967290 +10", "s A 4 2 +10")["broken"] == []
+
+
+def test_two_writers():
+    report = seen("p A 1001 1 +100", "s A 1101 1", "p A 1101 1", "s A 1101 1", "p A 1101 1")
+    assert report["late"] == 2
+
+
+def test_frames_that_are_no_tcp_and_damaged_ones_count_as_written():
+    report = seen("p arp", "s arp", 's udp "x"')
+    assert report["frames"] == {"lan-p": 1, "lan-s": 2}
+    watcher = Watcher()
+    for size in range(14, 70):
+        watcher.see(0.0, "lan-p", memoryview(parse(["A", "1", "1"]).frame()[10 : 10 + size]), size)
+    assert watcher.frames == {"lan-p": 56}
+
+
+def test_resets_are_counted():
+    assert seen("p A 1001 1", "s R 1001")["resets"] == {"lan-s": 1}

@@ -1,0 +1,44 @@
+import os
+import re
+
+from rich.text import Text
+
+from colo_lab.report import Process, Status
+from colo_lab.table import Footer, Rates
+
+
+def process(frames, cpu):
+    status = Status("mirror", "m0", {"link.netdev.frames_in": frames}, {})
+    return {"m0": Process("mirror", "m0", "host-p", 1, cpu, 0, 0, status, complete=True)}
+
+
+def test_rates_are_differences_over_time():
+    now = [0.0]
+    rates = Rates(lambda: now[0])
+    rates.look(process(100, 1.0))
+    assert rates.now["m0"] == (0, 0)
+    now[0] = 2.0
+    rates.look(process(300, 1.5))
+    assert rates.now["m0"] == (100.0, 0.25)
+    now[0] = 3.0
+    rates.look(process(0, 0.0))
+    assert rates.now["m0"] == (0, 0), "a process that began anew has no negative rate"
+
+
+def test_the_footer_keeps_out_of_the_clients_way():
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(terminal.fileno(), termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
+        footer = Footer(terminal)
+        footer.show(Text("a\nb\nc"))
+        text = screen.read(4096).decode()
+        assert "\x1b[1;17r" in text, "three lines of twenty are kept from scrolling"
+        assert re.findall(r"\x1b\[(\d+);1H", text) == ["18", "19", "20"]
+        footer.show(Text("a\nb\nd"))
+        assert "r\x1b8" not in screen.read(4096).decode(), "the region stays while the size does"
+        footer.close()
+        assert "\x1b[r" in screen.read(4096).decode()

@@ -1,0 +1,75 @@
+"""The mirror: every frame on its way first, then its copy."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from colo_mirror.config import MirrorConfig
+from colo_mirror.mirror import Mirror
+from colo_proto.claim import Stand, State, write_claim
+from colo_proto.core import Send, Tell, Way
+from colo_proto.messages import CheckpointDone, Drain, LanHeard, LanSaid, LanSay, SetMode
+from runtime_helpers import frames
+
+
+def test_the_original_first_then_the_copy():
+    core = Mirror(MirrorConfig())
+    batch = frames(0, 3)
+    out = core.receive("netdev", batch, 1.0)
+    assert out == [Send("next", batch), Send("outdev", batch)]
+    # The same objects: copying costs nothing.
+    assert all(one is other for send in out for one, other in zip(send.frames, batch, strict=True))
+
+
+@given(st.lists(st.lists(st.binary(min_size=24, max_size=60), min_size=1, max_size=8), max_size=20))
+def test_nothing_is_lost_doubled_or_reordered(batches):
+    core = Mirror(MirrorConfig())
+    sent = {"next": [], "outdev": []}
+    for now, batch in enumerate(batches):
+        for send in core.receive("netdev", batch, float(now)):
+            sent[send.port] += send.frames
+    everything = [frame for batch in batches for frame in batch]
+    assert sent == {"next": everything, "outdev": everything}
+    assert core.counters["frames"] == len(everything)
+    assert core.counters["bytes"] == sum(map(len, everything))
+
+
+def test_it_waits_for_nothing_and_says_nothing():
+    core = Mirror(MirrorConfig())
+    for now, later in pairwise((0.0, 1.0, 1e6, 1e9)):
+        core.receive("netdev", frames(0, 1), now)
+        assert core.deadline() is None
+        assert core.on_timer(later) == []
+        for message in (SetMode("bypass"), CheckpointDone(1, state_copied=True), Drain()):
+            assert core.tell(message, later) == []
+    assert core.drain(1e9) == []
+    assert (core.gauges(), core.status()) == ({}, {})
+
+
+def test_ports():
+    ways = {port.name: (port.way, port.required) for port in Mirror.ports}
+    assert ways == {
+        "netdev": (Way.IN, True),
+        "next": (Way.OUT, True),
+        "outdev": (Way.OUT, True),
+        "claims": (Way.OUT, False),
+    }
+
+
+def test_claims_are_for_the_frame_and_for_neither_guest():
+    claim = write_claim(Stand("secondary", 1, 1, 1, State.STANDBY), "colo")
+    core = Mirror(MirrorConfig(claims="tap://lan"))
+    mine = [frame[:22] + b"\x08\x00" + frame[24:] for frame in frames(0, 2)]
+    out = core.receive("netdev", [mine[0], claim, mine[1]], 1.0)
+    assert out == [Send("next", mine), Send("outdev", mine), Tell(LanHeard(claim))]
+    assert core.receive("netdev", [claim], 1.0) == [Tell(LanHeard(claim))]
+    assert core.counters["frames"] == 2
+    assert core.tell(LanSay(claim, 4), 1.0) == [Send("claims", [claim]), Tell(LanSaid(4))]
+
+
+def test_without_a_port_for_claims_they_are_frames_like_others():
+    core = Mirror(MirrorConfig())
+    claim = [write_claim(Stand("secondary", 1, 1, 1, State.STANDBY), "colo")]
+    assert core.receive("netdev", claim, 1.0) == [Send("next", claim), Send("outdev", claim)]
+    assert core.tell(LanSay(claim[0], 4), 1.0) == []

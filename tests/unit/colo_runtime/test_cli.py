@@ -1,0 +1,219 @@
+"""The command itself: what an operator gets wrong is one clear line that names it, and a status. Real processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from runtime_helpers import ROOT, free_port
+
+HERE = {"PYTHONPATH": f"{ROOT}/services:{ROOT}/proto"}
+
+
+def colo(*arguments, **environ):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("COLO_")}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "colo_runtime.cli", *arguments],
+        env=clean | HERE | environ, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+
+
+def refused(done, status, *named):
+    """One line, on standard error, that begins with the command; no traceback."""
+    assert done.returncode == status, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("colo")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    for text in named:
+        assert text in lines[0]
+
+
+@pytest.fixture
+def place(bench):
+    return bench.directory
+
+
+PORTS = ("--netdev", "pcap:///dev/null", "--next", "pcap:///dev/null")
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            (["mirror", "--nonsense", "1"], ["colo mirror: ", "--nonsense"]),
+            (["nonsense"], ["nonsense"]),
+            (["mirror"], ["--netdev: required"]),
+            (["mirror", "--netdev"], ["--netdev"]),
+            (["mirror", "--netdev", "lan"], ["--netdev: endpoint 'lan'", "scheme"]),
+            (["mirror", "--netdev", "tap://lan?sever=on"], ["--netdev", "sever"]),
+            (["compare", "--compare-timeout", "soon"], ["--compare-timeout", "whole number (ms)", "soon"]),
+            (["compare", "--max-queue-size", "0"], ["--max-queue-size", "at least 1"]),
+            (["compare", "--mode", "sometimes"], ["--mode", "enforce, shadow, bypass"]),
+            (["redirector", "--netdev", "tap://lan"], ["--indev or --outdev"]),
+            (["frame"], ["--listen: required"]),
+            (["netdev", "--listen", "/x"], ["--tap: required"]),
+            (["netdev", "--listen", "/x", "--tap", "a,colour=red"], ["--tap a,colour=red", "colour"]),
+            (["health"], ["--http: required"]),
+            (["mirror", "--log-level", "loud", *PORTS], ["--log-level", "debug, info"]),
+            (["mirror", "--http", "9000", *PORTS, "--outdev", "pcap:///dev/null"], ["--http", "HOST:PORT"]),
+        ],
+        ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+    )
+    def test_wrong_usage(self, arguments, named):
+        refused(colo(*arguments), 2, *named)
+
+    def test_nothing_at_all_shows_the_commands(self):
+        done = colo()
+        assert done.returncode == 2
+        assert "netdev" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["compare", "-h"], ["--version"], ["lab", "--help"]])
+    def test_help(self, arguments):
+        done = colo(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout
+
+    @pytest.mark.parametrize("name", ["--primary_in", "--primary-in"])
+    def test_dash_and_underscore_are_the_same(self, name):
+        # The next missing port is named, so this one was understood.
+        refused(colo("compare", name, "pcap:///dev/null"), 2, "--secondary-in: required")
+
+    def test_help_shows_defaults_and_units(self):
+        text = " ".join(colo("compare", "--help").stdout.split())
+        assert "[default 3000 ms]" in text
+        assert "[enforce|shadow|bypass; default enforce]" in text
+
+    def test_a_reader_that_leaves_is_no_error(self):
+        done = subprocess.run(
+            f"{sys.executable} -P -m colo_runtime.cli compare --help | head -1",
+            shell=True, env=os.environ | HERE, capture_output=True, text=True, check=False, timeout=240,
+        )  # fmt: skip
+        assert done.stdout.startswith("Usage:")
+        assert done.stderr == ""
+
+
+class TestConfiguration:
+    def write(self, place, text):
+        path = place / "colo.toml"
+        path.write_text(text)
+        return str(path)
+
+    @pytest.mark.parametrize(
+        ("text", "named"),
+        [
+            ("[mirror]\noutdef = 'ipc:///x'\n", ["[mirror]", "'outdef'", "did you mean 'outdev'"]),
+            ("[defaults]\nnonsense = 1\n", ["[defaults]", "'nonsense'"]),
+            ("[mirror\n", ["line 1"]),
+            ("[mirror]\nqueue_bytes = 'many'\n", ["[mirror] queue_bytes", "whole number (bytes)"]),
+        ],
+    )
+    def test_a_wrong_file(self, place, text, named):
+        path = self.write(place, text)
+        refused(colo("mirror", "--config", path, *PORTS), 2, path, *named)
+
+    def test_a_missing_file(self):
+        refused(colo("mirror", "--config", "/nowhere/colo.toml"), 2, "--config /nowhere/colo.toml", "No such file")
+
+    def test_the_environment(self):
+        refused(colo("mirror", COLO_MIRROR_OUTDEF="x"), 2, "COLO_MIRROR_OUTDEF")
+        refused(colo("mirror", COLO_LOG_LEVEL="loud"), 2, "COLO_LOG_LEVEL")
+
+    def test_check_prints_what_it_comes_to_in_a_form_that_can_be_given_again(self, place):
+        path = self.write(
+            place, '[defaults]\nlog_level = "debug"\n[mirror.m0]\noutdev = "ipc:///run/m"\n[compare.c0]\n'
+        )
+        done = colo("check", "--config", path)
+        assert (done.returncode, done.stderr) == (0, "")
+        resolved = tomllib.loads(done.stdout)
+        assert resolved["mirror"]["m0"]["outdev"] == "ipc:///run/m"
+        assert resolved["mirror"]["m0"]["log_level"] == "debug"
+        assert resolved["compare"]["c0"]["compare_timeout"] == 3000
+        again = colo("check", "--config", self.write(place, done.stdout))
+        assert again.stdout == done.stdout
+        assert json.loads(colo("check", "--json", "--config", path).stdout) == json.loads(
+            colo("check", "--json", "--config", self.write(place, done.stdout)).stdout
+        )
+
+    def test_check_lists_everything_that_is_wrong(self, place):
+        path = self.write(
+            place,
+            "[defaults]\nx = 1\n[mirrow]\n[mirror.m0]\nring_bytes = 1\n[compare.c0]\nmode = 'no'\n[rewriter]\ny = 2\n",
+        )
+        done = colo("check", "--config", path)
+        assert done.returncode == 2
+        lines = done.stderr.splitlines()
+        assert all(line.startswith(f"colo check: {path}") for line in lines)
+        for text in ("'x'", "'mirrow'; did you mean 'mirror'", "ring_bytes: at least", "mode: one of", "'y'"):
+            assert sum(text in line for line in lines) == 1, done.stderr
+
+    def test_the_environment_wins_in_check_as_well(self, place):
+        path = self.write(place, "[compare.c0]\nmax_flows = 9\n")
+        done = colo("check", "--json", "--config", path, COLO_COMPARE_MAX_FLOWS="10")
+        assert json.loads(done.stdout)["compare"]["c0"]["max_flows"] == 10
+
+
+class TestHereAndNow:
+    """What is right but cannot be had: status 1, or 2 where it will never be."""
+
+    def mirror(self, *more):
+        return colo("mirror", "--id", "m0", *PORTS, "--drain-timeout", "0", *more)
+
+    def test_a_tcp_port_in_use(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            where = f"tcp://127.0.0.1:{port}"
+            refused(self.mirror("--outdev", where + "?server=on"), 1, "--outdev", where, "Address already in use")
+            where = f"chardev+tcp://127.0.0.1:{port}"
+            refused(self.mirror("--outdev", where + "?server=on"), 1, "--outdev", where, "Address already in use")
+            done = self.mirror("--outdev", "pcap:///dev/null", "--http", f"127.0.0.1:{port}")
+            refused(done, 1, f"--http 127.0.0.1:{port}", "Address already in use")
+
+    def test_a_socket_that_somebody_listens_on(self, place):
+        with socket.socket(socket.AF_UNIX) as live:
+            live.bind(str(place / "s"))
+            live.listen()
+            done = self.mirror("--outdev", f"chardev+unix://{place}/s?server=on")
+            refused(done, 1, "--outdev", f"somebody listens on {place}/s")
+
+    def test_a_file_in_the_way(self, place):
+        (place / "file").write_text("precious")
+        for endpoint in (f"ipc://{place}/file?server=on", f"chardev+unix://{place}/file?server=on"):
+            refused(self.mirror("--outdev", endpoint), 2, "--outdev", f"{place}/file exists and is not a socket")
+        assert (place / "file").read_text() == "precious"
+
+    def test_a_directory_that_is_not_there(self, place):
+        refused(self.mirror("--outdev", f"ipc://{place}/no/s?server=on"), 2, "--outdev", f"no directory {place}/no")
+
+    def test_a_capture_that_is_none(self, place):
+        (place / "x.pcap").write_text("not a capture at all")
+        done = colo("redirector", "--indev", f"pcap://{place}/x.pcap", "--outdev", "pcap:///dev/null")
+        refused(done, 2, "--indev", f"{place}/x.pcap", "neither pcap nor pcapng")
+
+    def test_an_address_that_is_not_ours(self):
+        refused(
+            self.mirror("--insecure", "--outdev", "tcp://192.0.2.1:9003?server=on"), 1, "--outdev", "192.0.2.1:9003"
+        )
+
+    def test_status_without_a_frame(self, place):
+        where = f"ipc://{place}/control.sock"
+        refused(colo("status", "--frame", where, "--timeout", "0.2"), 1, where, "no answer")
+        refused(colo("status", "--frame", "tap://x"), 2, "tap://x")
+
+    def test_health_without_a_process(self):
+        where = f"127.0.0.1:{free_port()}"
+        refused(colo("health", "--http", where), 1, where, "refused")
+
+    def test_two_captures_from_end_to_end_end_well(self, place):
+        done = colo("redirector", "--indev", "pcap:///dev/null", "--outdev", f"pcap://{place}/o.pcap")
+        # /dev/null is no capture; an empty one is.
+        refused(done, 2, "--indev")
+        done = colo("redirector", "--indev", f"pcap://{place}/o.pcap", "--outdev", f"pcap://{place}/p.pcap")
+        assert done.returncode == 0
+        assert (place / "p.pcap").read_bytes() == (place / "o.pcap").read_bytes()

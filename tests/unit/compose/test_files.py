@@ -1,0 +1,261 @@
+"""The compose files say what the topology table says, take every default from one place, and give no privilege away."""
+
+import json
+import re
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+import yaml
+
+from colo_proto.endpoint import parse_endpoint
+from colo_proto.topology import Site, plan
+
+COMPOSE = Path(__file__).resolve().parents[3] / "compose"
+FILES = sorted(path.name for path in COMPOSE.glob("*.yaml"))
+VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)\}")
+TUNED = {"mode", "compare-timeout", "max-queue-size", "pair", "failover", "on-loss", "resync", "heartbeat-missed"}
+"""Options that are no wiring."""
+ROLES = {
+    ("primary.yaml", "faithful"): ("primary", [], ""),
+    ("primary.yaml", "lean"): ("primary", ["lean-primary.yaml"], ""),
+    ("secondary.yaml", "faithful"): ("secondary", [], ""),
+    ("secondary.yaml", "lean"): ("secondary", ["lean-secondary.yaml"], ""),
+    ("demo.yaml", "faithful"): ("both", [], "-s"),
+    ("demo.yaml", "lean"): ("both", ["lean.yaml"], "-s"),
+}
+
+
+def defaults():
+    """compose/.env."""
+    lines = (COMPOSE / ".env").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def load(name, variables=None):
+    """A file with its variables filled in."""
+    given = defaults() | (variables or {})
+    text = (COMPOSE / name).read_text(encoding="utf-8")
+    return yaml.safe_load(VARIABLE.sub(lambda found: given[found[1]], text))
+
+
+def merged(name, overlays):
+    """Services of a file under overlays, without those that a profile switches off."""
+    services = load(name)["services"]
+    for overlay in overlays:
+        for service, changes in load(overlay)["services"].items():
+            environment = services.get(service, {}).get("environment", {}) | changes.get("environment", {})
+            services[service] = services.get(service, {}) | changes | {"environment": environment}
+    return {name: one for name, one in services.items() if "profiles" not in one}
+
+
+def options(service):
+    """Role and options of a service's command line, its environment included; links without their hosts."""
+    role, *flags = service["command"]
+    found = {}
+    for flag in flags:
+        name, _, value = flag.removeprefix("--").partition("=")
+        found.setdefault(name, []).append(value)
+    if role not in ("compare", "frame"):
+        found["frame"] = [service["environment"]["COLO_FRAME"]]
+    return role, {name: [wire(value) for value in values] for name, values in found.items() if name not in TUNED}
+
+
+def wire(value):
+    """An endpoint without what only the site knows: the host of a TCP link, netdev's socket."""
+    if "://" not in value:
+        return value
+    endpoint = parse_endpoint(value)
+    text = str(replace(endpoint, netdev=""))
+    return re.sub(r"tcp://[^:]+:", "tcp://HOST:", text)
+
+
+def expected(side, wiring):
+    """By id, role and options of `plan`, in the same form."""
+    site = Site("/run/colo", "0.0.0.0", "peer", {"lan": "lan", "guest": "guest"})
+    out = {}
+    for spec in plan(side, wiring, 1, site):
+        flags = {k: [v] if isinstance(v, str) else list(v) for k, v in spec.options.items()}
+        out[spec.id] = (spec.role, {name: [wire(value) for value in values] for name, values in flags.items()})
+    return out
+
+
+@pytest.mark.parametrize(("name", "wiring"), ROLES)
+def test_the_wiring_is_that_of_the_table(name, wiring):
+    side, overlays, suffix = ROLES[name, wiring]
+    found = {}
+    for service, about in merged(name, overlays).items():
+        if "command" not in about or about["command"][0] == "netns":
+            continue
+        role, flags = options(about)
+        identity = flags.pop("id")[0].replace("comp-{hostname}", "comp0")
+        assert service.removesuffix(suffix) in (identity, role), "a service is called like its process, or its role"
+        assert about["environment"]["COLO_NETDEV"] == "/run/colo/netdev.sock"
+        found[identity] = (role, flags)
+    wanted = {}
+    for one in ("primary", "secondary") if side == "both" else (side,):
+        wanted |= expected(one, wiring)
+    for role, flags in wanted.values():
+        flags.pop("id")
+        flags.pop("workers", None)  # whoever says hello: their number is compose's business
+        if role == "netdev":
+            assert [tap.partition(",")[0] for tap in flags["tap"]] == ["lan", "guest"]
+    for role, flags in found.values():
+        if role == "netdev":
+            flags["tap"] = [tap.partition(",")[0] for tap in flags["tap"]]
+    assert found == wanted
+
+
+def safe(service):
+    """Environment without what differs: the demo's hosts share a network that leads nowhere, and need no keys."""
+    environment = service.get("environment", {})
+    return {k: v for k, v in environment.items() if not k.startswith("COLO_CURVE_") and k != "COLO_INSECURE"}
+
+
+def test_keys_are_with_those_who_need_them():
+    for name, overlays in (("primary.yaml", []), ("secondary.yaml", []), ("secondary.yaml", ["lean-secondary.yaml"])):
+        for service, about in merged(name, overlays).items():
+            across = any("tcp://" in flag for flag in about.get("command", []))
+            assert about.get("secrets", []) == (["curve_secret", "curve_peers"] if across else []), service
+            if across:
+                assert about["environment"]["COLO_INSECURE"] == "off"
+    demo = load("demo.yaml")
+    assert demo["networks"]["replication"]["internal"] is True, "the demo does without keys"
+
+
+def test_the_demo_is_both_hosts_in_one_file():
+    demo = load("demo.yaml")["services"]
+    for name, suffix in (("primary.yaml", ""), ("secondary.yaml", "-s")):
+        for service, about in load(name)["services"].items():
+            there = demo.get(service + suffix) or demo[service]
+            for key in ("command", "user", "cap_add", "cap_drop", "read_only", "sysctls", "healthcheck"):
+                assert there.get(key) == about.get(key), f"{name}: {service}.{key}"
+            assert safe(there) == safe(about), f"{name}: {service}.environment"
+            # In one project nothing is published: the hosts meet on the replication network.
+            assert "ports" not in there
+
+
+def test_the_lean_overlays_of_the_hosts_and_of_the_demo_agree():
+    both = load("lean-primary.yaml")["services"] | load("lean-secondary.yaml")["services"]
+    for published in ("ports", "secrets", "environment"):
+        both["rew0"].pop(published)
+    assert load("lean.yaml")["services"] == both
+
+
+def test_every_default_is_in_one_place_and_used():
+    used = set()
+    for name in FILES:
+        text = "\n".join(
+            line.partition(" #")[0] for line in (COMPOSE / name).read_text().splitlines() if not line.startswith("#")
+        )
+        assert not re.search(r"\$\{\w+[:?-]", text), f"{name} has a default of its own"
+        used |= set(VARIABLE.findall(text))
+    assert used == set(defaults())
+
+
+@pytest.mark.parametrize("name", ["primary.yaml", "secondary.yaml", "demo.yaml"])
+def test_least_privilege(name):
+    file = load(name)
+    capable = set()
+    for service, about in file["services"].items():
+        assert about["cap_drop"] == ["ALL"], service
+        assert about["read_only"] is True, service
+        assert about["security_opt"] == ["no-new-privileges:true"], service
+        assert about["restart"] == "always", service
+        assert "healthcheck" in about, service
+        assert about.get("network_mode") != "host", service
+        assert "privileged" not in about, service
+        if "cap_add" in about or "devices" in about:
+            capable.add(service.removesuffix("-s"))
+            assert about["cap_add"] == ["NET_ADMIN"]
+            assert about["user"] == "0:65532"
+        else:
+            assert about["user"] == "65532:65532", service
+    assert capable == {"netdev"}
+    for volume, about in file["volumes"].items():
+        assert about["driver_opts"]["type"] == "tmpfs", volume
+        assert "mode=0770" in about["driver_opts"]["o"]
+
+
+@pytest.mark.parametrize("name", ["primary.yaml", "secondary.yaml", "demo.yaml"])
+def test_a_filter_is_on_no_network_that_it_does_not_need(name):
+    for service, about in load(name)["services"].items():
+        if "command" not in about or about["command"][0] == "netns":
+            continue
+        across = any("tcp://" in flag for flag in about["command"])
+        assert ("replication" in about.get("networks", [])) == across, service
+
+
+@pytest.mark.parametrize("name", ["primary.yaml", "secondary.yaml", "demo.yaml"])
+def test_a_stop_leaves_time_to_drain(name):
+    for service, about in load(name)["services"].items():
+        if "stop_grace_period" in about:
+            grace = float(about["stop_grace_period"].removesuffix("s"))
+            assert grace > float(about["environment"].get("COLO_DRAIN_TIMEOUT", 0)) + 1, service
+        else:
+            assert about["stop_signal"] == "SIGKILL", f"{service}: nothing to drain"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_file_begins_with_how_to_use_it(name):
+    head = (COMPOSE / name).read_text().split("\n\n")[0]
+    assert head.startswith("# ")
+    assert f"docker compose -f compose/{name}" in (COMPOSE / name).read_text() or f"-f compose/{name}" in head
+
+
+def metrics_of_roles():
+    """Names of metrics that the processes can have, from the counters that their code counts."""
+    services = COMPOSE.parent / "services"
+    words = set()
+    for path in services.rglob("*.py"):
+        words |= set(re.findall(r'"([a-z_]+)(?:\.[a-z_.{}]*)?"', path.read_text(encoding="utf-8")))
+        words |= set(re.findall(r"\b([a-z_]+)=", path.read_text(encoding="utf-8")))
+    return words
+
+
+def test_alerts_and_dashboard_name_metrics_that_exist():
+    folder = COMPOSE / "observability"
+    alerts = yaml.safe_load((folder / "alerts.yml").read_text())
+    expressions = [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
+    dashboard = json.loads((folder / "dashboard.json").read_text())
+    expressions += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    known = metrics_of_roles()
+    for expression in expressions:
+        for name in re.findall(r"\bcolo_(?:compare|frame|mirror|redirector|rewriter)_(\w+)", expression):
+            bare = name.removesuffix("_total").removeprefix("link_")
+            assert bare in known, f"{name} in {expression}"
+    for rule in alerts["groups"][0]["rules"]:
+        assert rule["annotations"]["summary"]
+
+
+def test_every_process_that_serves_metrics_is_scraped():
+    config = yaml.safe_load((COMPOSE / "observability" / "prometheus.yml").read_text())
+    scraped = set(config["scrape_configs"][0]["dns_sd_configs"][0]["names"])
+    serving = {name for name, about in load("demo.yaml")["services"].items() if "metrics" in about.get("networks", [])}
+    assert scraped == serving
+
+
+def test_hosts_meet_on_the_replication_network_alone():
+    """The demo's hosts share `metrics` as well: what a link is called must be known on no other network."""
+    links = {"COLO_MIRROR0": "m0", "COLO_COMPARE1": "f2", "COLO_PEER": "frame"}
+    for name, overlays in (("demo.yaml", []), ("demo.yaml", ["lean.yaml"])):
+        services = merged(name, overlays)
+        for variable, service in links.items():
+            alias = defaults()[variable].partition(":")[0]
+            assert alias not in services
+            bound = "rew0" if service == "f2" and overlays else service
+            assert services[bound]["networks"] == {"metrics": {}, "replication": {"aliases": [alias]}}
+
+
+@pytest.mark.parametrize("name", ["demo.yaml", "primary.yaml", "secondary.yaml"])
+def test_docker_gives_no_container_the_guests_addresses(name):
+    """Containers on the LAN get theirs from docker, which begins at the bottom of a subnet unless it has a range."""
+    given = defaults()
+    guests = [ip_address(given["COLO_GUEST"]), ip_address(given["COLO_GUEST6"])]
+    pools = load(name)["networks"]["lan"]["ipam"]["config"]
+    assert {ip_network(pool["subnet"]).version for pool in pools} == {4, 6}
+    for pool in pools:
+        assert ip_network(pool["ip_range"]).subnet_of(ip_network(pool["subnet"]))
+        assert not any(guest in ip_network(pool["ip_range"]) for guest in guests)
+        assert any(guest in ip_network(pool["subnet"]) for guest in guests)

@@ -1,0 +1,99 @@
+"""Options as data."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from colo_proto.config import build, host_port, option, options
+from colo_proto.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    outdev: str = option(kind="endpoint", help="where to")
+    timeout: int = option(3000, unit="ms", least=1, most=10_000, help="how long")
+    share: float = option(0.5, least=0, help="how much")
+    fast: bool = option(False, help="whether")
+    mode: str = option("a", choices=("a", "b"), help="which")
+    way: Literal["in", "out"] = "in"
+    tap: tuple[str, ...] = option((), help="several")
+    http: str = option("", kind="host_port", help="where")
+    inner: str = option("x", kind="hidden", help="not for the command line")
+    plain: int = 3
+
+
+def test_the_table():
+    table = {one.name: one for one in options(Some)}
+    assert list(table) == ["outdev", "timeout", "share", "fast", "mode", "way", "tap", "http", "plain"]
+    assert table["outdev"].required
+    assert not table["timeout"].required
+    assert table["timeout"].flag == "--timeout"
+    assert (table["timeout"].default, table["timeout"].unit, table["timeout"].type) == (3000, "ms", int)
+    assert table["tap"].many
+    assert table["way"].choices == ("in", "out")
+    assert table["plain"].help == ""
+
+
+def test_text_and_toml_types_give_the_same():
+    text = build(Some, {"outdev": "tap://a", "timeout": "5", "share": "1", "fast": "on", "tap": ["x", "y"]})
+    toml = build(Some, {"outdev": "tap://a", "timeout": 5, "share": 1, "fast": True, "tap": ("x", "y")})
+    assert text == toml
+    assert text.tap == ("x", "y")
+    assert build(Some, {"outdev": "tap://a", "tap": "x"}).tap == ("x",)
+
+
+def test_dashes_are_underscores():
+    @dataclass(frozen=True)
+    class Dashed:
+        one_two: int = 1
+
+    assert build(Dashed, {"one-two": "7"}).one_two == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({}, "--outdev: required"),
+        ({"outdev": "tap://a", "timeuot": 1}, "timeout"),
+        ({"outdev": "tap://a", "wholly_other": 1}, "known: "),
+        ({"outdev": "tap:/a"}, "--outdev"),
+        ({"outdev": 5}, "text expected"),
+        ({"outdev": "tap://a", "timeout": "0"}, "at least 1"),
+        ({"outdev": "tap://a", "timeout": 10_001}, "at most 10000"),
+        ({"outdev": "tap://a", "timeout": "ten"}, "whole number"),
+        ({"outdev": "tap://a", "timeout": 1.5}, "whole number"),
+        ({"outdev": "tap://a", "timeout": True}, "whole number"),
+        ({"outdev": "tap://a", "timeout": [1]}, "whole number"),
+        ({"outdev": "tap://a", "share": "nan"}, "a number"),
+        ({"outdev": "tap://a", "share": "inf"}, "a number"),
+        ({"outdev": "tap://a", "share": float("nan")}, "a number"),
+        ({"outdev": "tap://a", "fast": "perhaps"}, "on or off"),
+        ({"outdev": "tap://a", "mode": "c"}, "one of a, b"),
+        ({"outdev": "tap://a", "way": "up"}, "one of in, out"),
+        ({"outdev": "tap://a", "http": "9000"}, "HOST:PORT"),
+        ({"outdev": "tap://a", "inner": "y"}, "inner"),
+    ],
+)
+def test_what_is_refused_by_name(values, named):
+    with pytest.raises(ConfigError, match=named):
+        build(Some, values)
+
+
+def test_the_source_of_a_value_is_named():
+    with pytest.raises(ConfigError, match=r"^colo.toml: \[mirror\] timeout: "):
+        build(Some, {"outdev": "tap://a", "timeout": "x"}, {"timeout": "colo.toml: [mirror] timeout"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("127.0.0.1:80", ("127.0.0.1", 80)), ("[::1]:80", ("::1", 80)), (":0", ("", 0))],
+)
+def test_host_port(text, expected):
+    assert host_port(text) == expected
+
+
+@pytest.mark.parametrize("text", ["80", "", "h:", "h:x", "h:65536", "h:-1", "h:²"])
+def test_host_port_refused(text):
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        host_port(text)

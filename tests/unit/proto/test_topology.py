@@ -1,0 +1,146 @@
+from pathlib import Path
+
+import pytest
+
+from colo_proto.endpoint import parse_endpoint
+from colo_proto.errors import ConfigError
+from colo_proto.topology import SIDES, WIRINGS, Site, links, markdown, plan, processes
+
+COMBINATIONS = [(wiring, workers) for wiring in WIRINGS for workers in (1, 2, 4)]
+ROOT = Path(__file__).parents[3]
+
+
+def site(side):
+    return Site(
+        directory=f"/run/{side}",
+        bind="10.0.0.1" if side == "primary" else "10.0.0.2",
+        peer="10.0.0.2" if side == "primary" else "10.0.0.1",
+        taps={"lan": f"lan-{side[0]},bridge=br0", "guest": f"guest-{side[0]},netns=7"},
+        extra={"compare": {"mode": "shadow"}, "m0": {"log-level": "debug"}},
+    )
+
+
+def specs(wiring, workers):
+    return {spec.id: spec for side in SIDES for spec in plan(side, wiring, workers, site(side))}
+
+
+def endpoints(spec):
+    return {name: parse_endpoint(v) for name, v in spec.options.items() if isinstance(v, str) and "://" in v}
+
+
+@pytest.mark.parametrize(("wiring", "workers"), COMBINATIONS)
+def test_every_process_is_planned_once_and_joined_to_a_frame(wiring, workers):
+    planned = specs(wiring, workers)
+    assert list(planned) == [p.id for p in processes(wiring, workers)]
+    for spec in planned.values():
+        ends = endpoints(spec)
+        control = {"frame": "listen", "compare": "notify-dev"}.get(spec.role, "frame")
+        assert ends[control].address == f"/run/{spec.side}/control.sock"
+        assert ends[control].server == (spec.role == "frame")
+
+
+@pytest.mark.parametrize(("wiring", "workers"), COMBINATIONS)
+def test_every_zmq_address_has_one_binder_and_somebody_who_connects(wiring, workers):
+    binders, users = {}, {}
+    for spec in specs(wiring, workers).values():
+        for name, end in endpoints(spec).items():
+            if end.is_zmq:
+                (binders if end.server else users).setdefault(end.url, []).append((spec.id, name))
+    assert set(binders) == set(users)
+    assert all(len(ends) == 1 for ends in binders.values())
+
+
+@pytest.mark.parametrize(("wiring", "workers"), COMBINATIONS)
+def test_both_ends_agree_on_reliability(wiring, workers):
+    by_url = {}
+    for spec in specs(wiring, workers).values():
+        for end in endpoints(spec).values():
+            if end.is_zmq:
+                by_url.setdefault(end.url, set()).add(end.reliable)
+    assert all(len(values) == 1 for values in by_url.values())
+    assert {True} in by_url.values()
+
+
+@pytest.mark.parametrize(("wiring", "workers"), COMBINATIONS)
+def test_cross_host_links_are_tcp_and_the_others_are_not(wiring, workers):
+    for link in links(wiring, workers):
+        assert (link.scheme == "tcp") == link.cross_host
+
+
+@pytest.mark.parametrize(("wiring", "workers"), COMBINATIONS)
+def test_a_client_frame_reaches_both_guests_and_only_the_primary_answer_reaches_the_client(wiring, workers):
+    # Follow the ports: what a process may send on, once a frame came in at a port.
+    through = {
+        "mirror": {"netdev": ["next", "outdev"]},
+        "redirector": {"netdev": ["outdev"], "indev": ["netdev"]},
+        "rewriter": {"indev": ["netdev"], "netdev": ["outdev"]},
+        "compare": {"primary-in": ["outdev"], "secondary-in": []},
+    }
+    roles = {p.id: p.role for p in processes(wiring, workers)}
+    table = [link for link in links(wiring, workers) if link.name not in ("control", "peer")]
+
+    def reached(tap, side):
+        seen, todo = set(), [link for link in table if link.source.is_tap and link.source.port == tap]
+        todo = [link for link in todo if link.source.side == side]
+        while todo:
+            link = todo.pop()
+            seen.add((link.target.process, link.target.port, link.target.side))
+            if not link.target.is_tap:
+                outs = through[roles[link.target.process]][link.target.port]
+                todo += [
+                    new
+                    for new in table
+                    if new.source.process == link.target.process
+                    and new.source.port in outs
+                    and (new.target.process, new.target.port, new.target.side) not in seen
+                ]
+        return seen
+
+    assert {("", "guest", "primary"), ("", "guest", "secondary")} <= reached("lan", "primary")
+    assert ("", "lan", "primary") not in reached("lan", "primary")
+    assert ("", "lan", "primary") in reached("guest", "primary")
+    secondary = reached("guest", "secondary")
+    assert ("", "lan", "primary") not in secondary
+    for n in range(workers):
+        assert (f"comp{n}", "secondary-in", "primary") in secondary
+        assert (f"comp{n}", "primary-in", "primary") in reached("guest", "primary")
+
+
+def test_the_lean_wiring_runs_only_what_is_needed():
+    lean, faithful = specs("lean", 1), specs("faithful", 1)
+    assert [i for i in lean if lean[i].role == "redirector"] == []
+    assert [i for i in specs("lean", 2) if i.startswith("redire")] == ["redire1"]
+    assert set(lean) < set(faithful)
+    assert endpoints(lean["comp0"])["primary-in"].scheme == "tap"
+    assert endpoints(lean["comp0"])["outdev"].address == "lan-p"
+
+
+def test_command_lines():
+    mirror = specs("faithful", 1)["m0"]
+    assert mirror.argv == [
+        "mirror",
+        *("--id", "m0"),
+        *("--netdev", "tap://lan-p?netdev=/run/primary/netdev.sock"),
+        *("--next", "tap://guest-p?netdev=/run/primary/netdev.sock"),
+        *("--outdev", "tcp://10.0.0.1:9003?server=on&reliable=on"),
+        *("--claims", "tap://lan-p?netdev=/run/primary/netdev.sock"),
+        *("--frame", "ipc:///run/primary/control.sock"),
+        *("--log-level", "debug"),
+    ]
+    netdev = specs("lean", 1)["netdev-s"].argv
+    assert netdev[netdev.index("--tap") :][:4] == ["--tap", "lan-s,bridge=br0", "--tap", "guest-s,netns=7"]
+    assert specs("lean", 1)["comp0"].options["mode"] == "shadow"
+
+
+def test_wrong_plans_are_named():
+    with pytest.raises(ConfigError, match="sideways"):
+        processes("sideways")
+    with pytest.raises(ConfigError, match="workers"):
+        processes("lean", 0)
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_the_documents_hold_the_table(wiring):
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    missing = [row for row in markdown(wiring).splitlines() if row not in text]
+    assert not missing, "paste colo_proto.topology.markdown into ARCHITECTURE.md:\n" + "\n".join(missing)
