@@ -25,13 +25,9 @@ from colo_lab.config import CLIENT4, CLIENT6, GUEST4, GUEST6, LabConfig
 from colo_lab.lab import Lab
 from colo_netdev import netns
 
-SERVER = [sys.executable, "-m", "colo_lab.programs.server"]
-CLIENT = [sys.executable, "-m", "colo_lab.programs.client"]
 
-
-def congested(congestion, words):
-    """`words`, in a network namespace that uses `congestion`."""
-    return ["sh", "-c", f'echo {congestion} > /proc/sys/net/ipv4/tcp_congestion_control; exec "$@"', "sh", *words]
+def program(name, congestion):
+    return [sys.executable, "-m", f"colo_lab.programs.{name}", "--congestion", congestion]
 
 
 JOBS = {
@@ -46,7 +42,7 @@ JOBS = {
 def argv(job, options):
     words, kind, _ = JOBS[job]
     size = {"size": ["--size", str(options.size)], "count": ["--count", "2000"], "echoes": ["--count", "50000"]}[kind]
-    return congested(options.congestion, [*CLIENT, *words, *size])
+    return [*program("client", options.congestion), *words, *size]
 
 
 def value(job, line):
@@ -71,7 +67,7 @@ def plain(congestion):
         ip(space, "addr", "add", f"{six}/64", "dev", name, "nodad")
         ip(space, "link", "set", name, "up")
     with netns.inside(guest):
-        server = subprocess.Popen(congested(congestion, SERVER))
+        server = subprocess.Popen(program("server", congestion))
     env = {**os.environ, "COLO_GUEST": GUEST4, "COLO_GUEST6": GUEST6}
 
     def run(words):
@@ -93,7 +89,7 @@ def plain(congestion):
 
 @contextlib.contextmanager
 def lab(wiring, workers, congestion, reports):
-    with Lab(LabConfig(guest=shlex.join(congested(congestion, SERVER)), wiring=wiring, workers=workers)) as one:
+    with Lab(LabConfig(guest=shlex.join(program("server", congestion)), wiring=wiring, workers=workers)) as one:
 
         def run(words):
             with tempfile.NamedTemporaryFile("r") as out:

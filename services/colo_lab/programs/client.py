@@ -43,6 +43,8 @@ def connect(options: argparse.Namespace) -> socket.socket:
     """A connection to the guest, Nagle off."""
     sock = socket.create_connection((address(options), options.port), timeout=options.timeout)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if options.congestion:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, options.congestion.encode())
     return sock
 
 
@@ -349,6 +351,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1_000_000)
     parser.add_argument("--window", type=int, default=64)
     parser.add_argument("--path", default="/statement")
+    parser.add_argument("--congestion", metavar="NAME", help="congestion control, instead of the namespace's")
     parser.add_argument("--port", type=int, default=80)
     parser.add_argument("--timeout", type=float, default=120)
     parser.add_argument("--pause", type=float, default=5)

@@ -126,10 +126,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=80)
     parser.add_argument("--flip", type=int, metavar="N")
     parser.add_argument("--err", action="store_true")
+    parser.add_argument("--congestion", metavar="NAME", help="congestion control, instead of the namespace's")
     options = parser.parse_args()
     for family in (socket.AF_INET, socket.AF_INET6):
         threading.Thread(target=echo, args=(family, options.port), daemon=True).start()
     listener = socket.create_server(("", options.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+    if options.congestion:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, options.congestion.encode())
     while True:
         sock, _ = listener.accept()
         threading.Thread(target=Connection(sock, options).run, daemon=True).start()
