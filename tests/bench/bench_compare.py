@@ -10,6 +10,8 @@ open already, all of them equal on both sides. Measured are, in CPU microseconds
 * the whole process, all threads, over QEMU's byte streams (each frame behind its length, no batches), and QEMU's own
   compare on exactly the same bytes: the secondary's frames are a window of 256 ahead. (The other way round QEMU,
   which looks for the newest primary frame first, asks for a checkpoint at every UDP datagram of a pipelined flow.)
+* the whole process over its own links, ZeroMQ with 64 frames in a message, which is how it is run; each proxy then
+  does what it does between its own neighbours.
 
 Each figure is the median of the rounds; ratios count, not absolutes.
 """
@@ -21,7 +23,17 @@ from itertools import accumulate
 from statistics import median
 from time import process_time
 
-from tests.bench.sides import QEMU, Side, Step, cpu, framed, our_compare, qemu_compare
+from tests.bench.sides import (
+    QEMU,
+    LinkedSide,
+    Side,
+    Step,
+    cpu,
+    framed,
+    our_compare,
+    our_linked_compare,
+    qemu_compare,
+)
 
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
@@ -132,14 +144,13 @@ def core_and_codec(traffic: Traffic, pairs: int, rounds: int) -> float:
     return median(costs)
 
 
-def plan(frames: list[bytes]) -> list[Step]:
+def plan(windows: dict[str, list], sizes: list[int]) -> list[Step]:
     """Both sides' writes: the secondary one window ahead, and no window before the last but one has come out."""
-    windows = [framed(frames[at : at + WINDOW]) for at in range(0, len(frames), WINDOW)]
-    ends = [0, 0, *accumulate(map(len, windows))]
-    steps = [Step("sec", windows[0])]
-    for number, window in enumerate(windows):
-        if number + 1 < len(windows):
-            steps.append(Step("sec", windows[number + 1], ends[number]))
+    ends = [0, 0, *accumulate(sizes)]
+    steps = [Step("sec", windows["sec"][0])]
+    for number, window in enumerate(windows["pri"]):
+        if number + 1 < len(sizes):
+            steps.append(Step("sec", windows["sec"][number + 1], ends[number]))
         steps.append(Step("pri", window, ends[number]))
     return steps
 
@@ -147,21 +158,35 @@ def plan(frames: list[bytes]) -> list[Step]:
 class Measured:
     """A running side, its traffic, and what each round came to: `(pairs a second, CPU microseconds a pair)`."""
 
-    def __init__(self, side: Side, traffic: Traffic) -> None:
+    def __init__(self, side: Side | LinkedSide, traffic: Traffic) -> None:
         self.side = side
         self.traffic = traffic
         self.rates: list[float] = []
         self.costs: list[float] = []
-        opening = traffic.opening()
-        side.pump(plan(opening), "out", len(framed(opening)))
+        self._pump(traffic.opening())
+
+    def _pump(self, frames: list[bytes]) -> tuple[float, float]:
+        """Seconds and CPU seconds."""
+        windows = [frames[at : at + WINDOW] for at in range(0, len(frames), WINDOW)]
+        if isinstance(self.side, LinkedSide):
+            made = {port: list(map(pack, windows)) for port, pack in self.side.batches.items()}
+            sizes = list(map(len, windows))
+        else:
+            made = {port: list(map(framed, windows)) for port in ("pri", "sec")}
+            sizes = list(map(len, made["pri"]))
+        steps = plan(made, sizes)
+        before = cpu(self.side.pid)
+        seconds = self.side.pump(steps, "out", sum(sizes))
+        return seconds, cpu(self.side.pid) - before
 
     def round(self, pairs: int) -> None:
-        frames = self.traffic.frames(pairs)
-        steps, size = plan(frames), len(framed(frames))
-        before = cpu(self.side.pid)
-        seconds = self.side.pump(steps, "out", size)
-        self.costs.append((cpu(self.side.pid) - before) / pairs * 1e6)
+        seconds, used = self._pump(self.traffic.frames(pairs))
+        self.costs.append(used / pairs * 1e6)
         self.rates.append(pairs / seconds)
+
+    def over(self, other: "Measured") -> float:
+        """How many times as many pairs a second as `other`: the median of the rounds."""
+        return median(mine / its for mine, its in zip(self.rates, other.rates, strict=True))
 
     def __str__(self) -> str:
         return f"{median(self.rates):9,.0f} pairs/s {median(self.costs):6.2f} us"
@@ -175,9 +200,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=["udp", "tcp"])
     options = parser.parse_args()
     settle()
-    print(
-        f"{'CPU us a pair':24} {'core S,P':>9} {'core P,S':>9} {'+ codec':>9}   whole process over QEMU's byte streams"
-    )
+    print(f"{'CPU us a pair':24} {'core S,P':>9} {'core P,S':>9} {'+ codec':>9}   whole process")
     for kind in options.only:
         for flows in options.flows:
             row(kind, flows, options.pairs, options.rounds)
@@ -192,20 +215,21 @@ def row(kind: str, flows: int, pairs: int, rounds: int) -> None:
     wire = core_and_codec(fresh(), pairs, rounds)
     print(f"{fresh().name:24} {sp:9.2f} {ps:9.2f} {wire:9.2f}", end="   ", flush=True)
     with ExitStack() as stack:
-        sides = [Measured(stack.enter_context(our_compare()), fresh())]
-        if QEMU is not None:
-            sides.append(Measured(stack.enter_context(qemu_compare()), fresh()))
-        # Turn by turn, so that what else the machine does falls on both.
+        linked = Measured(stack.enter_context(our_linked_compare()), fresh())
+        streams = Measured(stack.enter_context(our_compare()), fresh())
+        qemu = Measured(stack.enter_context(qemu_compare()), fresh()) if QEMU is not None else None
+        # Turn by turn, so that what else the machine does falls on all of them.
         for _ in range(rounds):
-            for one in sides:
-                one.round(pairs)
-        print(f"ours {sides[0]}", end="   ")
-        if QEMU is None:
+            for one in (linked, streams, qemu):
+                if one is not None:
+                    one.round(pairs)
+        print(f"on links {linked}   on byte streams {streams}", end="   ")
+        if qemu is None:
             print("QEMU is not installed")
             return
-        ratio = median(mine / its for mine, its in zip(sides[0].rates, sides[1].rates, strict=True))
-        print(f"QEMU {sides[1]}   ours/QEMU {ratio:5.2f}", end="")
-        asked = sides[1].side.notified.count(b"DO_CHECKPOINT")
+        print(f"QEMU {qemu}   links/QEMU {linked.over(qemu):5.2f}   streams/QEMU {streams.over(qemu):5.2f}", end="")
+        assert isinstance(qemu.side, Side)
+        asked = qemu.side.notified.count(b"DO_CHECKPOINT")
         print(f"   (QEMU asked for {asked} checkpoints)" if asked else "")
 
 

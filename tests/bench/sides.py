@@ -1,4 +1,5 @@
-"""The same bytes into different proxies: QEMU's filters and our processes behind QEMU's byte streams.
+"""The same frames into different proxies: QEMU's filters and our processes behind QEMU's byte streams, and our compare
+behind its own links.
 
 Every side is driven through Unix sockets by this process, which only writes what was made beforehand and counts what
 comes back. CPU is the side's own: run time of all its threads (`/proc/PID/task/*/schedstat`, nanoseconds).
@@ -16,8 +17,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import zmq
+
+from colo_proto.codec import Batch, decode, encode_batch
 from colo_proto.net.craft import udp
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +63,7 @@ class Step(NamedTuple):
     """Write `data` to `port` once `after` bytes have come out."""
 
     port: str
-    data: bytes | memoryview
+    data: Any
     after: int = 0
 
 
@@ -68,6 +72,7 @@ class Side:
 
     def __init__(self, name: str, process: "subprocess.Popen[bytes]", sockets: dict[str, socket.socket]) -> None:
         self.name = name
+        self.process = process
         self.pid = process.pid
         self.sockets = sockets
         self.notified = b""
@@ -187,6 +192,94 @@ def our_compare(*more: str) -> Iterator[Side]:
         with started("colo compare", [*argv, *more], paths) as side:
             side.greet()
             yield side
+
+
+class Batches:
+    """A sender's frames as messages of our wire format, so many frames in each."""
+
+    def __init__(self, port: str, size: int) -> None:
+        self.port, self.size, self.sequence = port, size, 0
+
+    def __call__(self, frames: Sequence[bytes]) -> list[bytes]:
+        made = []
+        for at in range(0, len(frames), self.size):
+            some = frames[at : at + self.size]
+            made.append(encode_batch(f"bench.{self.port}", 1, self.sequence, 0, 1.0, some))
+            self.sequence += len(some)
+        return made
+
+
+class LinkedSide:
+    """A running compare and the ZeroMQ sockets to it; `Step.data` are messages, and frames are counted, not bytes."""
+
+    def __init__(self, name: str, process: "subprocess.Popen[bytes]", sockets: "dict[str, zmq.Socket[bytes]]") -> None:
+        self.name = name
+        self.pid = process.pid
+        self.sockets = sockets
+        self.batches = {port: Batches(port, 64) for port in ("pri", "sec")}
+
+    def greet(self) -> None:
+        """Pairs until one comes out."""
+        out = self.sockets["out"]
+        for number in range(100):
+            pair = [udp("10.0.0.2", "10.0.0.9", 1, 1000 + number, b"probe")]
+            for port in ("sec", "pri"):
+                self.sockets[port].send(self.batches[port](pair)[0])
+            if out.poll(300):
+                break
+        while out.poll(300):
+            out.recv()
+
+    def pump(self, plan: Sequence[Any], out: str, expected: int) -> float:
+        """As `Side.pump`."""
+        reader = self.sockets[out]
+        poller = zmq.Poller()
+        poller.register(reader, zmq.POLLIN)
+        waiting = [Step(port, list(reversed(messages)), after) for port, messages, after in reversed(plan)]
+        got, began = 0, time.monotonic()
+        while got < expected or waiting:
+            blocked = None
+            while waiting and waiting[-1].after <= got and blocked is None:
+                port, messages, _ = waiting[-1]
+                try:
+                    self.sockets[port].send(messages[-1], zmq.NOBLOCK)
+                except zmq.Again:
+                    blocked = self.sockets[port]
+                    poller.register(blocked, zmq.POLLOUT)
+                else:
+                    messages.pop()
+                    if not messages:
+                        waiting.pop()
+            poller.poll(1000)
+            if blocked is not None:
+                poller.unregister(blocked)
+            with contextlib.suppress(zmq.Again):
+                while True:
+                    batch = decode(reader.recv(zmq.NOBLOCK))
+                    assert isinstance(batch, Batch)
+                    got += len(batch.frames)
+            if time.monotonic() - began > PATIENCE:
+                raise SystemExit(f"{self.name}: {got} of {expected} frames came out, {len(waiting)} steps are left")
+        return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def our_linked_compare() -> Iterator[LinkedSide]:
+    """`colo compare`, one worker, over ZeroMQ, as compose wires it."""
+    with tempfile.TemporaryDirectory(prefix="colo-") as folder, zmq.Context() as context:
+        argv = [sys.executable, "-P", "-m", "colo_runtime.cli", "compare", "--id", "c0"]
+        sockets = {}
+        for port, option in (("pri", "primary-in"), ("sec", "secondary-in"), ("out", "outdev")):
+            sockets[port] = context.socket(zmq.DEALER)
+            sockets[port].linger = 0
+            sockets[port].bind(f"ipc://{folder}/{port}")
+            argv += [f"--{option}", f"ipc://{folder}/{port}"]
+        with started("colo compare on links", argv, {}) as side:
+            linked = LinkedSide(side.name, side.process, sockets)
+            linked.greet()
+            yield linked
+        for one in sockets.values():
+            one.close()
 
 
 @contextlib.contextmanager
