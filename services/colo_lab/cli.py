@@ -139,7 +139,7 @@ class Signals:
 @click.option("--quiet", "-q", is_flag=True, help="No live table, no messages of the lab itself.")
 @click.argument("client", nargs=-1, required=True, type=click.UNPROCESSED)
 def lab(**given: Any) -> None:
-    r"""Run CLIENT COMMAND against a guest behind the whole proxy, all on this machine.
+    """Run CLIENT COMMAND against a guest behind the whole proxy, all on this machine.
 
     Makes network namespaces for a client LAN and for a primary and a secondary guest (same addresses),
     starts every process of both roles, runs --guest in both guests, then CLIENT in the client's
@@ -148,7 +148,7 @@ def lab(**given: Any) -> None:
 
     \b
     colo lab --guest 'python3 -m http.server 80' -- sh -c 'curl -s http://$COLO_GUEST/ | head'
-    """
+    """  # noqa: D301  click's mark for "do not wrap" is the character itself
     elevate.require()
     sys.exit(_run(given))
 

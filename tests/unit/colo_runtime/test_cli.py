@@ -79,6 +79,7 @@ class TestUsage:
         done = colo(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout
+        assert "\\" not in done.stdout, "marks for the formatter are not shown"
 
     @pytest.mark.parametrize("name", ["--primary_in", "--primary-in"])
     def test_dash_and_underscore_are_the_same(self, name):

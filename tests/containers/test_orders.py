@@ -1,0 +1,35 @@
+"""The demo's services in other orders than compose would choose: whoever comes first waits for the rest."""
+
+import pytest
+
+from containers import engine
+
+GUESTS = ("guest-net", "guest", "guest-net-s", "guest-s", "client")
+
+
+def groups(pair):
+    """The services by what starts together: each host's processes, and the guests of both with the client."""
+    every = set(pair.compose("config", "--services").split()) - set(GUESTS)
+    secondary = {name for name in every if name.endswith("-s")} | {"f1", "rew0", "f2"}
+    return {"primary": sorted(every - secondary), "secondary": sorted(secondary), "guests": list(GUESTS)}
+
+
+@pytest.mark.parametrize(
+    "order", [("primary", "secondary", "guests"), ("guests", "secondary", "primary")], ids="-".join
+)
+def test_start_order_does_not_matter(image, order):
+    with engine.project("demo.yaml", image=image) as pair:
+        those = groups(pair)
+        for one in order:
+            pair.up("--no-deps", *those[one])
+            # Alone for so long that it has looked for the others in vain: its frame is well, or its guests' namespaces
+            # are running.
+            if one == "guests":
+                assert {each.state for each in pair.containers() if each.service.startswith("guest-net")} == {"running"}
+            else:
+                pair.await_healthy("frame" if one == "primary" else "frame-s")
+        pair.await_healthy()
+        pair.await_ready()
+        found = pair.job("download", "--size=5000000")
+        assert found["wrong"] == 0, found
+        assert pair.compared(5_000_000)["bytes_compared"] >= 5_000_000
