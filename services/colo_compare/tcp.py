@@ -25,6 +25,7 @@ from colo_compare.tcp_window import TcpWindow
 from colo_proto.messages import Reason
 from colo_proto.net.shorten import shorten
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, SynOptions, syn_options
+from colo_proto.net.window import window_update
 from colo_proto.seq import HALF, MASK, MOD
 
 FIELDS = Struct("!IIBBH").unpack_from
@@ -227,6 +228,8 @@ class TcpFlow(TcpWindow):
             self._unblock()
         if data == end:
             ledger.secondary_compared += 1
+            if self.data and (seq + 1 - base) & MASK == 0:
+                self._let_probe_go()
         else:
             start = base if seq == base & MASK else base + ((seq - base + HALF) & MASK) - HALF
             stop = start + end - data
@@ -674,6 +677,24 @@ class TcpFlow(TcpWindow):
         self.ledger.counters["synthesized"] += 1
         self.ledger.counters["heads_released"] += 1
         self._emit(head, head, held.l4, held.data, held.good, held.ack, held.win)
+
+    def _let_probe_go(self) -> None:
+        """The secondary probes the client's window with an empty segment one byte back; the primary's bytes are held.
+
+        They may be its own probe, for that may carry a byte (RFC 9293 §3.8.6.1). The client would be asked by neither,
+        and the update that it lost would never come again: so the question goes, in the primary's words.
+        """
+        if self.diverged:
+            return
+        whole = (h for h in self.data if not (h.syn or h.out or h.ack > self.s_ack or type(h.unit) is tuple))
+        held = max(whole, key=by_arrival, default=None)
+        if held is None or self.committed is None:
+            return
+        at = self.committed - 1
+        probe = window_update(held.buf, held.l4, held.data, at & MASK, held.ack & MASK, held.win)
+        self.ledger.counters["synthesized"] += 1
+        self.ledger.counters["probes_released"] += 1
+        self._emit(probe, probe, held.l4, held.data, at, held.ack, held.win)
 
     # -- endings -------------------------------------------------------------------------------------
 

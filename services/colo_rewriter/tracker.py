@@ -83,7 +83,12 @@ class Tracker:
             to_guest.append(arrival.frame)
         elif flow.state is State.HALF:
             self._client_half(flow, arrival, now, to_guest, FIRST_FLIGHT)
-        elif flow.state is State.CLOSED and flags & (SYN | ACK | RST) == SYN | ACK and not self.promoted:
+        elif (
+            flow.state is State.CLOSED
+            and flags & (SYN | ACK | RST) == SYN | ACK
+            and seg.seq != flow.client_isn
+            and not self.promoted
+        ):
             # The answer to a guest that opens again on the same ports, ahead of the guest's own SYN.
             flow = self._restart(flow, now, to_guest)
             self._client_half(flow, arrival, now, to_guest, FIRST_FLIGHT)
@@ -111,7 +116,11 @@ class Tracker:
 
     def _client_syn(self, flow: Flow, seg: Segment, now: float, to_guest: Frames) -> None:
         if flow.state is State.CLOSED:
-            self._renew(flow, now, to_guest, client_isn=seg.seq)
+            # With the same number it is no new connection but a late duplicate of the SYN that opened the old one (a
+            # network's, or a mirror link that played again what it was not sure of). The client is past it, and goes
+            # on acknowledging the old connection's numbers, whatever a guest that has forgotten it answers.
+            if flow.client_isn != seg.seq:
+                self._renew(flow, now, to_guest, client_isn=seg.seq)
         elif flow.state is State.HALF:
             if flow.client_isn is not None and flow.client_isn != seg.seq:
                 flow = self._restart(flow, now, to_guest)
@@ -235,6 +244,10 @@ class Tracker:
         elif flow.state is not State.HALF:
             known = flow.client_isn if answers is not None else flow.isn_secondary
             if (seg.seq if answers is None else answers) == known:
+                if flow.state is State.CLOSED and seg.seq != flow.isn_secondary:
+                    # It takes a late duplicate of the client's SYN for a new connection. The client will not; its old
+                    # numbers, shifted as before, make the guest give it up, as they do with the primary.
+                    return None
                 self.table.touch(flow, now)
                 return flow  # a retransmission
             renewed = self._renew(flow, now, to_guest, client_isn=answers)
