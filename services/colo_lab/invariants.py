@@ -152,10 +152,11 @@ def _s3(facts: Facts) -> Verdict:
     lan = facts.lan
     if lan is None or not lan["frames"].get("lan-s"):
         return Verdict(UNKNOWN, "no failover was looked at")
+    if lan["lost"]:
+        # A frame that was not seen looks like one that never came.
+        return Verdict(UNKNOWN, f"the capture on the LAN missed {lan['lost']} frames")
     if lan["broken"]:
         return Verdict(VIOLATED, "; ".join(lan["broken"]))
-    if lan["lost"]:
-        return Verdict(UNKNOWN, f"the capture on the LAN missed {lan['lost']} frames")
     return Verdict(HELD, f"{lan['continued']} connections went on where they were")
 
 

@@ -31,7 +31,12 @@ SNAP: Final = 128
 """Bytes of each frame that are looked at: Ethernet, IPv6, TCP with its options."""
 WRITE: Final = 0.2
 """Seconds between writes of the file."""
-RCVBUF: Final = 32 << 20
+RCVBUF: Final = 256 << 20
+"""Bytes of whole frames, which the kernel counts and keeps though it hands over the beginnings alone: on a busy machine
+it may be a second until we run.
+"""
+LAST_LOOK: Final = 2.0
+"""Seconds after SIGTERM in which what had been captured by then must have been read."""
 _ETH_P_ALL = 3
 _SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
@@ -187,26 +192,28 @@ def main() -> None:
     with contextlib.suppress(BlockingIOError):
         while True:  # what came before the filter was there
             sock.recv(1)
-    stop: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: stop.append(number))
+    with contextlib.suppress(OSError):
+        # What it costs is little, what it misses makes the whole run worthless.
+        os.nice(-10)
+    stop: list[float] = []
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.append(time.monotonic()))
     watcher, buffer, lost, due = Watcher(), bytearray(SNAP), 0, 0.0
     view = memoryview(buffer)
-    while True:
-        if not select.select([sock], [], [], WRITE)[0] and stop:
-            break
+    over = False
+    while not over:
+        quiet = not select.select([sock], [], [], 0 if stop else WRITE)[0]
         now = time.monotonic()
+        over = bool(stop) and (quiet or now > stop[0] + LAST_LOOK)
         with contextlib.suppress(BlockingIOError):
             for _ in range(256):
                 size, where = sock.recvfrom_into(buffer)
                 if where[0].startswith("lan-"):  # not what an impaired LAN hands on
                     watcher.see(now, where[0], view[:size], size)
-        if now >= due or stop:
+        if now >= due or over:
             due = now + WRITE
             _packets, drops = struct.unpack("II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
             lost += drops
             _write(target, watcher.report(now, lost))
-        if stop:
-            break
 
 
 def _write(target: Path, value: dict[str, Any]) -> None:

@@ -136,3 +136,9 @@ def test_the_report_has_the_promised_keys_and_sums():
     assert report["processes"][0]["cpu_seconds"] == 1.5
     assert {"role", "id", "pid", "cpu_seconds", "max_rss_bytes", "counters"} <= set(report["processes"][0])
     assert set(report["invariants"].values()) <= {"held", "violated", "unknown"}
+
+
+@pytest.mark.parametrize(("lost", "verdict"), [(0, "violated"), (3, "unknown")])
+def test_what_a_capture_with_gaps_says_is_no_proof(lost, verdict):
+    lan = {"frames": {"lan-p": 5, "lan-s": 5}, "late": 0, "lost": lost, "broken": ["byte 7 never came"], "continued": 1}
+    assert verdicts(cast(), lan=lan)["S3"] == verdict

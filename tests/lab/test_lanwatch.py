@@ -1,0 +1,54 @@
+"""The capture on the LAN as a process: whatever was there before its end is in its report."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from colo_lab.config import GUEST_MAC
+from colo_lab.spaces import BRIDGE
+from colo_netdev import netns
+from lab.conftest import wait_for
+
+FRAMES = 5000
+
+
+@pytest.fixture
+def lan():
+    """A namespace with the LAN's bridge, and the host's end of a port on it: a frame sent there comes from `lan-p`."""
+    space = netns.new()
+    with netns.inside(space):
+        for words in (
+            f"link add {BRIDGE} type bridge mcast_snooping 0",
+            "link add lan-p type veth peer name far",
+            f"link set lan-p up master {BRIDGE}",
+            f"link set {BRIDGE} up",
+            "link set far up",
+        ):
+            subprocess.run(["ip", *words.split()], check=True)
+    yield space
+    os.close(space)
+
+
+def test_all_that_was_captured_before_the_end_is_reported(lan, tmp_path):
+    target = tmp_path / "lan.json"
+    with netns.inside(lan):
+        far = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        far.bind(("far", 0))
+        process = subprocess.Popen([sys.executable, "-P", "-m", "colo_lab.lanwatch", str(target)])
+    with far:
+        wait_for(target.exists, 20, "the watcher's first report")
+        # It does not get the processor, as on a busy machine.
+        os.kill(process.pid, signal.SIGSTOP)
+        frame = b"\xff" * 6 + bytes.fromhex(GUEST_MAC.replace(":", "")) + b"\x08\x06" + bytes(46)
+        for _ in range(FRAMES):
+            far.send(frame)
+        process.terminate()
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.wait(20) == 0
+    report = json.loads(target.read_text())
+    assert (report["lost"], report["frames"]) == (0, {"lan-p": FRAMES})
