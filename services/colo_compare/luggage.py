@@ -19,7 +19,8 @@ import msgpack
 
 from colo_compare.datagram import GRACE, DatagramFlow, HeldDatagram
 from colo_compare.stream import SEGMENT_COST, Reference, cost
-from colo_compare.tcp import HEAD_WAIT, TcpFlow
+from colo_compare.tcp import TcpFlow
+from colo_compare.tcp_commit import HEAD_WAIT
 from colo_compare.tcp_state import Held, NextSyn, TcpState, Unit
 from colo_proto.errors import WireError
 from colo_proto.net.tcp import SynOptions

@@ -1,0 +1,298 @@
+"""How far both guests have come: holding segments, comparing them as far as the secondary's bytes reach, letting go.
+
+::
+
+    data      by position: not yet equal to the end      --_match-->  waiting, or out
+    waiting   by ACK: equal, acknowledges too much       --_unblock-->  out
+    resets    RSTs that the other side has not sent yet  --_reset-->  out
+
+Two guests need not cut or probe in the same way: what would keep both waiting goes in part (`judge`).
+"""
+
+from bisect import insort
+
+from colo_compare.stream import first_difference
+from colo_compare.tcp_state import Held, by_ack, by_arrival, by_start
+from colo_compare.tcp_window import TcpWindow
+from colo_proto.messages import Reason
+from colo_proto.net.shorten import shorten
+from colo_proto.net.window import window_update
+from colo_proto.seq import MASK
+
+HEAD_WAIT = 0.05
+"""Seconds without progress after which the equal part of a held segment goes by itself: less than any stack's
+retransmission timeout (200 ms and more)."""
+
+
+class TcpCommit(TcpWindow):
+    """A connection's committed prefix."""
+
+    __slots__ = ()
+
+    def _confirm(self, committed: int) -> None:
+        ledger = self.ledger
+        pieces, saved = self.ref.confirm(committed, ledger.history)
+        ledger.held_secondary -= pieces
+        ledger.secondary_compared += pieces
+        ledger.secondary_bytes -= saved
+
+    # -- holding and releasing -----------------------------------------------------------------------
+
+    def _hold(self, held: Held) -> None:
+        data, ledger = self.data, self.ledger
+        queued = len(data) + len(self.waiting)
+        if queued >= ledger.max_queue_size or ledger.held_bytes >= ledger.max_held_bytes:
+            ledger.refuse(self, held, queued)
+            return
+        ledger.hold(self, held)
+        if not data or data[-1].start <= held.start:
+            data.append(held)
+        else:
+            insort(data, held, key=by_start)
+
+    def _wait(self, held: Held) -> None:
+        waiting = self.waiting
+        if self.ledger.full(self, held, len(self.data) + len(waiting)):
+            return
+        self.ledger.hold(self, held)
+        self._queue(held)
+
+    def _queue(self, held: Held) -> None:
+        """Its bytes are equal; it waits for the secondary's ACK."""
+        waiting = self.waiting
+        if not waiting or waiting[-1].ack <= held.ack:
+            waiting.append(held)
+        else:
+            insort(waiting, held, key=by_ack)
+
+    def _advance(self, now: float) -> None:
+        """Compare held segments as far as the secondary's bytes reach; let go what is equal."""
+        data = self.data
+        at = 0
+        while at < len(data) and not self.diverged:
+            held = data[at]
+            committed = self.committed
+            if committed is None or held.start > committed:
+                break
+            if not self._match(held, committed, now):
+                break
+            if held.good > committed:
+                self.committed = held.good
+                self.moved = now
+                self._confirm(held.good)
+            if held.good < held.end:
+                at += 1
+                if held.good > held.start and self not in self.ledger.stuck:
+                    self.ledger.stuck[self] = now + HEAD_WAIT
+                continue
+            del data[at]
+            at = 0 if at else at
+            if held.fin and self.ref.fin is not None:
+                self.closed = True
+            if held.ack <= self.s_ack:
+                self._let_go(held)
+            else:
+                self._queue(held)
+
+    def _match(self, held: Held, committed: int, now: float) -> bool:
+        """Move `held.good` over everything that is equal; False when a difference was found."""
+        position, stop, ref = held.good, held.stop, self.ref
+        if held.syn and position == held.start:
+            if position >= committed and not self._match_syn(held, now):
+                # In shadow mode a difference is reported and forgotten: `diverged` does not tell.
+                return self.s_syn is None
+            if self.s_syn is None:
+                return True
+            position += 1
+        segments = ref.segments
+        at = ref.first if position >= committed else ref.find(position)
+        count = len(segments)
+        buf, delta = held.buf, held.data - held.start
+        while position < stop:
+            while at < count and segments[at][1] <= position:
+                at += 1
+            if at == count or segments[at][0] > position:
+                if position >= committed or position < self.unproven:
+                    break
+                # A retransmission of bytes whose history is gone.
+                upto = min(stop, committed, segments[at][0] if at < count else stop)
+                self.ledger.counters["bytes_unverified"] += upto - position
+                position = upto
+                continue
+            lo, hi, other, offset = segments[at]
+            upto = min(stop, hi)
+            size = upto - position
+            mine, its = position + delta, offset + position - lo
+            if buf[mine : mine + size] != other[its : its + size]:
+                if stop - held.start <= 1 and stop == self.p_top and position < committed:
+                    # A keep-alive may carry one garbage byte before SND.NXT (RFC 9293 §3.8.4).
+                    position = stop
+                    break
+                where = position + first_difference(buf[mine : mine + size], other[its : its + size])
+                excused = self._excused(held, where) if self.rule.masks else False
+                if excused:
+                    self.ledger.counters["bytes_masked"] += min(self.mask_end, upto) - where
+                    position = min(self.mask_end, upto)
+                    continue
+                held.good = where
+                if excused is None:
+                    # A mask may still cover it: more bytes have to come, or compare_timeout asks.
+                    return True
+                self._diverge(Reason.PAYLOAD, where, held, now)
+                return False
+            if position >= committed:
+                self.ledger.bytes_compared += size
+            position = upto
+        held.good = position
+        fin = ref.fin
+        if position == stop and held.fin:
+            if fin == stop:
+                held.good = held.end
+            elif fin is not None or ((at := ref.find(stop)) < len(segments) and segments[at][0] <= stop):
+                self._diverge(Reason.FIN, stop, held, now)
+                return False
+        elif fin is not None and stop > fin and position >= fin and held.end > committed:
+            self._diverge(Reason.FIN, fin, held, now)
+            return False
+        return True
+
+    def _excused(self, held: Held, where: int) -> bool | None:
+        """Does a mask cover the difference at `where`? Then `mask_end` says how far. None: an expression may
+        cover it once more bytes are here.
+        """
+        if self.mask_start <= where < self.mask_end:
+            return True
+        undecided = False
+        for mask in self.rule.masks:
+            if mask.pattern is None:
+                # Places count from the SYN; who came later than that does not know them.
+                stop = mask.place(self.offset(where)) if self.isn is not None else None
+                if stop is not None:
+                    self.mask_start, self.mask_end = where, where + stop - self.offset(where)
+                    return True
+                continue
+            # What came before is equal, so the secondary's bytes serve for both.
+            its, begin = self.ref.slice(where - mask.window, where + mask.window)
+            before = where - begin
+            mine = its[:before] + self._ahead(held, where, mask.window)
+            reach = mask.covers(mine, its, before)
+            if reach:
+                self.mask_start, self.mask_end = where, where + reach
+                return True
+            undecided |= min(len(mine), len(its)) < before + mask.window
+        return None if undecided and self.ref.fin is None else False
+
+    def _ahead(self, held: Held, where: int, size: int) -> bytes:
+        """The primary's bytes from `where`, in `held` and what follows it, at most `size`."""
+        at = held.data + where - held.start
+        found = bytes(held.buf[at : held.data + held.stop - held.start][:size])
+        for one in self.data:
+            position = where + len(found)
+            if len(found) >= size:
+                break
+            if one.start <= position < one.stop:
+                at = one.data + position - one.start
+                found += bytes(one.buf[at : one.data + one.stop - one.start][: size - len(found)])
+        return found
+
+    def _match_syn(self, held: Held, now: float) -> bool:
+        if self.s_syn is None:
+            return False
+        if self.p_syn != self.s_syn:
+            self._diverge(Reason.OPTIONS, held.start, held, now)
+            return False
+        mine, its = self.p_syn.wscale if self.p_syn else None, self.s_syn.wscale
+        # Scaling is on only when both directions offer it. A guest's SYN/ACK carries the option only in answer to
+        # one; whether an opener's offer was taken is never seen here (see `opener`).
+        self.p_scale, self.s_scale = mine or 0, its or 0
+        self.s_win = -1
+        return True
+
+    def _unblock(self) -> None:
+        """The secondary acknowledged more: let waiting segments go."""
+        waiting, limit = self.waiting, self.s_ack
+        gone = 0
+        for held in waiting:
+            if held.ack > limit:
+                break
+            gone += 1
+        if gone:
+            ready = waiting[:gone]
+            del waiting[:gone]
+            for held in ready:
+                self._let_go(held)
+
+    def _let_go(self, held: Held) -> None:
+        ledger = self.ledger
+        ledger.unhold(held)
+        if not held.out:
+            if held.syn:
+                self._emit_syn(held)
+            else:
+                self._emit(held.unit, held.buf, held.l4, held.data, held.end, held.ack, held.win)
+
+    def judge(self, now: float) -> None:
+        """A primary segment is equal in part: let that part go when nothing has moved for a moment.
+
+        The secondary may have to wait for an ACK before it sends more (a smaller congestion window, shorter
+        segments), and there is none as long as the primary's longer segment is held: both would wait for ever.
+        """
+        if self.moved > now - HEAD_WAIT and self.data:
+            self.ledger.stuck[self] = self.moved + HEAD_WAIT
+        else:
+            self._let_head_go()
+
+    def _let_head_go(self) -> None:
+        """Send what is equal of a segment that is not equal to its end. The secondary repeats itself, or is stuck."""
+        if self.diverged:
+            return
+        # The newest, for its timestamps are the ones that the client will not take for old (RFC 7323 §5).
+        partial = (h for h in reversed(self.data) if h.start < h.good < h.stop)
+        held = max(partial, key=by_arrival, default=None)
+        if held is None or held.ack > self.s_ack or held.out or held.syn or type(held.unit) is tuple:
+            return
+        head = shorten(held.buf, held.l4, held.data, held.data + held.stop - held.start, held.good - held.start)
+        self.ledger.counters["synthesized"] += 1
+        self.ledger.counters["heads_released"] += 1
+        self._emit(head, head, held.l4, held.data, held.good, held.ack, held.win)
+
+    def _let_probe_go(self) -> None:
+        """The secondary probes the client's window with an empty segment one byte back; the primary's bytes are held.
+
+        They may be its own probe, for that may carry a byte (RFC 9293 §3.8.6.1). The client would be asked by neither,
+        and the update that it lost would never come again: so the question goes, in the primary's words.
+        """
+        if self.diverged:
+            return
+        whole = (h for h in self.data if not (h.syn or h.out or h.ack > self.s_ack or type(h.unit) is tuple))
+        held = max(whole, key=by_arrival, default=None)
+        if held is None or self.committed is None:
+            return
+        at = self.committed - 1
+        probe = window_update(held.buf, held.l4, held.data, at & MASK, held.ack & MASK, held.win)
+        self.ledger.counters["synthesized"] += 1
+        self.ledger.counters["probes_released"] += 1
+        self._emit(probe, probe, held.l4, held.data, at, held.ack, held.win)
+
+    # -- endings -------------------------------------------------------------------------------------
+
+    def _reset(self, held: Held | None) -> None:
+        """Both sides reset the connection: what was still held can never be compared, the RST goes."""
+        ledger = self.ledger
+        for one in (*self.data, *self.waiting):
+            ledger.drop(one, "reset")
+        resets = self.resets
+        self._clear_queues()
+        self._forget_reference("overtaken")
+        for one in resets:
+            ledger.unhold(one)
+            if not one.out:
+                ledger.sink.append(one.unit)
+        if held is not None:
+            ledger.sink.append(held.unit)
+        self.closed = True
+
+    def _diverge(self, reason: str, position: int, held: Held, now: float) -> None:
+        self.diverged = True
+        self.ledger.counters["miscompares"] += 1
+        self.ledger.want(self, reason, self.offset(position), self._explain(position, held, now), now)
