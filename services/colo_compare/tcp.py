@@ -15,8 +15,8 @@ The compare sees only what guests send, so ACKs are in the client's sequence spa
 guest's; the rewriter has already moved the secondary's numbers into the primary's space, all but those
 of its SYN, whose options alone are looked at.
 
-What a segment says is taken in here; comparing and letting go are `tcp_commit`, windows `tcp_window`, the state and what
-every kind of flow is asked `tcp_state`.
+What a segment says is taken in here; comparing and letting go are `tcp_commit`, windows `tcp_window`, the state and
+what every kind of flow is asked `tcp_state`.
 """
 
 from struct import Struct
