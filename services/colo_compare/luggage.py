@@ -21,7 +21,7 @@ from colo_compare.datagram import GRACE, DatagramFlow, HeldDatagram
 from colo_compare.stream import SEGMENT_COST, Reference, cost
 from colo_compare.tcp import TcpFlow
 from colo_compare.tcp_commit import HEAD_WAIT
-from colo_compare.tcp_state import Held, NextSyn, TcpState, Unit
+from colo_compare.tcp_state import Held, NextSyn, Unit
 from colo_proto.errors import WireError
 from colo_proto.net.tcp import SynOptions
 
@@ -32,13 +32,12 @@ if TYPE_CHECKING:
 HISTORY: Final = 64 * 1024
 """Bytes of history that go along; what is in flight between a guest and its client may be sent again."""
 
-_APART: Final = frozenset(
-    {
-        "clamped", "data", "key", "ledger", "next_syn", "p_syn", "ref", "resets", "rule", "s_syn", "shadow", "touched",
-        "waiting", "wanted",
-    }
+PLAIN: Final = (
+    "adopted", "closed", "committed", "diverged", "isn", "mask_end", "mask_start", "moved", "near", "opener",
+    "origin", "p_ack", "p_first", "p_scale", "p_top", "p_win", "p_wire_ack", "s_ack", "s_edge", "s_first", "s_isn",
+    "s_last_ack", "s_plain", "s_rst", "s_scale", "s_win", "s_wire_ack", "unprotected", "unproven",
 )  # fmt: skip
-_PLAIN: Final = tuple(name for name in TcpState.__slots__ if name not in _APART)
+"""Numbers of a stream that go as they are."""
 _SCALARS: Final = (int, bool, float, type(None))
 
 Chosen = Callable[[bytes], bool]
@@ -107,7 +106,7 @@ def unpack(compare: "Compare", data: bytes, now: float) -> int:
 def _tcp(flow: TcpFlow, now: float) -> dict[str, Any]:
     ledger = flow.ledger
     flow.trim(HISTORY)
-    body: dict[str, Any] = {name: getattr(flow, name) for name in _PLAIN}
+    body: dict[str, Any] = {name: getattr(flow, name) for name in PLAIN}
     for name in ("data", "waiting", "resets"):
         body[name] = [_held(ledger, one, now) for one in getattr(flow, name)]
     ref = flow.ref
@@ -133,7 +132,7 @@ def _tcp(flow: TcpFlow, now: float) -> dict[str, Any]:
 
 def _put_tcp(compare: "Compare", body: dict[str, Any], now: float) -> None:
     ledger = compare.ledger
-    plain = {name: body[name] for name in _PLAIN}
+    plain = {name: body[name] for name in PLAIN}
     if not all(isinstance(value, _SCALARS) for value in plain.values()):
         raise ValueError("a field of a stream is no number")
     queues = {name: [_read_held(one, now) for one in body[name]] for name in ("data", "waiting", "resets")}

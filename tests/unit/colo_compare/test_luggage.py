@@ -6,6 +6,7 @@ import pytest
 from colo_compare import luggage
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
+from colo_compare.tcp_state import TcpState
 from colo_proto.core import Send
 from colo_proto.errors import WireError
 from colo_proto.messages import CheckpointDone, Mode, SetRules
@@ -150,3 +151,11 @@ def test_a_flow_that_cannot_be_read_does_not_hurt_the_others():
     assert luggage.unpack(two, msgpack.packb([[*wrong, *flows], pieces]), 2.0) == 2
     assert two.counters["handovers_malformed"] == len(wrong)
     assert feed(two, S(1000, D), udp("S", b"x")) == bytes_of(P(1000, D), udp("P", b"x"))
+
+
+def test_every_field_of_a_stream_goes_along_or_has_a_way_of_its_own():
+    apart = {
+        "clamped", "data", "key", "ledger", "next_syn", "p_syn", "ref", "resets", "rule", "s_syn", "shadow", "touched",
+        "waiting", "wanted",
+    }  # fmt: skip
+    assert set(luggage.PLAIN) == set(TcpState.__slots__) - apart
