@@ -110,7 +110,8 @@ class Ledger:
         self.most = self.enough = 0
         """History is cut to `history` when it is longer than `most`, or when all flows keep more than `enough`."""
         self._limits()
-        self.counters: Counter[str] = Counter()
+        # There from the start: Prometheus sees no increase in a counter that begins with its first event.
+        self.counters: Counter[str] = Counter(miscompares=0)
         self.epoch = 0
         self.shadow = False
         self.sink: list[Unit] = []

@@ -99,6 +99,6 @@ def test_prometheus_sees_every_process_and_every_panel_has_something_to_show(ima
         dashboard = json.loads((Path(engine.COMPOSE) / "observability/dashboard.json").read_text())
         for panel in dashboard["panels"]:
             for target in panel["targets"]:
-                # Empty is an answer to a question with a condition, as long as nothing was dropped.
-                found = ask("query", query=target["expr"])["result"]
-                assert found or "> 0" in target["expr"], target["expr"]
+                # Nothing was dropped, and no checkpoint wanted for any reason.
+                rare = "> 0" in target["expr"] or "checkpoints_wanted" in target["expr"]
+                assert rare or ask("query", query=target["expr"])["result"], target["expr"]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
 from colo_compare.ledger import ASK_AGAIN, HISTORY_BYTES, HISTORY_TOTAL, LAST, STEP, Ledger
 from colo_compare.tcp import TcpFlow
@@ -124,3 +125,9 @@ def test_all_counters_are_shown_together(ledger):
     ledger.released, ledger.counters["released.pass"], ledger.secondary_compared = 5, 2, 3
     shown = ledger.folded()
     assert (shown["released"], shown["released.compared"], shown["secondary_dropped.compared"]) == (5, 3, 3)
+
+
+def test_a_difference_is_seen_as_an_increase():
+    """An alert looks for an increase, and there is none in a counter that begins with its first event."""
+    assert Compare(CompareConfig()).counters["miscompares"] == 0
+    assert "miscompares" in Compare(CompareConfig()).counters
