@@ -20,8 +20,8 @@ from colo_proto.endpoint import parse_endpoint
 from colo_proto.frame import NO_OFFLOAD
 from colo_runtime.options import CommonConfig
 from colo_runtime.shell import FilterShell, Shell
+from where import PYTHONPATH
 
-ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0
 
 
@@ -219,7 +219,7 @@ class Bench:
         with (self.directory / f"log-{self.started:03}").open("wb") as log:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "colo_runtime.cli", *arguments],
-                env={**os.environ, "PYTHONPATH": f"{ROOT}/services:{ROOT}/proto", **environ},
+                env={**os.environ, "PYTHONPATH": PYTHONPATH, **environ},
                 stderr=log,
             )
         self.children.append(child)

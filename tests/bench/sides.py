@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import zmq
+from tests.where import PYTHONPATH
 
 from colo_proto.codec import Batch, decode, encode_batch
 from colo_proto.net.craft import udp
 
-ROOT = Path(__file__).resolve().parents[2]
 QEMU = shutil.which("qemu-system-x86_64")
 PATIENCE = 60.0
 
@@ -148,7 +148,7 @@ class Side:
 @contextlib.contextmanager
 def started(name: str, argv: Sequence[str], paths: dict[str, str]) -> Iterator[Side]:
     """Start a process and connect to all its sockets; it ends with the block."""
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}/services:{ROOT}/proto"}
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH}
     process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     sockets: dict[str, socket.socket] = {}
     try:

@@ -20,7 +20,8 @@ from colo_proto.chardev import ChardevParser
 from colo_proto.net import craft
 from colo_proto.net import packet as p
 from colo_proto.net.verify import ip_checksum_ok, l4_checksum_ok
-from runtime_helpers import PATIENCE, ROOT, Bench, frame, frames
+from runtime_helpers import PATIENCE, Bench, frame, frames
+from where import PYTHONPATH
 
 pytestmark = pytest.mark.usefixtures("privileged")
 ETH_P_ALL = 0x0003
@@ -204,7 +205,7 @@ def test_a_tap_that_netdev_does_not_know_is_one_clear_line(place):
     done = subprocess.run(
         [sys.executable, "-P", "-m", "colo_runtime.cli", "redirector", "--netdev",
          f"tap://nosuch?netdev={place.bench.path('netdev')}", "--indev", "pcap:///dev/zero", "--outdev", "pcap:///dev/null"],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}/services:{ROOT}/proto"}, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": PYTHONPATH}, capture_output=True, text=True, check=False,
         timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 2

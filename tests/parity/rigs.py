@@ -31,10 +31,10 @@ from colo_proto.codec import encode as message_bytes
 from colo_proto.frame import NO_OFFLOAD
 from colo_proto.messages import CheckpointDone, Hello, Report, Welcome
 from packets import Packet
+from where import PYTHONPATH
 
 QEMU = shutil.which("qemu-system-x86_64")
 PATIENCE = 60.0
-ROOT = Path(__file__).parents[2]
 _BARE = ("-M", "none", "-nodefaults", "-display", "none", "-monitor", "none", "-serial", "none")
 
 
@@ -161,7 +161,7 @@ def colo(*arguments):
 
 
 def environ():
-    return {**os.environ, "PYTHONPATH": f"{ROOT}/services:{ROOT}/proto"}
+    return {**os.environ, "PYTHONPATH": PYTHONPATH}
 
 
 def our_compare(options, vnet):

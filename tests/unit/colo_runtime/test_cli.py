@@ -9,9 +9,10 @@ import tomllib
 
 import pytest
 
-from runtime_helpers import ROOT, free_port
+from runtime_helpers import free_port
+from where import PYTHONPATH
 
-HERE = {"PYTHONPATH": f"{ROOT}/services:{ROOT}/proto"}
+HERE = {"PYTHONPATH": PYTHONPATH}
 
 
 def colo(*arguments, **environ):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from runtime_helpers import ROOT
+from where import PYTHONPATH
 
 PROGRAM = """
 import sys
@@ -19,7 +19,7 @@ for level in ("debug", "info", "warning", "error"):
 
 def lines(level, form):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, level, form], env={"PYTHONPATH": f"{ROOT}/services:{ROOT}/proto"},
+        [sys.executable, "-c", PROGRAM, level, form], env={"PYTHONPATH": PYTHONPATH},
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
     assert done.stdout == ""
