@@ -88,8 +88,12 @@ Output = Send | Tell | Log | Save
 class Core(Protocol):
     """What the runtime needs of a filter. `counters` only ever grow; `gauges()` are levels."""
 
-    ports: tuple[Port, ...]
     counters: Counter[str]
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """Of the class, where the configuration does not change them."""
+        ...
 
     def receive(self, port: str, frames: Sequence[bytes], now: float) -> list[Output]:
         """A batch of frames arrived on `port`. Frames are untrusted and not to be modified."""

@@ -12,7 +12,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from colo_compare.config import CompareConfig
 from colo_compare.dispatch import Dispatch
@@ -40,7 +40,7 @@ from colo_proto.rules import COMPARE, parse_rules
 class Compare(Dispatch):
     """The core. Ports `primary_in`, `secondary_in`, `outdev`; control by `tell`."""
 
-    ports = (
+    ports: ClassVar[tuple[Port, ...]] = (
         Port("primary_in", Way.IN, required=True, doc="frames of the primary guest", marks=True),
         Port("secondary_in", Way.IN, required=True, doc="frames of the secondary guest, rewritten", marks=True),
         Port("outdev", Way.OUT, required=True, doc="released frames of the primary guest"),

@@ -17,7 +17,7 @@ passes it; all else goes through `dissect` and the `Tracker`. What is not TCP pa
 from collections import Counter
 from collections.abc import Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, ClassVar
 
 from colo_proto.core import Log, Output, Port, Send, Way
 from colo_proto.endpoint import parse_endpoint
@@ -51,7 +51,7 @@ TOUCH = 1.0
 class Rewriter:
     """See the module. `config` is checked already; all times are monotonic seconds."""
 
-    ports: tuple[Port, ...] = (
+    ports: ClassVar[tuple[Port, ...]] = (
         Port("indev", Way.IN, True, "frames of the clients, to the guest"),
         Port("netdev", Way.BOTH, True, "the guest"),
         Port("outdev", Way.OUT, True, "frames of the guest, rewritten"),

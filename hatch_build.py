@@ -1,0 +1,90 @@
+"""Compiles the cores that see every frame, when a wheel is built with COLO_COMPILE=1 in the environment.
+
+    COLO_COMPILE=1 pip wheel --no-deps .        needs a C compiler and Python's headers; a minute or two
+
+mypyc makes C extensions from the same annotated sources that the interpreter runs otherwise. The `.py` files stay in
+the wheel, so that tracebacks have their lines. Without the variable, and for an editable install, nothing is compiled.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+HOT = {
+    "services": ["colo_compare/*.py", "colo_rewriter/*.py"],
+    "proto": ["colo_proto/net/*.py", "colo_proto/checksum.py", "colo_proto/core.py", "colo_proto/frame.py",
+              "colo_proto/seq.py"],
+}  # fmt: skip
+COLD = {"__main__.py", "config.py", "luggage.py", "craft.py"}
+"""Entry points, what libraries inspect at run time, and what no frame passes."""
+
+SETUP = """
+import sys
+from mypyc.build import mypycify
+from setuptools import setup
+files = sys.argv.pop().split(",")
+setup(name="colo-cores", packages=[], ext_modules=mypycify([*files, "--ignore-missing-imports"], debug_level="0"))
+"""
+
+
+def hot(root: Path) -> dict[str, Path]:
+    """The modules to compile: path in the wheel, and source."""
+    found = {}
+    for folder, patterns in HOT.items():
+        for pattern in patterns:
+            for source in sorted((root / folder).glob(pattern)):
+                if source.name not in COLD:
+                    found[str(source.relative_to(root / folder))] = source
+    return found
+
+
+class Compiled(BuildHookInterface[Any]):
+    """Hatchling's hook."""
+
+    PLUGIN_NAME = "custom"
+    scratch: str | None = None
+
+    def wanted(self) -> bool:
+        """Is this build to be compiled?"""
+        return self.target_name == "wheel" and os.environ.get("COLO_COMPILE", "0") not in ("", "0")
+
+    def dependencies(self) -> list[str]:
+        """What compiling needs beside hatchling; nothing otherwise."""
+        return ["mypy>=1.11", "setuptools>=70"] if self.wanted() else []
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and put the extensions beside their sources."""
+        if not self.wanted() or version == "editable":
+            return
+        root = Path(self.root)
+        self.scratch = tempfile.mkdtemp(prefix="colo-compile-")
+        scratch = Path(self.scratch)
+        # mypyc takes a module's name from its path, so both source roots become one.
+        for folder in HOT:
+            shutil.copytree(
+                root / folder, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.so")
+            )
+        (scratch / "setup.py").write_text(SETUP)
+        files = ",".join(hot(root))
+        self.app.display_info("compiling the cores")
+        command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", files]
+        subprocess.run(command, cwd=scratch, check=True)
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        for made in scratch.rglob(f"*{suffix}"):
+            name = made.relative_to(scratch)
+            if name.parts[0] != "build":
+                build_data["force_include"][str(made)] = str(name)
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Take the scratch folder away."""
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
