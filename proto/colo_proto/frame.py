@@ -13,32 +13,32 @@ constant. The edges (taps without IFF_VNET_HDR, QEMU chardevs, captures) convert
 """
 
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 Buffer = bytes | bytearray | memoryview
 """Bytes-like. Cores return `bytes` or `bytearray` and never change a frame that was handed to them."""
 
-VNET_HDR_LEN = 10
-NO_OFFLOAD = bytes(VNET_HDR_LEN)
-ETH = VNET_HDR_LEN
+VNET_HDR_LEN: Final = 10
+NO_OFFLOAD: Final = bytes(VNET_HDR_LEN)
+ETH: Final = VNET_HDR_LEN
 """Offset of the Ethernet header inside a frame."""
 
 # struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
-VNET_HDR = Struct("<BBHHHH")
+VNET_HDR: Final = Struct("<BBHHHH")
 
-F_NEEDS_CSUM = 1
+F_NEEDS_CSUM: Final = 1
 """Flag: the L4 checksum field holds only the pseudo-header sum; `csum_start`/`csum_offset` say where."""
-F_DATA_VALID = 2
+F_DATA_VALID: Final = 2
 
-GSO_NONE = 0
-GSO_TCPV4 = 1
-GSO_UDP = 3
-GSO_TCPV6 = 4
-GSO_UDP_L4 = 5
-GSO_ECN = 0x80
+GSO_NONE: Final = 0
+GSO_TCPV4: Final = 1
+GSO_UDP: Final = 3
+GSO_TCPV6: Final = 4
+GSO_UDP_L4: Final = 5
+GSO_ECN: Final = 0x80
 
-MIN_FRAME = VNET_HDR_LEN + 14
-MAX_FRAME = VNET_HDR_LEN + 18 + 8 + 65535
+MIN_FRAME: Final = VNET_HDR_LEN + 14
+MAX_FRAME: Final = VNET_HDR_LEN + 18 + 8 + 65535
 """Largest frame accepted on any link: header, Ethernet with two tags, and an IP packet of 65,535."""
 
 

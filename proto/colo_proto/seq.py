@@ -6,9 +6,11 @@ which ordinary comparison is right for the life of a stream: stateful cores keep
 inside and wrap only when they write a header.
 """
 
-MOD = 1 << 32
-MASK = MOD - 1
-HALF = 1 << 31
+from typing import Final
+
+MOD: Final = 1 << 32
+MASK: Final = MOD - 1
+HALF: Final = 1 << 31
 
 
 def add(a: int, b: int) -> int:

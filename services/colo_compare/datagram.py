@@ -16,7 +16,7 @@ An overtaken secondary datagram lost its counterpart on the way and expires; an 
 waits for its own, until compare_timeout asks for a checkpoint.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from colo_compare.stream import SEGMENT_COST, first_difference
 from colo_compare.tcp_state import CONTEXT, SHOWN, Unit, frames_in
@@ -28,10 +28,10 @@ from colo_proto.rules import Rule
 if TYPE_CHECKING:
     from colo_compare.ledger import Ledger
 
-GRACE = 0.1
+GRACE: Final = 0.1
 """Seconds that both sides may hold unequal fresh datagrams before they count as different."""
 
-IDLE = 120.0
+IDLE: Final = 120.0
 """Seconds after which a silent flow is forgotten (RFC 4787 REQ-5 asks NATs for at least two minutes)."""
 
 

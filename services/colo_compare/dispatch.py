@@ -8,7 +8,7 @@ headers) because nearly all frames have them and every microsecond is paid twice
 from collections.abc import Callable, Iterable, Sequence
 from struct import Struct
 from struct import error as StructError  # noqa: N812  a class
-from typing import Any
+from typing import Any, Final
 
 from colo_compare.config import CompareConfig
 from colo_compare.datagram import DatagramFlow
@@ -24,10 +24,10 @@ from colo_proto.net.fragment import Reassembler
 from colo_proto.net.offload import to_plain
 from colo_proto.rules import COMPARE, DEFAULT, PASS, SHADOW, Rule
 
-_V4 = Struct("!3sxH2xHxB2x12s").unpack_from
+_V4: Final = Struct("!3sxH2xHxB2x12s").unpack_from
 """EtherType, version and header length; total length; flags and fragment offset; protocol; addresses and ports."""
-_IPV4 = b"\x08\x00\x45"
-_IPV6 = b"\x86\xdd"
+_IPV4: Final = b"\x08\x00\x45"
+_IPV6: Final = b"\x86\xdd"
 _TCP, _UDP = b"\x06", b"\x11"
 
 _STREAM: dict[str, Callable[[Ledger, bytes, Rule, float], Stream]] = {

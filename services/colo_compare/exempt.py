@@ -9,6 +9,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from colo_compare.datagram import DatagramFlow
 from colo_compare.ledger import Ledger
@@ -18,10 +19,10 @@ from colo_proto.net.flow import describe
 from colo_proto.pcapng import Shown
 from colo_proto.rules import Rule
 
-IDLE = 120.0
+IDLE: Final = 120.0
 """Seconds after which a silent exempt flow is forgotten; the next packet finds its rule again."""
 
-CAUSE = "rule"
+CAUSE: Final = "rule"
 """Why frames of these flows were released or dropped, in the counters."""
 
 

@@ -10,7 +10,7 @@ much a frame) and are folded into `counters` when somebody looks. The books bala
 
 from collections import Counter
 from collections.abc import Collection
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from colo_compare.config import CompareConfig
 from colo_compare.tcp_state import Unit
@@ -19,26 +19,26 @@ from colo_proto.messages import CheckpointWanted, Reason
 from colo_proto.pcapng import Capture, Shown
 from colo_proto.rules import DEFAULT, Rule, Rules
 
-ASK_AGAIN = 3.0
+ASK_AGAIN: Final = 3.0
 """Seconds after which a flow repeats a request that no checkpoint answered (the frame may have been
 restarted); QEMU repeats on every scan and every packet."""
 
-EVIDENCE_BYTES = 1 << 19
+EVIDENCE_BYTES: Final = 1 << 19
 """Frames of each side in one evidence file."""
 
-EVIDENCE_EVERY = 1.0
+EVIDENCE_EVERY: Final = 1.0
 """Seconds between two evidence files: when everything differs at once, the first differences tell most."""
 
-HISTORY_BYTES = 256 * 1024
+HISTORY_BYTES: Final = 256 * 1024
 """Bytes per flow kept of what was found equal, enough for a window of retransmissions; less when memory is short."""
 
-HISTORY_TOTAL = 2 << 20
+HISTORY_TOTAL: Final = 2 << 20
 """Bytes over all flows above which histories are shortened: a processor's caches hold about as much."""
 
-STEP = 4096
+STEP: Final = 4096
 """The shortest history, as long as `max_secondary_mib` has room for it."""
 
-LAST = 16
+LAST: Final = 16
 """Differences kept for `colo status`."""
 
 

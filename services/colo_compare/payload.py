@@ -12,15 +12,17 @@ SCTP, GRE, ESP, …   everything behind the IP header        nothing: tunnels ar
 ==================  =====================================  ==========================================================
 """
 
+from typing import Final
+
 from colo_proto.frame import Buffer
 from colo_proto.net import packet as p
 from colo_proto.net.flow import error_key
 
-_NEIGHBOUR_TYPES = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
+_NEIGHBOUR_TYPES: Final = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
 """ICMPv6 of the link itself (MLD, RFC 2710/3810; Neighbor Discovery, RFC 4861): each guest's own timers
 decide when it is sent, nobody's state depends on the other replica's."""
 
-UNCOMPARED = b""
+UNCOMPARED: Final = b""
 """The key of what passes uncompared."""
 
 

@@ -13,16 +13,17 @@ checked against them for as long as they are kept.
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from typing import Final
 
 from colo_proto.frame import Buffer
 
 Segment = tuple[int, int, bytes, int]
 """`(start, stop, buffer, offset of start in buffer)`"""
 
-SEGMENT_COST = 256
+SEGMENT_COST: Final = 256
 """Bytes of memory that a kept frame takes beside its own."""
 
-STRIDE = 256
+STRIDE: Final = 256
 """History is trimmed when it has this many segments: to cut a list at its front costs as much for one as for many."""
 
 

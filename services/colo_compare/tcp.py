@@ -20,6 +20,7 @@ what every kind of flow is asked `tcp_state`.
 """
 
 from struct import Struct
+from typing import Final
 
 from colo_compare.stream import SEGMENT_COST, STRIDE, Reference, cost
 from colo_compare.tcp_commit import TcpCommit
@@ -27,9 +28,9 @@ from colo_compare.tcp_state import NEVER, UNKNOWN, Held, NextSyn, Unit
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, SynOptions, syn_options
 from colo_proto.seq import HALF, MASK, MOD
 
-FIELDS = Struct("!IIBBH").unpack_from
+FIELDS: Final = Struct("!IIBBH").unpack_from
 
-SYN_MEMORY = 60.0
+SYN_MEMORY: Final = 60.0
 """Seconds that a secondary's SYN waits for the primary to open the same connection (RFC 9293 §3.8.3 gives up on a SYN
 after a few minutes; common stacks after one).
 """

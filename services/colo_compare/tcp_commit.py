@@ -10,6 +10,7 @@ Two guests need not cut or probe in the same way: what would keep both waiting g
 """
 
 from bisect import insort
+from typing import Final
 
 from colo_compare.stream import first_difference
 from colo_compare.tcp_state import Held, by_ack, by_arrival, by_start
@@ -19,7 +20,7 @@ from colo_proto.net.shorten import shorten
 from colo_proto.net.window import window_update
 from colo_proto.seq import MASK
 
-HEAD_WAIT = 0.05
+HEAD_WAIT: Final = 0.05
 """Seconds without progress after which the equal part of a held segment goes by itself: less than any stack's
 retransmission timeout (200 ms and more)."""
 

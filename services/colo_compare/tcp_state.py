@@ -3,7 +3,7 @@
 `TcpState` keeps; `TcpWindow` sends, with the pair's flow control; `TcpFlow` (in `tcp`) decides.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from colo_compare.stream import Reference
 from colo_proto.frame import ETH, Buffer
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 Unit = Buffer | tuple[Buffer, ...]
 """What is released as one: a frame, or the fragments of one datagram."""
 
-SHOWN = 16
+SHOWN: Final = 16
 """Frames of each side in an evidence file."""
 
-CONTEXT = 16
+CONTEXT: Final = 16
 """Bytes shown on both sides of a difference."""
 
-NEVER = -(1 << 62)
-UNKNOWN = NEVER >> 1
-IDLE = 7200.0
+NEVER: Final = -(1 << 62)
+UNKNOWN: Final = NEVER >> 1
+IDLE: Final = 7200.0
 """Seconds after which a silent connection is forgotten (tcp_keepalive_time of common stacks)."""
-LINGER = 60.0
+LINGER: Final = 60.0
 """Seconds that a closed one is remembered, for retransmitted FINs (TIME_WAIT of common stacks)."""
 
 

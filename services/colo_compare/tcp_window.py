@@ -5,6 +5,7 @@ a client could overrun a slower secondary and would wait for its timeouts.
 """
 
 from struct import Struct
+from typing import Final
 
 from colo_compare.tcp_state import NEVER, Held, TcpState, Unit
 from colo_proto.checksum import update16
@@ -13,7 +14,7 @@ from colo_proto.net.tcp import CSUM_AT, WINDOW_AT
 from colo_proto.net.window import window_update
 from colo_proto.seq import MASK
 
-_U16 = Struct("!H")
+_U16: Final = Struct("!H")
 
 
 class TcpWindow(TcpState):

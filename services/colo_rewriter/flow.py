@@ -15,13 +15,13 @@ Each state waits in one queue ordered by last use, so expiry and eviction look o
 from collections import OrderedDict
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from colo_proto.net import flow as flows
 from colo_proto.net.packet import PROTO_TCP
 from colo_proto.net.tcp import Segment
 
-_MASK = 0xFFFFFFFF
+_MASK: Final = 0xFFFFFFFF
 
 SLOW, PLAIN, SHIFT = range(3)
 """What the fast path may do with a segment without SYN, FIN, RST: nothing, pass it, shift it."""

@@ -10,20 +10,20 @@ detection). Probes that ask whether an address is free are never answered.
 """
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from colo_proto.checksum import internet_checksum, pseudo_sum
 from colo_proto.frame import ETH, NO_OFFLOAD
 from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, Kind, Packet
 
-MAX_NEIGHBOURS = 4096
-MAX_OWN = 256
+MAX_NEIGHBOURS: Final = 4096
+MAX_OWN: Final = 256
 """Bounds on learned addresses and on the guest's own; the least recently used makes room."""
 
-_ARP_IPV4 = b"\x00\x01\x08\x00\x06\x04"
+_ARP_IPV4: Final = b"\x00\x01\x08\x00\x06\x04"
 _ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT, _SOLICITATION, _ADVERTISEMENT = range(133, 137)
 _SOURCE_LINK, _TARGET_LINK = 1, 2
-_LINK_LOCAL = b"\xfe\x80"
+_LINK_LOCAL: Final = b"\xfe\x80"
 
 
 class _Neighbour(NamedTuple):

@@ -14,6 +14,7 @@ back; if the shorter timeout is over already, it sends at once. Where nothing wa
 All three follow from the guest's last segment, whose header each connection keeps (`Flow.last`).
 """
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Final
 
@@ -22,7 +23,7 @@ from colo_proto.net.packet import dissect
 from colo_proto.net.tcp import ACK, FIN, OPT_TIMESTAMPS, SYN, options
 from colo_rewriter.flow import Flow, State
 
-AT: Final = (0.05, 0.3, 0.8)
+AT: Final[Sequence[float]] = (0.05, 0.3, 0.8)
 """Seconds after the promotion: the first leaves the other filters time to swap, the others are for what got lost."""
 MOST: Final = 4096
 """Connections revived at a time, the last used first."""

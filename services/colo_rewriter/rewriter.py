@@ -17,7 +17,7 @@ passes it; all else goes through `dissect` and the `Tracker`. What is not TCP pa
 from collections import Counter
 from collections.abc import Sequence
 from struct import Struct
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from colo_proto.core import Log, Output, Port, Send, Way
 from colo_proto.endpoint import parse_endpoint
@@ -37,14 +37,14 @@ from colo_rewriter.tracker import Frames, Tracker
 from colo_rewriter.waiting import Waiting
 
 # EtherType; version and header length, total length, fragment field, protocol; TCP data offset and flags
-_V4 = Struct("!HBxH2xHxB22xBB")
+_V4: Final = Struct("!HBxH2xHxB22xBB")
 # version, payload length, next header; TCP data offset and flags
-_V6 = Struct("!B3xHB45xBB")
-_SHORT4 = 24 + 20
-_SIZE4 = 24 + 40
-_SIZE6 = 24 + 60
+_V6: Final = Struct("!B3xHB45xBB")
+_SHORT4: Final = 24 + 20
+_SIZE4: Final = 24 + 40
+_SIZE6: Final = 24 + 60
 
-TOUCH = 1.0
+TOUCH: Final = 1.0
 """Seconds: the age of a connection's last use is kept this exactly on the fast path."""
 
 

@@ -12,29 +12,30 @@ field holds only the pseudo-header sum, which a header field does not touch: it 
 """
 
 from struct import Struct
+from typing import Final
 
 from colo_proto.frame import F_NEEDS_CSUM
 from colo_proto.net.tcp import ACK, OPT_SACK, OPT_TIMESTAMPS, OPTIONS_AT, options
 from colo_rewriter.flow import Flow
 
-_MASK = 0xFFFFFFFF
-_HALF = 0x80000000
-_U16 = Struct("!H")
-_U32 = Struct("!I")
-_PAIR = Struct("!II")
-_read32 = _U32.unpack_from
-_write32 = _U32.pack_into
-_read16 = _U16.unpack_from
-_write16 = _U16.pack_into
-_read_pair = _PAIR.unpack_from
+_MASK: Final = 0xFFFFFFFF
+_HALF: Final = 0x80000000
+_U16: Final = Struct("!H")
+_U32: Final = Struct("!I")
+_PAIR: Final = Struct("!II")
+_read32: Final = _U32.unpack_from
+_write32: Final = _U32.pack_into
+_read16: Final = _U16.unpack_from
+_write16: Final = _U16.pack_into
+_read_pair: Final = _PAIR.unpack_from
 
 # A header from its sequence number on, with the options NOP NOP timestamps(10), the layout that every
 # modern stack sends when it has nothing else to say (RFC 7323 appendix A):
 # seq, ack, offset/flags/window, checksum, urgent pointer, option head, TSval, TSecr
-_STAMPED = Struct("!IIIHHIII")
-_read_stamped = _STAMPED.unpack_from
-_write_stamped = _STAMPED.pack_into
-_STAMPS = 0x0101080A
+_STAMPED: Final = Struct("!IIIHHIII")
+_read_stamped: Final = _STAMPED.unpack_from
+_write_stamped: Final = _STAMPED.pack_into
+_STAMPS: Final = 0x0101080A
 
 
 def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> bytes | bytearray:

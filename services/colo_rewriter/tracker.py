@@ -17,6 +17,7 @@ The client is believed: the primary's own SYN/ACK never comes this way.
 """
 
 from collections import Counter
+from typing import Final
 
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, Segment
 from colo_proto.seq import leq
@@ -24,18 +25,18 @@ from colo_rewriter.flow import Arrival, Flow, FlowTable, State, opposite
 from colo_rewriter.shift import note_echo, timestamps, toward_client, toward_guest
 from colo_rewriter.waiting import Waiting
 
-_MASK = 0xFFFFFFFF
+_MASK: Final = 0xFFFFFFFF
 
-FIRST_FLIGHT = 1 << 20
+FIRST_FLIGHT: Final = 1 << 20
 """A client's segment this close after its SYN belongs to that handshake (first flight, GSO frames)."""
 
-SUCCESSOR_FLIGHT = 1 << 16
+SUCCESSOR_FLIGHT: Final = 1 << 16
 """The same while an older connection on these ports still stands: closer, for it may own the number."""
 
-SUCCESSOR_LIFE = 5.0
+SUCCESSOR_LIFE: Final = 5.0
 """Seconds after which a SYN that the guest did not answer with SYN/ACK was a stray."""
 
-RESET_IGNORED = 2.0
+RESET_IGNORED: Final = 2.0
 """Seconds after a reset from which a guest that still sends has evidently not accepted it."""
 
 Frames = list[bytes | bytearray]

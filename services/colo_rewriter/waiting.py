@@ -6,11 +6,12 @@ answered with a reset. All flows wait equally long, so the one that waits longes
 """
 
 from collections import OrderedDict
+from typing import Final
 
 from colo_rewriter.flow import Arrival, Flow
 
-MAX_FRAMES = 4096
-MAX_BYTES = 16 * 1024 * 1024
+MAX_FRAMES: Final = 4096
+MAX_BYTES: Final = 16 * 1024 * 1024
 """Bounds over all flows, against a flood of handshakes that the guest does not answer."""
 
 

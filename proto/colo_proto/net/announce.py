@@ -24,7 +24,7 @@ MAX_ADDRESSES: Final = 256
 
 _TAGGED: Final = frozenset({b"\x81\x00", b"\x88\xa8"})
 _SOLICITATION, _ADVERTISEMENT, _ROUTER_ADVERTISEMENT = 135, 136, 134
-_ARP_IPV4 = b"\x00\x01\x08\x00\x06\x04"
+_ARP_IPV4: Final = b"\x00\x01\x08\x00\x06\x04"
 
 
 class Announcer:

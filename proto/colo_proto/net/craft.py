@@ -8,16 +8,17 @@ the pseudo-header's sum, as a guest with checksum offload sends it).
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import pack, pack_into
+from typing import Final
 
 from colo_proto.checksum import internet_checksum, pseudo_sum
 from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NO_OFFLOAD, Buffer, VnetHdr
 from colo_proto.net import packet as p
 
-MAC_A = bytes.fromhex("02c010000002")
-MAC_B = bytes.fromhex("02c010000001")
-BROADCAST = b"\xff" * 6
+MAC_A: Final = bytes.fromhex("02c010000002")
+MAC_B: Final = bytes.fromhex("02c010000001")
+BROADCAST: Final = b"\xff" * 6
 
-_ICMP_CSUM_AT = 2
+_ICMP_CSUM_AT: Final = 2
 
 
 def mac(text: str) -> bytes:

@@ -2,15 +2,16 @@
 
 from hashlib import blake2b
 from ipaddress import ip_address
+from typing import Final
 
 from colo_proto.net import packet as p
 
-_NAMES = {
+_NAMES: Final = {
     p.PROTO_TCP: "tcp", p.PROTO_UDP: "udp", p.PROTO_ICMP: "icmp", p.PROTO_ICMPV6: "icmpv6",
     p.PROTO_SCTP: "sctp", p.PROTO_IGMP: "igmp", p.PROTO_DCCP: "dccp", p.PROTO_UDPLITE: "udplite",
 }  # fmt: skip
 
-SLOTS = 1024
+SLOTS: Final = 1024
 """Slots that flows hash into; the worker table maps slots to workers (DESIGN §8)."""
 
 

@@ -13,12 +13,12 @@ spoil an IPv6 datagram (RFC 5722); in IPv4 what came first wins, and exact dupli
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from colo_proto.frame import Buffer
 from colo_proto.net.packet import Packet, dissect
 
-MAX_BODY = 65535
+MAX_BODY: Final = 65535
 
 _Key = tuple[int, bytes, bytes, int, int, bytes]
 

@@ -6,6 +6,7 @@ in `skb_checksum_help`, TCP and UDP segmentation offload, and (for old virtio gu
 """
 
 from struct import Struct
+from typing import Final
 from zlib import crc32
 
 from colo_proto.checksum import internet_checksum, ones_sum, pseudo_sum
@@ -24,10 +25,10 @@ from colo_proto.frame import (
 from colo_proto.net.packet import PROTO_FRAGMENT, PROTO_TCP, PROTO_UDP, Kind, Packet, dissect
 from colo_proto.net.tcp import CSUM_AT, CWR, FIN, FLAGS_AT, OFFSET_AT, PSH, SEQ_AT
 
-_U16 = Struct("!H")
-_U32 = Struct("!I")
-_MORE_V4 = 0x2000
-_NOTHING = b"\0\0"
+_U16: Final = Struct("!H")
+_U32: Final = Struct("!I")
+_MORE_V4: Final = 0x2000
+_NOTHING: Final = b"\0\0"
 
 
 def to_plain(frame: Buffer) -> list[bytes]:

@@ -11,46 +11,47 @@
 
 from enum import IntEnum
 from struct import Struct
+from typing import Final
 
 from colo_proto.frame import ETH, Buffer
 
-ETH_IPV4 = 0x0800
-ETH_ARP = 0x0806
-ETH_IPV6 = 0x86DD
-ETH_8021Q = 0x8100
-ETH_8021AD = 0x88A8
+ETH_IPV4: Final = 0x0800
+ETH_ARP: Final = 0x0806
+ETH_IPV6: Final = 0x86DD
+ETH_8021Q: Final = 0x8100
+ETH_8021AD: Final = 0x88A8
 
-PROTO_HOPOPTS = 0
-PROTO_ICMP = 1
-PROTO_IGMP = 2
-PROTO_TCP = 6
-PROTO_UDP = 17
-PROTO_ROUTING = 43
-PROTO_FRAGMENT = 44
-PROTO_ESP = 50
-PROTO_AH = 51
-PROTO_ICMPV6 = 58
-PROTO_NONE = 59
-PROTO_DSTOPTS = 60
-PROTO_DCCP = 33
-PROTO_SCTP = 132
-PROTO_UDPLITE = 136
-PROTO_MOBILITY = 135
+PROTO_HOPOPTS: Final = 0
+PROTO_ICMP: Final = 1
+PROTO_IGMP: Final = 2
+PROTO_TCP: Final = 6
+PROTO_UDP: Final = 17
+PROTO_ROUTING: Final = 43
+PROTO_FRAGMENT: Final = 44
+PROTO_ESP: Final = 50
+PROTO_AH: Final = 51
+PROTO_ICMPV6: Final = 58
+PROTO_NONE: Final = 59
+PROTO_DSTOPTS: Final = 60
+PROTO_DCCP: Final = 33
+PROTO_SCTP: Final = 132
+PROTO_UDPLITE: Final = 136
+PROTO_MOBILITY: Final = 135
 
-WITH_PORTS = frozenset({PROTO_TCP, PROTO_UDP, PROTO_DCCP, PROTO_SCTP, PROTO_UDPLITE})
-_EXTENSION = frozenset({PROTO_HOPOPTS, PROTO_ROUTING, PROTO_DSTOPTS, PROTO_MOBILITY})
+WITH_PORTS: Final = frozenset({PROTO_TCP, PROTO_UDP, PROTO_DCCP, PROTO_SCTP, PROTO_UDPLITE})
+_EXTENSION: Final = frozenset({PROTO_HOPOPTS, PROTO_ROUTING, PROTO_DSTOPTS, PROTO_MOBILITY})
 
-_ERRORS = frozenset({3, 4, 5, 11, 12})
+_ERRORS: Final = frozenset({3, 4, 5, 11, 12})
 """ICMP types that quote a packet: unreachable, source quench, redirect, time exceeded, parameter problem."""
 
-MAX_TAGS = 2
-MAX_EXTENSIONS = 8
+MAX_TAGS: Final = 2
+MAX_EXTENSIONS: Final = 8
 """Bound on the chain of IPv6 extension headers followed; a longer one is malformed by our rule."""
 
-_V4 = Struct("!BBHHHBBH4s4s")
-_V6 = Struct("!IHBB16s16s")
-_U16 = Struct("!H")
-_FRAG6 = Struct("!BBHI")
+_V4: Final = Struct("!BBHHHBBH4s4s")
+_V6: Final = Struct("!IHBB16s16s")
+_U16: Final = Struct("!H")
+_FRAG6: Final = Struct("!BBHI")
 
 
 class Kind(IntEnum):

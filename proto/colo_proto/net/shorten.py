@@ -5,12 +5,13 @@ ACK, the part that both have produced has to reach the client, or neither would 
 """
 
 from struct import Struct
+from typing import Final
 
 from colo_proto.checksum import internet_checksum, ones_sum, swap16
 from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, VNET_HDR, VNET_HDR_LEN, Buffer
 from colo_proto.net.tcp import CSUM_AT, FIN, FLAGS_AT, OFFSET_AT, PSH
 
-_U16 = Struct("!H")
+_U16: Final = Struct("!H")
 
 
 def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int) -> bytes:

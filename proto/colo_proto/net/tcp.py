@@ -1,7 +1,7 @@
 """The TCP header (RFC 9293 §3.1) and its options (RFC 7323, RFC 2018), read in place."""
 
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from colo_proto.frame import Buffer
 
@@ -11,9 +11,9 @@ OPT_END, OPT_NOP, OPT_MSS, OPT_WSCALE, OPT_SACK_PERMITTED, OPT_SACK, OPT_TIMESTA
 
 SEQ_AT, ACK_AT, OFFSET_AT, FLAGS_AT, WINDOW_AT, CSUM_AT, URGENT_AT, OPTIONS_AT = 4, 8, 12, 13, 14, 16, 18, 20
 
-HEADER = Struct("!HHIIBBHHH")
-_FIELDS = Struct("!IIBBH")
-_U32 = Struct("!I")
+HEADER: Final = Struct("!HHIIBBHHH")
+_FIELDS: Final = Struct("!IIBBH")
+_U32: Final = Struct("!I")
 
 
 class Segment(NamedTuple):

@@ -5,14 +5,15 @@ opens up later, nobody would tell the client: the primary never closed its windo
 """
 
 from struct import Struct
+from typing import Final
 
 from colo_proto.checksum import internet_checksum, pseudo_sum
 from colo_proto.frame import ETH, NO_OFFLOAD, Buffer
 from colo_proto.net.packet import PROTO_TCP
 from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FLAGS_AT, SEQ_AT, URGENT_AT, WINDOW_AT
 
-_U16 = Struct("!H")
-_U32 = Struct("!I")
+_U16: Final = Struct("!H")
+_U32: Final = Struct("!I")
 
 
 def window_update(frame: Buffer, l4: int, data: int, seq: int, ack: int, window: int) -> bytes:
