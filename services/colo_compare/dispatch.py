@@ -60,6 +60,11 @@ class Dispatch:
 
     def _primary(self, frames: Sequence[bytes], now: float) -> None:
         streams, datagrams = self.streams, self.datagrams
+        head: bytes
+        total: int
+        fragment: int
+        proto: int
+        ends: bytes
         for frame in frames:
             try:
                 head, total, fragment, proto, ends = _V4(frame, 22)
@@ -94,6 +99,11 @@ class Dispatch:
 
     def _secondary(self, frames: Sequence[bytes], now: float) -> None:
         streams, datagrams = self.streams, self.datagrams
+        head: bytes
+        total: int
+        fragment: int
+        proto: int
+        ends: bytes
         for frame in frames:
             try:
                 head, total, fragment, proto, ends = _V4(frame, 22)

@@ -45,6 +45,11 @@ class TcpFlow(TcpCommit):
 
     def primary(self, unit: Unit, buf: bytes, l4: int, end: int, now: float) -> None:
         """A segment of the primary guest: TCP header at `l4` of `buf`, packet up to `end`."""
+        seq: int
+        wire_ack: int
+        off: int
+        flags: int
+        win: int
         seq, wire_ack, off, flags, win = FIELDS(buf, l4 + 4)
         data = l4 + ((off >> 4) << 2)
         base = self.committed
@@ -204,6 +209,11 @@ class TcpFlow(TcpCommit):
 
     def secondary(self, buf: bytes, l4: int, end: int, now: float) -> None:
         """A segment of the secondary guest (its numbers already in the primary's space, but for a SYN's)."""
+        seq: int
+        wire_ack: int
+        off: int
+        flags: int
+        win: int
         seq, wire_ack, off, flags, win = FIELDS(buf, l4 + 4)
         data = l4 + ((off >> 4) << 2)
         ledger = self.ledger

@@ -254,6 +254,13 @@ class Rewriter:
         append = to_guest.append
         stale = now - TOUCH
         rewritten = untracked = 0
+        ethertype: int
+        version: int
+        length: int
+        fragment: int
+        proto: int
+        offset: int
+        flags: int
         for frame in frames:
             if type(frame) is not bytes:
                 frame = bytes(frame)  # noqa: PLW2901  keys are slices and must hash
@@ -317,6 +324,13 @@ class Rewriter:
         promoted = self._tracker.promoted
         stale = now - TOUCH
         rewritten = untracked = 0
+        ethertype: int
+        version: int
+        length: int
+        fragment: int
+        proto: int
+        offset: int
+        flags: int
         for frame in frames:
             if type(frame) is not bytes:
                 frame = bytes(frame)  # noqa: PLW2901  keys are slices and must hash

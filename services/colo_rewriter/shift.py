@@ -28,6 +28,7 @@ _write32: Final = _U32.pack_into
 _read16: Final = _U16.unpack_from
 _write16: Final = _U16.pack_into
 _read_pair: Final = _PAIR.unpack_from
+_write_pair: Final = _PAIR.pack_into
 
 # A header from its sequence number on, with the options NOP NOP timestamps(10), the layout that every
 # modern stack sends when it has nothing else to say (RFC 7323 appendix A):
@@ -36,6 +37,8 @@ _STAMPED: Final = Struct("!IIIHHIII")
 _read_stamped: Final = _STAMPED.unpack_from
 _write_stamped: Final = _STAMPED.pack_into
 _STAMPS: Final = 0x0101080A
+_SACK: Final = b"\1\1\5"
+"""Behind the timestamps: NOP NOP SACK, as modern stacks send it."""
 
 
 def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> bytes | bytearray:
@@ -45,7 +48,23 @@ def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> by
     """
     if not flags & ACK:
         return frame
-    if data == l4 + 32:
+    seq: int
+    ack: int
+    window: int
+    csum: int
+    urgent: int
+    head: int
+    tsval: int
+    tsecr: int
+    blocks = 0
+    if (
+        data > l4 + 32
+        and (data - l4) & 7 == 4
+        and frame[l4 + 32 : l4 + 35] == _SACK
+        and frame[l4 + 35] == data - l4 - 34
+    ):
+        blocks = (data - l4 - 36) >> 3
+    if data == l4 + 32 or blocks:
         seq, ack, window, csum, urgent, head, tsval, tsecr = _read_stamped(frame, l4 + 4)
         # A TSecr of zero echoes nothing (RFC 7323 §3.2), and stays nothing.
         if head == _STAMPS and tsecr:
@@ -54,9 +73,12 @@ def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> by
                 flow.echo = tsecr
             new = (ack + flow.offset) & _MASK
             stamp = (tsecr + flow.ts_offset) & _MASK
-            if not frame[0] & F_NEEDS_CSUM:
-                csum = (((csum ^ 0xFFFF) + new - ack + stamp - tsecr) % 0xFFFF or 0xFFFF) ^ 0xFFFF
             buf = bytearray(frame)
+            delta = new - ack + stamp - tsecr
+            if blocks:
+                delta += _shift_edges(frame, buf, l4 + 36, blocks, flow.offset)
+            if not frame[0] & F_NEEDS_CSUM:
+                csum = (((csum ^ 0xFFFF) + delta) % 0xFFFF or 0xFFFF) ^ 0xFFFF
             _write_stamped(buf, l4 + 4, seq, new, window, csum, urgent, head, tsval, stamp)
             return buf
     buf = bytearray(frame)
@@ -75,15 +97,29 @@ def _options_toward_guest(frame: bytes, buf: bytearray, l4: int, data: int, flow
     delta = 0
     for kind, start, length in options(frame, l4, data):
         if kind == OPT_SACK and (length - 2) % 8 == 0:
-            for at in range(start + 2, start + length, 4):
-                delta += _add(frame, buf, l4, at, flow.offset)
+            change = _shift_edges(frame, buf, start + 2, length >> 3, flow.offset)
+            delta += change << 8 if (start - l4) & 1 else change
         elif kind == OPT_TIMESTAMPS and length == 10:
-            echoed = _read32(frame, start + 6)[0]
+            echoed: int = _read32(frame, start + 6)[0]
             if echoed:
                 if flow.echo is None or (echoed - flow.echo) & _MASK < _HALF:
                     flow.echo = echoed
                 delta += _add(frame, buf, l4, start + 6, flow.ts_offset)
     return delta
+
+
+def _shift_edges(frame: bytes, buf: bytearray, at: int, blocks: int, offset: int) -> int:
+    """Add to both edges of SACK blocks; returns by how much their sum changed."""
+    change = 0
+    left: int
+    right: int
+    for block in range(at, at + 8 * blocks, 8):
+        left, right = _read_pair(frame, block)
+        new_left = (left + offset) & _MASK
+        new_right = (right + offset) & _MASK
+        _write_pair(buf, block, new_left, new_right)
+        change += new_left - left + new_right - right
+    return change
 
 
 def _add(frame: bytes, buf: bytearray, l4: int, at: int, amount: int) -> int:
@@ -101,6 +137,14 @@ def toward_client(frame: bytes, l4: int, data: int, flow: Flow, floor: bool) -> 
     client has echoed: the two hosts' clocks drift apart over the life of a connection, and the
     client's PAWS check (RFC 7323 §5) would drop every segment of a survivor whose clock runs behind.
     """
+    seq: int
+    ack: int
+    window: int
+    csum: int
+    urgent: int
+    head: int
+    tsval: int
+    tsecr: int
     buf = bytearray(frame)
     if data == l4 + 32:
         seq, ack, window, csum, urgent, head, tsval, tsecr = _read_stamped(frame, l4 + 4)
