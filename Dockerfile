@@ -16,10 +16,15 @@ RUN python3 -m venv --without-pip /opt/colo \
  && python3 -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))" \
     > requirements.txt \
  && python3 -m pip --python /opt/colo/bin/python3 install --find-links wheels ${PIP_ARGS} -r requirements.txt
-COPY README.md LICENSE ./
+COPY README.md LICENSE hatch_build.py ./
 COPY proto proto
 COPY services services
-RUN python3 -m pip wheel --no-deps --wheel-dir dist --find-links wheels ${PIP_ARGS} . \
+# 1: the cores that see every frame become C extensions (hatch_build.py), which takes a compiler and two minutes.
+ARG COLO_COMPILE=0
+RUN if [ "$COLO_COMPILE" != 0 ] && ! command -v gcc >/dev/null; then \
+      apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev; \
+    fi
+RUN COLO_COMPILE=$COLO_COMPILE python3 -m pip wheel --no-deps --wheel-dir dist --find-links wheels ${PIP_ARGS} . \
  && python3 -m pip --python /opt/colo/bin/python3 install --no-deps --no-index dist/*.whl \
  && rm -rf /opt/colo/include /opt/colo/lib64 /opt/colo/bin/activate* /opt/colo/bin/Activate*
 

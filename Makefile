@@ -6,7 +6,7 @@ SEEDS  ?= 20000
 INPUTS ?= 10000000
 ARGS   ?=
 
-.PHONY: help demo test lint types check tests bench failovers simulate fuzz chaos clean
+.PHONY: help compiled demo test lint types check tests bench failovers simulate fuzz chaos clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -17,6 +17,10 @@ $(BIN)/colo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
+
+compiled: ## an environment with compiled cores (gcc, Python's headers): .venv-compiled/bin/python -m tests.bench
+	test -x .venv-compiled/bin/python || $(PYTHON) -m venv .venv-compiled
+	COLO_COMPILE=1 .venv-compiled/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
 
 demo: $(BIN)/colo ## the whole pipeline on this machine, live, in half a minute
 	$(BIN)/colo demo $(ARGS)
@@ -49,4 +53,4 @@ chaos: $(BIN)/colo ## faults against the pair in containers, one at a time, unde
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-compiled .pytest_cache .mypy_cache .ruff_cache .hypothesis

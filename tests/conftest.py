@@ -12,6 +12,7 @@ RINGS = {
     "unit": "Python alone",
     "scenarios": "Python alone",
     "simulation": "Python alone",
+    "compiled": "a C compiler and Python's headers",
     "parity": "qemu-system-x86_64",
     "captures": "Debian's package sources (or COLO_CAPTURES); root, iproute2, tcpdump and curl to make some",
     "lab": "root or user namespaces, /dev/net/tun, iproute2",

@@ -22,7 +22,16 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "compose"
-SOURCES = ("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "proto", "services")
+SOURCES = (
+    "Dockerfile",
+    ".dockerignore",
+    "pyproject.toml",
+    "hatch_build.py",
+    "README.md",
+    "LICENSE",
+    "proto",
+    "services",
+)
 USER = 65532
 """Whom the containers run as."""
 LABEL = "com.docker.compose.project"

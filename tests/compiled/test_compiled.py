@@ -1,0 +1,65 @@
+"""The compiled cores behave as the interpreted ones: the scenarios and some seeds of the simulation, on the wheel."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = 900
+
+
+def missing() -> str:
+    """Why nothing can be compiled here; empty when it can."""
+    if not (shutil.which("gcc") or shutil.which("cc")):
+        return "no C compiler is installed"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        return "Python's headers are not installed"
+    return ""
+
+
+def run(*argv: str | Path, **env: str) -> str:
+    done = subprocess.run(
+        argv, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that has the compiled wheel in front of whatever this one has."""
+    if reason := missing():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("compiled")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ".", COLO_COMPILE="1")
+    (wheel,) = folder.glob("colo_proxy-*.whl")
+    assert "none-any" not in wheel.name
+    venv.create(folder / "env", with_pip=False)
+    (site,) = (folder / "env").glob("lib/python*/site-packages")
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel)
+    # Libraries are those of this environment; its `.pth` for the editable sources is not read from there.
+    (site / "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
+    return folder / "env" / "bin" / "python"
+
+
+@pytest.mark.timeout(TIMEOUT)
+def test_it_is_compiled(python: Path) -> None:
+    names = "colo_compare.tcp", "colo_compare.dispatch", "colo_rewriter.shift", "colo_proto.net.packet"
+    program = f"from importlib import import_module as m; print(*(m(n).__file__ for n in {names!r}))"
+    assert all(name.endswith(".so") for name in run(python, "-P", "-c", program).split())
+
+
+@pytest.mark.timeout(TIMEOUT)
+def test_scenarios(python: Path) -> None:
+    assert " passed" in run(python, "-P", "-m", "pytest", "-q", "tests/scenarios")
+
+
+@pytest.mark.timeout(TIMEOUT)
+def test_simulation(python: Path) -> None:
+    run(python, "-m", "tests.simulation", "--seeds", "200", "--jobs", "2")
