@@ -19,8 +19,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HOT = {
     "services": ["colo_compare/*.py", "colo_rewriter/*.py"],
-    "proto": ["colo_proto/net/*.py", "colo_proto/checksum.py", "colo_proto/core.py", "colo_proto/frame.py",
-              "colo_proto/seq.py"],
+    "proto": ["colo_proto/net/*.py", "colo_proto/chardev.py", "colo_proto/checksum.py", "colo_proto/codec.py",
+              "colo_proto/core.py", "colo_proto/frame.py", "colo_proto/seq.py"],
 }  # fmt: skip
 COLD = {"__main__.py", "config.py", "luggage.py", "craft.py"}
 """Entry points, what libraries inspect at run time, and what no frame passes."""
@@ -32,6 +32,15 @@ from setuptools import setup
 files = sys.argv.pop().split(",")
 setup(name="colo-cores", packages=[], ext_modules=mypycify([*files, "--ignore-missing-imports"], debug_level="0"))
 """
+
+GUARD = """
+#include <Python.h>
+static inline PyObject *colo_bytes(const char *from, Py_ssize_t size) {
+    return PyBytes_FromStringAndSize(from, size < 0 ? 0 : size);
+}
+#define PyBytes_FromStringAndSize colo_bytes
+"""
+"""A slice that ends before it begins is empty; mypyc (CPyBytes_GetSlice, seen in 2.4.1) makes a SystemError of it."""
 
 
 def hot(root: Path) -> dict[str, Path]:
@@ -57,7 +66,7 @@ class Compiled(BuildHookInterface[Any]):
 
     def dependencies(self) -> list[str]:
         """What compiling needs beside hatchling; nothing otherwise."""
-        return ["mypy>=1.11", "setuptools>=70"] if self.wanted() else []
+        return ["mypy>=2.4,<3", "setuptools>=70"] if self.wanted() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and put the extensions beside their sources."""
@@ -74,8 +83,11 @@ class Compiled(BuildHookInterface[Any]):
         (scratch / "setup.py").write_text(SETUP)
         files = ",".join(hot(root))
         self.app.display_info("compiling the cores")
+        guard = scratch / "guard.h"
+        guard.write_text(GUARD)
+        env = os.environ | {"CFLAGS": f"{os.environ.get('CFLAGS', '')} -include {guard}"}
         command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", files]
-        subprocess.run(command, cwd=scratch, check=True)
+        subprocess.run(command, cwd=scratch, env=env, check=True)
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
         for made in scratch.rglob(f"*{suffix}"):
             name = made.relative_to(scratch)

@@ -1,4 +1,4 @@
-"""The compiled cores behave as the interpreted ones: the scenarios and some seeds of the simulation, on the wheel."""
+"""The compiled cores behave as the interpreted ones: scenarios, some seeds of the simulation, and fuzzing, on the wheel."""
 
 import os
 import shutil
@@ -63,3 +63,8 @@ def test_scenarios(python: Path) -> None:
 @pytest.mark.timeout(TIMEOUT)
 def test_simulation(python: Path) -> None:
     run(python, "-m", "tests.simulation", "--seeds", "200", "--jobs", "2")
+
+
+@pytest.mark.timeout(TIMEOUT)
+def test_fuzz(python: Path) -> None:
+    run(python, "-m", "tests.fuzz", "--inputs", "200000")

@@ -16,7 +16,7 @@ from colo_proto.frame import ETH, Buffer
 from colo_proto.net import craft
 from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, Kind, Packet, dissect
 
-AT: Final = (0.0, 0.1, 0.3, 0.6, 1.0)
+AT: Final[Sequence[float]] = (0.0, 0.1, 0.3, 0.6, 1.0)
 """Seconds after the failover at which everything is said: any of them may be lost."""
 MAX_STATIONS: Final = 64
 MAX_ADDRESSES: Final = 256
