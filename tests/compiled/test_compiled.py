@@ -1,4 +1,4 @@
-"""The compiled cores behave as the interpreted ones: scenarios, some seeds of the simulation, and fuzzing, on the wheel."""
+"""The compiled cores behave as the interpreted ones: scenarios, seeds of the simulation, and fuzzing, on the wheel."""
 
 import os
 import shutil
