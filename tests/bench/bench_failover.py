@@ -94,7 +94,8 @@ def spread(values):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--jobs", nargs="+", default=["download", "upload", "fifty", "requests", "idle"])
+    jobs = ["download", "upload", "fifty", "requests", "idle"]
+    parser.add_argument("--jobs", nargs="+", choices=jobs, default=jobs)
     parser.add_argument("--size", type=int, default=500_000_000)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--wiring", nargs="+", default=["faithful", "lean"])

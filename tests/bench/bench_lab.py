@@ -107,7 +107,7 @@ def main():
     parser.add_argument("--wiring", nargs="+", default=["faithful", "lean"])
     parser.add_argument("--congestion", default="cubic")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--jobs", nargs="+", default=list(JOBS))
+    parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
     parser.add_argument("--report", action="store_true", help="print the lab's reports too")
     options = parser.parse_args()
     reports, table = {}, {}
