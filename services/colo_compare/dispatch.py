@@ -24,7 +24,7 @@ from colo_proto.net.fragment import Reassembler
 from colo_proto.net.offload import to_plain
 from colo_proto.rules import COMPARE, DEFAULT, PASS, SHADOW, Rule
 
-_V4: Final = Struct("!3sxH2xHxB2x12s").unpack_from
+_V4: Final[Callable[[bytes, int], tuple[bytes, int, int, int, bytes]]] = Struct("!3sxH2xHxB2x12s").unpack_from
 """EtherType, version and header length; total length; flags and fragment offset; protocol; addresses and ports."""
 _IPV4: Final = b"\x08\x00\x45"
 _IPV6: Final = b"\x86\xdd"
@@ -60,11 +60,6 @@ class Dispatch:
 
     def _primary(self, frames: Sequence[bytes], now: float) -> None:
         streams, datagrams = self.streams, self.datagrams
-        head: bytes
-        total: int
-        fragment: int
-        proto: int
-        ends: bytes
         for frame in frames:
             try:
                 head, total, fragment, proto, ends = _V4(frame, 22)
@@ -99,11 +94,6 @@ class Dispatch:
 
     def _secondary(self, frames: Sequence[bytes], now: float) -> None:
         streams, datagrams = self.streams, self.datagrams
-        head: bytes
-        total: int
-        fragment: int
-        proto: int
-        ends: bytes
         for frame in frames:
             try:
                 head, total, fragment, proto, ends = _V4(frame, 22)

@@ -19,6 +19,7 @@ What a segment says is taken in here; comparing and letting go are `tcp_commit`,
 what every kind of flow is asked `tcp_state`.
 """
 
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
@@ -28,7 +29,7 @@ from colo_compare.tcp_state import NEVER, UNKNOWN, Held, NextSyn, Unit
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, SynOptions, syn_options
 from colo_proto.seq import HALF, MASK, MOD
 
-FIELDS: Final = Struct("!IIBBH").unpack_from
+FIELDS: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct("!IIBBH").unpack_from
 
 SYN_MEMORY: Final = 60.0
 """Seconds that a secondary's SYN waits for the primary to open the same connection (RFC 9293 §3.8.3 gives up on a SYN
@@ -45,11 +46,6 @@ class TcpFlow(TcpCommit):
 
     def primary(self, unit: Unit, buf: bytes, l4: int, end: int, now: float) -> None:
         """A segment of the primary guest: TCP header at `l4` of `buf`, packet up to `end`."""
-        seq: int
-        wire_ack: int
-        off: int
-        flags: int
-        win: int
         seq, wire_ack, off, flags, win = FIELDS(buf, l4 + 4)
         data = l4 + ((off >> 4) << 2)
         base = self.committed
@@ -209,11 +205,6 @@ class TcpFlow(TcpCommit):
 
     def secondary(self, buf: bytes, l4: int, end: int, now: float) -> None:
         """A segment of the secondary guest (its numbers already in the primary's space, but for a SYN's)."""
-        seq: int
-        wire_ack: int
-        off: int
-        flags: int
-        win: int
         seq, wire_ack, off, flags, win = FIELDS(buf, l4 + 4)
         data = l4 + ((off >> 4) << 2)
         ledger = self.ledger

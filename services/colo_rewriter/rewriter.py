@@ -15,7 +15,7 @@ passes it; all else goes through `dissect` and the `Tracker`. What is not TCP pa
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any, ClassVar, Final
 
@@ -37,9 +37,9 @@ from colo_rewriter.tracker import Frames, Tracker
 from colo_rewriter.waiting import Waiting
 
 # EtherType; version and header length, total length, fragment field, protocol; TCP data offset and flags
-_V4: Final = Struct("!HBxH2xHxB22xBB")
+_V4: Final[Callable[[bytes, int], tuple[int, int, int, int, int, int, int]]] = Struct("!HBxH2xHxB22xBB").unpack_from
 # version, payload length, next header; TCP data offset and flags
-_V6: Final = Struct("!B3xHB45xBB")
+_V6: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct("!B3xHB45xBB").unpack_from
 _SHORT4: Final = 24 + 20
 _SIZE4: Final = 24 + 40
 _SIZE6: Final = 24 + 60
@@ -250,17 +250,10 @@ class Rewriter:
     def _from_clients(self, frames: Sequence[Buffer], now: float, to_guest: Frames) -> None:
         find = self._table.by_client.get
         touch = self._table.touch
-        read4, read6 = _V4.unpack_from, _V6.unpack_from
+        read4, read6 = _V4, _V6
         append = to_guest.append
         stale = now - TOUCH
         rewritten = untracked = 0
-        ethertype: int
-        version: int
-        length: int
-        fragment: int
-        proto: int
-        offset: int
-        flags: int
         for frame in frames:
             if type(frame) is not bytes:
                 frame = bytes(frame)  # noqa: PLW2901  keys are slices and must hash
@@ -319,18 +312,11 @@ class Rewriter:
     def _from_guest(self, frames: Sequence[Buffer], now: float, to_client: Frames, to_guest: Frames) -> None:
         find = self._table.by_guest.get
         touch = self._table.touch
-        read4, read6 = _V4.unpack_from, _V6.unpack_from
+        read4, read6 = _V4, _V6
         append = to_client.append
         promoted = self._tracker.promoted
         stale = now - TOUCH
         rewritten = untracked = 0
-        ethertype: int
-        version: int
-        length: int
-        fragment: int
-        proto: int
-        offset: int
-        flags: int
         for frame in frames:
             if type(frame) is not bytes:
                 frame = bytes(frame)  # noqa: PLW2901  keys are slices and must hash

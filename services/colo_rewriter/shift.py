@@ -11,6 +11,7 @@ number is congruent to the sum of its two halves modulo 65535, so the sum of all
 field holds only the pseudo-header sum, which a header field does not touch: it is left alone.
 """
 
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
@@ -23,18 +24,18 @@ _HALF: Final = 0x80000000
 _U16: Final = Struct("!H")
 _U32: Final = Struct("!I")
 _PAIR: Final = Struct("!II")
-_read32: Final = _U32.unpack_from
+_read32: Final[Callable[[bytes, int], tuple[int]]] = _U32.unpack_from
 _write32: Final = _U32.pack_into
-_read16: Final = _U16.unpack_from
+_read16: Final[Callable[[bytes, int], tuple[int]]] = _U16.unpack_from
 _write16: Final = _U16.pack_into
-_read_pair: Final = _PAIR.unpack_from
+_read_pair: Final[Callable[[bytes, int], tuple[int, int]]] = _PAIR.unpack_from
 _write_pair: Final = _PAIR.pack_into
 
 # A header from its sequence number on, with the options NOP NOP timestamps(10), the layout that every
 # modern stack sends when it has nothing else to say (RFC 7323 appendix A):
 # seq, ack, offset/flags/window, checksum, urgent pointer, option head, TSval, TSecr
 _STAMPED: Final = Struct("!IIIHHIII")
-_read_stamped: Final = _STAMPED.unpack_from
+_read_stamped: Final[Callable[[bytes, int], tuple[int, int, int, int, int, int, int, int]]] = _STAMPED.unpack_from
 _write_stamped: Final = _STAMPED.pack_into
 _STAMPS: Final = 0x0101080A
 _SACK: Final = b"\1\1\5"
@@ -48,14 +49,6 @@ def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> by
     """
     if not flags & ACK:
         return frame
-    seq: int
-    ack: int
-    window: int
-    csum: int
-    urgent: int
-    head: int
-    tsval: int
-    tsecr: int
     blocks = 0
     if (
         data > l4 + 32
@@ -100,7 +93,7 @@ def _options_toward_guest(frame: bytes, buf: bytearray, l4: int, data: int, flow
             change = _shift_edges(frame, buf, start + 2, length >> 3, flow.offset)
             delta += change << 8 if (start - l4) & 1 else change
         elif kind == OPT_TIMESTAMPS and length == 10:
-            echoed: int = _read32(frame, start + 6)[0]
+            echoed = _read32(frame, start + 6)[0]
             if echoed:
                 if flow.echo is None or (echoed - flow.echo) & _MASK < _HALF:
                     flow.echo = echoed
@@ -111,8 +104,6 @@ def _options_toward_guest(frame: bytes, buf: bytearray, l4: int, data: int, flow
 def _shift_edges(frame: bytes, buf: bytearray, at: int, blocks: int, offset: int) -> int:
     """Add to both edges of SACK blocks; returns by how much their sum changed."""
     change = 0
-    left: int
-    right: int
     for block in range(at, at + 8 * blocks, 8):
         left, right = _read_pair(frame, block)
         new_left = (left + offset) & _MASK
@@ -124,7 +115,7 @@ def _shift_edges(frame: bytes, buf: bytearray, at: int, blocks: int, offset: int
 
 def _add(frame: bytes, buf: bytearray, l4: int, at: int, amount: int) -> int:
     """Add to the field at `at`; returns the change to the one's complement sum."""
-    old: int = _read32(frame, at)[0]
+    old = _read32(frame, at)[0]
     new = (old + amount) & _MASK
     _write32(buf, at, new)
     return (new - old) << 8 if (at - l4) & 1 else new - old
@@ -137,14 +128,6 @@ def toward_client(frame: bytes, l4: int, data: int, flow: Flow, floor: bool) -> 
     client has echoed: the two hosts' clocks drift apart over the life of a connection, and the
     client's PAWS check (RFC 7323 §5) would drop every segment of a survivor whose clock runs behind.
     """
-    seq: int
-    ack: int
-    window: int
-    csum: int
-    urgent: int
-    head: int
-    tsval: int
-    tsecr: int
     buf = bytearray(frame)
     if data == l4 + 32:
         seq, ack, window, csum, urgent, head, tsval, tsecr = _read_stamped(frame, l4 + 4)
