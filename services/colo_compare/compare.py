@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from colo_compare.config import CompareConfig
 from colo_compare.dispatch import Dispatch
 from colo_compare.exempt import aside
-from colo_compare.ledger import frames_of
+from colo_compare.flow import frames_of
 from colo_compare.moving import Moving
 from colo_proto.core import Log, Output, Port, Send, Tell, Way
 from colo_proto.errors import ConfigError

@@ -18,10 +18,10 @@ waits for its own, until compare_timeout asks for a checkpoint.
 
 from typing import TYPE_CHECKING, Any, Final
 
+from colo_compare.flow import Datagrams, HeldUnit, Unit, frames_in
 from colo_compare.stream import SEGMENT_COST, first_difference
-from colo_compare.tcp_state import CONTEXT, SHOWN, Unit, frames_in
+from colo_compare.tcp_state import CONTEXT, SHOWN
 from colo_proto.messages import Reason
-from colo_proto.net.flow import describe
 from colo_proto.pcapng import Shown
 from colo_proto.rules import Rule
 
@@ -35,10 +35,10 @@ IDLE: Final = 120.0
 """Seconds after which a silent flow is forgotten (RFC 4787 REQ-5 asks NATs for at least two minutes)."""
 
 
-class HeldDatagram:
+class HeldDatagram(HeldUnit):
     """A primary datagram that waits for its equal."""
 
-    __slots__ = ("at", "body", "index", "out", "unit")
+    __slots__ = ("body", "index")
 
     def __init__(self, unit: Unit, body: bytes, at: float, index: int) -> None:
         self.unit = unit
@@ -48,24 +48,13 @@ class HeldDatagram:
         self.out = False
 
 
-class DatagramFlow:
+class DatagramFlow(Datagrams):
     """State of one flow; `body` is what has to be equal (payload, without checksum)."""
 
-    __slots__ = (
-        "count", "diverged", "key", "ledger", "pri", "pri_over", "rule", "sec", "sec_over", "shadow", "suspect",
-        "touched", "unprotected", "wanted",
-    )  # fmt: skip
-
-    kind = "datagram"
+    __slots__ = ("count", "pri", "pri_over", "sec", "sec_over", "suspect")
 
     def __init__(self, ledger: "Ledger", key: bytes, rule: Rule, now: float) -> None:
-        self.ledger = ledger
-        self.key = key
-        self.touched = now
-        self.wanted = 0.0
-        self.diverged = False
-        self.unprotected = self.shadow = False
-        self.rule = rule
+        super().__init__(ledger, key, rule, now)
         # Lists, not deques: they are short, and an empty deque takes ten times the memory of a flow's other fields.
         self.pri: list[HeldDatagram] = []
         self.sec: list[tuple[bytes, float, Unit]] = []
@@ -235,9 +224,6 @@ class DatagramFlow:
         """True while `expire` may have something to do."""
         return bool(self.sec) or any(held.out for held in self.pri)
 
-    def trim(self, history: int) -> None:
-        """There is no history."""
-
     def timed_out(self, now: float) -> None:
         """A datagram waited longer than compare_timeout."""
         held = min(self.pri, key=lambda h: h.at)
@@ -288,7 +274,3 @@ class DatagramFlow:
     def idle_since(self, now: float) -> bool:
         """True when the flow can be forgotten."""
         return now - self.touched > IDLE
-
-    def describe(self) -> str:
-        """The flow in words."""
-        return describe(self.key)

@@ -13,10 +13,10 @@ from typing import Any, Final
 from colo_compare.config import CompareConfig
 from colo_compare.datagram import DatagramFlow
 from colo_compare.exempt import PassedDatagrams, PassedTcp, WatchedDatagrams, WatchedTcp
-from colo_compare.ledger import Datagrams, Flow, Ledger, Stream
+from colo_compare.flow import Datagrams, Flow, Stream, Unit
+from colo_compare.ledger import Ledger
 from colo_compare.payload import UNCOMPARED, payload
 from colo_compare.tcp import TcpFlow
-from colo_compare.tcp_state import Unit
 from colo_proto.frame import GSO_UDP_L4, NO_OFFLOAD, Buffer
 from colo_proto.net import packet as p
 from colo_proto.net.flow import tags_of

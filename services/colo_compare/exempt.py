@@ -12,11 +12,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from colo_compare.datagram import DatagramFlow
+from colo_compare.flow import Datagrams, Stream, Unit
 from colo_compare.ledger import Ledger
 from colo_compare.tcp import TcpFlow
-from colo_compare.tcp_state import Unit
-from colo_proto.net.flow import describe
-from colo_proto.pcapng import Shown
 from colo_proto.rules import Rule
 
 IDLE: Final = 120.0
@@ -79,65 +77,8 @@ class WatchedDatagrams(DatagramFlow):
             super().secondary(unit, body, now)
 
 
-class _Passed:
-    """A flow under a `pass` rule. It keeps nothing, so there is nothing to flush, judge or show."""
-
-    __slots__ = ("diverged", "key", "ledger", "rule", "shadow", "touched", "unprotected", "wanted")
-
-    kind = "pass"
-
-    def __init__(self, ledger: Ledger, key: bytes, rule: Rule, now: float) -> None:
-        self.ledger = ledger
-        self.key = key
-        self.rule = rule
-        self.touched = now
-        self.wanted = 0.0
-        self.diverged = self.unprotected = self.shadow = False
-
-    def oldest(self) -> float | None:
-        """Nothing is held."""
-        return None
-
-    def expire(self, limit: float, now: float) -> None:
-        """Nothing is kept."""
-
-    def timed_out(self, now: float) -> None:
-        """Nothing waits."""
-
-    def judge(self, now: float) -> None:
-        """Nothing is compared."""
-
-    def lingers(self) -> bool:
-        """Nothing is kept."""
-        return False
-
-    def trim(self, history: int) -> None:
-        """There is no history."""
-
-    def flush(self, *, copied: bool) -> None:
-        """Nothing is held."""
-
-    def abandon(self, reason: str) -> None:
-        """Nothing is held."""
-
-    def let_out(self, cause: str) -> None:
-        """Nothing is held."""
-
-    def evidence(self, verdict: str) -> list[Shown]:
-        """Nothing is kept."""
-        return []
-
-    def idle_since(self, now: float) -> bool:
-        """True when the flow can be forgotten."""
-        return now - self.touched > IDLE
-
-    def describe(self) -> str:
-        """The flow in words."""
-        return describe(self.key)
-
-
-class PassedTcp(_Passed):
-    """A connection that is not compared."""
+class PassedTcp(Stream):
+    """A connection under a `pass` rule."""
 
     __slots__ = ()
 
@@ -151,11 +92,17 @@ class PassedTcp(_Passed):
         self.touched = now
         self.ledger.secondary_gone(1, CAUSE)
 
+    def idle_since(self, now: float) -> bool:
+        """True when the flow can be forgotten."""
+        return now - self.touched > IDLE
 
-class PassedDatagrams(_Passed):
-    """A flow without a stream that is not compared."""
+
+class PassedDatagrams(Datagrams):
+    """A flow without a stream under a `pass` rule."""
 
     __slots__ = ()
+
+    kind = "pass"
 
     def primary(self, unit: Unit, body: bytes, now: float) -> None:
         """A datagram of the primary: away with it."""
@@ -166,3 +113,7 @@ class PassedDatagrams(_Passed):
         """A datagram of the secondary: nobody asks."""
         self.touched = now
         self.ledger.secondary_gone(1, CAUSE)
+
+    def idle_since(self, now: float) -> bool:
+        """True when the flow can be forgotten."""
+        return now - self.touched > IDLE

@@ -10,14 +10,14 @@ much a frame) and are folded into `counters` when somebody looks. The books bala
 
 from collections import Counter
 from collections.abc import Collection
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from colo_compare.config import CompareConfig
-from colo_compare.tcp_state import Unit
+from colo_compare.flow import Flow, HeldUnit, Unit, frames_of
 from colo_proto.core import Log, Output, Save, Tell
 from colo_proto.messages import CheckpointWanted, Reason
-from colo_proto.pcapng import Capture, Shown
-from colo_proto.rules import DEFAULT, Rule, Rules
+from colo_proto.pcapng import Capture
+from colo_proto.rules import DEFAULT, Rules
 
 ASK_AGAIN: Final = 3.0
 """Seconds after which a flow repeats a request that no checkpoint answered (the frame may have been
@@ -40,58 +40,6 @@ STEP: Final = 4096
 
 LAST: Final = 16
 """Differences kept for `colo status`."""
-
-
-class Flow(Protocol):
-    """What a `TcpFlow` and a `DatagramFlow` have in common."""
-
-    key: bytes
-    touched: float
-    wanted: float
-    diverged: bool
-    unprotected: bool
-    shadow: bool
-    rule: Rule
-
-    def oldest(self) -> float | None: ...
-    def expire(self, limit: float, now: float) -> None: ...
-    def timed_out(self, now: float) -> None: ...
-    def flush(self, *, copied: bool) -> None: ...
-    def abandon(self, reason: str) -> None: ...
-    def let_out(self, cause: str) -> None: ...
-    def judge(self, now: float) -> None: ...
-    def lingers(self) -> bool: ...
-    def trim(self, history: int) -> None: ...
-    def evidence(self, verdict: str) -> list[Shown]: ...
-    def idle_since(self, now: float) -> bool: ...
-    def describe(self) -> str: ...
-
-
-class Stream(Flow, Protocol):
-    """A TCP connection."""
-
-    def primary(self, unit: Unit, buf: bytes, l4: int, end: int, now: float) -> None: ...
-    def secondary(self, buf: bytes, l4: int, end: int, now: float) -> None: ...
-
-
-class Datagrams(Flow, Protocol):
-    """Any other flow."""
-
-    def primary(self, unit: Unit, body: bytes, now: float) -> None: ...
-    def secondary(self, unit: Unit, body: bytes, now: float) -> None: ...
-
-
-class HeldUnit(Protocol):
-    """A primary frame (or the fragments of one datagram) that waits."""
-
-    unit: Unit
-    at: float
-    out: bool
-
-
-def frames_of(unit: Unit) -> int:
-    """How many frames a unit is."""
-    return len(unit) if isinstance(unit, tuple) else 1
 
 
 class Ledger:

@@ -18,16 +18,18 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack
 
 from colo_compare.datagram import GRACE, DatagramFlow, HeldDatagram
+from colo_compare.flow import Unit
 from colo_compare.stream import SEGMENT_COST, Reference, cost
 from colo_compare.tcp import TcpFlow
 from colo_compare.tcp_commit import HEAD_WAIT
-from colo_compare.tcp_state import Held, NextSyn, Unit
+from colo_compare.tcp_state import Held, NextSyn
 from colo_proto.errors import WireError
 from colo_proto.net.tcp import SynOptions
 
 if TYPE_CHECKING:
     from colo_compare.compare import Compare
-    from colo_compare.ledger import Flow, Ledger
+    from colo_compare.flow import Flow
+    from colo_compare.ledger import Ledger
 
 HISTORY: Final = 64 * 1024
 """Bytes of history that go along; what is in flight between a guest and its client may be sent again."""

@@ -23,9 +23,10 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
+from colo_compare.flow import Unit
 from colo_compare.stream import SEGMENT_COST, STRIDE, Reference, cost
 from colo_compare.tcp_commit import TcpCommit
-from colo_compare.tcp_state import NEVER, UNKNOWN, Held, NextSyn, Unit
+from colo_compare.tcp_state import NEVER, UNKNOWN, Held, NextSyn
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, SynOptions, syn_options
 from colo_proto.seq import HALF, MASK, MOD
 

@@ -5,10 +5,10 @@
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from colo_compare.flow import HeldUnit, Stream, Unit, frames_in
 from colo_compare.stream import Reference
-from colo_proto.frame import ETH, Buffer
+from colo_proto.frame import ETH
 from colo_proto.messages import Reason
-from colo_proto.net.flow import describe
 from colo_proto.net.tcp import SynOptions
 from colo_proto.pcapng import Shown
 from colo_proto.rules import Rule
@@ -16,9 +16,6 @@ from colo_proto.seq import HALF, MASK, MOD
 
 if TYPE_CHECKING:
     from colo_compare.ledger import Ledger
-
-Unit = Buffer | tuple[Buffer, ...]
-"""What is released as one: a frame, or the fragments of one datagram."""
 
 SHOWN: Final = 16
 """Frames of each side in an evidence file."""
@@ -34,11 +31,6 @@ LINGER: Final = 60.0
 """Seconds that a closed one is remembered, for retransmitted FINs (TIME_WAIT of common stacks)."""
 
 
-def frames_in(unit: Unit) -> tuple[Buffer, ...]:
-    """The frames of a unit."""
-    return unit if isinstance(unit, tuple) else (unit,)
-
-
 class NextSyn(NamedTuple):
     """The secondary's SYN of a connection that the primary has not opened yet."""
 
@@ -49,10 +41,10 @@ class NextSyn(NamedTuple):
     at: float
 
 
-class Held:
+class Held(HeldUnit):
     """A primary segment that may not go out yet."""
 
-    __slots__ = ("ack", "at", "buf", "data", "end", "fin", "good", "l4", "out", "start", "stop", "syn", "unit", "win")
+    __slots__ = ("ack", "buf", "data", "end", "fin", "good", "l4", "start", "stop", "syn", "win")
 
     def __init__(
         self, unit: Unit, buf: bytes, l4: int, data: int, start: int, stop: int, ack: int, win: int, at: float
@@ -70,7 +62,6 @@ class Held:
         self.win = win
         self.at = at
         self.out = False
-        """Already sent (shadow mode); kept only to be compared."""
 
 
 def by_start(held: Held) -> int:
@@ -85,7 +76,7 @@ def by_ack(held: Held) -> int:
     return held.ack
 
 
-class TcpState:
+class TcpState(Stream):
     """State of one connection; `ledger` is the compare it belongs to."""
 
     __slots__ = (
@@ -94,10 +85,7 @@ class TcpState:
         "closed",
         "committed",
         "data",
-        "diverged",
         "isn",
-        "key",
-        "ledger",
         "mask_end",
         "mask_start",
         "moved",
@@ -114,7 +102,6 @@ class TcpState:
         "p_wire_ack",
         "ref",
         "resets",
-        "rule",
         "s_ack",
         "s_edge",
         "s_first",
@@ -126,25 +113,12 @@ class TcpState:
         "s_syn",
         "s_win",
         "s_wire_ack",
-        "shadow",
-        "touched",
-        "unprotected",
         "unproven",
         "waiting",
-        "wanted",
     )  # fmt: skip
 
-    kind = "tcp"
-
     def __init__(self, ledger: "Ledger", key: bytes, rule: Rule, now: float) -> None:
-        self.ledger = ledger
-        self.key = key
-        self.touched = now
-        self.wanted = 0.0
-        """When this flow asked for the checkpoint that it waits for; 0 when it does not."""
-        self.diverged = False
-        self.unprotected = self.shadow = False
-        self.rule = rule
+        super().__init__(ledger, key, rule, now)
         self.mask_start = self.mask_end = NEVER
         """Bytes between these positions may differ: a mask covers them."""
         self.next_syn: NextSyn | None = None
@@ -264,9 +238,6 @@ class TcpState:
         """True while `expire` may have something to do."""
         return any(held.out for held in (*self.data, *self.waiting, *self.resets))
 
-    def judge(self, now: float) -> None:
-        """A stream is never under suspicion: places decide."""
-
     def trim(self, history: int) -> None:
         """Keep no more than `history` bytes of what was found equal."""
         if self.committed is not None:
@@ -369,7 +340,3 @@ class TcpState:
     def idle_since(self, now: float) -> bool:
         """True when the flow can be forgotten."""
         return now - self.touched > (LINGER if self.closed else IDLE)
-
-    def describe(self) -> str:
-        """The flow in words."""
-        return describe(self.key)

@@ -7,7 +7,8 @@ a client could overrun a slower secondary and would wait for its timeouts.
 from struct import Struct
 from typing import Final
 
-from colo_compare.tcp_state import NEVER, Held, TcpState, Unit
+from colo_compare.flow import Unit
+from colo_compare.tcp_state import NEVER, Held, TcpState
 from colo_proto.checksum import update16
 from colo_proto.frame import F_NEEDS_CSUM
 from colo_proto.net.tcp import CSUM_AT, WINDOW_AT

@@ -5,7 +5,8 @@ import pytest
 from colo_compare.config import CompareConfig
 from colo_compare.datagram import DatagramFlow
 from colo_compare.exempt import PassedDatagrams, PassedTcp, WatchedDatagrams, WatchedTcp, aside
-from colo_compare.ledger import Flow, Ledger
+from colo_compare.flow import Flow
+from colo_compare.ledger import Ledger
 from colo_compare.tcp import TcpFlow
 from colo_proto.messages import SetRules
 from colo_proto.net.packet import dissect

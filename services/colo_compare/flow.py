@@ -1,0 +1,133 @@
+"""What every kind of flow is to the compare: state that all have, and what is asked of them.
+
+::
+
+    Flow ---+--- Stream ------+--- TcpFlow          Flow by itself keeps nothing:
+            |                 +--- PassedTcp        who keeps something says otherwise
+            +--- Datagrams ---+--- DatagramFlow
+                              +--- PassedDatagrams
+
+Classes and no protocols, for compiled cores call the methods of a class directly.
+"""
+
+from typing import TYPE_CHECKING
+
+from colo_proto.frame import Buffer
+from colo_proto.net.flow import describe
+from colo_proto.pcapng import Shown
+from colo_proto.rules import Rule
+
+if TYPE_CHECKING:
+    from colo_compare.ledger import Ledger
+
+Unit = Buffer | tuple[Buffer, ...]
+"""What is released as one: a frame, or the fragments of one datagram."""
+
+
+def frames_in(unit: Unit) -> tuple[Buffer, ...]:
+    """The frames of a unit."""
+    return unit if isinstance(unit, tuple) else (unit,)
+
+
+def frames_of(unit: Unit) -> int:
+    """How many frames a unit is."""
+    return len(unit) if isinstance(unit, tuple) else 1
+
+
+class HeldUnit:
+    """A primary unit that waits."""
+
+    __slots__ = ("at", "out", "unit")
+
+    unit: Unit
+    at: float
+    """When it came."""
+    out: bool
+    """Already sent (shadow mode); kept only to be compared."""
+
+
+class Flow:
+    """A flow; `ledger` is the compare it belongs to."""
+
+    __slots__ = ("diverged", "key", "ledger", "rule", "shadow", "touched", "unprotected", "wanted")
+
+    def __init__(self, ledger: "Ledger", key: bytes, rule: Rule, now: float) -> None:
+        self.ledger = ledger
+        self.key = key
+        self.rule = rule
+        self.touched = now
+        """When a frame of it came last."""
+        self.wanted = 0.0
+        """When it asked for the checkpoint that it waits for; 0 when it does not."""
+        self.diverged = False
+        self.unprotected = False
+        self.shadow = False
+
+    def oldest(self) -> float | None:
+        """Arrival time of the oldest held primary unit."""
+        return None
+
+    def expire(self, limit: float, now: float) -> None:
+        """What arrived at or before `limit` and found no counterpart by now has none."""
+
+    def timed_out(self, now: float) -> None:
+        """A unit waited longer than compare_timeout."""
+
+    def judge(self, now: float) -> None:
+        """What it was suspected of, or stuck with, is due."""
+
+    def lingers(self) -> bool:
+        """True while `expire` may have something to do."""
+        return False
+
+    def trim(self, history: int) -> None:
+        """Keep no more than `history` bytes of what was found equal."""
+
+    def flush(self, *, copied: bool) -> None:
+        """A checkpoint is done. `copied`: the secondary now is the primary's copy, everything held may go."""
+
+    def abandon(self, reason: str) -> None:
+        """The flow goes: what it holds is dropped."""
+
+    def let_out(self, cause: str) -> None:
+        """Send what is held but keep it for comparing."""
+
+    def evidence(self, verdict: str) -> list[Shown]:
+        """Frames of both sides around a difference."""
+        return []
+
+    def idle_since(self, now: float) -> bool:
+        """True when the flow can be forgotten."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """The flow in words."""
+        return describe(self.key)
+
+
+class Stream(Flow):
+    """A TCP connection."""
+
+    __slots__ = ()
+
+    def primary(self, unit: Unit, buf: bytes, l4: int, end: int, now: float) -> None:
+        """A segment of the primary guest: TCP header at `l4` of `buf`, packet up to `end`."""
+        raise NotImplementedError
+
+    def secondary(self, buf: bytes, l4: int, end: int, now: float) -> None:
+        """A segment of the secondary guest, likewise."""
+        raise NotImplementedError
+
+
+class Datagrams(Flow):
+    """Any other flow; `body` is what has to be equal."""
+
+    __slots__ = ()
+
+    def primary(self, unit: Unit, body: bytes, now: float) -> None:
+        """A datagram of the primary guest."""
+        raise NotImplementedError
+
+    def secondary(self, unit: Unit, body: bytes, now: float) -> None:
+        """A datagram of the secondary guest."""
+        raise NotImplementedError
