@@ -44,16 +44,30 @@ class WatchedTcp(TcpFlow):
         super().__init__(ledger, key, rule, now)
         self.shadow = True
 
-    def primary(self, unit: Unit, buf: bytes, l4: int, end: int, now: float) -> None:
+    def primary(
+        self,
+        unit: Unit,
+        buf: bytes,
+        l4: int,
+        end: int,
+        seq: int,
+        wire_ack: int,
+        off: int,
+        flags: int,
+        win: int,
+        now: float,
+    ) -> None:
         """Send it, then compare it as if it were held."""
         self.ledger.passed(unit, CAUSE)
         with aside(self.ledger):
-            super().primary(unit, buf, l4, end, now)
+            super().primary(unit, buf, l4, end, seq, wire_ack, off, flags, win, now)
 
-    def secondary(self, buf: bytes, l4: int, end: int, now: float) -> None:
+    def secondary(
+        self, buf: bytes, l4: int, end: int, seq: int, wire_ack: int, off: int, flags: int, win: int, now: float
+    ) -> None:
         """Compare it."""
         with aside(self.ledger):
-            super().secondary(buf, l4, end, now)
+            super().secondary(buf, l4, end, seq, wire_ack, off, flags, win, now)
 
 
 class WatchedDatagrams(DatagramFlow):
@@ -82,12 +96,26 @@ class PassedTcp(Stream):
 
     __slots__ = ()
 
-    def primary(self, unit: Unit, buf: bytes, l4: int, end: int, now: float) -> None:
+    def primary(
+        self,
+        unit: Unit,
+        buf: bytes,
+        l4: int,
+        end: int,
+        seq: int,
+        wire_ack: int,
+        off: int,
+        flags: int,
+        win: int,
+        now: float,
+    ) -> None:
         """A segment of the primary: away with it."""
         self.touched = now
         self.ledger.passed(unit, CAUSE)
 
-    def secondary(self, buf: bytes, l4: int, end: int, now: float) -> None:
+    def secondary(
+        self, buf: bytes, l4: int, end: int, seq: int, wire_ack: int, off: int, flags: int, win: int, now: float
+    ) -> None:
         """A segment of the secondary: nobody asks."""
         self.touched = now
         self.ledger.secondary_gone(1, CAUSE)

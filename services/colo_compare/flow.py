@@ -110,11 +110,27 @@ class Stream(Flow):
 
     __slots__ = ()
 
-    def primary(self, unit: Unit, buf: bytes, l4: int, end: int, now: float) -> None:
-        """A segment of the primary guest: TCP header at `l4` of `buf`, packet up to `end`."""
+    def primary(
+        self,
+        unit: Unit,
+        buf: bytes,
+        l4: int,
+        end: int,
+        seq: int,
+        wire_ack: int,
+        off: int,
+        flags: int,
+        win: int,
+        now: float,
+    ) -> None:
+        """A segment of the primary guest: TCP header at `l4` of `buf`, packet up to `end`; then the header's fields,
+        `off` with the reserved bits.
+        """
         raise NotImplementedError
 
-    def secondary(self, buf: bytes, l4: int, end: int, now: float) -> None:
+    def secondary(
+        self, buf: bytes, l4: int, end: int, seq: int, wire_ack: int, off: int, flags: int, win: int, now: float
+    ) -> None:
         """A segment of the secondary guest, likewise."""
         raise NotImplementedError
 

@@ -19,8 +19,6 @@ What a segment says is taken in here; comparing and letting go are `tcp_commit`,
 what every kind of flow is asked `tcp_state`.
 """
 
-from collections.abc import Callable
-from struct import Struct
 from typing import Final
 
 from colo_compare.flow import Unit
@@ -29,8 +27,6 @@ from colo_compare.tcp_commit import TcpCommit
 from colo_compare.tcp_state import NEVER, UNKNOWN, Held, NextSyn
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, SynOptions, syn_options
 from colo_proto.seq import HALF, MASK, MOD
-
-FIELDS: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct("!IIBBH").unpack_from
 
 SYN_MEMORY: Final = 60.0
 """Seconds that a secondary's SYN waits for the primary to open the same connection (RFC 9293 §3.8.3 gives up on a SYN
@@ -45,9 +41,20 @@ class TcpFlow(TcpCommit):
 
     # -- the primary ---------------------------------------------------------------------------------
 
-    def primary(self, unit: Unit, buf: bytes, l4: int, end: int, now: float) -> None:
+    def primary(
+        self,
+        unit: Unit,
+        buf: bytes,
+        l4: int,
+        end: int,
+        seq: int,
+        wire_ack: int,
+        off: int,
+        flags: int,
+        win: int,
+        now: float,
+    ) -> None:
         """A segment of the primary guest: TCP header at `l4` of `buf`, packet up to `end`."""
-        seq, wire_ack, off, flags, win = FIELDS(buf, l4 + 4)
         data = l4 + ((off >> 4) << 2)
         base = self.committed
         if off < 0x50 or data > end:
@@ -204,9 +211,10 @@ class TcpFlow(TcpCommit):
 
     # -- the secondary -------------------------------------------------------------------------------
 
-    def secondary(self, buf: bytes, l4: int, end: int, now: float) -> None:
+    def secondary(
+        self, buf: bytes, l4: int, end: int, seq: int, wire_ack: int, off: int, flags: int, win: int, now: float
+    ) -> None:
         """A segment of the secondary guest (its numbers already in the primary's space, but for a SYN's)."""
-        seq, wire_ack, off, flags, win = FIELDS(buf, l4 + 4)
         data = l4 + ((off >> 4) << 2)
         ledger = self.ledger
         base = self.committed
