@@ -151,7 +151,7 @@ def plan(windows: dict[str, list], sizes: list[int]) -> list[Step]:
     for number, window in enumerate(windows["pri"]):
         if number + 1 < len(sizes):
             steps.append(Step("sec", windows["sec"][number + 1], ends[number]))
-        steps.append(Step("pri", window, ends[number]))
+        steps.append(Step("pri", window, ends[number], behind="sec"))
     return steps
 
 

@@ -6,6 +6,7 @@ comes back. CPU is the side's own: run time of all its threads (`/proc/PID/task/
 """
 
 import contextlib
+import fcntl
 import os
 import select
 import shutil
@@ -14,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,12 +61,18 @@ def connect(path: str, process: "subprocess.Popen[bytes]") -> socket.socket:
             return sock
 
 
+def unread(sock: socket.socket) -> bool:
+    """Has the other end of a Unix socket not read all that was written yet (SIOCOUTQ, unix(7))?"""
+    return fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)) != bytes(4)
+
+
 class Step(NamedTuple):
-    """Write `data` to `port` once `after` bytes have come out."""
+    """Write `data` to `port` once `after` bytes have come out, and once all that was written to `behind` is read."""
 
     port: str
     data: Any
     after: int = 0
+    behind: str = ""
 
 
 class Side:
@@ -111,35 +119,42 @@ class Side:
     def pump(self, plan: Sequence[Step], out: str, expected: int) -> float:
         """Carry out the steps in order and read `expected` bytes from `out`; the seconds it took."""
         reader, notify = self.sockets[out], self.sockets.get("ntf")
+        room = bytearray(1 << 20)
         poller = select.poll()
         poller.register(reader, select.POLLIN)
         if notify is not None:
             poller.register(notify, select.POLLIN)
-        waiting = [Step(one.port, memoryview(one.data), one.after) for one in reversed(plan)]
+        waiting = [one._replace(data=memoryview(one.data)) for one in reversed(plan)]
         writer: socket.socket | None = None
         got, began = 0, time.monotonic()
         while got < expected or waiting:
             blocked: socket.socket | None = None
+            early = False
             while waiting and waiting[-1].after <= got and blocked is None:
-                port, data, after = waiting.pop()
+                step = waiting[-1]
+                early = bool(step.behind) and unread(self.sockets[step.behind])
+                if early:
+                    break
+                waiting.pop()
                 try:
-                    sent = self.sockets[port].send(data)
+                    sent = self.sockets[step.port].send(step.data)
                 except BlockingIOError:
                     sent = 0
-                if sent < len(data):
-                    waiting.append(Step(port, data[sent:], after))
-                    blocked = self.sockets[port]
+                if sent < len(step.data):
+                    waiting.append(step._replace(data=step.data[sent:]))
+                    blocked = self.sockets[step.port]
             if writer is not blocked:
                 if writer is not None:
                     poller.unregister(writer)
                 if blocked is not None:
                     poller.register(blocked, select.POLLOUT)
                 writer = blocked
-            for fd, events in poller.poll(1000):
+            # That something was read is no event to wait for.
+            for fd, events in poller.poll(0 if early else 1000):
                 if notify is not None and fd == notify.fileno():
                     self.notified += notify.recv(65536)
                 elif fd == reader.fileno() and events & select.POLLIN:
-                    got += len(reader.recv(1 << 20))
+                    got += reader.recv_into(room)
             if time.monotonic() - began > PATIENCE:
                 raise SystemExit(f"{self.name}: {got} of {expected} bytes came out, {len(waiting)} steps are left")
         return time.monotonic() - began
@@ -235,12 +250,12 @@ class LinkedSide:
         reader = self.sockets[out]
         poller = zmq.Poller()
         poller.register(reader, zmq.POLLIN)
-        waiting = [Step(port, list(reversed(messages)), after) for port, messages, after in reversed(plan)]
+        waiting = [one._replace(data=list(reversed(one.data))) for one in reversed(plan)]
         got, began = 0, time.monotonic()
         while got < expected or waiting:
             blocked = None
             while waiting and waiting[-1].after <= got and blocked is None:
-                port, messages, _ = waiting[-1]
+                port, messages = waiting[-1][:2]
                 try:
                     self.sockets[port].send(messages[-1], zmq.NOBLOCK)
                 except zmq.Again:
