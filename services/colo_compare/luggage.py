@@ -139,7 +139,10 @@ def _put_tcp(compare: "Compare", body: dict[str, Any], now: float) -> None:
         raise ValueError("a field of a stream is no number")
     queues = {name: [_read_held(one, now) for one in body[name]] for name in ("data", "waiting", "resets")}
     ref = Reference()
-    ref.segments = [(int(start), int(stop), _octets(buf), int(offset)) for start, stop, buf, offset in body["segments"]]
+    for start, stop, buffer, offset in body["segments"]:
+        ref.insert(int(start), int(stop), _octets(buffer), int(offset))
+    if len(ref.segments) != len(body["segments"]):
+        raise ValueError("segments of a stream overlap")
     ref.first, ref.fin = int(body["first"]), body["fin"]
     apart = {
         "p_syn": SynOptions(*body["p_syn"]) if body["p_syn"] else None,

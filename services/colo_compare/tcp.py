@@ -96,7 +96,7 @@ class TcpFlow(TcpCommit):
                     ledger.held_secondary -= 1
                     ledger.secondary_compared += 1
                     ref.first = at + 1
-                    if at > STRIDE or stop - segments[0][0] > ledger.most:
+                    if at > STRIDE or stop - ref.begin > ledger.most:
                         ledger.secondary_bytes -= ref.trim(stop, ledger.history)
                     if ack > self.s_ack:
                         self._wait(Held(unit, buf, l4, data, start, stop, ack, win, now))
@@ -250,14 +250,18 @@ class TcpFlow(TcpCommit):
             elif stop <= base:
                 self._overtaken(buf, data, start, stop, now)
             else:
-                segments = self.ref.segments
+                ref = self.ref
+                segments = ref.segments
                 if (
                     start >= base
-                    and (not segments or start >= segments[-1][1])
+                    and start >= ref.end
                     and len(segments) < ledger.room
                     and stop - base <= ledger.max_stream_bytes
                 ):
+                    if not segments:
+                        ref.begin = start
                     segments.append((start, stop, buf, data))
+                    ref.end = stop
                     ledger.held_secondary += 1
                     ledger.secondary_bytes += len(buf) + SEGMENT_COST
                 else:
@@ -343,12 +347,15 @@ class TcpFlow(TcpCommit):
         del self.data[0]
         ledger = self.ledger
         segments = ref.segments
+        if not segments:
+            ref.begin = start
         segments.append((start, stop, buf, data))
+        ref.end = stop
         ref.first = at = len(segments)
         held.good = self.committed = stop
         self.moved = self.touched
         ledger.secondary_bytes += len(buf) + SEGMENT_COST
-        if at > STRIDE or stop - segments[0][0] > ledger.most:
+        if at > STRIDE or stop - ref.begin > ledger.most:
             ledger.secondary_bytes -= ref.trim(stop, ledger.history)
         ledger.secondary_compared += 1
         ledger.bytes_compared += size

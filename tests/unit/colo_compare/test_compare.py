@@ -147,6 +147,18 @@ def test_a_retransmission_is_no_less_strict_behind_a_mask(web):
     assert web.wanted[0].offset == 9
 
 
+def test_a_masked_stretch_ends_with_its_connection(web):
+    """The next one on the same ports may have numbers that are nearly the same."""
+    web >> P(1000, http(b"10:00")) >> S(1000, http(b"10:01"))
+    where = http(b"10:00").index(b"10:00") + 4
+    web >> syn("P", 1001, ack=500) >> syn("S", 8888, ack=500)
+    assert len(web.sent) == 2
+    web >> P(1002, b"x" * 150) >> S(1002, b"x" * (where - 2) + b"y" + b"x" * (151 - where))
+    (wanted,) = web.wanted
+    assert wanted.offset == where - 2
+    assert len(web.sent) == 2
+
+
 def test_a_mask_by_place_counts_from_the_syn():
     play = open_connection(Play())
     play.tell(SetRules("compare tcp mask 2:3"))

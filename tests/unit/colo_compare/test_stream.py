@@ -46,6 +46,7 @@ def test_any_pieces_make_the_text(pieces):
         spans = [(lo, hi) for lo, hi, _, _ in ref.segments]
         assert spans == sorted(spans)
         assert all(a[1] <= b[0] for a, b in pairwise(spans)), "pieces never overlap"
+        assert (ref.begin, ref.end) == (spans[0][0], spans[-1][1])
     covered = {n for lo, hi, _, _ in ref.segments for n in range(lo, hi)}
     assert covered == have
     for lo, hi, buffer, offset in ref.segments:
@@ -72,6 +73,7 @@ def test_many_tiny_pieces_are_cut_by_number():
         put(ref, at, at + 1)
         ref.confirm(at + 1, 1 << 20)
     assert len(ref.segments) <= STRIDE
+    assert (ref.begin, ref.end) == (ref.segments[0][0], ref.segments[-1][1])
 
 
 def test_forgetting_gives_everything_back():
