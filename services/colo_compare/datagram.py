@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from colo_compare.flow import Datagrams, HeldUnit, Unit, frames_in
 from colo_compare.stream import SEGMENT_COST, first_difference
 from colo_compare.tcp_state import CONTEXT, SHOWN
+from colo_proto.compiled import mypyc_attr
 from colo_proto.messages import Reason
 from colo_proto.pcapng import Shown
 from colo_proto.rules import Rule
@@ -35,6 +36,7 @@ IDLE: Final = 120.0
 """Seconds after which a silent flow is forgotten (RFC 4787 REQ-5 asks NATs for at least two minutes)."""
 
 
+@mypyc_attr(acyclic=True)
 class HeldDatagram(HeldUnit):
     """A primary datagram that waits for its equal."""
 

@@ -12,6 +12,7 @@ Classes and no protocols, for compiled cores call the methods of a class directl
 
 from typing import TYPE_CHECKING
 
+from colo_proto.compiled import mypyc_attr
 from colo_proto.frame import Buffer
 from colo_proto.net.flow import describe
 from colo_proto.pcapng import Shown
@@ -34,6 +35,7 @@ def frames_of(unit: Unit) -> int:
     return len(unit) if isinstance(unit, tuple) else 1
 
 
+@mypyc_attr(acyclic=True)
 class HeldUnit:
     """A primary unit that waits."""
 

@@ -121,7 +121,7 @@ def _tcp(flow: TcpFlow, now: float) -> dict[str, Any]:
         "s_syn": flow.s_syn,
         "next_syn": [*flow.next_syn[:-1], now - flow.next_syn.at] if flow.next_syn else None,
         "clamped": _written(flow.clamped, now) if flow.clamped else None,
-        "segments": [(start, stop, bytes(buffer), offset) for start, stop, buffer, offset in ref.segments],
+        "segments": [(one.start, one.stop, one.buffer, one.offset) for one in ref.segments],
         "first": ref.first,
         "fin": ref.fin,
     }

@@ -18,10 +18,8 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Final
 
+from colo_proto.compiled import mypyc_attr
 from colo_proto.frame import Buffer
-
-Segment = tuple[int, int, bytes, int]
-"""`(start, stop, buffer, offset of start in buffer)`"""
 
 SEGMENT_COST: Final = 256
 """Bytes of memory that a kept frame takes beside its own."""
@@ -33,13 +31,26 @@ STRIDE: Final = 256
 """History is trimmed when it has this many segments: to cut a list at its front costs as much for one as for many."""
 
 
+@mypyc_attr(acyclic=True)
+class Segment:
+    """Bytes `start` to `stop` of the stream, in `buffer` from `offset`."""
+
+    __slots__ = ("buffer", "offset", "start", "stop")
+
+    def __init__(self, start: int, stop: int, buffer: bytes, offset: int) -> None:
+        self.start = start
+        self.stop = stop
+        self.buffer = buffer
+        self.offset = offset
+
+
 def _start(segment: Segment) -> int:
-    return segment[0]
+    return segment.start
 
 
 def cost(segments: Iterable[Segment]) -> int:
     """Memory that segments take. Pieces of one frame count it once each: rather too much than too little."""
-    return sum(len(segment[2]) + SEGMENT_COST for segment in segments)
+    return sum(len(segment.buffer) + SEGMENT_COST for segment in segments)
 
 
 class Reference:
@@ -68,7 +79,7 @@ class Reference:
         if not segments or start < self.begin:
             self.begin = start
         if start >= self.end:
-            segments.append((start, stop, buffer, offset))
+            segments.append(Segment(start, stop, buffer, offset))
             self.end = stop
             return 1
         self.end = max(self.end, stop)
@@ -76,7 +87,7 @@ class Reference:
         at = max(bisect_right(segments, start, key=_start) - 1, 0)
         while start < stop:
             if at < len(segments):
-                lo, hi = segments[at][0], segments[at][1]
+                lo, hi = segments[at].start, segments[at].stop
                 if hi <= start:
                     at += 1
                     continue
@@ -88,7 +99,7 @@ class Reference:
                 upto = min(stop, lo)
             else:
                 upto = stop
-            segments.insert(at, (start, upto, buffer, offset))
+            segments.insert(at, Segment(start, upto, buffer, offset))
             added += 1
             at += 1
             offset += upto - start
@@ -102,7 +113,7 @@ class Reference:
         segments, first = self.segments, self.first
         end = len(segments)
         at = first
-        while at < end and segments[at][1] <= committed:
+        while at < end and segments[at].stop <= committed:
             at += 1
         self.first = at
         if at > STRIDE or (at > 1 and committed - self.begin > 2 * history):
@@ -114,7 +125,7 @@ class Reference:
         segments = self.segments
         floor = committed - history
         drop = 0
-        while drop < self.first and segments[drop][0] < floor:
+        while drop < self.first and segments[drop].start < floor:
             drop += 1
         # A flow of tiny segments may not keep thousands of frames alive.
         drop = max(drop, self.first - STRIDE // 2)
@@ -124,12 +135,12 @@ class Reference:
         del segments[:drop]
         self.first -= drop
         if segments:
-            self.begin = segments[0][0]
+            self.begin = segments[0].start
         return saved
 
     def history(self) -> int:
         """Bytes kept behind `committed`."""
-        return sum(s[1] - s[0] for s in self.segments[: self.first])
+        return sum(s.stop - s.start for s in self.segments[: self.first])
 
     def forget(self) -> tuple[int, int]:
         """Drop all segments; returns how many were pending, and what it saved in memory."""
@@ -142,7 +153,7 @@ class Reference:
     def find(self, position: int) -> int:
         """Index of the segment that holds `position`, or of the first one after it."""
         at = bisect_right(self.segments, position, key=_start) - 1
-        if at >= 0 and self.segments[at][1] > position:
+        if at >= 0 and self.segments[at].stop > position:
             return at
         return at + 1
 
@@ -150,7 +161,8 @@ class Reference:
         """Contiguous bytes within `[start, stop)` around what is kept, and where they begin."""
         parts: list[bytes] = []
         begin = position = start
-        for lo, hi, buffer, offset in self.segments[self.find(start) :]:
+        for one in self.segments[self.find(start) :]:
+            lo, hi = one.start, one.stop
             if lo > position:
                 if parts:
                     break
@@ -158,7 +170,7 @@ class Reference:
             if position >= stop:
                 break
             upto = min(hi, stop)
-            parts.append(bytes(buffer[offset + position - lo : offset + upto - lo]))
+            parts.append(one.buffer[one.offset + position - lo : one.offset + upto - lo])
             position = upto
         return b"".join(parts), begin
 

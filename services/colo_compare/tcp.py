@@ -22,7 +22,7 @@ what every kind of flow is asked `tcp_state`.
 from typing import Final
 
 from colo_compare.flow import Unit
-from colo_compare.stream import SEGMENT_COST, STRIDE, Reference, cost
+from colo_compare.stream import SEGMENT_COST, STRIDE, Reference, Segment, cost
 from colo_compare.tcp_commit import TcpCommit
 from colo_compare.tcp_state import NEVER, UNKNOWN, Held, NextSyn
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, SynOptions, syn_options
@@ -87,8 +87,8 @@ class TcpFlow(TcpCommit):
         if start == base and not queue:
             at = ref.first
             if at < len(segments):
-                lo, hi, other, offset = segments[at]
-                if lo == start and hi == stop and other.startswith(buf[data:end], offset):
+                twin = segments[at]
+                if twin.start == start and twin.stop == stop and twin.buffer.startswith(buf[data:end], twin.offset):
                     # The commonest case by itself: the same bytes, cut at the same places, the secondary first.
                     self.committed = stop
                     self.moved = now
@@ -204,9 +204,8 @@ class TcpFlow(TcpCommit):
         if pending is not None and now - pending.at <= SYN_MEMORY:
             self.s_syn, self.s_isn, self.s_ack, self.s_edge, _ = pending
             if early is not None:
-                start, stop, buf, offset = early
                 ledger.secondary_gone(-1, "overtaken", stored=True)
-                self.ref.insert(self.isn + 1, self.isn + 1 + stop - start, buf, offset)
+                self.ref.insert(self.isn + 1, self.isn + 1 + early.stop - early.start, early.buffer, early.offset)
                 ledger.secondary_bytes += cost(self.ref.segments)
 
     # -- the secondary -------------------------------------------------------------------------------
@@ -260,7 +259,7 @@ class TcpFlow(TcpCommit):
                 ):
                     if not segments:
                         ref.begin = start
-                    segments.append((start, stop, buf, data))
+                    segments.append(Segment(start, stop, buf, data))
                     ref.end = stop
                     ledger.held_secondary += 1
                     ledger.secondary_bytes += len(buf) + SEGMENT_COST
@@ -349,7 +348,7 @@ class TcpFlow(TcpCommit):
         segments = ref.segments
         if not segments:
             ref.begin = start
-        segments.append((start, stop, buf, data))
+        segments.append(Segment(start, stop, buf, data))
         ref.end = stop
         ref.first = at = len(segments)
         held.good = self.committed = stop

@@ -110,20 +110,21 @@ class TcpCommit(TcpWindow):
         count = len(segments)
         buf, delta = held.buf, held.data - held.start
         while position < stop:
-            while at < count and segments[at][1] <= position:
+            while at < count and segments[at].stop <= position:
                 at += 1
-            if at == count or segments[at][0] > position:
+            if at == count or segments[at].start > position:
                 if position >= committed or position < self.unproven:
                     break
                 # A retransmission of bytes whose history is gone.
-                upto = min(stop, committed, segments[at][0] if at < count else stop)
+                upto = min(stop, committed, segments[at].start if at < count else stop)
                 self.ledger.counters["bytes_unverified"] += upto - position
                 position = upto
                 continue
-            lo, hi, other, offset = segments[at]
-            upto = min(stop, hi)
+            one = segments[at]
+            other = one.buffer
+            upto = min(stop, one.stop)
             size = upto - position
-            mine, its = position + delta, offset + position - lo
+            mine, its = position + delta, one.offset + position - one.start
             if buf[mine : mine + size] != other[its : its + size]:
                 if stop - held.start <= 1 and stop == self.p_top and position < committed:
                     # A keep-alive may carry one garbage byte before SND.NXT (RFC 9293 §3.8.4).
@@ -149,7 +150,7 @@ class TcpCommit(TcpWindow):
         if position == stop and held.fin:
             if fin == stop:
                 held.good = held.end
-            elif fin is not None or ((at := ref.find(stop)) < len(segments) and segments[at][0] <= stop):
+            elif fin is not None or ((at := ref.find(stop)) < len(segments) and segments[at].start <= stop):
                 self._diverge(Reason.FIN, stop, held, now)
                 return False
         elif fin is not None and stop > fin and position >= fin and held.end > committed:

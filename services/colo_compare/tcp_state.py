@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from colo_compare.flow import HeldUnit, Stream, Unit, frames_in
 from colo_compare.stream import Reference
+from colo_proto.compiled import mypyc_attr
 from colo_proto.frame import ETH
 from colo_proto.messages import Reason
 from colo_proto.net.tcp import SynOptions
@@ -41,6 +42,7 @@ class NextSyn(NamedTuple):
     at: float
 
 
+@mypyc_attr(acyclic=True)
 class Held(HeldUnit):
     """A primary segment that may not go out yet."""
 
@@ -334,10 +336,10 @@ class TcpState(Stream):
         if worst is None:
             return shown
         first = max(self.ref.find(worst.good) - 2, 0)
-        for start, stop, buffer, _ in self.ref.segments[first : first + SHOWN]:
-            if len(buffer) > ETH + 14:
-                comment = f"secondary, stream {self.offset(start)} to {self.offset(stop)}"
-                shown.append(Shown(1, worst.at, buffer, comment))
+        for segment in self.ref.segments[first : first + SHOWN]:
+            if len(segment.buffer) > ETH + 14:
+                comment = f"secondary, stream {self.offset(segment.start)} to {self.offset(segment.stop)}"
+                shown.append(Shown(1, worst.at, segment.buffer, comment))
         return shown
 
     def idle_since(self, now: float) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colo_compare.stream import STRIDE, Reference, cost, first_difference
+from colo_compare.stream import STRIDE, Reference, Segment, cost, first_difference
 
 TEXT = bytes(n * 7 & 0xFF for n in range(400))
 
@@ -43,14 +43,14 @@ def test_any_pieces_make_the_text(pieces):
         added = put(ref, start, stop)
         assert (added == 0) == (set(range(start, stop)) <= have)
         have |= set(range(start, stop))
-        spans = [(lo, hi) for lo, hi, _, _ in ref.segments]
+        spans = [(one.start, one.stop) for one in ref.segments]
         assert spans == sorted(spans)
         assert all(a[1] <= b[0] for a, b in pairwise(spans)), "pieces never overlap"
         assert (ref.begin, ref.end) == (spans[0][0], spans[-1][1])
-    covered = {n for lo, hi, _, _ in ref.segments for n in range(lo, hi)}
+    covered = {n for one in ref.segments for n in range(one.start, one.stop)}
     assert covered == have
-    for lo, hi, buffer, offset in ref.segments:
-        assert buffer[offset : offset + hi - lo] == TEXT[lo:hi]
+    for one in ref.segments:
+        assert one.buffer[one.offset : one.offset + one.stop - one.start] == TEXT[one.start : one.stop]
 
 
 def test_confirmed_pieces_are_history_until_it_is_too_long():
@@ -73,7 +73,7 @@ def test_many_tiny_pieces_are_cut_by_number():
         put(ref, at, at + 1)
         ref.confirm(at + 1, 1 << 20)
     assert len(ref.segments) <= STRIDE
-    assert (ref.begin, ref.end) == (ref.segments[0][0], ref.segments[-1][1])
+    assert (ref.begin, ref.end) == (ref.segments[0].start, ref.segments[-1].stop)
 
 
 def test_forgetting_gives_everything_back():
@@ -81,7 +81,7 @@ def test_forgetting_gives_everything_back():
     put(ref, 0, 10)
     put(ref, 20, 30)
     ref.confirm(10, 1000)
-    assert ref.forget() == (1, cost([(0, 10, TEXT, 0)] * 2))
+    assert ref.forget() == (1, cost([Segment(0, 10, TEXT, 0)] * 2))
     assert ref.pending() == 0
 
 
