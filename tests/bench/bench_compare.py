@@ -46,6 +46,9 @@ from colo_runtime.tuning import settle
 GUEST, CLIENT = "10.0.0.2", "10.0.0.9"
 SIZES = {"udp": 64, "tcp": 1448}
 BATCH, WINDOW = 64, 256
+FLIGHT = 3
+"""Windows on their way at once: with the secondary's, that comes before, no more than the 1,024 frames that QEMU keeps
+of a flow."""
 SYN_OPTIONS = craft.mss(1460) + craft.sack_permitted() + craft.timestamps(1, 1) + craft.wscale(7)
 
 
@@ -145,8 +148,8 @@ def core_and_codec(traffic: Traffic, pairs: int, rounds: int) -> float:
 
 
 def plan(windows: dict[str, list], sizes: list[int]) -> list[Step]:
-    """Both sides' writes: the secondary one window ahead, and no window before the last but one has come out."""
-    ends = [0, 0, *accumulate(sizes)]
+    """Both sides' writes: the secondary one window ahead, and no more than `FLIGHT` windows that have not come out."""
+    ends = [0] * FLIGHT + list(accumulate(sizes))
     steps = [Step("sec", windows["sec"][0])]
     for number, window in enumerate(windows["pri"]):
         if number + 1 < len(sizes):

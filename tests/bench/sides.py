@@ -21,10 +21,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgpack
 import zmq
 from tests.where import PYTHONPATH
 
-from colo_proto.codec import Batch, decode, encode_batch
+from colo_proto.codec import encode_batch
 from colo_proto.net.craft import udp
 
 QEMU = shutil.which("qemu-system-x86_64")
@@ -224,6 +225,17 @@ class Batches:
         return made
 
 
+def frames_in(message: memoryview) -> int:
+    """How many frames a batch carries, by its head alone: who measures should cost little."""
+    head = msgpack.Unpacker()
+    head.feed(message[:128])
+    assert head.read_array_header() == 8
+    for _ in range(7):
+        head.skip()
+    count: int = head.read_array_header()
+    return count
+
+
 class LinkedSide:
     """A running compare and the ZeroMQ sockets to it; `Step.data` are messages, and frames are counted, not bytes."""
 
@@ -270,9 +282,7 @@ class LinkedSide:
                 poller.unregister(blocked)
             with contextlib.suppress(zmq.Again):
                 while True:
-                    batch = decode(reader.recv(zmq.NOBLOCK))
-                    assert isinstance(batch, Batch)
-                    got += len(batch.frames)
+                    got += frames_in(reader.recv(zmq.NOBLOCK, copy=False).buffer)
             if time.monotonic() - began > PATIENCE:
                 raise SystemExit(f"{self.name}: {got} of {expected} frames came out, {len(waiting)} steps are left")
         return time.monotonic() - began
