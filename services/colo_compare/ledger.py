@@ -35,8 +35,8 @@ HISTORY_BYTES: Final = 256 * 1024
 HISTORY_TOTAL: Final = 2 << 20
 """Bytes over all flows above which histories are shortened: a processor's caches hold about as much."""
 
-STEP: Final = 4096
-"""The shortest history, as long as `max_secondary_mib` has room for it."""
+STEP: Final = 2048
+"""The shortest history, as long as `max_secondary_mib` has room for it: the last full segment, at least."""
 
 LAST: Final = 16
 """Differences kept for `colo status`."""

@@ -106,10 +106,10 @@ def test_histories_share_what_there_is(ledger):
 
 
 def test_a_short_history_stays_while_the_bound_has_room_for_it(ledger):
-    flows = [Kept(ledger, STEP) for _ in range(700)]
+    flows = [Kept(ledger, STEP) for _ in range(1400)]
     ledger.squeeze(flows)
     assert ledger.history == STEP
-    assert ledger.secondary_bytes == 700 * STEP
+    assert ledger.secondary_bytes == 1400 * STEP
 
 
 def test_what_cannot_be_given_up_stops_the_taking(ledger):
