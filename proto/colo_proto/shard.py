@@ -101,7 +101,7 @@ class Splitter:
                 and frame[33] in _PORTS
             ):
                 key = bytes(frame[33:34]) + bytes(frame[36:48])
-            elif frame[22:24] == _V6 and len(frame) >= 68 and frame[30] in _PORTS:
+            elif frame[22:24] == _V6 and len(frame) >= 68 and frame[24] >> 4 == 6 and frame[30] in _PORTS:
                 key = bytes(frame[30:31]) + bytes(frame[32:68])
             else:
                 worker = self.workers[self._slots[self._slow.of(frame)]]

@@ -91,7 +91,7 @@ class Dispatch:
                         packets = datagrams.get(ends) or self._open_datagrams(ends, now)
                         packets.primary(frame, frame[52:end], now)
                         continue
-                if frame[22:24] == _IPV6:
+                if frame[22:24] == _IPV6 and frame[24] >> 4 == 6:
                     proto = frame[30]
                     if proto == 6:
                         size, ends, seq, ack, off, flags, win = _TCP6(frame, 28)
@@ -135,7 +135,7 @@ class Dispatch:
                         packets = datagrams.get(ends) or self._open_datagrams(ends, now)
                         packets.secondary(frame, frame[52:end], now)
                         continue
-                if frame[22:24] == _IPV6:
+                if frame[22:24] == _IPV6 and frame[24] >> 4 == 6:
                     proto = frame[30]
                     if proto == 6:
                         size, ends, seq, ack, off, flags, win = _TCP6(frame, 28)
