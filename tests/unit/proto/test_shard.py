@@ -97,7 +97,7 @@ class TestFlows:
         if data.draw(st.booleans()) and not tags:
             # Whatever stands for the version: what is no IP has no flow.
             frame = frame[:24] + bytes([data.draw(st.integers(0, 15)) << 4 | frame[24] & 15]) + frame[25:]
-        expected = WORKERS[slot(p.dissect(frame).key) % len(WORKERS)]
+        expected = WORKERS[slot_of(p.dissect(frame).key) % len(WORKERS)]
         one = splitter()
         for buffer in (bytes, bytearray, memoryview):
             assert where(one, buffer(frame)) == [expected]
