@@ -18,8 +18,9 @@ import zmq
 from colo_proto.core import Output, Port, Send, Way
 from colo_proto.endpoint import parse_endpoint
 from colo_proto.frame import NO_OFFLOAD
+from colo_runtime.filtershell import FilterShell
 from colo_runtime.options import CommonConfig
-from colo_runtime.shell import FilterShell, Shell
+from colo_runtime.shell import Shell
 from where import PYTHONPATH
 
 PATIENCE = 60.0

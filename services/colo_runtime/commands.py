@@ -238,7 +238,7 @@ def make_shell(found: Resolved, log: "LogFn", context: "zmq.Context[Any] | None"
         frame = FrameShell(core, links, common, log, incarnation=start, context=context)
         frame.rules = RulesFile(found.config.rules, core)
         return frame
-    from colo_runtime.shell import FilterShell  # noqa: PLC0415
+    from colo_runtime.filtershell import FilterShell  # noqa: PLC0415
 
     core = service.core_class()(found.config)
     notify = endpoints.pop("notify_dev", None)

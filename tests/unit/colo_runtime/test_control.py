@@ -16,8 +16,7 @@ from colo_proto.messages import (
     Welcome,
     WorkerTable,
 )
-from colo_runtime import control
-from colo_runtime import shell as shell_module
+from colo_runtime import control, filtershell
 from runtime_helpers import Probe, frame, frames, sink
 
 
@@ -239,7 +238,7 @@ class TestLeaving:
         bench.until(lambda: shell.done)
 
     def test_nor_one_that_stays_silent(self, bench, quick, monkeypatch):
-        monkeypatch.setattr(shell_module, "LEAVE", 0.1)
+        monkeypatch.setattr(filtershell, "LEAVE", 0.1)
         core = Leaver(**{"in": Way.IN})
         who = Frame(bench)
         shell = bench.shell(core, "m0", in_="inproc://in?server=on", frame=bench.ipc("control"), role="compare")

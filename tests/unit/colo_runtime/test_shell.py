@@ -17,9 +17,9 @@ from colo_proto.errors import ConfigError
 from colo_proto.messages import CheckpointWanted, WorkerTable
 from colo_proto.pcapng import Capture, Shown
 from colo_runtime.capture import read_capture
+from colo_runtime.filtershell import FilterShell
 from colo_runtime.link import StartError
 from colo_runtime.options import CommonConfig
-from colo_runtime.shell import FilterShell
 from runtime_helpers import Log, frame, frames, relay, sink, source
 
 CAPTURE = Capture(("primary",), (Shown(0, 1.0, frame(1), "differs"),), "verdict")

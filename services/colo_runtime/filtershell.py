@@ -1,0 +1,354 @@
+"""The shell around a filter's core: its links, its control link, and what the core asks for.
+
+::
+
+    link --frames--> core.receive --> Send --> link
+    frame -message-> core.tell    --> Tell --> the frame, notify_dev
+    clock ---------> core.on_timer    Save --> a file, Log --> the log
+
+Inputs open once there is somewhere for their frames to go, and reliable ones are held back while there is not.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import zmq
+
+from colo_proto import pcapng
+from colo_proto.core import Core, Log, Marked, Output, Save, Send, Tell, Way
+from colo_proto.endpoint import Endpoint, parse_endpoint
+from colo_proto.errors import ConfigError
+from colo_proto.messages import CheckpointWanted, Drain, Lease, Message, Reason, WorkerTable, Yielded
+from colo_runtime.control import Control
+from colo_runtime.counting import Snapshot, link_counters, link_gauges
+from colo_runtime.link import Link
+from colo_runtime.links import make_link
+from colo_runtime.options import CommonConfig
+from colo_runtime.shell import LogFn, Shell
+from colo_runtime.tuning import yield_less
+
+if TYPE_CHECKING:
+    from colo_runtime.notify import Notify
+    from colo_runtime.reliable import ReliableIn
+
+CONGESTED: Final = 1 << 20
+"""Bytes queued on an output above which captures are read no further."""
+LEAVE: Final = 5.0
+"""Seconds for others to take over what a process is asked to leave."""
+
+
+class FilterShell(Shell):
+    """Around a filter's core. `endpoints` by port name; ports that are not there are not connected."""
+
+    def __init__(
+        self,
+        role: str,
+        core: Core,
+        endpoints: Mapping[str, Endpoint],
+        common: CommonConfig,
+        log: LogFn,
+        *,
+        context: zmq.Context[Any] | None = None,
+        notify_dev: Endpoint | None = None,
+    ) -> None:
+        super().__init__(role, common, log, context)
+        self.core = core
+        self.links: dict[str, Link] = {}
+        self.control: Control | None = None
+        self.notify: Notify | None = None
+        self._out: dict[str, Link] = {}
+        self.leaving = False
+        """Others are to take over before we end."""
+        self._sure: list[ReliableIn] = []
+        """Inputs that are told of everything they miss; so must the frame be, of what is lost behind them."""
+        self._opening = False
+        self._spare = {port.name for port in core.ports if port.spare}
+        self._leased = False
+        self.around.on_gap = self._gap
+        self.around.on_lost = self._lost
+        self.around.congested = lambda: any(link.pending > CONGESTED for link in self._out.values())
+        self.around.on_end = self._ended
+        for port in core.ports:
+            endpoint = endpoints.get(port.name)
+            if endpoint is None:
+                if port.required:
+                    raise ConfigError(f"--{port.name.replace('_', '-')}: required ({port.doc})")
+                continue
+            link = make_link(port, endpoint, self.around, self._taker(port.name))
+            self.links[port.name] = link
+            if port.marks:
+                link.on_mark = self._marker(port.name)
+            if port.way is not Way.IN:
+                self._out[port.name] = link
+                self._leased |= endpoint.lease
+        self._relay()
+        self._control(notify_dev)
+        if self._leased and self.control is None:
+            raise ConfigError("lease=on: needs a COLO frame (--frame) that gives the permission")
+
+    def _relay(self) -> None:
+        reliable = [link for link in self.links.values() if link.endpoint.reliable]
+        if not reliable:
+            return
+        from colo_runtime.reliable import ReliableIn, ReliableOut  # noqa: PLC0415  most processes have none
+
+        outputs = [link for link in reliable if isinstance(link, ReliableOut)]
+        self._sure = inputs = [link for link in reliable if isinstance(link, ReliableIn)]
+        # A tap or a plain link beside them brings frames that nobody would send again.
+        sure = all(one in inputs for name, one in self.links.items() if one.reads and name not in self._spare)
+
+        def settle() -> None:
+            for one in inputs:
+                one.settle()
+
+        for one in inputs:
+            one.outputs = outputs
+        for out in outputs:
+            out.relay = bool(inputs) and sure
+            out.on_settled = settle
+
+    def _control(self, notify_dev: Endpoint | None) -> None:
+        frame = parse_endpoint(self.common.frame) if self.common.frame else None
+        option = "--frame"
+        if notify_dev is not None and notify_dev.is_chardev:
+            from colo_runtime.notify import Notify  # noqa: PLC0415
+
+            self.notify = Notify(notify_dev, self.around, self._hear)
+        elif notify_dev is not None:
+            if frame is not None and frame != notify_dev:
+                raise ConfigError(f"--frame {frame} and --notify-dev {notify_dev}: one control link only")
+            frame, option = notify_dev, "--notify-dev"
+        if frame is not None:
+            if not frame.is_zmq or frame.server or frame.split or frame.reliable:
+                raise ConfigError(f"{option} {frame}: a plain ipc:// or tcp:// endpoint to connect to is expected")
+            self.control = Control(frame, self.around, self.role, self._hear, self.snapshot, option=option)
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Like every shell; a filter leaves the processor to others, a frame must not miss a heartbeat."""
+        yield_less()
+        return super().run()
+
+    def open_links(self) -> None:
+        """Outputs first: what an input brings at once has somewhere to go."""
+        self._opening = True
+        for link in sorted(self.links.values(), key=lambda one: one.reads):
+            if link.writes:
+                self._open(link)
+        self._opening = False
+        self._open_inputs()
+        if self.notify is not None:
+            self.notify.open()
+        if self.control is not None:
+            self.control.http = self.http
+            self.control.open()
+
+    def _open(self, link: Link) -> None:
+        link.open()
+        link.opened = True
+
+    def _open_inputs(self) -> None:
+        """Open what only reads, once every tap that is written to is here. A reliable input waits for the peers of
+        chardevs too, and is held back again when they leave: what it delivers nobody would send again.
+        """
+        if self._opening:
+            return
+        self._opening = True
+        try:
+            ways = [link for name, link in self._out.items() if name not in self._spare]
+            tapless = any(link.waiting_for for link in ways if link.endpoint.scheme == "tap")
+            stalled = any(link.stalled for link in ways)
+            for link in self.links.values():
+                if not link.opened and not (stalled if link in self._sure else tapless):
+                    self._open(link)
+            for one in self._sure:
+                if one.opened:
+                    one.hold(stalled)
+        finally:
+            self._opening = False
+
+    def _look_ready(self) -> None:
+        if not self.draining:
+            self._open_inputs()
+        super()._look_ready()
+
+    def close_links(self) -> None:
+        """Inputs first."""
+        for link in sorted(self.links.values(), key=lambda one: one.writes):
+            if link.opened:
+                link.close()
+        if self.notify is not None:
+            self.notify.close()
+        if self.control is not None and self.control.opened:
+            self.control.close()
+
+    def drain(self, why: str) -> None:
+        """First ask the others to take over what is here, if there are any; then begin to end."""
+        leave = getattr(self.core, "leave", None)
+        control = self.control
+        if leave is None or control is None or self.draining or self.leaving or not control.connected:
+            super().drain(why)
+            return
+        outputs = leave(time.monotonic())
+        if not outputs:
+            super().drain(why)
+            return
+        self.leaving = True
+        self.log("info", "process.leaving", why=why)
+        # The frame says Drain when it has been seen to; it may be gone itself.
+        control.on_lost = lambda: self.drain("the frame has gone")
+        self.reactor.call_later(LEAVE, lambda: self.drain("nobody took over"))
+        self._do(outputs)
+        self._look_ready()
+
+    def begin_drain(self) -> None:
+        """Not ready first, then no more input, then the core's last words."""
+        self._look_ready()
+        if self.control is not None and self.control.opened:
+            self.control.report()
+        for link in self.links.values():
+            if link.reads and link.opened:
+                link.stop_reading()
+        self._do(self.core.drain(time.monotonic()))
+
+    def drained(self) -> bool:
+        """Nothing is queued and nothing unacknowledged."""
+        return not any(link.pending or link.unconfirmed for link in self._out.values())
+
+    def last_words(self) -> None:
+        """The final report."""
+        if self.control is not None:
+            self.control.report()
+
+    def _ended(self) -> None:
+        """A capture has ended; when all inputs are captures and all have, the process is done."""
+        inputs = [link for link in self.links.values() if link.reads]
+        if all(getattr(link, "ended", False) for link in inputs):
+            self.drain("captures ended")
+
+    # -- the core -------------------------------------------------------------------------------
+
+    def _marker(self, port: str) -> Callable[[int], None]:
+        core = cast("Marked", self.core)
+        return lambda version: self._do(core.mark(port, version, time.monotonic()))
+
+    def _taker(self, port: str) -> Callable[[list[bytes]], None]:
+        core_receive, do, monotonic = self.core.receive, self._do, time.monotonic
+
+        def take(frames: list[bytes]) -> None:
+            outputs = core_receive(port, frames, monotonic())
+            if outputs:
+                do(outputs)
+
+        return take
+
+    def _do(self, outputs: list[Output]) -> None:
+        """Send, tell, write, log."""
+        for output in outputs:
+            kind = type(output)
+            if kind is Send:
+                link = self._out.get(output.port)  # type: ignore[union-attr]
+                if link is not None:
+                    link.send(output.frames, output.to)  # type: ignore[union-attr]
+                else:
+                    self.counters[f"link.{output.port}.dropped.unconnected"] += len(output.frames)  # type: ignore[union-attr]
+            elif kind is Tell:
+                self._tell(output.message)  # type: ignore[union-attr]
+            elif kind is Save:
+                self._save(output)  # type: ignore[arg-type]
+            else:
+                assert isinstance(output, Log)
+                self.log(output.level, output.event, **output.fields)
+
+    def _save(self, output: Save) -> None:
+        """Write a file for people; that it cannot be written is no reason to stop."""
+        path = Path(output.path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(pcapng.encode(output.capture, time.time() - time.monotonic()))
+        except OSError as error:
+            self.counters["files_not_written"] += 1
+            self.around.complain("file.not_written", output.path, path=output.path, error=error.strerror)
+
+    def _tell(self, message: Message) -> None:
+        if self.notify is not None:
+            self.notify.tell(message)
+        if self.control is not None:
+            self.control.tell(message)
+        elif self.notify is None:
+            self.counters["control.untold"] += 1
+            if isinstance(message, CheckpointWanted):
+                self.around.complain("checkpoint.unheard", message.reason, reason=message.reason, flow=message.flow)
+
+    def _hear(self, message: Message) -> None:
+        if isinstance(message, Drain):
+            self.drain("the frame asks")
+            return
+        if isinstance(message, WorkerTable):
+            for link in self._out.values():
+                link.table(message)
+        elif isinstance(message, Lease):
+            self._lease(message)
+        self._do(self.core.tell(message, time.monotonic()))
+
+    def _lease(self, lease: Lease) -> None:
+        """Permission to write to the client LAN, or its end."""
+        had, self.around.lease = self.around.lease > time.monotonic(), lease.until
+        if not self._leased:
+            return
+        if had != (lease.until > time.monotonic()):
+            self.log("info", "lease.ended" if had else "lease.given", fence=lease.fence)
+        if not lease.until:
+            self._tell(Yielded(lease.fence))
+
+    def _gap(self, port: str, fields: dict[str, Any]) -> None:
+        detail = {"port": port, **fields}
+        self._tell(CheckpointWanted(Reason.MIRROR_GAP, detail=detail, epoch=self.around.epoch, source=self.id))
+
+    def _lost(self, port: str, reason: str, frames: int) -> None:
+        """An output lost frames. Behind a reliable input they are a gap: they were acknowledged."""
+        if self._sure:
+            self._gap(port, {"lost": reason, "frames": frames})
+
+    def core_deadline(self) -> float | None:
+        """The core's."""
+        return self.core.deadline()
+
+    def core_timer(self, now: float) -> None:
+        """Carry out what the timer brings."""
+        self._do(self.core.on_timer(now))
+
+    # -- what is seen ---------------------------------------------------------------------------
+
+    def waiting_for(self) -> tuple[str, ...]:
+        """Links, and the frame's welcome."""
+        reasons = list(super().waiting_for())
+        if self.leaving and not self.draining:
+            reasons.append("leaving")
+        reasons += [why for link in self.links.values() if link.opened and (why := link.waiting_for)]
+        stalled = "; ".join(link.stalled for link in self._out.values() if link.opened and link.stalled)
+        reasons += [f"{link.option}: waits, {stalled}" for link in self.links.values() if not link.opened]
+        if self.control is not None and not self.control.welcomed:
+            reasons.append(f"the frame at {self.control.endpoint.url} has not answered")
+        return tuple(reasons)
+
+    def snapshot(self) -> Snapshot:
+        """Everything that is counted."""
+        links = [link for link in self.links.values() if link.opened]
+        counters = dict(self.core.counters) | link_counters(links) | self.counters
+        for who in (self.control, self.notify):
+            if who is not None:
+                counters |= {f"control.{name}": n for name, n in who.counters.items()}
+        waiting = self.waiting_for()
+        status = self.core.status() | {
+            "ready": not waiting,
+            "waiting_for": list(waiting),
+            "endpoints": {name: str(link.endpoint) for name, link in self.links.items()},
+        }
+        gauges = self.core.gauges() | link_gauges(links) | {"epoch": self.around.epoch}
+        if self._leased:
+            gauges["leased"] = int(self.around.lease > time.monotonic())
+        return Snapshot(self.role, self.id, counters, gauges, status, waiting)
