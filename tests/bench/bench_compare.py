@@ -203,37 +203,60 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=["udp", "tcp"])
     options = parser.parse_args()
     settle()
-    print(f"{'CPU us a pair':24} {'core S,P':>9} {'core P,S':>9} {'+ codec':>9}   whole process")
+    if QEMU is None:
+        print("QEMU is not installed: ours alone")
     for kind in options.only:
+        print(f"{'CPU us a pair':24} {'core S,P':>9} {'core P,S':>9} {'+ codec':>9}")
         for flows in options.flows:
-            row(kind, flows, options.pairs, options.rounds)
+            cores(kind, flows, options.pairs, options.rounds)
+        processes(kind, options.flows, options.pairs, options.rounds)
 
 
-def row(kind: str, flows: int, pairs: int, rounds: int) -> None:
+def cores(kind: str, flows: int, pairs: int, rounds: int) -> None:
+    """A row for what is inside a process."""
+
     def fresh() -> Traffic:
         return Traffic(kind, flows)
 
     sp = core_alone(fresh(), pairs, rounds, ("secondary_in", "primary_in"))
     ps = core_alone(fresh(), pairs, rounds, ("primary_in", "secondary_in"))
     wire = core_and_codec(fresh(), pairs, rounds)
-    print(f"{fresh().name:24} {sp:9.2f} {ps:9.2f} {wire:9.2f}", end="   ", flush=True)
+    print(f"{fresh().name:24} {sp:9.2f} {ps:9.2f} {wire:9.2f}", flush=True)
+
+
+def processes(kind: str, flows: list[int], pairs: int, rounds: int) -> None:
+    """A row for each number of flows, and how the last number does beside the first."""
+    ways = {"links": our_linked_compare, "streams": our_compare, "QEMU": qemu_compare}
+    if QEMU is None:
+        del ways["QEMU"]
     with ExitStack() as stack:
-        linked = Measured(stack.enter_context(our_linked_compare()), fresh())
-        streams = Measured(stack.enter_context(our_compare()), fresh())
-        qemu = Measured(stack.enter_context(qemu_compare()), fresh()) if QEMU is not None else None
+        sides = {
+            number: {way: Measured(stack.enter_context(start()), Traffic(kind, number)) for way, start in ways.items()}
+            for number in flows
+        }
         # Turn by turn, so that what else the machine does falls on all of them.
         for _ in range(rounds):
-            for one in (linked, streams, qemu):
-                if one is not None:
+            for row in sides.values():
+                for one in row.values():
                     one.round(pairs)
-        print(f"on links {linked}   on byte streams {streams}", end="   ")
-        if qemu is None:
-            print("QEMU is not installed")
-            return
-        print(f"QEMU {qemu}   links/QEMU {linked.over(qemu):5.2f}   streams/QEMU {streams.over(qemu):5.2f}", end="")
-        assert isinstance(qemu.side, Side)
-        asked = qemu.side.notified.count(b"DO_CHECKPOINT")
-        print(f"   (QEMU asked for {asked} checkpoints)" if asked else "")
+        print(f"{'whole process':24}" + "".join(f"   {way:26}" for way in ways))
+        for row in sides.values():
+            name = next(iter(row.values())).traffic.name
+            print(f"{name:24}" + "".join(f"   {one}" for one in row.values()) + beside(row))
+        first, last = sides[flows[0]], sides[flows[-1]]
+        shares = ", ".join(f"{way} {last[way].over(first[way]):.2f}" for way in ways)
+        print(f"{flows[-1]:,} flows do of the pairs/s of {flows[0]:,}: {shares}")
+
+
+def beside(row: dict[str, Measured]) -> str:
+    """How our ways do beside QEMU, and whether QEMU did what it was measured for."""
+    qemu = row.get("QEMU")
+    if qemu is None:
+        return ""
+    ratios = "".join(f"   {way}/QEMU {one.over(qemu):5.2f}" for way, one in row.items() if one is not qemu)
+    assert isinstance(qemu.side, Side)
+    asked = qemu.side.notified.count(b"DO_CHECKPOINT")
+    return ratios + (f"   (QEMU asked for {asked} checkpoints)" if asked else "")
 
 
 if __name__ == "__main__":
