@@ -58,8 +58,8 @@ class _Any(bytes):
         return _Any(found) if isinstance(at, slice) else found
 
 
-def _lengths_alone(self, unit, buf, l4, end, now):
-    return _PRIMARY(self, unit, _Any(buf), l4, end, now)
+def _lengths_alone(self, unit, buf, *more):
+    return _PRIMARY(self, unit, _Any(buf), *more)
 
 
 def _every_ack(self, wire_ack, win):
@@ -68,15 +68,15 @@ def _every_ack(self, wire_ack, win):
     return moved
 
 
-def _no_fin(self, unit, buf, l4, end, now):
-    if buf[l4 + 13] & FIN:
+def _no_fin(self, unit, buf, l4, end, seq, ack, off, flags, *more):
+    if flags & FIN:
         buf = bytearray(buf)
         buf[l4 + 13] &= ~FIN & 0xFF
         if not buf[0] & 1:
             csum = update16(int.from_bytes(buf[l4 + 16 : l4 + 18], "big"), FIN, 0)
             buf[l4 + 16 : l4 + 18] = csum.to_bytes(2, "big")
         buf = bytes(buf)
-    return _PRIMARY(self, unit, buf, l4, end, now)
+    return _PRIMARY(self, unit, buf, l4, end, seq, ack, off, flags & ~FIN, *more)
 
 
 def _differs(flow, now):
