@@ -79,10 +79,10 @@ class Compare(Dispatch):
         if port == "primary_in":
             ledger.frames_primary += len(frames)
             if self.mode == Mode.ENFORCE:
-                self._primary(frames, now)
+                self._take(frames, now, primary=True)
             elif self.mode == Mode.SHADOW:
                 with aside(ledger):
-                    self._primary(frames, now)
+                    self._take(frames, now, primary=True)
                 ledger.sink.extend(frames)
                 ledger.counters["released.mode"] += len(frames)
             else:
@@ -93,7 +93,7 @@ class Compare(Dispatch):
             if self.mode == Mode.BYPASS:
                 ledger.secondary_gone(len(frames), "mode")
             else:
-                self._secondary(frames, now)
+                self._take(frames, now, primary=False)
                 if ledger.secondary_bytes > ledger.enough:
                     ledger.squeeze(self.flows.values())
 

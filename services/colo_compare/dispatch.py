@@ -7,7 +7,6 @@ headers) because nearly all frames have them and every microsecond is paid twice
 
 from collections.abc import Callable, Iterable, Sequence
 from struct import Struct
-from struct import error as StructError  # noqa: N812  a class
 from typing import Any, Final
 
 from colo_compare.config import CompareConfig
@@ -67,93 +66,60 @@ class Dispatch:
 
     # -- frames --------------------------------------------------------------------------------------
 
-    def _primary(self, frames: Sequence[bytes], now: float) -> None:
+    def _take(self, frames: Sequence[bytes], now: float, *, primary: bool) -> None:
+        """Frames of one guest to their flows. Nothing is caught here: what fails in a flow is our own error."""
         streams, datagrams = self.streams, self.datagrams
         for frame in list(frames):
-            try:
-                if frame[33] == 6:
-                    head, total, fragment, ends, seq, ack, off, flags, win = _TCP4(frame, 22)
-                    end = 24 + total
-                    if head == _IPV4 and not fragment & 0x3FFF and 64 <= end <= len(frame):
-                        flow = streams.get(ends) or self._open_stream(ends, now)
+            size = len(frame)
+            if size >= 64 and frame[33] == 6:
+                head, length, fragment, ends, seq, ack, off, flags, win = _TCP4(frame, 22)
+                end = 24 + length
+                if head == _IPV4 and not fragment & 0x3FFF and 64 <= end <= size:
+                    flow = streams.get(ends) or self._open_stream(ends, now)
+                    if primary:
                         flow.primary(frame, frame, 44, end, seq, ack, off, flags, win, now)
-                        continue
-                else:
-                    head, total, fragment, proto, ends = _V4(frame, 22)
-                    end = 24 + total
-                    if (
-                        head == _IPV4
-                        and proto == 17
-                        and not fragment & 0x3FFF
-                        and 52 <= end <= len(frame)
-                        and frame[1] != GSO_UDP_L4
-                    ):
-                        packets = datagrams.get(ends) or self._open_datagrams(ends, now)
-                        packets.primary(frame, frame[52:end], now)
-                        continue
-                if frame[22:24] == _IPV6 and frame[24] >> 4 == 6:
-                    proto = frame[30]
-                    if proto == 6:
-                        size, ends, seq, ack, off, flags, win = _TCP6(frame, 28)
-                        end = 64 + size
-                        if 84 <= end <= len(frame):
-                            flow = streams.get(ends) or self._open_stream(ends, now)
-                            flow.primary(frame, frame, 64, end, seq, ack, off, flags, win, now)
-                            continue
-                    elif proto == 17 and frame[1] != GSO_UDP_L4:
-                        end = 64 + (frame[28] << 8 | frame[29])
-                        if 72 <= end <= len(frame):
-                            ends = frame[32:68]
-                            packets = datagrams.get(ends) or self._open_datagrams(ends, now)
-                            packets.primary(frame, frame[72:end], now)
-                            continue
-            except (StructError, IndexError):
-                pass
-            self._slow(frame, now, primary=True)
-
-    def _secondary(self, frames: Sequence[bytes], now: float) -> None:
-        streams, datagrams = self.streams, self.datagrams
-        for frame in list(frames):
-            try:
-                if frame[33] == 6:
-                    head, total, fragment, ends, seq, ack, off, flags, win = _TCP4(frame, 22)
-                    end = 24 + total
-                    if head == _IPV4 and not fragment & 0x3FFF and 64 <= end <= len(frame):
-                        flow = streams.get(ends) or self._open_stream(ends, now)
+                    else:
                         flow.secondary(frame, 44, end, seq, ack, off, flags, win, now)
-                        continue
-                else:
-                    head, total, fragment, proto, ends = _V4(frame, 22)
-                    end = 24 + total
-                    if (
-                        head == _IPV4
-                        and proto == 17
-                        and not fragment & 0x3FFF
-                        and 52 <= end <= len(frame)
-                        and frame[1] != GSO_UDP_L4
-                    ):
-                        packets = datagrams.get(ends) or self._open_datagrams(ends, now)
+                    continue
+            elif size >= 52:
+                head, length, fragment, proto, ends = _V4(frame, 22)
+                end = 24 + length
+                if (
+                    head == _IPV4
+                    and proto == 17
+                    and not fragment & 0x3FFF
+                    and 52 <= end <= size
+                    and frame[1] != GSO_UDP_L4
+                ):
+                    packets = datagrams.get(ends) or self._open_datagrams(ends, now)
+                    if primary:
+                        packets.primary(frame, frame[52:end], now)
+                    else:
                         packets.secondary(frame, frame[52:end], now)
-                        continue
-                if frame[22:24] == _IPV6 and frame[24] >> 4 == 6:
-                    proto = frame[30]
-                    if proto == 6:
-                        size, ends, seq, ack, off, flags, win = _TCP6(frame, 28)
-                        end = 64 + size
-                        if 84 <= end <= len(frame):
-                            flow = streams.get(ends) or self._open_stream(ends, now)
+                    continue
+            if size >= 72 and frame[22:24] == _IPV6 and frame[24] >> 4 == 6:
+                proto = frame[30]
+                if proto == 6 and size >= 84:
+                    length, ends, seq, ack, off, flags, win = _TCP6(frame, 28)
+                    end = 64 + length
+                    if 84 <= end <= size:
+                        flow = streams.get(ends) or self._open_stream(ends, now)
+                        if primary:
+                            flow.primary(frame, frame, 64, end, seq, ack, off, flags, win, now)
+                        else:
                             flow.secondary(frame, 64, end, seq, ack, off, flags, win, now)
-                            continue
-                    elif proto == 17 and frame[1] != GSO_UDP_L4:
-                        end = 64 + (frame[28] << 8 | frame[29])
-                        if 72 <= end <= len(frame):
-                            ends = frame[32:68]
-                            packets = datagrams.get(ends) or self._open_datagrams(ends, now)
+                        continue
+                elif proto == 17 and frame[1] != GSO_UDP_L4:
+                    end = 64 + (frame[28] << 8 | frame[29])
+                    if 72 <= end <= size:
+                        ends = frame[32:68]
+                        packets = datagrams.get(ends) or self._open_datagrams(ends, now)
+                        if primary:
+                            packets.primary(frame, frame[72:end], now)
+                        else:
                             packets.secondary(frame, frame[72:end], now)
-                            continue
-            except (StructError, IndexError):
-                pass
-            self._slow(frame, now, primary=False)
+                        continue
+            self._slow(frame, now, primary=primary)
 
     def _slow(self, frame: bytes, now: float, *, primary: bool) -> None:
         """Any frame, by dissection."""

@@ -10,6 +10,7 @@
 Classes and no protocols, for compiled cores call the methods of a class directly.
 """
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from colo_proto.compiled import mypyc_attr
@@ -48,7 +49,7 @@ class HeldUnit:
     """Already sent (shadow mode); kept only to be compared."""
 
 
-class Flow:
+class Flow(ABC):
     """A flow; `ledger` is the compare it belongs to."""
 
     __slots__ = ("diverged", "key", "ledger", "rule", "shadow", "touched", "unprotected", "wanted")
@@ -98,9 +99,9 @@ class Flow:
         """Frames of both sides around a difference."""
         return []
 
+    @abstractmethod
     def idle_since(self, now: float) -> bool:
         """True when the flow can be forgotten."""
-        raise NotImplementedError
 
     def describe(self) -> str:
         """The flow in words."""
@@ -112,6 +113,7 @@ class Stream(Flow):
 
     __slots__ = ()
 
+    @abstractmethod
     def primary(
         self,
         unit: Unit,
@@ -128,13 +130,12 @@ class Stream(Flow):
         """A segment of the primary guest: TCP header at `l4` of `buf`, packet up to `end`; then the header's fields,
         `off` with the reserved bits.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def secondary(
         self, buf: bytes, l4: int, end: int, seq: int, wire_ack: int, off: int, flags: int, win: int, now: float
     ) -> None:
         """A segment of the secondary guest, likewise."""
-        raise NotImplementedError
 
 
 class Datagrams(Flow):
@@ -142,10 +143,10 @@ class Datagrams(Flow):
 
     __slots__ = ()
 
+    @abstractmethod
     def primary(self, unit: Unit, body: bytes, now: float) -> None:
         """A datagram of the primary guest."""
-        raise NotImplementedError
 
+    @abstractmethod
     def secondary(self, unit: Unit, body: bytes, now: float) -> None:
         """A datagram of the secondary guest."""
-        raise NotImplementedError

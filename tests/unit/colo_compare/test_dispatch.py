@@ -1,11 +1,13 @@
 """The frames that dispatch knows by heart go the way that dissecting them gives."""
 
 import random
+import struct
 
 import pytest
 
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
+from colo_compare.tcp import TcpFlow
 from colo_proto.net import craft
 from colo_proto.net.tcp import ACK, FIN, PSH, RST, SYN
 
@@ -20,13 +22,9 @@ SHORTEST = 24
 class Dissecting(Compare):
     """A compare that knows no frame by heart."""
 
-    def _primary(self, frames, now):
+    def _take(self, frames, now, *, primary):
         for frame in frames:
-            self._slow(frame, now, primary=True)
-
-    def _secondary(self, frames, now):
-        for frame in frames:
-            self._slow(frame, now, primary=False)
+            self._slow(frame, now, primary=primary)
 
 
 def any_frame(chance):
@@ -66,3 +64,15 @@ def test_what_is_known_by_heart_is_what_dissecting_gives(seed):
     assert quick.streams
     assert quick.datagrams
     assert not slow.streams
+
+
+def test_an_error_of_our_own_in_a_flow_is_not_taken_for_a_broken_frame(monkeypatch):
+    def fails(*_):
+        raise IndexError
+
+    monkeypatch.setattr(TcpFlow, "primary", fails)
+    with pytest.raises(IndexError):
+        Compare(CompareConfig()).receive("primary_in", [craft.tcp(*ENDS[0], 80, 5000, 1, 1, ACK, b"x")], 1.0)
+    monkeypatch.setattr(TcpFlow, "primary", lambda *_: struct.pack("B"))
+    with pytest.raises(struct.error):
+        Compare(CompareConfig()).receive("primary_in", [craft.tcp(*ENDS[0], 80, 5000, 1, 1, ACK, b"x")], 1.0)
