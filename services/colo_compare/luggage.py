@@ -34,13 +34,15 @@ if TYPE_CHECKING:
 HISTORY: Final = 64 * 1024
 """Bytes of history that go along; what is in flight between a guest and its client may be sent again."""
 
-PLAIN: Final = (
-    "adopted", "closed", "committed", "diverged", "isn", "mask_end", "mask_start", "moved", "near", "opener",
-    "origin", "p_ack", "p_first", "p_scale", "p_top", "p_win", "p_wire_ack", "s_ack", "s_edge", "s_first", "s_isn",
-    "s_last_ack", "s_plain", "s_rst", "s_scale", "s_win", "s_wire_ack", "unprotected", "unproven",
+FLAGS: Final = "adopted", "closed", "diverged", "opener", "s_rst", "unprotected"
+NUMBERS: Final = (
+    "committed", "mask_end", "mask_start", "near", "origin", "p_ack", "p_scale", "p_top", "p_win", "p_wire_ack",
+    "s_ack", "s_edge", "s_isn", "s_last_ack", "s_plain", "s_scale", "s_win", "s_wire_ack", "unproven",
 )  # fmt: skip
-"""Numbers of a stream that go as they are."""
-_SCALARS: Final = (int, bool, float, type(None))
+UNSURE: Final = "isn", "p_first", "s_first"
+"""Numbers, or None."""
+PLAIN: Final = (*FLAGS, *NUMBERS, *UNSURE, "moved")
+"""What goes of a stream as it is."""
 
 Chosen = Callable[[bytes], bool]
 """Does the flow of this key move?"""
@@ -135,8 +137,13 @@ def _tcp(flow: TcpFlow, now: float) -> dict[str, Any]:
 def _put_tcp(compare: "Compare", body: dict[str, Any], now: float) -> None:
     ledger = compare.ledger
     plain = {name: body[name] for name in PLAIN}
-    if not all(isinstance(value, _SCALARS) for value in plain.values()):
-        raise ValueError("a field of a stream is no number")
+    if not (
+        all(type(plain[name]) is bool for name in FLAGS)
+        and all(type(plain[name]) is int for name in NUMBERS)
+        and all(plain[name] is None or type(plain[name]) is int for name in UNSURE)
+        and type(plain["moved"]) is float
+    ):
+        raise ValueError("a field of a stream is none")
     queues = {name: [_read_held(one, now) for one in body[name]] for name in ("data", "waiting", "resets")}
     ref = Reference()
     for start, stop, buffer, offset in body["segments"]:

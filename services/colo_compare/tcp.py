@@ -61,7 +61,7 @@ class TcpFlow(TcpCommit):
             self.ledger.passed(unit, "malformed")
             return
         self.touched = now
-        if flags & 0x17 != ACK or base is None or self.diverged or self.unprotected:
+        if flags & 0x17 != ACK or base < 0 or self.diverged or self.unprotected:
             self._primary_special(unit, buf, l4, data, end, seq, wire_ack, flags, win, now)
             return
         if wire_ack == self.p_wire_ack:
@@ -137,7 +137,7 @@ class TcpFlow(TcpCommit):
         ledger = self.ledger
         if flags & SYN and not flags & RST and (self.isn is None or self.isn & MASK != seq):
             self._open(seq, self._ack(ack) if flags & ACK else NEVER, syn_options(buf, l4, data), now)
-        if ledger.strangers and self.p_first is None and self.committed is None and not self.unprotected:
+        if ledger.strangers and self.p_first is None and self.committed < 0 and not self.unprotected:
             self._stranger()
         start = self._position(seq)
         stop = start + end - data + (1 if flags & SYN else 0)
@@ -167,7 +167,7 @@ class TcpFlow(TcpCommit):
         if self.p_first is None:
             self.p_first = start
             self._adopt(now)
-        if self.diverged or self.committed is None or held.end > held.start:
+        if self.diverged or self.committed < 0 or held.end > held.start:
             self._hold(held)
             self._advance(now)
         elif number <= self.s_ack:
@@ -178,7 +178,7 @@ class TcpFlow(TcpCommit):
     def _open(self, seq: int, number: int, options: SynOptions, now: float) -> None:
         """A SYN with a new initial sequence number: a new connection on this key."""
         ledger = self.ledger
-        fresh = self.isn is None and self.committed is None
+        fresh = self.isn is None and self.committed < 0
         pending = self.next_syn
         if pending is not None and pending.ack != number:
             pending = None  # the answer to another SYN of the client
@@ -221,7 +221,7 @@ class TcpFlow(TcpCommit):
             ledger.secondary_gone(1, "malformed")
             return
         self.touched = now
-        if flags & 0x17 != ACK or base is None or self.unprotected or self.s_first is None:
+        if flags & 0x17 != ACK or base < 0 or self.unprotected or self.s_first is None:
             self._secondary_special(buf, l4, data, end, seq, wire_ack, flags, win, now)
             return
         if self.s_rst:
@@ -322,7 +322,7 @@ class TcpFlow(TcpCommit):
         base = self.committed
         if data == end:
             ledger.secondary_compared += 1
-        elif base is not None and stop <= base:
+        elif base >= stop:
             self._overtaken(buf, data, start, stop, now)
         else:
             self._store(start, stop, buf, data, base)
@@ -367,14 +367,14 @@ class TcpFlow(TcpCommit):
             ledger.sink.append(held.unit)
         return True
 
-    def _store(self, start: int, stop: int, buf: bytes, data: int, base: int | None) -> None:
+    def _store(self, start: int, stop: int, buf: bytes, data: int, base: int) -> None:
         ledger, ref = self.ledger, self.ref
-        if base is not None and start < base:
+        if start < base:
             if start < self.unproven:
                 self._remember(buf, data, start, base)
             data += base - start
             start = base
-        if ref.pending() >= ledger.room or (base is not None and stop - base > ledger.max_stream_bytes):
+        if ref.pending() >= ledger.room or (base >= 0 and stop - base > ledger.max_stream_bytes):
             # Nothing past `committed` was acknowledged by the client: the guest will send it again.
             ledger.secondary_gone(1, "queue_full")
             return
@@ -409,7 +409,7 @@ class TcpFlow(TcpCommit):
         options = syn_options(buf, l4, data)
         number = self._ack(ack) if flags & ACK else NEVER
         edge = number + win if flags & ACK else NEVER
-        ours = self.s_isn == seq or (self.s_syn is None and (self.isn is not None or self.committed is None))
+        ours = self.s_isn == seq or (self.s_syn is None and (self.isn is not None or self.committed < 0))
         if self.s_syn is not None and self.isn is not None and seq == self.isn & MASK:
             # Repeated, and in the primary's numbers: the rewriter knows the connection by now.
             ledger.secondary_compared += 1
@@ -425,7 +425,7 @@ class TcpFlow(TcpCommit):
         if end > data and not self.ref.segments:
             # Data on a SYN (RFC 7413) follows the SYN in whichever space; a secondary that is first waits in its own.
             after = (self.isn if self.isn is not None else seq + MOD) + 1
-            self._store(after, after + end - data, buf, data, None)
+            self._store(after, after + end - data, buf, data, -1)
         else:
             ledger.secondary_compared += 1
         if self.data:
@@ -452,7 +452,7 @@ class TcpFlow(TcpCommit):
         maximum of the two first positions. What they sent before and the client has not acknowledged, both send
         again: it goes when it was compared here, and not because it lies behind (`unproven`).
         """
-        if self.committed is None and self.p_first is not None and self.s_first is not None:
+        if self.committed < 0 and self.p_first is not None and self.s_first is not None:
             self.committed = self.unproven = max(self.p_first, self.s_first)
             self.adopted = True
             self.ledger.counters["adopted"] += 1

@@ -73,7 +73,7 @@ class TcpCommit(TcpWindow):
         while at < len(data) and not self.diverged:
             held = data[at]
             committed = self.committed
-            if committed is None or held.start > committed:
+            if committed < 0 or held.start > committed:
                 break
             if not self._match(held, committed, now):
                 break
@@ -268,7 +268,7 @@ class TcpCommit(TcpWindow):
             return
         whole = (h for h in self.data if not (h.syn or h.out or h.ack > self.s_ack or type(h.unit) is tuple))
         held = max(whole, key=by_arrival, default=None)
-        if held is None or self.committed is None:
+        if held is None or self.committed < 0:
             return
         at = self.committed - 1
         probe = window_update(held.buf, held.l4, held.data, at & MASK, held.ack & MASK, held.win)

@@ -132,7 +132,9 @@ class TcpState(Stream):
 
     def _blank(self) -> None:
         """A connection of which nothing is known yet."""
-        self.committed: int | None = None
+        self.committed = -1
+        """How far both guests have come; negative while that is not known. No `None`, for then every new number of
+        every segment would be an object of its own."""
         self.p_wire_ack = -1
         self.p_ack = NEVER
         """The primary's last ACK as it stood on the wire and unwrapped: most segments repeat it."""
@@ -175,7 +177,7 @@ class TcpState(Stream):
 
     def _position(self, seq: int) -> int:
         near = self.committed
-        if near is None:
+        if near < 0:
             if self.origin < 0:
                 self.origin = seq + MOD
             near = self.origin
@@ -216,7 +218,7 @@ class TcpState(Stream):
             "age_ms": round((now - held.at) * 1000),
             "held": len(self.data) + len(self.waiting),
             "secondary_pending": self.ref.pending(),
-            "committed": self.offset(self.committed if self.committed is not None else position),
+            "committed": self.offset(self.committed if self.committed >= 0 else position),
         }
         if self.p_syn != self.s_syn and held.syn:
             detail["primary_options"] = str(self.p_syn)
@@ -245,7 +247,7 @@ class TcpState(Stream):
 
     def trim(self, history: int) -> None:
         """Keep no more than `history` bytes of what was found equal."""
-        if self.committed is not None:
+        if self.committed >= 0:
             self.ledger.secondary_bytes -= self.ref.trim(self.committed, history)
 
     def timed_out(self, now: float) -> None:
@@ -289,7 +291,8 @@ class TcpState(Stream):
                 self.s_edge = max(ack - win if win < 0 else ack + (win << self.p_scale) for ack, win in offers)
                 self.s_plain = max(ack + abs(win) for ack, win in offers)
             self.s_wire_ack = self.s_win = -1
-            self.s_first = self.s_first if self.s_first is not None else self.committed
+            if self.s_first is None and self.committed >= 0:
+                self.s_first = self.committed
             if self.p_syn is not None and self.s_syn is None:
                 self.s_syn = self.p_syn
                 self.p_scale = self.s_scale = self.p_syn.wscale or 0
@@ -297,7 +300,7 @@ class TcpState(Stream):
         self._forget_reference("checkpoint")
         fin = self.ref.fin
         self.ref = Reference()
-        if copied and fin is not None and self.committed is not None and fin < self.committed:
+        if copied and fin is not None and fin < self.committed:
             self.ref.fin = fin
         for held in frames:
             ledger.unhold(held)

@@ -145,8 +145,9 @@ def test_a_flow_that_cannot_be_read_does_not_hurt_the_others():
     flows, pieces = msgpack.unpackb(luggage.pack(one, lambda _key: True, 2.0), strict_map_key=False)
     stream = next(flow for flow in flows if flow["kind"] == "tcp")
     wrong = [
-        {}, {"kind": "tcp"}, stream | {"committed": "x"}, stream | {"data": [1]}, stream | {"segments": [(1,)]},
-        stream | {"p_syn": [1, 2, 3, 4, 5]}, {"kind": "datagrams", "key": b"k"},
+        {}, {"kind": "tcp"}, {"kind": "datagrams", "key": b"k"}, stream | {"data": [1]}, stream | {"segments": [(1,)]},
+        stream | {"p_syn": [1, 2, 3, 4, 5]}, stream | {"committed": "x"}, stream | {"committed": None},
+        stream | {"p_ack": True}, stream | {"s_rst": 1}, stream | {"moved": None}, stream | {"isn": 1.5},
     ]  # fmt: skip
     assert luggage.unpack(two, msgpack.packb([[*wrong, *flows], pieces]), 2.0) == 2
     assert two.counters["handovers_malformed"] == len(wrong)
