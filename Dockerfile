@@ -1,11 +1,12 @@
 # One image for every process: `docker build -t colo-proxy .`
 #
 # Where no registry is reachable: BASE_IMAGE is any image with Python >= 3.11 and pip, and ./wheels holds the
-# dependencies (and hatchling) as wheels; then add --build-arg PIP_ARGS=--no-index. tests/containers/base_image.py
-# makes both from the interpreter at hand.
+# dependencies (and what builds) as wheels; then add --build-arg PIP_ARGS=--no-index. BUILD_IMAGE is the same with a C
+# compiler besides, where the other has none. tests/containers/base_image.py makes them all from what is at hand.
 ARG BASE_IMAGE=python:3.12-slim-bookworm
+ARG BUILD_IMAGE=
 
-FROM ${BASE_IMAGE} AS build
+FROM ${BUILD_IMAGE:-${BASE_IMAGE}} AS build
 ARG PIP_ARGS=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_PREFER_BINARY=1
 WORKDIR /src
@@ -19,11 +20,15 @@ RUN python3 -m venv --without-pip /opt/colo \
 COPY README.md LICENSE hatch_build.py ./
 COPY proto proto
 COPY services services
-# 1: the cores that see every frame become C extensions (hatch_build.py), which takes a compiler and two minutes.
-ARG COLO_COMPILE=0
-RUN if [ "$COLO_COMPILE" != 0 ] && ! command -v gcc >/dev/null; then \
-      apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev; \
-    fi
+# The cores that see every frame become C extensions (hatch_build.py) where there is a compiler or Debian's can be had.
+# COLO_COMPILE=1: or nothing is built; 0: they stay Python.
+ARG COLO_COMPILE=auto
+RUN case "$COLO_COMPILE $PIP_ARGS" in \
+      0*|auto*--no-index*) ;; \
+      *) command -v gcc >/dev/null \
+         || { apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev; } \
+         || [ "$COLO_COMPILE" = auto ] ;; \
+    esac
 RUN COLO_COMPILE=$COLO_COMPILE python3 -m pip wheel --no-deps --wheel-dir dist --find-links wheels ${PIP_ARGS} . \
  && python3 -m pip --python /opt/colo/bin/python3 install --no-deps --no-index dist/*.whl \
  && rm -rf /opt/colo/include /opt/colo/lib64 /opt/colo/bin/activate* /opt/colo/bin/Activate*

@@ -1,12 +1,13 @@
 # What CI runs is exactly this: `make test`.
 PYTHON ?= python3
 VENV   ?= .venv
+INSTALLED := .venv-installed
 BIN    := $(VENV)/bin
 SEEDS  ?= 20000
 INPUTS ?= 10000000
 ARGS   ?=
 
-.PHONY: help compiled demo test lint types check tests bench failovers simulate fuzz chaos clean
+.PHONY: help demo test lint types check tests bench failovers simulate fuzz chaos clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -18,9 +19,11 @@ $(BIN)/colo: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-compiled: ## an environment with compiled cores (gcc, Python's headers): .venv-compiled/bin/python -m tests.bench
-	test -x .venv-compiled/bin/python || $(PYTHON) -m venv .venv-compiled
-	COLO_COMPILE=1 .venv-compiled/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
+# As users install it: not editable, and compiled where there is a C compiler (a minute or two after each change).
+$(INSTALLED)/bin/colo: pyproject.toml hatch_build.py $(shell find services proto -name '*.py')
+	test -x $(INSTALLED)/bin/python || $(PYTHON) -m venv $(INSTALLED)
+	$(INSTALLED)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
+	@touch $@
 
 demo: $(BIN)/colo ## the whole pipeline on this machine, live, in half a minute
 	$(BIN)/colo demo $(ARGS)
@@ -37,14 +40,14 @@ types: $(BIN)/colo ## mypy --strict
 tests: $(BIN)/colo ## every ring of tests that this machine can run
 	$(BIN)/pytest $(ARGS)
 
-bench: $(BIN)/colo ## benchmarks: medians and ratios, nothing asserted
-	$(BIN)/python -m tests.bench $(ARGS)
+bench: $(INSTALLED)/bin/colo ## benchmarks of what is installed: medians and ratios, nothing asserted
+	$(INSTALLED)/bin/python -m tests.bench $(ARGS)
 
 simulate: $(BIN)/colo ## the deterministic simulation, SEEDS=20000
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
-failovers: $(BIN)/colo ## many failovers under load: the stalls that clients see (root), ARGS='--runs 20'
-	$(BIN)/python -m tests.bench failover $(ARGS)
+failovers: $(INSTALLED)/bin/colo ## many failovers under load: the stalls that clients see (root), ARGS='--runs 20'
+	$(INSTALLED)/bin/python -m tests.bench failover $(ARGS)
 
 fuzz: $(BIN)/colo ## mutated frames, batches and byte streams, INPUTS=10000000
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)
@@ -53,4 +56,4 @@ chaos: $(BIN)/colo ## faults against the pair in containers, one at a time, unde
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) .venv-compiled .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INSTALLED) .pytest_cache .mypy_cache .ruff_cache .hypothesis

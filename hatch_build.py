@@ -1,9 +1,11 @@
-"""Compiles the cores that see every frame, when a wheel is built with COLO_COMPILE=1 in the environment.
+"""Compiles the cores that see every frame, when a wheel is built where there is a C compiler and Python's headers.
 
-    COLO_COMPILE=1 pip wheel --no-deps .        needs a C compiler and Python's headers; a minute or two
+    pip install .                               compiled where that can be, in a minute or two
+    COLO_COMPILE=1 pip install .                compiled, or not at all
+    COLO_COMPILE=0 pip install .                not compiled
 
 mypyc makes C extensions from the same annotated sources that the interpreter runs otherwise. The `.py` files stay in
-the wheel, so that tracebacks have their lines. Without the variable, and for an editable install, nothing is compiled.
+the wheel, so that tracebacks have their lines. An editable install is never compiled.
 """
 
 import os
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,18 @@ def hot(root: Path) -> dict[str, Path]:
     return found
 
 
+def lacking() -> str:
+    """What is not here and compiling needs; empty when all is."""
+    if sys.implementation.name != "cpython":
+        return "CPython"
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if not shutil.which(compiler):
+        return "a C compiler"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        return "Python's headers (Debian: python3-dev)"
+    return ""
+
+
 class Compiled(BuildHookInterface[Any]):
     """Hatchling's hook."""
 
@@ -61,12 +76,24 @@ class Compiled(BuildHookInterface[Any]):
     scratch: str | None = None
 
     def wanted(self) -> bool:
-        """Is this build to be compiled?"""
-        return self.target_name == "wheel" and os.environ.get("COLO_COMPILE", "0") not in ("", "0")
+        """Is this build to be compiled? Exits when it is and cannot be."""
+        choice = os.environ.get("COLO_COMPILE", "") or "auto"
+        if choice not in ("0", "1", "auto"):
+            sys.exit(f"COLO_COMPILE is {choice!r}: it can be 0, 1 or auto")
+        if self.target_name != "wheel" or choice == "0":
+            return False
+        missing = lacking()
+        if missing and choice == "1":
+            sys.exit(f"COLO_COMPILE=1: the cores cannot be compiled without {missing}")
+        return not missing
 
     def dependencies(self) -> list[str]:
         """What compiling needs beside hatchling; nothing otherwise."""
-        return ["mypy>=2.4,<3", "setuptools>=70"] if self.wanted() else []
+        if not self.wanted():
+            return []
+        about = tomllib.loads((Path(self.root) / "pyproject.toml").read_text())
+        found: list[str] = about["tool"]["colo-proxy"]["compile-requires"]
+        return found
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and put the extensions beside their sources."""

@@ -1,6 +1,10 @@
-"""What mypyc is told beyond annotations (`hatch_build.py`); the interpreter does not mind."""
+"""Whether the cores are compiled, and what mypyc is told beyond annotations (the interpreter does not mind).
+
+`hatch_build.py` says which modules these are.
+"""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,4 +16,10 @@ else:
         return lambda cls: cls
 
 
-__all__ = ["mypyc_attr"]
+def cores() -> str:
+    """How the cores of this installation run: `compiled` or `interpreted`."""
+    found = find_spec("colo_proto.frame")
+    return "compiled" if found is not None and str(found.origin).endswith(".so") else "interpreted"
+
+
+__all__ = ["cores", "mypyc_attr"]

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from colo_proto.compiled import cores
 from colo_proto.config import host_port
 from colo_proto.errors import ConfigError
 from colo_runtime.commands import SERVICES, SETTINGS, service_command
@@ -78,7 +79,9 @@ class Colo(click.Group):
 
 
 @click.group(cls=Colo, context_settings=dict(SETTINGS))
-@click.version_option(package_name="colo-proxy", prog_name="colo")
+@click.version_option(
+    package_name="colo-proxy", prog_name="colo", message=f"%(prog)s, version %(version)s ({cores()} cores)"
+)
 def colo() -> None:
     """A COLO proxy as a pipeline of processes."""
 

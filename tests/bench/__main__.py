@@ -4,14 +4,14 @@ python -m tests.bench                        all of them (but failover, which ta
 python -m tests.bench compare rewriter       two of them
 python -m tests.bench lab --size 500000000   one, with its own options
 
-It measures the packages of its own interpreter: after `make compiled`, `.venv-compiled/bin/python -m tests.bench`
-measures compiled cores. The first line says which.
+It measures the packages of its own interpreter: `make bench` installs them as users do, which compiles the cores where
+there is a C compiler, and `.venv/bin/python -m tests.bench` measures them interpreted. The first line says which.
 """
 
 import sys
 from importlib import import_module
 
-import colo_proto.frame
+from colo_proto.compiled import cores
 
 BENCHES = {
     "compare": "compare: its core, with codec, as a process, and QEMU's colo-compare on the same bytes",
@@ -36,8 +36,7 @@ def main() -> int:
     if unknown or (words and len(names) != 1):
         print(f"unknown: {', '.join(unknown)}" if unknown else "options belong to one benchmark", file=sys.stderr)
         return 2
-    compiled = colo_proto.frame.__file__.endswith(".so")
-    print(f"cores: {'compiled' if compiled else 'interpreted'}", flush=True)
+    print(f"cores: {cores()}", flush=True)
     for name in names or (name for name in BENCHES if name != "failover"):
         print(f"== {BENCHES[name]}", flush=True)
         sys.argv = [name, *words]

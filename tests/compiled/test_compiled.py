@@ -31,15 +31,22 @@ def run(*argv: str | Path, **env: str) -> str:
     return done.stdout
 
 
+def built(folder: Path, **env: str) -> Path:
+    """The wheel, made in `folder`."""
+    made = {"COLO_COMPILE": "", **env}
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ".", **made)
+    (wheel,) = folder.glob("colo_proxy-*.whl")
+    return wheel
+
+
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment that has the compiled wheel in front of whatever this one has."""
     if reason := missing():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("compiled")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ".", COLO_COMPILE="1")
-    (wheel,) = folder.glob("colo_proxy-*.whl")
-    assert "none-any" not in wheel.name
+    wheel = built(folder)
+    assert "none-any" not in wheel.name, "what is installed without a word is compiled where it can be"
     venv.create(folder / "env", with_pip=False)
     (site,) = (folder / "env").glob("lib/python*/site-packages")
     run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel)
@@ -48,8 +55,28 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "env" / "bin" / "python"
 
 
+@pytest.mark.parametrize("env", [{"COLO_COMPILE": "0"}, {"CC": "no-such-compiler"}])
+@pytest.mark.timeout(TIMEOUT)
+def test_it_is_not_compiled_where_that_is_not_wanted_or_cannot_be(env: dict[str, str], tmp_path: Path) -> None:
+    assert "none-any" in built(tmp_path, **env).name
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"COLO_COMPILE": "1", "CC": "no-such-compiler"}, "cannot be compiled without a C compiler"),
+        ({"COLO_COMPILE": "yes"}, "COLO_COMPILE is 'yes': it can be 0, 1 or auto"),
+    ],
+)
+@pytest.mark.timeout(TIMEOUT)
+def test_what_is_asked_for_and_cannot_be_is_said(env: dict[str, str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=said):
+        built(tmp_path, **env)
+
+
 @pytest.mark.timeout(TIMEOUT)
 def test_it_is_compiled(python: Path) -> None:
+    assert "(compiled cores)" in run(python, "-P", "-m", "colo_runtime.cli", "--version")
     names = "colo_compare.tcp", "colo_compare.dispatch", "colo_rewriter.shift", "colo_proto.net.packet"
     program = f"from importlib import import_module as m; print(*(m(n).__file__ for n in {names!r}))"
     assert all(name.endswith(".so") for name in run(python, "-P", "-c", program).split())

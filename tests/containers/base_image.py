@@ -9,9 +9,10 @@
 
     base_image.py                  prints the name of the image
     base_image.py --wheels DIR     also fills DIR with wheels that fit its interpreter
+    base_image.py --compiler       prints the name of one with gcc, to build on; of the first where there is none
 
 The tag is a digest of what goes in, so an image that is there already is used again. The Dockerfile is then built with
-`--build-arg BASE_IMAGE=NAME --build-arg PIP_ARGS=--no-index` and the wheels in `./wheels`.
+`--build-arg BASE_IMAGE=NAME --build-arg BUILD_IMAGE=NAME --build-arg PIP_ARGS=--no-index` and the wheels in `./wheels`.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import tomllib
 from pathlib import Path
 
 NAME = "colo-test-base"
+BUILD = "colo-test-build"
 PATH = "/usr/local/bin:/usr/bin"
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("sh", "cat", "cp", "chmod", "chown", "echo", "env", "id", "ls", "mkdir", "mv", "rm", "sleep", "true")
@@ -41,6 +43,10 @@ GLIBC = (
     *("libresolv", "libnss_files", "libnss_dns", "libanl"),
 )
 """Wheels for manylinux may need any part of it, and libstdc++."""
+COMPILING = {"cc1", "collect2"}
+"""Programs of gcc that lie among its libraries."""
+BULKY = r"^lto1|lto-dump|^lib.*san\.|gold|dwp|gprofng"
+"""What of it nobody needs here: half of its size."""
 FOLDERS = ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc", "proc", "sys", "dev", "run", "root", "tmp")
 MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 FILES = {
@@ -61,6 +67,20 @@ class Tree:
         """A file, its links followed."""
         head, _, tail = target.lstrip("/").partition("/")
         self.files[f"{MERGED.get(head, head)}/{tail}"] = source.resolve()
+
+    def add_compiler(self, home: str) -> bool:
+        """gcc and what it needs, as Debian packages have it, and the interpreter's headers. False where it is not."""
+        headers = Path(sysconfig.get_path("include"))
+        files = package_files("gcc", "libc6-dev")
+        if not files or not (headers / "Python.h").exists():
+            return False
+        for path in files:
+            if path.is_file() and path.parts[2:3] != ("share",) and not re.search(BULKY, path.name):
+                self.add(path, str(path))
+        self.add_tree(headers, f"{home}/include/{headers.name}")
+        for path in Path("/usr/include").glob(f"*/{headers.name}/pyconfig.h"):
+            self.add(path, str(path))
+        return True
 
     def add_tree(self, source: Path, target: str) -> None:
         """A directory without what nobody needs at run time."""
@@ -102,6 +122,30 @@ class Tree:
         return out.getvalue()
 
 
+def package_files(*names: str) -> list[Path]:
+    """The files of Debian packages and of all that they depend on; nothing when one of them is not installed."""
+    shown = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${db:Status-Status}\t${Package}\t${Provides}\t${Depends}\n"],
+        capture_output=True, text=True, check=False,
+    ).stdout if shutil.which("dpkg-query") else ""  # fmt: skip
+    needs: dict[str, set[str]] = {}
+    for line in shown.splitlines():
+        status, package, provides, depends = line.split("\t")
+        if status == "installed":
+            for name in (package, *re.findall(r"(?:^|, )([a-z0-9.+-]+)", provides)):
+                needs[name] = needs.get(name, set()) | set(re.findall(r"(?:^|[,|] )([a-z0-9.+-]+)", depends))
+    wanted, found = list(names), set[str]()
+    if not needs.keys() >= set(names):
+        return []
+    while wanted:
+        name = wanted.pop()
+        if name in needs and name not in found:
+            found.add(name)
+            wanted += needs[name]
+    listed = subprocess.run(["dpkg-query", "-L", *sorted(found)], capture_output=True, text=True, check=False).stdout
+    return sorted({Path(line) for line in listed.splitlines() if line.startswith("/")})
+
+
 def libraries(paths: list[Path]) -> set[str]:
     """Everything that the loader would load for these files."""
     found: set[str] = set()
@@ -111,8 +155,10 @@ def libraries(paths: list[Path]) -> set[str]:
     return found
 
 
-def collect(pip: Path) -> Tree:
-    """The interpreter that runs this, moved to /usr/local unless it lives in /usr; `pip` is a folder that holds pip."""
+def collect(pip: Path, *, compiler: bool) -> Tree | None:
+    """The interpreter that runs this, moved to /usr/local unless it lives in /usr; `pip` is a folder that holds pip.
+    None when a compiler is asked for that is not there.
+    """
     tree = Tree()
     prefix = Path(sys.base_prefix)
     home = "usr" if str(prefix) == "/usr" else "usr/local"
@@ -125,11 +171,16 @@ def collect(pip: Path) -> Tree:
     # Debian looks for packages in its own place.
     site = f"{home}/lib/python3/dist-packages" if home == "usr" else f"{home}/lib/{version}/site-packages"
     tree.add_tree(pip, f"{site}/pip")
+    if compiler and not tree.add_compiler(home):
+        return None
     for name in TOOLS:
         tool = shutil.which(name, path="/usr/bin:/bin")
         if tool:
             tree.add(Path(tool), f"/usr/bin/{name}")
-    native = [path for target, path in tree.files.items() if path.suffix == ".so" or "/bin/" in f"/{target}"]
+    native = [
+        path for target, path in tree.files.items()
+        if ".so" in path.suffixes or "/bin/" in f"/{target}" or path.name in COMPILING
+    ]  # fmt: skip
     needed = libraries(native)
     folder = Path(next(path for path in needed if "/libc.so" in path)).parent
     for stem in GLIBC:
@@ -142,12 +193,14 @@ def collect(pip: Path) -> Tree:
     return tree
 
 
-def base_image() -> str:
-    """The name of the base image; it is made when it is not there."""
+def base_image(*, compiler: bool = False) -> str:
+    """The name of the base image, or of the one with a compiler; it is made when it is not there."""
     with tempfile.TemporaryDirectory(prefix="colo-base-") as scratch:
         subprocess.run([sys.executable, "-m", "venv", scratch], check=True, capture_output=True)
-        tree = collect(next(Path(scratch, "lib").glob("python3*/site-packages/pip")))
-        image = f"{NAME}:{tree.digest()}"
+        tree = collect(next(Path(scratch, "lib").glob("python3*/site-packages/pip")), compiler=compiler)
+        if tree is None:
+            return base_image()
+        image = f"{BUILD if compiler else NAME}:{tree.digest()}"
         if subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
             subprocess.run(
                 ["docker", "import", "--change", 'CMD ["python3"]', "--change", f"ENV PATH={PATH}", "-", image],
@@ -157,10 +210,11 @@ def base_image() -> str:
 
 
 def wheels(directory: Path) -> None:
-    """Fill `directory` with the wheels of all dependencies and of the build backend, for this interpreter."""
+    """Fill `directory` with the wheels of all dependencies and of what builds, for this interpreter."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)
     wanted = project["project"]["dependencies"] + project["build-system"]["requires"]
+    wanted += project["tool"]["colo-proxy"]["compile-requires"]
     with tempfile.TemporaryDirectory(prefix="colo-wheels-") as scratch:
         # A pip of its own: the interpreter may come without one.
         subprocess.run([sys.executable, "-m", "venv", scratch], check=True, capture_output=True)
@@ -174,10 +228,11 @@ def main() -> None:
     """Make the image, and the wheels when they are wanted."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--wheels", type=Path, metavar="DIR")
+    parser.add_argument("--compiler", action="store_true")
     options = parser.parse_args()
     if options.wheels:
         wheels(options.wheels)
-    sys.stdout.write(base_image() + "\n")
+    sys.stdout.write(base_image(compiler=options.compiler) + "\n")
 
 
 if __name__ == "__main__":

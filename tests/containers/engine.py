@@ -111,11 +111,25 @@ def image() -> str:
         base, context = f"{ROOT}/tests/containers/base_image.py", tempfile.mkdtemp(prefix="colo-build-")
         try:
             made = run(sys.executable, base, "--wheels", f"{context}/wheels", timeout=600).split()[-1]
+            builder = run(sys.executable, base, "--compiler", timeout=600).split()[-1]
             for source in SOURCES:
                 copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
                 copy(ROOT / source, f"{context}/{source}")
-            arguments = ["--build-arg", f"BASE_IMAGE={made}", "--build-arg", "PIP_ARGS=--no-index"]
-            run("docker", "build", "--label", f"colo.base={made}", *arguments, "-t", name, context, timeout=900)
+            arguments = [f"BASE_IMAGE={made}", f"BUILD_IMAGE={builder}", "PIP_ARGS=--no-index"]
+            arguments = [word for one in arguments for word in ("--build-arg", one)]
+            run(
+                "docker",
+                "build",
+                "--label",
+                f"colo.base={made}",
+                "--label",
+                f"colo.build={builder}",
+                *arguments,
+                "-t",
+                name,
+                context,
+                timeout=900,
+            )
         finally:
             shutil.rmtree(context)
     return name

@@ -41,7 +41,11 @@ def test_it_has_no_sources_no_pip_of_its_own_and_nothing_to_write(image):
 
 
 def test_the_version_and_a_wrong_command_line(image):
-    assert "colo, version" in run("docker", "run", "--rm", "--network=none", image, "--version")
+    about = inspect(image)["Config"]["Labels"]
+    kind = "interpreted" if about["colo.build"] == about["colo.base"] else "compiled"
+    said = run("docker", "run", "--rm", "--network=none", image, "--version")
+    assert said.startswith("colo, version")
+    assert said.endswith(f"({kind} cores)\n"), "the image has what its build could make"
 
 
 def test_a_service_is_up_in_less_than_a_second(image):
