@@ -132,16 +132,22 @@ def test_no_restart(background):
     assert process.wait(15) == 128 + signal.SIGTERM
 
 
-def test_two_at_once(background):
+def test_two_at_once(background, tmp_path):
+    ask = f"{CLIENT} http --count 20"
+    wait = f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
     one, read_one = background("--guest", SERVER, name="one")
-    two, read_two = background("--guest", SERVER, name="two", client=f"{CLIENT} http --count 20; sleep 60")
+    two, read_two = background(
+        "--guest", SERVER, name="two", client=f"{ask}; {wait}; {ask}; touch {tmp_path}/done; sleep 60"
+    )
     assert not namespaces(read_one()) & namespaces(read_two())
     one.terminate()
     assert one.wait(15) == 128 + signal.SIGTERM
     assert all(alive(p["pid"]) for p in read_two()["processes"])
+    (tmp_path / "go").touch()
+    wait_for((tmp_path / "done").exists, 40, "the other's requests")
     two.terminate()
     two.wait(15)
-    assert '"wrong": 0' in two.stdout.read()
+    assert two.stdout.read().count('"wrong": 0') == 2
 
 
 @pytest.mark.parametrize(
