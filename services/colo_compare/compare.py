@@ -94,8 +94,8 @@ class Compare(Dispatch):
                 ledger.secondary_gone(len(frames), "mode")
             else:
                 self._take(frames, now, primary=False)
-                if ledger.secondary_bytes > ledger.enough:
-                    ledger.squeeze(self.flows.values())
+                if ledger.secondary_bytes > ledger.max_secondary_bytes:
+                    ledger.squeeze()
 
     def _out(self) -> list[Output]:
         ledger = self.ledger

@@ -19,7 +19,8 @@ waits for its own, until compare_timeout asks for a checkpoint.
 from typing import TYPE_CHECKING, Any, Final
 
 from colo_compare.flow import Datagrams, HeldUnit, Unit, frames_in
-from colo_compare.stream import SEGMENT_COST, first_difference
+from colo_compare.history import SEGMENT_COST
+from colo_compare.stream import first_difference
 from colo_compare.tcp_state import CONTEXT, SHOWN
 from colo_proto.compiled import mypyc_attr
 from colo_proto.messages import Reason

@@ -288,6 +288,9 @@ class Dispatch:
         self._slow(frame, now, primary=primary)
 
     def _forget_idle(self, now: float) -> None:
-        for flow in [flow for flow in self.flows.values() if flow.idle_since(now)]:
-            self.forget(flow, "idle")
-            self.ledger.counters["flows_expired"] += 1
+        for flow in list(self.flows.values()):
+            if flow.idle_since(now):
+                self.forget(flow, "idle")
+                self.ledger.counters["flows_expired"] += 1
+            else:
+                flow.sweep()

@@ -83,8 +83,8 @@ class Flow(ABC):
         """True while `expire` may have something to do."""
         return False
 
-    def trim(self, history: int) -> None:
-        """Keep no more than `history` bytes of what was found equal."""
+    def sweep(self) -> None:
+        """Let go of what is of no use any more."""
 
     def flush(self, *, copied: bool) -> None:
         """A checkpoint is done. `copied`: the secondary now is the primary's copy, everything held may go."""

@@ -9,11 +9,11 @@ much a frame) and are folded into `counters` when somebody looks. The books bala
 """
 
 from collections import Counter
-from collections.abc import Collection
 from typing import Any, Final
 
 from colo_compare.config import CompareConfig
 from colo_compare.flow import Flow, HeldUnit, Unit, frames_of
+from colo_compare.history import HISTORY_BYTES, History
 from colo_proto.core import Log, Output, Save, Tell
 from colo_proto.messages import CheckpointWanted, Reason
 from colo_proto.pcapng import Capture
@@ -28,15 +28,6 @@ EVIDENCE_BYTES: Final = 1 << 19
 
 EVIDENCE_EVERY: Final = 1.0
 """Seconds between two evidence files: when everything differs at once, the first differences tell most."""
-
-HISTORY_BYTES: Final = 256 * 1024
-"""Bytes per flow kept of what was found equal, enough for a window of retransmissions; less when memory is short."""
-
-HISTORY_TOTAL: Final = 2 << 20
-"""Bytes over all flows above which histories are shortened: a processor's caches hold about as much."""
-
-STEP: Final = 2048
-"""The shortest history, as long as `max_secondary_mib` has room for it: the last full segment, at least."""
 
 LAST: Final = 16
 """Differences kept for `colo status`."""
@@ -54,10 +45,7 @@ class Ledger:
         self.max_secondary_bytes = config.max_secondary_mib << 20
         self.room = config.max_queue_size
         """Secondary frames that a flow may keep: `max_queue_size`, or none while all flows together keep too much."""
-        self.history = HISTORY_BYTES
-        self.most = self.enough = 0
-        """History is cut to `history` when it is longer than `most`, or when all flows keep more than `enough`."""
-        self._limits()
+        self.history = History(min(HISTORY_BYTES, self.max_secondary_bytes // 4))
         # There from the start: Prometheus sees no increase in a counter that begins with its first event.
         self.counters: Counter[str] = Counter(miscompares=0)
         self.epoch = 0
@@ -172,31 +160,21 @@ class Ledger:
         else:
             self.counters["secondary_split"] += pieces - 1
 
-    def squeeze(self, flows: Collection[Flow]) -> None:
-        """All flows together keep much of the secondary: shorten histories, and at the bound take nothing more.
+    def squeeze(self) -> None:
+        """All flows together keep too much of the secondary: history goes, and then nothing more is taken.
 
         History serves retransmissions of the primary alone (without it they go unverified, and are counted);
         what is refused was not acknowledged by any client, so the guest sends it again.
         """
-        most = self.max_secondary_bytes
-        while self.secondary_bytes > self.enough and self.history:
-            self.history = self.history // 2 if self.history > STEP else 0
-            for flow in flows:
-                flow.trim(self.history)
+        saved = self.history.clear()
+        if saved:
+            self.secondary_bytes -= saved
             self.counters["history_cut"] += 1
-            self._limits()
-        self.room = self.max_queue_size if self.secondary_bytes <= most else 0
+        self.relax()
 
     def relax(self) -> None:
-        """There is memory again: keep longer histories."""
+        """There may be memory again."""
         self.room = self.max_queue_size if self.secondary_bytes <= self.max_secondary_bytes else 0
-        if self.secondary_bytes < self.enough // 4 and self.history < HISTORY_BYTES:
-            self.history = min(max(self.history * 2, STEP), HISTORY_BYTES)
-            self._limits()
-
-    def _limits(self) -> None:
-        self.most = 2 * self.history
-        self.enough = min(HISTORY_TOTAL if self.history > STEP else 1 << 62, self.max_secondary_bytes * 3 // 4)
 
     # -- checkpoints ---------------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ import msgpack
 
 from colo_compare.datagram import GRACE, DatagramFlow, HeldDatagram
 from colo_compare.flow import Unit
-from colo_compare.stream import SEGMENT_COST, Reference, cost
+from colo_compare.history import SEGMENT_COST, cost
+from colo_compare.stream import Reference
 from colo_compare.tcp import TcpFlow
 from colo_compare.tcp_commit import HEAD_WAIT
 from colo_compare.tcp_state import Held, NextSyn
@@ -109,11 +110,11 @@ def unpack(compare: "Compare", data: bytes, now: float) -> int:
 
 def _tcp(flow: TcpFlow, now: float) -> dict[str, Any]:
     ledger = flow.ledger
-    flow.trim(HISTORY)
+    ref = flow.ref
+    past = [one for one in ref.segments[: ref.first] if one.buffer and one.start >= flow.committed - HISTORY]
     body: dict[str, Any] = {name: getattr(flow, name) for name in PLAIN}
     for name in ("data", "waiting", "resets"):
         body[name] = [_held(ledger, one, now) for one in getattr(flow, name)]
-    ref = flow.ref
     body |= {
         "kind": "tcp",
         "key": flow.key,
@@ -123,11 +124,11 @@ def _tcp(flow: TcpFlow, now: float) -> dict[str, Any]:
         "s_syn": flow.s_syn,
         "next_syn": [*flow.next_syn[:-1], now - flow.next_syn.at] if flow.next_syn else None,
         "clamped": _written(flow.clamped, now) if flow.clamped else None,
-        "segments": [(one.start, one.stop, one.buffer, one.offset) for one in ref.segments],
-        "first": ref.first,
+        "segments": [(one.start, one.stop, one.buffer, one.offset) for one in [*past, *ref.segments[ref.first :]]],
+        "first": len(past),
         "fin": ref.fin,
     }
-    pending, saved = ref.forget()
+    pending, saved = ref.forget(ledger.history)
     ledger.secondary_bytes -= saved
     ledger.held_secondary -= pending
     ledger.counters["secondary_handed_over"] += pending
@@ -148,9 +149,11 @@ def _put_tcp(compare: "Compare", body: dict[str, Any], now: float) -> None:
     ref = Reference()
     for start, stop, buffer, offset in body["segments"]:
         ref.insert(int(start), int(stop), _octets(buffer), int(offset))
-    if len(ref.segments) != len(body["segments"]):
-        raise ValueError("segments of a stream overlap")
+    if len(ref.segments) != len(body["segments"]) or not all(one.buffer for one in ref.segments):
+        raise ValueError("segments of a stream overlap, or are empty")
     ref.first, ref.fin = int(body["first"]), body["fin"]
+    if not 0 <= ref.first <= len(ref.segments):
+        raise ValueError("more history than segments")
     apart = {
         "p_syn": SynOptions(*body["p_syn"]) if body["p_syn"] else None,
         "s_syn": SynOptions(*body["s_syn"]) if body["s_syn"] else None,
@@ -174,6 +177,8 @@ def _put_tcp(compare: "Compare", body: dict[str, Any], now: float) -> None:
     ledger.held_secondary += pending
     ledger.counters["secondary_taken_over"] += pending
     ledger.secondary_bytes += cost(ref.segments)
+    for one_more in ref.segments[: ref.first]:
+        ledger.secondary_bytes -= ledger.history.add(one_more)
     if any(one.start < one.good < one.end for one in flow.data):
         ledger.stuck[flow] = now + HEAD_WAIT
     _join(ledger, flow, body, now)

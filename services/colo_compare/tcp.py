@@ -22,7 +22,8 @@ what every kind of flow is asked `tcp_state`.
 from typing import Final
 
 from colo_compare.flow import Unit
-from colo_compare.stream import SEGMENT_COST, STRIDE, Reference, Segment, cost
+from colo_compare.history import SEGMENT_COST, Segment, cost
+from colo_compare.stream import Reference
 from colo_compare.tcp_commit import TcpCommit
 from colo_compare.tcp_state import NEVER, UNKNOWN, Held, NextSyn
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, SynOptions, syn_options
@@ -95,9 +96,10 @@ class TcpFlow(TcpCommit):
                     ledger.bytes_compared += stop - start
                     ledger.held_secondary -= 1
                     ledger.secondary_compared += 1
-                    ref.first = at + 1
-                    if at > STRIDE or stop - ref.begin > ledger.most:
-                        ledger.secondary_bytes -= ref.trim(stop, ledger.history)
+                    ref.first = at = at + 1
+                    ledger.secondary_bytes -= ledger.history.add(twin)
+                    if at >= ref.many:
+                        ref.sweep()
                     if ack > self.s_ack:
                         self._wait(Held(unit, buf, l4, data, start, stop, ack, win, now))
                     elif self.clamped is None and ack + (win << self.p_scale) <= self.s_edge and not self.opener:
@@ -254,11 +256,9 @@ class TcpFlow(TcpCommit):
                 if (
                     start >= base
                     and start >= ref.end
-                    and len(segments) < ledger.room
+                    and len(segments) - ref.first < ledger.room
                     and stop - base <= ledger.max_stream_bytes
                 ):
-                    if not segments:
-                        ref.begin = start
                     segments.append(Segment(start, stop, buf, data))
                     ref.end = stop
                     ledger.held_secondary += 1
@@ -346,16 +346,15 @@ class TcpFlow(TcpCommit):
         del self.data[0]
         ledger = self.ledger
         segments = ref.segments
-        if not segments:
-            ref.begin = start
-        segments.append(Segment(start, stop, buf, data))
+        twin = Segment(start, stop, buf, data)
+        segments.append(twin)
         ref.end = stop
         ref.first = at = len(segments)
         held.good = self.committed = stop
         self.moved = self.touched
-        ledger.secondary_bytes += len(buf) + SEGMENT_COST
-        if at > STRIDE or stop - ref.begin > ledger.most:
-            ledger.secondary_bytes -= ref.trim(stop, ledger.history)
+        ledger.secondary_bytes += len(buf) + SEGMENT_COST - ledger.history.add(twin)
+        if at >= ref.many:
+            ref.sweep()
         ledger.secondary_compared += 1
         ledger.bytes_compared += size
         if held.ack > self.s_ack:
@@ -378,7 +377,7 @@ class TcpFlow(TcpCommit):
             # Nothing past `committed` was acknowledged by the client: the guest will send it again.
             ledger.secondary_gone(1, "queue_full")
             return
-        added = ref.insert(start, stop, buf, data)
+        added = len(ref.insert(start, stop, buf, data))
         ledger.held_secondary += added
         ledger.secondary_bytes += added * (len(buf) + SEGMENT_COST)
         # A frame that only fills holes may become several pieces, or none: the count of frames stays right.
@@ -399,8 +398,10 @@ class TcpFlow(TcpCommit):
         """Keep bytes from before the place where this connection was adopted: the primary will repeat them too."""
         ref, ledger = self.ref, self.ledger
         added = ref.insert(start, stop, buf, data)
-        ref.first += added
-        ledger.secondary_bytes += added * (len(buf) + SEGMENT_COST)
+        ref.first += len(added)
+        ledger.secondary_bytes += len(added) * (len(buf) + SEGMENT_COST)
+        for one in added:
+            ledger.secondary_bytes -= ledger.history.add(one)
 
     def _secondary_syn(
         self, buf: bytes, l4: int, data: int, end: int, seq: int, ack: int, flags: int, win: int, now: float

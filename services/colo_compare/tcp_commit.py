@@ -110,7 +110,7 @@ class TcpCommit(TcpWindow):
         count = len(segments)
         buf, delta = held.buf, held.data - held.start
         while position < stop:
-            while at < count and segments[at].stop <= position:
+            while at < count and (segments[at].stop <= position or not segments[at].buffer):
                 at += 1
             if at == count or segments[at].start > position:
                 if position >= committed or position < self.unproven:

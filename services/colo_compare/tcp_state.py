@@ -194,7 +194,7 @@ class TcpState(Stream):
 
     def _forget_reference(self, reason: str) -> None:
         """Drop what is kept of the secondary's stream."""
-        pending, saved = self.ref.forget()
+        pending, saved = self.ref.forget(self.ledger.history)
         self.ledger.secondary_bytes -= saved
         self.ledger.secondary_gone(pending, reason, stored=True)
 
@@ -245,10 +245,9 @@ class TcpState(Stream):
         """True while `expire` may have something to do."""
         return any(held.out for held in (*self.data, *self.waiting, *self.resets))
 
-    def trim(self, history: int) -> None:
-        """Keep no more than `history` bytes of what was found equal."""
-        if self.committed >= 0:
-            self.ledger.secondary_bytes -= self.ref.trim(self.committed, history)
+    def sweep(self) -> None:
+        """Let go of what is of no use any more."""
+        self.ref.sweep()
 
     def timed_out(self, now: float) -> None:
         """A frame waited longer than compare_timeout.

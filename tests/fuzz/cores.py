@@ -9,7 +9,7 @@ import msgpack
 from colo_compare import luggage
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
-from colo_compare.stream import SEGMENT_COST, cost
+from colo_compare.history import SEGMENT_COST, cost
 from colo_mirror.config import MirrorConfig
 from colo_mirror.mirror import Mirror
 from colo_proto import codec
@@ -157,6 +157,8 @@ class Books:
         parts = [frame for held in units for frame in (held.unit if type(held.unit) is tuple else (held.unit,))]
         check(g["held_bytes"] == sum(map(len, parts)), g, len(parts))
         check(g["secondary_bytes"] == sum(_secondary(flow) for flow in core.flows.values()), g)
+        past = [flow.ref.segments[: flow.ref.first] for flow in core.flows.values() if hasattr(flow, "ref")]
+        check(core.ledger.history.size == sum(map(cost, past)), core.ledger.history.size)
         check(core.fragments[0].size >= 0)
 
 

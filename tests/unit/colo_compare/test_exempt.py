@@ -23,7 +23,7 @@ def test_every_kind_answers_everything(kind):
     assert not [name for name in ASKED if not callable(getattr(flow, name, None))]
     flow.expire(0.0, 1.0)
     flow.judge(1.0)
-    flow.trim(0)
+    flow.sweep()
     flow.let_out("test")
     flow.flush(copied=True)
     flow.flush(copied=False)

@@ -4,7 +4,8 @@ import pytest
 
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
-from colo_compare.ledger import ASK_AGAIN, HISTORY_BYTES, HISTORY_TOTAL, LAST, STEP, Ledger
+from colo_compare.history import SEGMENT_COST, Segment
+from colo_compare.ledger import ASK_AGAIN, LAST, Ledger
 from colo_compare.tcp import TcpFlow
 from colo_compare.tcp_state import Held
 from colo_proto.core import Log, Tell
@@ -80,42 +81,23 @@ def test_the_bounds_are_looked_at_before_anything_is_kept(ledger):
     assert ledger.counters["checkpoints_wanted.queue_full"] == 2
 
 
-class Kept:
-    """A flow that gives up what it has beyond the history it is allowed."""
-
-    def __init__(self, ledger, size):
-        self.ledger, self.size = ledger, size
-        ledger.secondary_bytes += size
-
-    def trim(self, history):
-        self.ledger.secondary_bytes -= max(self.size - history, 0)
-        self.size = min(self.size, history)
-
-
-def test_histories_share_what_there_is(ledger):
-    flows = [Kept(ledger, HISTORY_BYTES) for _ in range(16)]
-    ledger.squeeze(flows)
-    assert ledger.secondary_bytes <= HISTORY_TOTAL
-    assert STEP < ledger.history < HISTORY_BYTES
-    assert ledger.room == 4
-    for one in flows:
-        one.trim(0)
-    for _ in range(10):
-        ledger.relax()
-    assert ledger.history == HISTORY_BYTES
-
-
-def test_a_short_history_stays_while_the_bound_has_room_for_it(ledger):
-    flows = [Kept(ledger, STEP) for _ in range(1400)]
-    ledger.squeeze(flows)
-    assert ledger.history == STEP
-    assert ledger.secondary_bytes == 1400 * STEP
+def test_history_gives_way_before_anything_is_refused(ledger):
+    past = Segment(0, 1000, bytes(1000), 0)
+    ledger.secondary_bytes = ledger.max_secondary_bytes + 1 + 1000 + SEGMENT_COST
+    ledger.history.add(past)
+    ledger.secondary_bytes -= 1
+    ledger.squeeze()
+    assert (past.buffer, ledger.history.size) == (b"", 0)
+    assert ledger.secondary_bytes == ledger.max_secondary_bytes
+    assert ledger.room == ledger.max_queue_size
+    assert ledger.counters["history_cut"] == 1
 
 
 def test_what_cannot_be_given_up_stops_the_taking(ledger):
     ledger.secondary_bytes = ledger.max_secondary_bytes + 1
-    ledger.squeeze([])
-    assert (ledger.history, ledger.room) == (0, 0)
+    ledger.squeeze()
+    assert ledger.room == 0
+    assert ledger.counters["history_cut"] == 0
     ledger.secondary_bytes = 0
     ledger.relax()
     assert ledger.room == 4

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colo_compare.stream import STRIDE, Reference, Segment, cost, first_difference
+from colo_compare.history import History, Segment, cost
+from colo_compare.stream import FEW, Reference, first_difference
 
 TEXT = bytes(n * 7 & 0xFF for n in range(400))
 
 
 def put(ref, start, stop, frame=TEXT):
-    return ref.insert(start, stop, frame, start)
+    return len(ref.insert(start, stop, frame, start))
 
 
 def read(ref, start, stop):
@@ -29,7 +30,7 @@ def test_in_order_is_appended():
 def test_only_holes_are_filled_and_what_came_first_wins():
     ref = Reference()
     put(ref, 10, 20)
-    assert ref.insert(0, 30, b"?" * 30, 0) == 2
+    assert put(ref, 0, 30, b"?" * 30) == 2
     assert read(ref, 0, 30) == (b"?" * 10 + TEXT[10:20] + b"?" * 10, 0)
     assert put(ref, 5, 25) == 0
 
@@ -46,43 +47,64 @@ def test_any_pieces_make_the_text(pieces):
         spans = [(one.start, one.stop) for one in ref.segments]
         assert spans == sorted(spans)
         assert all(a[1] <= b[0] for a, b in pairwise(spans)), "pieces never overlap"
-        assert (ref.begin, ref.end) == (spans[0][0], spans[-1][1])
+        assert ref.end == spans[-1][1]
     covered = {n for one in ref.segments for n in range(one.start, one.stop)}
     assert covered == have
     for one in ref.segments:
         assert one.buffer[one.offset : one.offset + one.stop - one.start] == TEXT[one.start : one.stop]
 
 
-def test_confirmed_pieces_are_history_until_it_is_too_long():
-    ref = Reference()
+def test_confirmed_pieces_are_history_until_that_is_too_long():
+    ref, history = Reference(), History(4 * (len(TEXT) + 256))
     for at in range(0, 100, 10):
         put(ref, at, at + 10)
-    assert ref.confirm(45, 1000) == (4, 0)
-    assert ref.pending() == 6
-    assert ref.history() == 40
-    pieces, saved = ref.confirm(100, 20)
-    assert pieces == 6
-    assert saved == 8 * (len(TEXT) + 256)
-    assert ref.history() == 20
-    assert read(ref, 80, 100) == (TEXT[80:100], 80)
+    assert ref.confirm(35, history) == (3, 0)
+    assert ref.pending() == 7
+    assert read(ref, 0, 30) == (TEXT[:30], 0)
+    pieces, saved = ref.confirm(100, history)
+    assert pieces == 7
+    left = [one for one in ref.segments if one.buffer]
+    assert left == ref.segments[-len(left) :]
+    assert len(left) == 10 - saved // (len(TEXT) + 256)
+    assert 2 < len(left) <= 4
+    assert read(ref, 0, 100) == (TEXT[left[0].start : 100], left[0].start), "what has no bytes is no part of a slice"
 
 
-def test_many_tiny_pieces_are_cut_by_number():
-    ref = Reference()
-    for at in range(STRIDE + 10):
+def test_segments_without_bytes_are_taken_out():
+    ref, history = Reference(), History(3 * (len(TEXT) + 256))
+    for at in range(300):
         put(ref, at, at + 1)
-        ref.confirm(at + 1, 1 << 20)
-    assert len(ref.segments) <= STRIDE
-    assert (ref.begin, ref.end) == (ref.segments[0].start, ref.segments[-1].stop)
+        ref.confirm(at + 1, history)
+        assert len(ref.segments) <= 3 + FEW + 1
+    history.clear()
+    ref.sweep()
+    assert (ref.segments, ref.first) == ([], 0)
+    put(ref, 300, 301)
+    assert ref.pending() == 1
+    assert read(ref, 300, 400) == (TEXT[300:301], 300)
+
+
+def test_a_long_list_is_cut_seldom():
+    ref, history = Reference(), History(1 << 30)
+    lengths = []
+    for at in range(399):
+        put(ref, at, at + 1)
+        ref.confirm(at + 1, history)
+        if at > 200:
+            history.drop(ref.segments[sum(not one.buffer for one in ref.segments)])
+        lengths.append(len(ref.segments))
+    cuts = sum(b < a for a, b in pairwise(lengths))
+    assert 2 < cuts < 12
+    assert sum(not one.buffer for one in ref.segments) <= len(ref.segments) // 4 + FEW
 
 
 def test_forgetting_gives_everything_back():
-    ref = Reference()
+    ref, history = Reference(), History(1 << 20)
     put(ref, 0, 10)
     put(ref, 20, 30)
-    ref.confirm(10, 1000)
-    assert ref.forget() == (1, cost([Segment(0, 10, TEXT, 0)] * 2))
-    assert ref.pending() == 0
+    ref.confirm(10, history)
+    assert ref.forget(history) == (1, cost([Segment(0, 10, TEXT, 0)] * 2))
+    assert ref.pending() == history.size == 0
 
 
 def test_a_slice_ends_at_a_hole():
