@@ -88,18 +88,18 @@ class Rewriter:
         if port == "netdev":
             if self._announcer is not None:
                 self._announcer.learn(frames)
-            self._from_guest(frames, now, to_client, to_guest)
+            self._take(frames, now, to_client, to_guest, outward=True)
         elif port not in ("indev", "standby"):
             raise ValueError(f"the rewriter has no input {port!r}")
         elif self._announcer is None:
-            self._from_clients(frames, now, to_guest)
+            self._take(frames, now, to_client, to_guest, outward=False)
         else:
             if port == "standby" and self._lan is not None:
                 count = len(frames)
                 frames, heard = self._lan.sift(frames, now)
                 self.counters["dropped.claim"] += count - len(frames)
             if (port == "standby") == self._promoted:
-                self._from_clients(frames, now, to_guest)
+                self._take(frames, now, to_client, to_guest, outward=False)
             else:
                 self.counters["dropped.standby" if port == "standby" else "dropped.promoted"] += len(frames)
         return [*self._sends(to_guest, to_client), *heard]
@@ -247,73 +247,14 @@ class Rewriter:
         self.counters["frames_out"] += sent
         return outputs
 
-    def _from_clients(self, frames: Sequence[Buffer], now: float, to_guest: Frames) -> None:
-        find = self._table.by_client.get
+    def _take(
+        self, frames: Sequence[Buffer], now: float, to_client: Frames, to_guest: Frames, *, outward: bool
+    ) -> None:
+        """Frames of the guest (`outward`), or of the clients."""
+        find = self._table.by_guest.get if outward else self._table.by_client.get
         touch = self._table.touch
         read4, read6 = _V4, _V6
-        append = to_guest.append
-        stale = now - TOUCH
-        rewritten = untracked = 0
-        for frame in frames:
-            if type(frame) is not bytes:
-                frame = bytes(frame)  # noqa: PLW2901  keys are slices and must hash
-            size = len(frame)
-            if size >= _SIZE4:
-                key = None
-                ethertype, version, length, fragment, proto, offset, flags = read4(frame, 22)
-                if ethertype == 0x0800:
-                    if proto != 6:
-                        append(frame)
-                        continue
-                    if version == 0x45 and not fragment & 0x3FFF:
-                        key = frame[36:48]
-                        l4, end = 44, 24 + length
-                elif ethertype == 0x86DD:
-                    if size >= _SIZE6:
-                        version, length, proto, offset, flags = read6(frame, 24)
-                        if proto == 17:
-                            append(frame)
-                            continue
-                        if proto == 6 and version >> 4 == 6:
-                            key = frame[32:68]
-                            l4, end = 64, 64 + length
-                elif ethertype == 0x8100 and size >= _SIZE4 + 4:
-                    ethertype, version, length, fragment, proto, offset, flags = read4(frame, 26)
-                    if ethertype == 0x0800 and version == 0x45 and proto == 6 and not fragment & 0x3FFF:
-                        key = frame[40:52] + (frame[24:26] if frame[24] < 16 else bytes((frame[24] & 15, frame[25])))
-                        l4, end = 48, 28 + length
-                if key is not None and not flags & 7 and offset >= 0x50:
-                    data = l4 + (offset >> 2 & 0x3C)
-                    if data <= end <= size:
-                        flow = find(key)
-                        if flow is None:
-                            untracked += 1
-                            append(frame)
-                            continue
-                        if flow.fast != SLOW:
-                            if flow.seen < stale:
-                                touch(flow, now)
-                            if flow.fast == PLAIN:
-                                flow.heard = (frame[:data], l4)
-                                append(frame)
-                            else:
-                                rewritten += 1
-                                append(toward_guest(frame, l4, data, flags, flow))
-                            continue
-            elif size >= _SHORT4 and frame[22] == 8 and not frame[23] and frame[33] != 6:
-                append(frame)
-                continue
-            self._client_slow(frame, now, to_guest)
-        if rewritten:
-            self.counters["rewritten"] += rewritten
-        if untracked:
-            self.counters["frames_untracked"] += untracked
-
-    def _from_guest(self, frames: Sequence[Buffer], now: float, to_client: Frames, to_guest: Frames) -> None:
-        find = self._table.by_guest.get
-        touch = self._table.touch
-        read4, read6 = _V4, _V6
-        append = to_client.append
+        append = to_client.append if outward else to_guest.append
         promoted = self._tracker.promoted
         stale = now - TOUCH
         rewritten = untracked = 0
@@ -356,23 +297,31 @@ class Rewriter:
                         if flow.fast != SLOW:
                             if flow.seen < stale:
                                 touch(flow, now)
-                            flow.last = (frame[:data], l4, end - data)
-                            if flow.fast == PLAIN:
+                            plain = flow.fast == PLAIN
+                            if outward:
+                                flow.last = (frame[:data], l4, end - data)
+                            elif plain:
+                                flow.heard = (frame[:data], l4)
+                            if plain:
                                 append(frame)
-                            else:
-                                rewritten += 1
+                                continue
+                            rewritten += 1
+                            if outward:
                                 append(toward_client(frame, l4, data, flow, promoted))
+                            else:
+                                append(toward_guest(frame, l4, data, flags, flow))
                             continue
             elif size >= _SHORT4 and frame[22] == 8 and not frame[23] and frame[33] != 6:
                 append(frame)
                 continue
-            self._guest_slow(frame, now, to_client, to_guest)
+            self._slow(frame, now, to_client, to_guest, outward=outward)
         if rewritten:
             self.counters["rewritten"] += rewritten
         if untracked:
             self.counters["frames_untracked"] += untracked
 
-    def _client_slow(self, frame: bytes, now: float, to_guest: Frames) -> None:
+    def _slow(self, frame: bytes, now: float, to_client: Frames, to_guest: Frames, *, outward: bool) -> None:
+        """Any frame, by dissection."""
         if len(frame) < MIN_FRAME:
             self.counters["dropped.runt"] += 1
             return
@@ -382,36 +331,21 @@ class Rewriter:
                 seg = segment(frame, packet.l4, packet.end)
                 if seg is not None:
                     arrival = Arrival(frame, packet.key[1:], packet.l4, seg, packet.kind == Kind.IP)
-                    self._tracker.from_client(arrival, now, to_guest)
+                    if outward:
+                        self._tracker.from_guest(arrival, now, to_client, to_guest)
+                    else:
+                        self._tracker.from_client(arrival, now, to_guest)
                     return
                 self.counters["malformed"] += 1
         elif self._neighbours is not None and _may_be_neighbourly(packet):
-            self._neighbours.learn(packet)
-        elif packet.kind == Kind.MALFORMED:
-            self.counters["malformed"] += 1
-        to_guest.append(frame)
-
-    def _guest_slow(self, frame: bytes, now: float, to_client: Frames, to_guest: Frames) -> None:
-        if len(frame) < MIN_FRAME:
-            self.counters["dropped.runt"] += 1
-            return
-        packet = dissect(frame)
-        if packet.proto == PROTO_TCP and packet.kind in (Kind.IP, Kind.FRAGMENT):
-            if self._countable(packet):
-                seg = segment(frame, packet.l4, packet.end)
-                if seg is not None:
-                    arrival = Arrival(frame, packet.key[1:], packet.l4, seg, packet.kind == Kind.IP)
-                    self._tracker.from_guest(arrival, now, to_client, to_guest)
-                    return
-                self.counters["malformed"] += 1
-        elif self._neighbours is not None and _may_be_neighbourly(packet):
-            reply = self._neighbours.answer(packet)
-            if reply is not None:
+            if not outward:
+                self._neighbours.learn(packet)
+            elif (reply := self._neighbours.answer(packet)) is not None:
                 self.counters["neighbour_answers"] += 1
                 to_guest.append(reply)
         elif packet.kind == Kind.MALFORMED:
             self.counters["malformed"] += 1
-        to_client.append(frame)
+        (to_client if outward else to_guest).append(frame)
 
     def _countable(self, packet: Packet) -> bool:
         """Does this packet hold a whole TCP header?
