@@ -39,6 +39,7 @@ class Process:
     inbox: deque = field(default_factory=deque)
     lease: float = float("-inf")
     fence: int = 0
+    told: int = 0
     promoted: bool = False
     mode: str = ""
     reported: float = -1.0
@@ -75,7 +76,10 @@ class Host:
                 self.hello(other)
 
     def hello(self, one):
-        message = Hello(ROLES[one.id], one.id, one.incarnation, mode=one.mode, fence=one.fence, promoted=one.promoted)
+        message = Hello(
+            ROLES[one.id], one.id, one.incarnation, mode=one.mode, promoted=one.promoted,
+            fence=one.fence if one.promoted else max(one.fence, one.told), leased=one.lease > self.world.now,
+        )  # fmt: skip
         self.to_frame(one.id, message)
 
     def to_frame(self, sender, message):
@@ -118,13 +122,15 @@ class Host:
 
     def process(self, one, message):
         if isinstance(message, Lease):
-            one.lease, one.fence = message.until, max(one.fence, message.fence)
+            one.lease, one.told = message.until, max(one.told, message.fence)
             if one is self.writer and not message.until:
                 self.to_frame(one.id, Yielded(message.fence))
         elif isinstance(message, Promote):
-            one.promoted, one.fence = True, message.fence
+            if message.fence >= one.fence:
+                one.promoted, one.fence = True, message.fence
         elif isinstance(message, Demote):
-            one.promoted, one.fence = False, message.fence
+            if message.fence > one.fence:
+                one.promoted, one.fence = False, message.fence
         elif isinstance(message, SetMode):
             one.mode = message.mode
         elif isinstance(message, LanSay) and one is self.ear:
@@ -157,6 +163,9 @@ class World:
         self.hosts = {"p": self.p, "s": self.s}
         self.partitioned = False
         """Were both networks cut at once? Then nothing is promised."""
+        self.forced = False
+        self.excused = False
+        """Was the secondary told to take over whatever it hears, while it heard nothing? Then nothing is promised."""
 
     def number(self):
         self._number += 1
@@ -200,9 +209,17 @@ class World:
     def check(self):
         if not self.link and not self.lan:
             self.partitioned = True
+        if self.s.state == "taking":
+            self.excuse()
         if self.p.could_write() and self.s.could_write():
             self.both.append(self.now)
-        assert self.partitioned or not self.both, f"both could write at {self.now}: {self.p.state}, {self.s.state}"
+        excused = self.partitioned or self.excused
+        assert excused or not self.both, f"both could write at {self.now}: {self.p.state}, {self.s.state}"
+
+    def excuse(self):
+        """The secondary is about to take over. Does it hear nothing, and does not know that it could?"""
+        sure = not self.forced and self.s.frame.ownership.tenure.said >= 0
+        self.excused |= not self.link and not self.s.ear.up and not sure
 
     def freeze(self, letter, *names, frozen=True):
         host = self.hosts[letter]
@@ -229,6 +246,9 @@ class World:
     def ask(self, letter, what, **args):
         host = self.hosts[letter]
         before = len(self.answers)
+        self.forced |= args.get("force", False)
+        if what == "failover":
+            self.excuse()
         host.to_frame("cli", Query(what, args))
         self.until(lambda: len(self.answers) > before)
         return self.answers[-1]

@@ -88,6 +88,8 @@ class Hello:
     fence: int = 0
     """Highest fencing token that it was told: a frame that was restarted learns it so."""
     promoted: bool = False
+    leased: bool = False
+    """A permission to write to the client LAN still runs."""
 
 
 @dataclass(frozen=True, slots=True)

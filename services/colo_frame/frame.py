@@ -179,12 +179,12 @@ class Frame:
         outputs: list[Output] = []
         tenure = self.ownership.tenure
         if hello.fence:
-            tenure.learn(hello.fence, promoted=hello.promoted, now=now)
+            tenure.learn(hello.fence, promoted=hello.promoted, leased=hello.leased, now=now)
             if process.role == "compare" and hello.mode == Mode.BYPASS and not self._mode_set:
                 # An earlier start of this frame was left alone.
                 self.mode, self._left_alone = Mode.BYPASS, True
         outputs.append(Tell(self._welcome(), sender))
-        outputs += self.ownership.welcome(sender, process.role, now)
+        outputs += self.ownership.welcome(sender, process.role, now, promoted=hello.promoted)
         if self.table.version and process.role in _SPLITTERS:
             outputs.append(Tell(self.table, sender))
         if process.role == "compare" and self.rules is not None:

@@ -99,9 +99,11 @@ class Ownership:
         if after in WRITES:
             outputs += self.grant(now)
         if after == State.PROMOTED:
-            self.promoted_at, self.silence = now, now - self.tenure.heard
+            if self.promoted_at is None:
+                self.promoted_at, self.silence = now, now - self.tenure.heard
             outputs.append(Tell(Promote(fence), "*"))
-        elif before == State.PROMOTED:
+        elif after == State.FENCED and not self.tenure.primary:
+            self.promoted_at = None
             outputs.append(Tell(Demote(fence), "*"))
         if after not in WRITES and (before in WRITES or after == State.YIELDING):
             self._yielded.clear()
@@ -125,11 +127,13 @@ class Ownership:
         message = LanSay(write_claim(stand, self._config.pair), stand.count)
         return [Tell(message, one) for one in self._live(VOICES)]
 
-    def welcome(self, sender: str, role: str, now: float) -> list[Output]:
-        """What a process that has just come must know."""
+    def welcome(self, sender: str, role: str, now: float, *, promoted: bool) -> list[Output]:
+        """What a process that has just come must know. `promoted`: it was told so, here or by an earlier start."""
         outputs: list[Output] = []
         if self.tenure.state == State.PROMOTED:
             outputs.append(Tell(Promote(self.tenure.fence), sender))
+        elif promoted and self.tenure.state == State.FENCED:
+            outputs.append(Tell(Demote(self.tenure.fence), sender))
         if role in WRITERS and self._state in WRITES:
             until = self.tenure.lease(now)
             if until:

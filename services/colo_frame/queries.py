@@ -76,11 +76,11 @@ def _failover(frame: "Frame", force: bool, now: float, outputs: list[Output]) ->
     if frame.primary:
         return Answer(ok=False, error="a failover is ordered at the secondary's frame")
     tenure = frame.ownership.tenure
-    if tenure.state not in (State.TAKING, State.PROMOTED):
+    if tenure.state != State.PROMOTED and (force or tenure.state != State.TAKING):
         if not tenure.fit and not force:
             why = "no primary was ever heard" if tenure.other is None else f"the primary goes on in mode {frame.mode}"
             return Answer(ok=False, error=f"this guest is no replica ({why}): connections would break; --force does it")
-        tenure.take(now)
+        tenure.take(now, force=force)
         outputs.append(Log("warning", "failover.ordered", {"fence": tenure.fence, "fit": tenure.fit}))
         outputs += frame.ownership.settle(now)
     return Answer(ok=True, body={"state": tenure.state, "fence": tenure.fence, "fit": tenure.fit})

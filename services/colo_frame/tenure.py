@@ -12,13 +12,15 @@ r"""Who may write to the client LAN: one side, whatever dies, stands still, or i
                               told, or nobody hears it      |                           or must have stopped
     any --the secondary's fence is higher--> YIELDING       |                                              v
                       permissions over --> FENCED          FENCED <--the primary's fence is higher-- PROMOTED
+                                                                                stood still: TAKING again --^
 
 **Fences** order promotions: the primary takes even numbers, the secondary odd ones, each the next above
 all that it has seen; so no two are equal, and whoever hears of a higher one stops.
 
 **Permission** to write (`lease`) is given to the filters of a host for a time shorter than the silence
 after which the other side may take over, and on the host's own clock, so it runs out in a process that is
-stopped. A side that did not run for that long knows nothing: it asks before it permits again.
+stopped. A side that did not run for that long, or that could not be heard, knows nothing: it asks before it
+permits again. So does one that was promoted by an earlier start of this frame, unless a permission still runs.
 
 **Two ways to hear**: the link between the hosts, and the client LAN (`colo_proto.claim`). The secondary
 takes over by itself only when both were silent while its own ear on the LAN worked, and when the primary's
@@ -75,6 +77,10 @@ class Tenure:
         self.since = now
         """When the present state began."""
         self.stalls = 0
+        self.again = False
+        """Secondary, taking: it had the LAN already, and cannot know whether it still has."""
+        self._careful = False
+        """Taking: silence counts only while our own ear on the LAN works."""
         self._alone = not peer
         self._asked_from = 1
         """Only answers to what was said from this count on prove anything."""
@@ -116,14 +122,21 @@ class Tenure:
         self.ear_since = now
         if self.primary and self.state in WRITES and not self._alone:
             self._ask(now)
+        elif self.state == State.PROMOTED:
+            self._take_again(now)
         return True
 
     def _ask(self, now: float) -> None:
         self._asked_from = self.count + 1
         self._enter(State.ASKING, now)
 
+    def _take_again(self, now: float) -> None:
+        """It had the LAN. Meanwhile a primary that was restarted may have asked, heard nothing, and gone on alone."""
+        self._enter(State.TAKING, now)
+        self.again = self._careful = True
+
     def _enter(self, state: str, now: float) -> None:
-        self.state, self.since = state, now
+        self.state, self.since, self.again = state, now, False
         self._spoken = float("-inf")
 
     def hear(self, stand: Stand, now: float) -> None:
@@ -137,7 +150,7 @@ class Tenure:
             return  # the same word on the other way, or an old one: only that it lives is news
         self.other = stand
         if stand.echo_of == self.incarnation:
-            self._prove(stand.echo)
+            self._prove(stand.echo, now)
         if stand.ask:
             self._spoken = float("-inf")
         if self.primary:
@@ -147,9 +160,11 @@ class Tenure:
 
     def _primary_hears(self, stand: Stand, now: float) -> None:
         owns = stand.state in (State.TAKING, State.PROMOTED)
-        # An odd token that this side knows already was the secondary's before this frame was restarted.
-        if owns and (stand.fence > self.fence or (stand.fence == self.fence and stand.fence & 1)):
-            self.fence = stand.fence
+        # An odd token that this side knows already was the secondary's before this frame was restarted. And who only
+        # asks yields to whoever has the LAN: its own token may be one that it took when nobody could hear it.
+        known = stand.fence == self.fence and stand.fence & 1
+        if owns and (stand.fence > self.fence or known or self.state == State.ASKING):
+            self.fence = max(self.fence, stand.fence)
             if self.state not in (State.YIELDING, State.FENCED):
                 self._enter(State.YIELDING, now)
         elif self.state == State.ASKING and self.told():
@@ -161,7 +176,9 @@ class Tenure:
     def _secondary_hears(self, stand: Stand, now: float) -> None:
         owns = stand.state in (State.HOLDING, State.LEAVING, State.ALONE)
         if owns and stand.fence > self.fence and self.state in (State.TAKING, State.PROMOTED):
-            self._enter(State.STANDBY if self.state == State.TAKING else State.FENCED, now)
+            # Who had the LAN has gone another way than the primary since.
+            had = self.state == State.PROMOTED or self.again
+            self._enter(State.FENCED if had else State.STANDBY, now)
         self.fence = max(self.fence, stand.fence)
         if self.state == State.TAKING and stand.state == State.FENCED and stand.fence == self.fence:
             self._enter(State.PROMOTED, now)
@@ -181,9 +198,12 @@ class Tenure:
         if now - self.said > 3 * self.interval:
             self.ear_since = now
         self.said = now
-        self._prove(count)
+        self._prove(count, now)
 
-    def _prove(self, count: int) -> None:
+    def _prove(self, count: int, now: float) -> None:
+        if now >= self.proven + self.lease_time and self.primary and self.state in WRITES and not self._alone:
+            # Permissions have run out, for the other side could not hear us: it may have taken over.
+            self._ask(now)
         for number, when in self._times:
             if number == count:
                 self.proven = max(self.proven, when)
@@ -219,11 +239,17 @@ class Tenure:
         if self.state in (State.LEAVING, State.ALONE):
             self._enter(State.HOLDING, now)
 
-    def take(self, now: float) -> None:
-        """Secondary: the operator wants it to take over, or nobody else is there."""
+    def take(self, now: float, *, force: bool = False) -> None:
+        """Secondary: the operator wants it to take over, or nobody else is there. Silence of a primary that cannot be
+        heard means nothing; `force`: it does to the operator.
+        """
         if self.state in (State.STANDBY, State.FENCED):
             self.fence += 1 + self.fence % 2
             self._enter(State.TAKING, now)
+            # Where no process has a port for claims there never was an ear.
+            self._careful = not force and self.said >= 0
+        elif self.state == State.TAKING and force:
+            self._careful = False
 
     def silent(self, now: float, *, ear: bool) -> bool:
         """Secondary: has the primary been silent for long enough to have stopped writing? `ear`: count only the
@@ -252,14 +278,15 @@ class Tenure:
         elif self.state == State.YIELDING:
             if not writing:
                 self._enter(State.FENCED, now)
-        elif self.state == State.TAKING and self.silent(now, ear=False):
+        elif self.state == State.TAKING and self.silent(now, ear=self._careful):
             self._enter(State.PROMOTED, now)
 
     def deadline(self) -> float:
         """When to call `tick`, or to speak."""
         due = [self._spoken + self._pause]
         if self.state in (State.STANDBY, State.TAKING):
-            due.append(max(self.heard, self.ear_since if self.state == State.STANDBY else self.heard) + self.takeover)
+            ear = self.state == State.STANDBY or self._careful
+            due.append(max(self.heard, self.ear_since if ear else self.heard) + self.takeover)
         elif self.state == State.ASKING:
             due.append(self.since + self.timeout)
         elif self.state == State.LEAVING:
@@ -270,10 +297,17 @@ class Tenure:
     def _pause(self) -> float:
         return self.interval / URGENT if self.state in _URGENT else self.interval
 
-    def learn(self, fence: int, *, promoted: bool, now: float) -> None:
-        """A process of this host was told `fence` by an earlier start of this frame."""
+    def learn(self, fence: int, *, promoted: bool, leased: bool, now: float) -> None:
+        """A process of this host was told `fence` by an earlier start of this frame. `leased`: and may still write,
+        so this side has not been silent for long enough for the other to have taken over.
+        """
+        had = promoted and not self.primary
         if fence < self.fence:
+            if had and self.state == State.STANDBY:
+                self._enter(State.FENCED, now)
             return
         self.fence = fence
-        if not self.primary and promoted and self.state == State.STANDBY:
+        if had and leased and (self.state == State.STANDBY or self.again):
             self._enter(State.PROMOTED, now)
+        elif had and self.state == State.STANDBY:
+            self._take_again(now)

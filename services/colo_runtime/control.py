@@ -137,9 +137,11 @@ class Control:
 
     def _hello(self) -> None:
         status = self._snapshot().status
+        promoted, fence = status.get("promoted", False), status.get("fence", 0)
         hello = Hello(
-            self.role, self.around.id, self.around.incarnation, os.getpid(), self.http,
-            mode=status.get("mode", ""), fence=status.get("fence", 0), promoted=status.get("promoted", False),
+            self.role, self.around.id, self.around.incarnation, os.getpid(), self.http, mode=status.get("mode", ""),
+            fence=fence if promoted else max(fence, self.around.fence), promoted=promoted,
+            leased=self.around.lease > monotonic(),
         )  # fmt: skip
         self._wire.send(b"", encode(hello))
 

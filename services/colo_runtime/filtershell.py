@@ -297,6 +297,7 @@ class FilterShell(Shell):
     def _lease(self, lease: Lease) -> None:
         """Permission to write to the client LAN, or its end."""
         had, self.around.lease = self.around.lease > time.monotonic(), lease.until
+        self.around.fence = max(self.around.fence, lease.fence)
         if not self._leased:
             return
         if had != (lease.until > time.monotonic()):

@@ -71,6 +71,8 @@ class Surroundings:
     """Links between hosts may do without."""
     lease: float = float("-inf")
     """Monotonic time until which outputs with `lease=on` may be written to."""
+    fence: int = 0
+    """Highest fencing token that came with such a permission."""
     vnet_hdr_len: int | None = None
     """Header length last seen on any chardev input of this process."""
     on_gap: Callable[[str, dict[str, Any]], None] = lambda _port, _fields: None

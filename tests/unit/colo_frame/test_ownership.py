@@ -272,6 +272,117 @@ def test_when_both_networks_were_cut_the_higher_fence_stays_once_they_meet():
     assert [host.letter for host in world.hosts.values() if host.could_write()] == writers
 
 
+def promoted():
+    """A planned failover is over."""
+    world = up()
+    assert world.ask("s", "failover").ok
+    world.until(world.s.could_write, 1.0)
+    assert (world.p.state, world.s.state) == ("fenced", "promoted")
+    return world
+
+
+def test_the_promoted_side_stands_still_and_the_other_is_restarted_meanwhile():
+    """The primary that comes back hears nobody and goes on alone: who wakes may not write a single frame."""
+    world = promoted()
+    world.freeze("s")
+    world.p.start_frame()
+    world.until(world.p.could_write, DETECTION + 1.0)
+    assert world.p.state == "alone"
+    # Nothing waits for it that would tell it so.
+    for one in world.s.processes.values():
+        one.inbox.clear()
+    world.freeze("s", frozen=False)
+    world.run(5.0)
+    assert world.p.could_write()
+    assert world.s.state == "fenced"
+    assert not world.s.writer.promoted, "its filters know"
+
+
+def test_the_promoted_sides_frame_is_restarted_too_late():
+    """As before, but the frame is another: of the promotion it hears from its processes."""
+    world = promoted()
+    world.freeze("s", "frame")
+    world.p.start_frame()
+    world.until(world.p.could_write, DETECTION + 1.0)
+    world.s.start_frame()
+    world.run(5.0)
+    assert world.p.could_write()
+    assert world.s.state == "fenced"
+    assert not world.s.writer.promoted
+
+
+def test_the_promoted_side_stands_still_and_asks():
+    world = promoted()
+    world.freeze("s")
+    world.run(2.0)
+    world.freeze("s", frozen=False)
+    world.until(world.s.could_write, 0.3)
+    assert (world.p.state, world.s.state) == ("fenced", "promoted"), "the other side says at once that it is fenced"
+
+
+def test_the_promoted_side_stands_still_and_nobody_else_is_there():
+    world = up()
+    world.kill("p")
+    world.until(world.s.could_write, DETECTION + 0.6)
+    began = world.s.frame.status(world.now)["tenure"]["promotion"]["at"]
+    world.freeze("s")
+    world.run(2.0)
+    world.freeze("s", frozen=False)
+    world.run(1.0)
+    assert not world.s.could_write(), "the other side may be about to speak"
+    world.until(world.s.could_write, DETECTION)
+    assert world.s.state == "promoted"
+    assert world.s.frame.status(world.now)["tenure"]["promotion"]["at"] == began, "the promotion is the same"
+
+
+def test_the_promoted_sides_frame_is_restarted_while_permissions_run():
+    world = up()
+    world.kill("p")
+    world.until(world.s.could_write, DETECTION + 0.6)
+    world.s.start_frame()
+    for _ in range(300):
+        world.run(0.01)
+        assert world.s.could_write(), "not a moment without"
+
+
+def test_a_primary_that_nobody_could_hear_asks_before_it_writes_again():
+    """Both ways are cut for a while. The secondary took over, so the primary may not go on with what it has."""
+    world = up()
+    world.link = False
+    world.freeze("p", "m0")
+    world.until(world.s.could_write, DETECTION + 0.6)
+    assert world.p.state == "leaving"
+    # Its own words get out late, and nothing else.
+    world.p.ear.inbox = type(world.p.ear.inbox)(one for one in world.p.ear.inbox if hasattr(one, "count"))
+    world.freeze("p", "m0", frozen=False)
+    world.run(10.0)
+    assert len([host for host in world.hosts.values() if host.could_write()]) == 1
+
+
+def test_an_order_to_take_over_waits_for_an_ear_that_was_there():
+    world = up()
+    world.link = False
+    world.freeze("s", "f1")
+    assert world.ask("s", "failover").ok
+    world.run(10.0)
+    assert world.s.state == "taking", "the primary may be alive: nobody here can hear it"
+    assert world.p.could_write()
+    world.freeze("s", "f1", frozen=False)
+    world.run(1.0)
+    assert (world.p.state, world.s.state) == ("alone", "standby"), "it hears that the primary went on alone"
+
+
+def test_an_order_by_force_does_not_wait_for_it():
+    world = up()
+    world.kill("p")
+    world.kill("s", "f1")
+    assert world.ask("s", "failover").ok
+    world.run(10.0)
+    assert world.s.state == "taking"
+    assert world.ask("s", "failover", force=True).ok
+    world.until(world.s.could_write, 0.1)
+
+
 EVENTS = st.one_of(
     st.tuples(st.just("link"), st.booleans()),
     st.tuples(st.just("lan"), st.booleans()),
@@ -287,7 +398,7 @@ EVENTS = st.one_of(
     st.lists(st.tuples(EVENTS, st.sampled_from([0.03, 0.3, 1.2, 2.0, 3.1, 6.0])), max_size=12),
     st.sampled_from(["auto", "manual"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_never_two_writers(script, failover):
     """Whatever happens, but for both networks being cut at once. `World.check` looks after every 10 ms."""
     world = World(failover=failover).run(2.0)
