@@ -13,6 +13,7 @@ import pytest
 
 from colo_lab.config import LabConfig
 from colo_lab.lab import Lab
+from colo_runtime.client import NoAnswerError
 
 from .conftest import CLIENT, SERVER
 
@@ -194,6 +195,63 @@ def test_the_secondary_dies_and_another_is_brought_in():
     assert report["invariants"]["S5"] == "held"
     assert set(report["lan"]["frames"]) == {"lan-p"}
     assert report["compare"]["flows_unprotected"] <= 1
+
+
+def again(lab, before):
+    """The state of another start of the primary's frame; empty until there is one."""
+    try:
+        about = lab.frame("primary")
+    except NoAnswerError:
+        return ""
+    return about["tenure"]["state"] if about["incarnation"] != before else ""
+
+
+@pytest.mark.usefixtures("privileged")
+def test_the_frame_is_restarted_while_there_is_no_secondary():
+    """It learns from the compares that nothing is compared: traffic goes on."""
+
+    def script(lab):
+        for _ in range(10):
+            yield
+        lab.fail("host-s")
+        while lab.frame("primary")["mode"] != "bypass":
+            yield
+        before = lab.frame("primary")["incarnation"]
+        lab.kill("frame-p", signal.SIGKILL)
+        while again(lab, before) != "alone":
+            yield
+        for _ in range(10):
+            yield
+        assert lab.frame("primary")["mode"] == "bypass"
+
+    report = Stage().run("rr --seconds 12", script)
+    assert report["invariants"]["S5"] == "held", report["invariants_why"]["S5"]
+    assert set(report["lan"]["frames"]) == {"lan-p"}
+
+
+@pytest.mark.usefixtures("privileged")
+def test_a_promoted_secondary_that_stood_still_asks_before_it_writes():
+    def script(lab):
+        for _ in range(10):
+            yield
+        lab.order("failover", "secondary")
+        while (state(lab, "primary"), state(lab, "secondary")) != ("fenced", "promoted"):
+            yield
+        victims = [one.id for one in lab.crew.children.values() if one.host == "host-s"]
+        for name in victims:
+            lab.kill(name, signal.SIGSTOP)
+        for _ in range(30):
+            yield
+        for name in victims:
+            lab.kill(name, signal.SIGCONT)
+        while lab.frame("secondary")["counters"].get("tenure.promoted", 0) < 2:
+            yield
+        for _ in range(10):
+            yield
+        assert state(lab, "secondary") == "promoted"
+
+    report = Stage().run("rr --seconds 12", script)
+    assert report["invariants"]["S5"] == "held", report["invariants_why"]["S5"]
 
 
 @pytest.mark.usefixtures("privileged")

@@ -1,5 +1,7 @@
 """The control link of a filter, with a bare socket in the place of the frame."""
 
+from time import monotonic
+
 import pytest
 import zmq
 
@@ -10,6 +12,7 @@ from colo_proto.messages import (
     CheckpointWanted,
     Drain,
     Hello,
+    Lease,
     Leaving,
     Report,
     SetMode,
@@ -134,6 +137,18 @@ def test_a_frame_that_was_restarted_gets_us_back(bench, joined):
     bench.until(lambda: len(who.read(Hello)) > before)
     assert shell.log.events("frame.restarted") == [{"incarnation": 100}]
     assert shell.around.epoch == 5
+
+
+def test_it_learns_from_us_what_permission_we_had(bench, joined):
+    """Any process keeps the token of its permission, also one that has no port to the client LAN itself."""
+    who, _ = joined
+    for number, (lease, known) in enumerate([(Lease(monotonic() + 60, 4), (4, True)), (Lease(0.0, 6), (6, False))]):
+        who.say(lease)
+        before = len(who.read(Hello))
+        who.say(Welcome(5, incarnation=100 + number))
+        bench.until(lambda before=before: len(who.read(Hello)) > before)
+        hello = who.read(Hello)[-1]
+        assert (hello.fence, hello.leased) == known
 
 
 def test_silence_is_asked_about(bench, joined, monkeypatch):
