@@ -479,7 +479,8 @@ class Frame:
             ownership.tenure.take(now)
         outputs += ownership.settle(now)
         changes, ownership.changes = ownership.changes, []
-        alone = (State.LEAVING, State.ALONE) in changes
+        # A primary that never heard of a secondary has lost nobody: it may still be starting.
+        alone = any(after == State.ALONE for _, after in changes) and ownership.tenure.other is not None
         if alone and self.config.on_loss == "bypass" and self.mode == Mode.ENFORCE:
             outputs += self.set_mode(Mode.BYPASS, now)
             self._left_alone = True

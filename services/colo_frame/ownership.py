@@ -132,7 +132,7 @@ class Ownership:
         outputs: list[Output] = []
         if self.tenure.state == State.PROMOTED:
             outputs.append(Tell(Promote(self.tenure.fence), sender))
-        elif promoted and self.tenure.state == State.FENCED:
+        elif promoted and self.tenure.state in (State.FENCED, State.STANDBY):
             outputs.append(Tell(Demote(self.tenure.fence), sender))
         if role in WRITERS and self._state in WRITES:
             until = self.tenure.lease(now)

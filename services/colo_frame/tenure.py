@@ -301,13 +301,11 @@ class Tenure:
         """A process of this host was told `fence` by an earlier start of this frame. `leased`: and may still write,
         so this side has not been silent for long enough for the other to have taken over.
         """
-        had = promoted and not self.primary
-        if fence < self.fence:
-            if had and self.state == State.STANDBY:
-                self._enter(State.FENCED, now)
-            return
-        self.fence = fence
-        if had and leased and (self.state == State.STANDBY or self.again):
-            self._enter(State.PROMOTED, now)
-        elif had and self.state == State.STANDBY:
-            self._take_again(now)
+        other, had = self.other, promoted and not self.primary
+        # What the primary has taken back since is not ours any more, whatever a process believes.
+        if had and not (other is not None and other.state in WRITES and other.fence > fence):
+            if leased and (self.state == State.STANDBY or self.again):
+                self._enter(State.PROMOTED, now)
+            elif self.state == State.STANDBY:
+                self._take_again(now)
+        self.fence = max(self.fence, fence)

@@ -359,6 +359,56 @@ def test_a_primary_that_nobody_could_hear_asks_before_it_writes_again():
     assert len([host for host in world.hosts.values() if host.could_write()]) == 1
 
 
+def test_the_secondary_dies_while_the_primary_stands_still():
+    """It asks, nobody answers, and what it would hold for a secondary goes."""
+    world = up()
+    world.freeze("p")
+    world.kill("s")
+    world.run(3.0)
+    world.freeze("p", frozen=False)
+    world.until(lambda: world.p.state == "alone", DETECTION + 1.0)
+    world.run(1.0)
+    assert world.p.could_write()
+    assert world.p.frame.mode == Mode.BYPASS
+
+
+def test_the_promoted_sides_frame_is_restarted_and_hears_the_fenced_primary_first():
+    """The primary's token is higher than the one that the processes were told, and still they have the LAN."""
+    world = promoted()
+    world.p.frame.ownership.tenure.fence = 6
+    world.run(1.0)
+    world.freeze("s", "frame")
+    world.run(2.0)
+    own, world.s.hello = world.s.hello, lambda _: None
+    world.s.start_frame()
+    world.run(0.6)
+    assert world.s.frame.fence == 6
+    world.s.hello = own
+    for name in ("f1", "f2"):
+        own(world.s.processes[name])
+    world.until(world.s.could_write, 1.0)
+    assert (world.p.state, world.s.state) == ("fenced", "promoted")
+
+
+def test_a_process_that_missed_the_end_of_a_promotion_is_told_when_it_says_hello():
+    world = promoted()
+    world.freeze("s")
+    world.p.start_frame()
+    world.until(world.p.could_write, DETECTION + 1.0)
+    # Only the frame is another; the primary is heard before the processes are.
+    own, world.s.hello = world.s.hello, lambda _: None
+    world.s.start_frame()
+    world.run(1.0)
+    world.s.hello = own
+    world.freeze("s", frozen=False)
+    for name in ("f1", "f2"):
+        own(world.s.processes[name])
+    world.run(1.0)
+    assert world.p.could_write()
+    assert world.s.state == "standby"
+    assert not world.s.writer.promoted
+
+
 def test_an_order_to_take_over_waits_for_an_ear_that_was_there():
     world = up()
     world.link = False
