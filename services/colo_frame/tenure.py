@@ -11,7 +11,7 @@ r"""Who may write to the client LAN: one side, whatever dies, stands still, or i
       +--(any that writes)      +---------LEAVING           |                           the primary yields,
                               told, or nobody hears it      |                           or must have stopped
     any --the secondary's fence is higher--> YIELDING       |                                              v
-                      permissions over --> FENCED          FENCED <--the primary's fence is higher-- PROMOTED
+    ASKING <--nobody has it-- FENCED <--permissions over    FENCED <--the primary's fence is higher-- PROMOTED
                                                                                 stood still: TAKING again --^
 
 **Fences** order promotions: the primary takes even numbers, the secondary odd ones, each the next above
@@ -19,8 +19,9 @@ all that it has seen; so no two are equal, and whoever hears of a higher one sto
 
 **Permission** to write (`lease`) is given to the filters of a host for a time shorter than the silence
 after which the other side may take over, and on the host's own clock, so it runs out in a process that is
-stopped. A side that did not run for that long, or that could not be heard, knows nothing: it asks before it
-permits again. So does one that was promoted by an earlier start of this frame, unless a permission still runs.
+stopped. It counts from when the other side could hear us last. A side that did not run for that long, or
+that could not be heard, knows nothing: it asks before it permits again. So does one that was promoted by an
+earlier start of this frame, unless a permission still runs.
 
 **Two ways to hear**: the link between the hosts, and the client LAN (`colo_proto.claim`). The secondary
 takes over by itself only when both were silent while its own ear on the LAN worked, and when the primary's
@@ -81,6 +82,10 @@ class Tenure:
         """Secondary, taking: it had the LAN already, and cannot know whether it still has."""
         self._careful = False
         """Taking: silence counts only while our own ear on the LAN works."""
+        self._forced = False
+        """The operator wants this side to write though nobody can hear it on the LAN."""
+        self._unclaimed: tuple[int, float] | None = None
+        """Primary, fenced: which start of the other side says that it does not have the LAN, and since when."""
         self._alone = not peer
         self._asked_from = 1
         """Only answers to what was said from this count on prove anything."""
@@ -98,11 +103,18 @@ class Tenure:
         self.notice(now)
         if self.state not in WRITES:
             return 0.0
-        if not self.primary or self._alone:
+        if not self._heeded:
             return now + self.lease_time
         # It counts from when the other side could hear us last, for that is when its patience begins.
         until = self.proven + self.lease_time
         return until if until > now else 0.0
+
+    @property
+    def _heeded(self) -> bool:
+        """Is there a way on which the other side should hear us? Where a secondary has no process with a port for
+        claims, the primary never goes on alone either.
+        """
+        return not self._alone and (self.primary or (self.said >= 0 and not self._forced))
 
     @property
     def takeover(self) -> float:
@@ -120,23 +132,21 @@ class Tenure:
         self.stalls += 1
         self.heard = max(self.heard, now)
         self.ear_since = now
-        if self.primary and self.state in WRITES and not self._alone:
+        if self.state in WRITES and not self._alone:
             self._ask(now)
-        elif self.state == State.PROMOTED:
-            self._take_again(now)
         return True
 
     def _ask(self, now: float) -> None:
+        """Write no more before the other side has been heard, or has been silent for long enough. A secondary that had
+        the LAN asks as well: a primary that was restarted may have heard nothing meanwhile, and gone on alone.
+        """
         self._asked_from = self.count + 1
-        self._enter(State.ASKING, now)
-
-    def _take_again(self, now: float) -> None:
-        """It had the LAN. Meanwhile a primary that was restarted may have asked, heard nothing, and gone on alone."""
-        self._enter(State.TAKING, now)
-        self.again = self._careful = True
+        self._enter(State.ASKING if self.primary else State.TAKING, now)
+        self.again = self._careful = not self.primary
 
     def _enter(self, state: str, now: float) -> None:
         self.state, self.since, self.again = state, now, False
+        self._forced &= state == State.PROMOTED
         self._spoken = float("-inf")
 
     def hear(self, stand: Stand, now: float) -> None:
@@ -165,6 +175,7 @@ class Tenure:
         known = stand.fence == self.fence and stand.fence & 1
         if owns and (stand.fence > self.fence or known or self.state == State.ASKING):
             self.fence = max(self.fence, stand.fence)
+            self._unclaimed = None
             if self.state not in (State.YIELDING, State.FENCED):
                 self._enter(State.YIELDING, now)
         elif self.state == State.ASKING and self.told():
@@ -172,6 +183,20 @@ class Tenure:
             self._enter(State.HOLDING, now)
         elif not owns:
             self.fence = max(self.fence, stand.fence)
+            if self.state == State.FENCED:
+                self._nobody_has_it(stand, now)
+
+    def _nobody_has_it(self, stand: Stand, now: float) -> None:
+        """Fenced, and the other side does not have the LAN either: it was restarted on the way, or since, or each gave
+        way to the other. When it has said so for longer than any permission of before can run, ask.
+        """
+        idle = stand.state in (State.STANDBY, State.FENCED)
+        if not idle or self._unclaimed is None or self._unclaimed[0] != stand.incarnation:
+            self._unclaimed = (stand.incarnation, now) if idle else None
+        elif now >= self._unclaimed[1] + self.takeover:
+            self._unclaimed = None
+            self.fence += 2 - self.fence % 2
+            self._ask(now)
 
     def _secondary_hears(self, stand: Stand, now: float) -> None:
         owns = stand.state in (State.HOLDING, State.LEAVING, State.ALONE)
@@ -198,10 +223,13 @@ class Tenure:
         if now - self.said > 3 * self.interval:
             self.ear_since = now
         self.said = now
+        if self._forced:
+            # Heard again: from here on as always.
+            self._forced, self.proven = False, now
         self._prove(count, now)
 
     def _prove(self, count: int, now: float) -> None:
-        if now >= self.proven + self.lease_time and self.primary and self.state in WRITES and not self._alone:
+        if now >= self.proven + self.lease_time and self.state in WRITES and self._heeded:
             # Permissions have run out, for the other side could not hear us: it may have taken over.
             self._ask(now)
         for number, when in self._times:
@@ -247,9 +275,9 @@ class Tenure:
             self.fence += 1 + self.fence % 2
             self._enter(State.TAKING, now)
             # Where no process has a port for claims there never was an ear.
-            self._careful = not force and self.said >= 0
+            self._careful, self._forced = not force and self.said >= 0, force
         elif self.state == State.TAKING and force:
-            self._careful = False
+            self._careful, self._forced = False, True
 
     def silent(self, now: float, *, ear: bool) -> bool:
         """Secondary: has the primary been silent for long enough to have stopped writing? `ear`: count only the
@@ -307,5 +335,5 @@ class Tenure:
             if leased and (self.state == State.STANDBY or self.again):
                 self._enter(State.PROMOTED, now)
             elif self.state == State.STANDBY:
-                self._take_again(now)
+                self._ask(now)
         self.fence = max(self.fence, fence)

@@ -448,9 +448,11 @@ EVENTS = st.one_of(
     st.lists(st.tuples(EVENTS, st.sampled_from([0.03, 0.3, 1.2, 2.0, 3.1, 6.0])), max_size=12),
     st.sampled_from(["auto", "manual"]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_never_two_writers(script, failover):
-    """Whatever happens, but for both networks being cut at once. `World.check` looks after every 10 ms."""
+    """Whatever happens, but for both networks being cut at once. `World.check` looks after every 10 ms. And once all is
+    well again, somebody writes.
+    """
     world = World(failover=failover).run(2.0)
     for event, wait in script:
         match event:
@@ -471,4 +473,10 @@ def test_never_two_writers(script, failover):
                 if world.p.processes["frame"].up:
                     world.ask("p", "resync")
         world.run(wait)
+    world.link = world.lan = True
+    for letter in "ps":
+        world.freeze(letter, frozen=False)
+    world.run(10.0)
     assert not world.partitioned
+    writers = [host.letter for host in world.hosts.values() if host.could_write()]
+    assert len(writers) == 1, (world.p.state, world.s.state)
