@@ -219,7 +219,8 @@ class World:
     def excuse(self):
         """The secondary is about to take over. Does it hear nothing, and does not know that it could?"""
         sure = not self.forced and self.s.frame.ownership.tenure.said >= 0
-        self.excused |= not self.link and not self.s.ear.up and not sure
+        unheard = not self.link or not self.p.processes["frame"].up
+        self.excused |= unheard and not self.s.ear.up and not sure
 
     def freeze(self, letter, *names, frozen=True):
         host = self.hosts[letter]

@@ -223,18 +223,20 @@ class Tenure:
         if now - self.said > 3 * self.interval:
             self.ear_since = now
         self.said = now
-        if self._forced:
-            # Heard again: from here on as always.
-            self._forced, self.proven = False, now
         self._prove(count, now)
 
     def _prove(self, count: int, now: float) -> None:
-        if now >= self.proven + self.lease_time and self.state in WRITES and self._heeded:
+        """The other side has heard our word number `count`, or could have."""
+        when = next((when for number, when in self._times if number == count), None)
+        if when is None:
+            return
+        if self._forced:
+            # From here on as always.
+            self._forced = False
+        elif now >= self.proven + self.lease_time and self.state in WRITES and self._heeded:
             # Permissions have run out, for the other side could not hear us: it may have taken over.
             self._ask(now)
-        for number, when in self._times:
-            if number == count:
-                self.proven = max(self.proven, when)
+        self.proven = max(self.proven, when)
 
     def due(self, now: float) -> bool:
         """Is it time to speak?"""

@@ -433,6 +433,18 @@ def test_an_order_by_force_does_not_wait_for_it():
     world.until(world.s.could_write, 0.1)
 
 
+def test_force_lasts_until_somebody_has_heard_it():
+    """The primary gave way on the link: from then on the permission counts as always, and ends with link and ear."""
+    world = up()
+    world.freeze("s", "f1")
+    assert world.ask("s", "failover", force=True).ok
+    world.until(world.s.could_write, 1.0)
+    world.link = False
+    world.p.start_frame()
+    world.until(world.p.could_write, DETECTION + 1.0)
+    assert not world.s.could_write()
+
+
 EVENTS = st.one_of(
     st.tuples(st.just("link"), st.booleans()),
     st.tuples(st.just("lan"), st.booleans()),
