@@ -13,12 +13,12 @@ def inspect(name):
 
 
 def test_it_is_small(image):
+    """What the image adds to its base is the program and its dependencies, not a compiler or a package index. The base
+    itself is whatever interpreter runs these tests (`base_image.py`), so its size says nothing about the product.
+    """
     about = inspect(image)
     base = inspect(about["Config"]["Labels"]["colo.base"])
     print(f"base {base['Size'] / MIB:.1f} MiB, image {about['Size'] / MIB:.1f} MiB")
-    assert base["Size"] < 60_000_000
-    assert about["Size"] - base["Size"] < 150_000_000
-    # What it adds is the program and its dependencies, not a compiler or a package index.
     assert about["Size"] - base["Size"] < 60_000_000
 
 
