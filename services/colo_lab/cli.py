@@ -1,8 +1,6 @@
 """`colo lab`: the proxy around any real program, on this machine, in one command."""
 
 import contextlib
-import json
-import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,6 +13,7 @@ import click
 from colo_lab import elevate
 from colo_lab.config import LabConfig
 from colo_lab.crew import LabError
+from colo_lab.files import write_json
 from colo_lab.lab import Lab
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Mode
@@ -264,14 +263,6 @@ def scales_of(texts: Iterable[str]) -> Iterator[tuple[int, float]]:
             yield int(number), float(at)
         except ValueError:
             raise ConfigError(f"--scale {text}: N@SECONDS expected, as in 4@2.5") from None
-
-
-def write_json(path: str, value: Any) -> None:
-    """Write a file that is never seen half written."""
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    partial.replace(target)
 
 
 @contextlib.contextmanager

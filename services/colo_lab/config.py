@@ -5,7 +5,7 @@ from typing import Final
 
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Mode
-from colo_proto.topology import WIRINGS, Wiring
+from colo_proto.topology import WIRINGS, Wiring, processes
 
 CLIENT4: Final = "10.77.0.1"
 CLIENT6: Final = "fd77::1"
@@ -65,6 +65,11 @@ class LabConfig:
         """Is there a bad LAN?"""
         return bool(self.loss or self.reorder)
 
+    def _names(self) -> list[str]:
+        """Roles and ids of the processes that this lab starts at any time."""
+        every = processes(self.wiring, max(self.workers, *(number for number, _ in self.scales), 1))
+        return list(dict.fromkeys([*(one.role for one in every), *(one.id for one in every)]))
+
     def __post_init__(self) -> None:
         if self.wiring not in WIRINGS:
             raise ConfigError(f"--wiring {self.wiring}: one of {', '.join(WIRINGS)}")
@@ -84,6 +89,10 @@ class LabConfig:
         for name, at in self.kills:
             if at < 0:
                 raise ConfigError(f"--kill {name}@{at:g}: not negative")
+        known = self._names()
+        for who in self.extra:
+            if who not in known:
+                raise ConfigError(f"--option {who}.…: there is no role or process {who}; {', '.join(known)}")
         for name in ("guest_wait", "start_timeout"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"--{name.replace('_', '-')}: not negative")

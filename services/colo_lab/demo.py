@@ -10,6 +10,7 @@ every byte was right, nothing asked for a checkpoint while the guests agreed, th
 found at its place, and the client's connection outlived the primary.
 """
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -122,7 +123,7 @@ class Demo:
     def run(self, on_up: Callable[[], None] = lambda: None) -> int:
         """All scenes, then the summary below the stage. `on_up` is called once the lab is up."""
         report: dict[str, Any] = {}
-        with Live(self.stage, console=self.console, refresh_per_second=8, transient=False):
+        with self._shown():
             self._start()
             on_up()
             if not self.failures:
@@ -141,6 +142,13 @@ class Demo:
         if not self.failures:
             self.console.print("[bold green]✔ it all held[/bold green]")
         return 1 if self.failures else 0
+
+    def _shown(self) -> contextlib.AbstractContextManager[object]:
+        """On a terminal the stage is drawn again and again; elsewhere each scene is a line once it is over."""
+        if self.console.is_terminal:
+            return Live(self.stage, console=self.console, refresh_per_second=8, transient=False)
+        self.console.print(self.stage.title)
+        return contextlib.nullcontext()
 
     def _start(self) -> None:
         with self._scene("two hosts, two guests, a client: every filter a process") as scene:
@@ -325,6 +333,8 @@ class _Scene:
     def __exit__(self, *error: object) -> None:
         failed = error[0] is not None or len(self.demo.failures) > self.before
         self.scene.state = "failed" if failed else "ok"
+        if not self.demo.console.is_terminal:
+            self.demo.console.print(self.scene.render(), soft_wrap=True)
 
 
 def _payload(last: list[dict[str, Any]]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from colo_lab import elevate, report
+from colo_lab import elevate, guests, report
 from colo_lab.children import Child, entering, kill_inhabitants
 from colo_lab.config import GUEST4, GUEST6, GUEST_MAC, HOST_P, HOST_S, LabConfig
 from colo_lab.crew import GRACE, Crew, LabError
@@ -465,12 +465,14 @@ class Lab:
         if not self.config.guest:
             return
         own_processes = elevate.pid_namespaces()
-        for letter, command in (("p", self.config.guest), ("s", self.config.secondary_guest or self.config.guest)):
-            argv = ["sh", "-c", command]
-            if own_processes:
-                # A process table of its own: whatever the command starts ends with it.
-                argv = ["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--", *argv]
-            child = self._child("guest", f"guest-{letter}", f"guest-{letter}", argv)
+        commands = {"primary": self.config.guest, "secondary": self.config.secondary_guest or self.config.guest}
+        for side in SIDES:
+            name = f"guest-{side[0]}"
+            scratch = Path(self.directory, name)
+            scratch.mkdir(mode=0o700)
+            argv = guests.argv(commands[side], str(scratch), own_processes=own_processes)
+            child = self._child("guest", name, name, argv)
+            child.env = guests.environment(side, os.environ)
             child.log = self._log(child.id)
             self.crew.start(child)
 

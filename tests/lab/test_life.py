@@ -1,5 +1,6 @@
 """How a lab begins and ends: exit statuses, signals, deaths, two at once, and nothing left behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -79,14 +80,16 @@ def test_a_signal_takes_everything_down(background, number):
 
 
 def test_a_signal_while_it_starts(tmp_path):
-    before = set(Path("/tmp").glob("colo-lab-*"))
-    process = subprocess.Popen([*LAB, "--", "sleep", "60"], stderr=subprocess.PIPE, text=True)
-    new = wait_for(lambda: set(Path("/tmp").glob("colo-lab-*")) - before, 20, "it to begin")
-    process.terminate()
-    assert process.wait(15) == 128 + signal.SIGTERM
-    assert "Traceback" not in process.stderr.read()
-    process.stderr.close()
-    assert not any(path.exists() for path in new)
+    # A folder of this test's own, with a short name: a lab goes elsewhere if its sockets' paths would be too long.
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "TMPDIR": folder}
+        process = subprocess.Popen([*LAB, "--", "sleep", "60"], stderr=subprocess.PIPE, text=True, env=env)
+        wait_for(lambda: list(Path(folder).glob("colo-lab-*")), 20, "it to begin")
+        process.terminate()
+        assert process.wait(15) == 128 + signal.SIGTERM
+        assert "Traceback" not in process.stderr.read()
+        process.stderr.close()
+        assert not list(Path(folder).glob("colo-lab-*"))
 
 
 def test_a_killed_lab_leaves_nothing(background):
@@ -160,6 +163,7 @@ def test_two_at_once(background, tmp_path):
         (["--no-such-option"], 2, "no-such-option"),
         (["--state", "/does/not/exist/state"], 2, "/does/not/exist/state"),
         (["--option", "m0.no-such=1"], 1, "no-such"),
+        (["--option", "comp.rules=x"], 2, "no role or process comp; netdev, "),
         (["--guest", "echo it broke >&2; exit 9"], 1, "it broke"),
     ],
 )
@@ -251,3 +255,44 @@ def test_nothing_is_heard_on_the_machines_own_network(background):
     assert 9003 in listening(mirror["pid"])
     assert 9003 not in listening("self") - before
     assert "169.254.77." not in Path("/proc/self/net/fib_trie").read_text()
+
+
+def test_each_guest_has_its_own_run_and_tmp_and_knows_which_it_is(background, tmp_path):
+    """What one guest writes below /run and /tmp neither the other nor this machine sees."""
+    mark = f"colo-mark-{os.getpid()}"
+    said = f'echo "I am $COLO_SIDE, found $(cat /run/{mark} /tmp/{mark} 2>/dev/null | tr "\\n" " ")"'
+    write = f"echo $COLO_SIDE >> /run/{mark}; echo $COLO_SIDE >> /tmp/{mark}"
+    (tmp_path / "before").write_text("seen")
+    _, read = background(
+        *("--guest", f"{write}; {said}; cat {tmp_path}/before; {SERVER}", "--logs", str(tmp_path / "logs")),
+    )
+    for side in ("primary", "secondary"):
+        log = Path(next(p["log"] for p in read()["processes"] if p["id"] == f"guest-{side[0]}"))
+        wait_for(lambda log=log: "seen" in log.read_text(), 20, "the guest to speak")
+        assert f"I am {side}, found {side} {side} \nseen" in log.read_text()
+    assert not Path("/run", mark).exists()
+    assert not Path("/tmp", mark).exists()
+
+
+def test_a_report_on_standard_output():
+    argv = [*LAB, "-q", "--report", "/dev/stdout", "--", "echo", "the client"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, _, rest = done.stdout.partition("\n")
+    assert first == "the client"
+    assert json.loads(rest)["exit"] == 0
+    assert Path("/dev/stdout").is_symlink()
+
+
+def test_a_demo_without_a_terminal_is_lines():
+    """Through a pipe every scene is one line, and nothing is drawn into anything else."""
+    argv = [sys.executable, "-P", "-m", "colo_runtime.cli", "demo"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    scenes = [line for line in done.stdout.splitlines() if line.startswith(" ✔")]
+    assert len(scenes) == 6, done.stdout
+    for line in done.stdout.splitlines():
+        # No line holds the end of one panel and the beginning of another.
+        assert sum(line.count(corner) for corner in "╭╮") in (0, 2), line
+        assert not ("╰" in line and "╭" in line), line
+    assert done.stdout.rstrip().endswith("it all held")
