@@ -12,9 +12,9 @@ from colo_proto.errors import ConfigError
 def write_json(path: str, value: Any) -> None:
     """Write `value` as JSON to `path`. `ConfigError` when that cannot be done.
 
-    A regular file is replaced as a whole, so that nobody sees it half written; a symbolic link stays, and the file that
-    it names is replaced. What is no regular file (`/dev/stdout`, a FIFO) is never replaced but written to, and so is our own
-    standard output or error, wherever it leads.
+    A regular file is replaced as a whole, so that nobody sees it half written. A symbolic link stays, and the file that
+    it names is replaced. What is no regular file (`/dev/stdout`, a FIFO) is never replaced but written to, and so is
+    our own standard output or error, wherever it leads.
     """
     text = json.dumps(value, indent=2) + "\n"
     try:
