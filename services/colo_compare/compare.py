@@ -232,6 +232,7 @@ class Compare(Dispatch):
             # What follows starts from the middle; what is held was not found equal, and may go only if exempt.
             if rule.action != COMPARE:
                 flow.let_out("rule")
+                flow.unbound()
             self.forget(flow, "rule")
 
     def _checkpoint(self, done: CheckpointDone) -> None:
@@ -242,7 +243,7 @@ class Compare(Dispatch):
         equal and go on being compared, so their queues stay.
         """
         ledger = self.ledger
-        held, before = ledger.held, len(ledger.sink)
+        held, before, made = ledger.held, len(ledger.sink), ledger.counters["synthesized"]
         if done.state_copied:
             for flow in self.flows.values():
                 flow.flush(copied=True)
@@ -256,7 +257,7 @@ class Compare(Dispatch):
         ledger.asked.clear()
         ledger.epoch = max(ledger.epoch, done.epoch)
         ledger.counters["checkpoints_done"] += 1
-        released = sum(frames_of(unit) for unit in ledger.sink[before:])
+        released = sum(frames_of(unit) for unit in ledger.sink[before:]) - ledger.counters["synthesized"] + made
         ledger.outputs.append(Tell(Flushed(done.epoch, self.config.id, released, held - ledger.held - released)))
         ledger.outputs.append(
             Log("info", "checkpoint.flushed", {"epoch": done.epoch, "copied": done.state_copied, "released": released})
@@ -281,6 +282,8 @@ class Compare(Dispatch):
                 flow.let_out("mode")
         self._clear_fragments("mode")
         for flow in list(self.flows.values()):
+            if self.mode == Mode.ENFORCE:
+                flow.unbound()
             # What was compared before says nothing of what comes after: flows start from the middle. So do those that
             # differed in shadow mode and were left alone, for no checkpoint has passed them.
             if Mode.BYPASS in {mode, self.mode} or (mode == Mode.ENFORCE and flow.unprotected):

@@ -95,6 +95,9 @@ class Flow(ABC):
     def let_out(self, cause: str) -> None:
         """Send what is held but keep it for comparing."""
 
+    def unbound(self) -> None:
+        """What this flow sends is bounded by the secondary no more: say what was kept from the client."""
+
     def evidence(self, verdict: str) -> list[Shown]:
         """Frames of both sides around a difference."""
         return []

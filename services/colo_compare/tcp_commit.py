@@ -274,7 +274,7 @@ class TcpCommit(TcpWindow):
         probe = window_update(held.buf, held.l4, held.data, at & MASK, held.ack & MASK, held.win)
         self.ledger.counters["synthesized"] += 1
         self.ledger.counters["probes_released"] += 1
-        self._emit(probe, probe, held.l4, held.data, at, held.ack, held.win)
+        self._emit(probe, probe, held.l4, len(probe), at, held.ack, held.win)
 
     # -- endings -------------------------------------------------------------------------------------
 
@@ -293,6 +293,7 @@ class TcpCommit(TcpWindow):
         if held is not None:
             ledger.sink.append(held.unit)
         self.closed = True
+        self.clamped = None
 
     def _diverge(self, reason: str, position: int, held: Held, now: float) -> None:
         self.diverged = True

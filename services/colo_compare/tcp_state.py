@@ -276,25 +276,7 @@ class TcpState(Stream):
         ledger = self.ledger
         frames = sorted((*self.data, *self.waiting, *self.resets), key=by_start)
         if copied:
-            self.s_rst = False
-            top = max([self.p_top, *(h.end for h in frames)])
-            if top > NEVER:
-                self.committed = top
-            self.unproven = NEVER
-            # The secondary now has received and offers what the primary does, whatever it did before.
-            offers = [(h.ack, -h.win if h.syn else h.win) for h in frames if h.ack > NEVER]
-            if self.p_ack > NEVER:
-                offers.append((self.p_ack, self.p_win))
-            if offers:
-                self.s_ack = max(ack for ack, _ in offers)
-                self.s_edge = max(ack - win if win < 0 else ack + (win << self.p_scale) for ack, win in offers)
-                self.s_plain = max(ack + abs(win) for ack, win in offers)
-            self.s_wire_ack = self.s_win = -1
-            if self.s_first is None and self.committed >= 0:
-                self.s_first = self.committed
-            if self.p_syn is not None and self.s_syn is None:
-                self.s_syn = self.p_syn
-                self.p_scale = self.s_scale = self.p_syn.wscale or 0
+            self._copied(frames)
         self._clear_queues()
         self._forget_reference("checkpoint")
         fin = self.ref.fin
@@ -305,10 +287,36 @@ class TcpState(Stream):
             ledger.unhold(held)
             if not held.out:
                 ledger.passed(held.unit, "checkpoint")
-        self.clamped = None
         self.diverged = False
         self.wanted = 0.0
         self.unprotected = not copied
+
+    def _copied(self, frames: list[Held]) -> None:
+        """The secondary now has received, sent and offers what the primary does, whatever it did before."""
+        self.s_rst = False
+        self.next_syn = None
+        top = max([self.p_top, *(h.end for h in frames)])
+        if top == NEVER:
+            # The primary has not spoken here, and what is known was said by a secondary that is no more.
+            near = self.near
+            self._blank()
+            self.near = near
+            return
+        self.committed = top
+        self.unproven = NEVER
+        offers = [(h.ack, -h.win if h.syn else h.win) for h in frames if h.ack > NEVER]
+        if self.p_ack > NEVER:
+            offers.append((self.p_ack, self.p_win))
+        self.s_wire_ack = self.s_win = -1
+        if self.s_first is None:
+            self.s_first = self.committed
+        if self.p_syn is not None and self.isn is not None:
+            self.s_syn, self.s_isn = self.p_syn, self.isn & MASK
+            self.p_scale = self.s_scale = self.p_syn.wscale or 0
+        if offers:
+            self.s_ack = max(ack for ack, _ in offers)
+            self.s_edge = max(ack - win if win < 0 else ack + (win << self.p_scale) for ack, win in offers)
+            self.s_plain = max(ack + abs(win) for ack, win in offers)
 
     def abandon(self, reason: str) -> None:
         """The flow is evicted: what it holds is dropped (a guest sends it again)."""

@@ -2,6 +2,14 @@
 
 The right edge of the window that a released segment offers never passes the one that the secondary offers:
 a client could overrun a slower secondary and would wait for its timeouts.
+
+::
+
+    the primary's edge      what its newest segment offers that may have left by its ACK    p_ack, p_win
+    the secondary's edge    the farthest that it has offered                                s_edge
+    the client's edge       the farthest that has left since a window was lowered           clamped.good
+
+While the client's edge is behind the primary's there is a `clamped`; when the secondary's moves on, the client is told.
 """
 
 from struct import Struct
@@ -10,12 +18,20 @@ from typing import Final
 from colo_compare.flow import Unit
 from colo_compare.tcp_state import NEVER, Held, TcpState
 from colo_proto.checksum import update16
-from colo_proto.frame import F_NEEDS_CSUM
-from colo_proto.net.tcp import CSUM_AT, WINDOW_AT
+from colo_proto.frame import F_NEEDS_CSUM, Buffer
+from colo_proto.net.tcp import CSUM_AT, WINDOW_AT, read32, timestamps_at
 from colo_proto.net.window import window_update
-from colo_proto.seq import MASK
+from colo_proto.seq import HALF, MASK
 
 _U16: Final = Struct("!H")
+MOST: Final = 0xFFFF
+"""The largest window field."""
+
+
+def _newer(buf: Buffer, l4: int, data: int, last: Held) -> bool:
+    """Is the timestamp of this segment no older than that of `last`, or is there none?"""
+    at, before = timestamps_at(buf, l4, data), timestamps_at(last.buf, last.l4, last.data)
+    return at is None or before is None or (read32(buf, at) - read32(last.buf, before)) & MASK < HALF
 
 
 class TcpWindow(TcpState):
@@ -24,10 +40,11 @@ class TcpWindow(TcpState):
     __slots__ = ()
 
     def _emit(self, unit: Unit, buf: bytes, l4: int, data: int, end: int, ack: int, win: int) -> None:
-        if self.s_scale >= 0 and win > self._most(ack, self.p_scale):
-            unit = self._clamp(unit, buf, l4, data, end, ack, win, self.p_scale)
+        scale = self.p_scale
+        if self.s_scale >= 0 and win > self._most(ack, scale):
+            unit = self._clamp(unit, buf, l4, data, end, ack, win, scale)
         elif self.clamped is not None:
-            self.clamped = None
+            self._told(buf, l4, data, end, ack, win, ack + (win << scale))
         self.ledger.sink.append(unit)
 
     def _most(self, ack: int, scale: int) -> int:
@@ -37,9 +54,12 @@ class TcpWindow(TcpState):
 
     def _emit_syn(self, held: Held) -> None:
         """A SYN; its own window is never scaled (RFC 7323 §2.2). An opening one has no ACK, and offers nothing yet."""
-        unit = held.unit
-        if held.ack > NEVER and self.s_edge > NEVER and held.ack + held.win > self.s_edge:
-            unit = self._clamp(unit, held.buf, held.l4, held.data + held.syn, held.end, held.ack, held.win, 0)
+        unit, ack, win = held.unit, held.ack, held.win
+        data = held.data + held.syn
+        if ack > NEVER and self.s_edge > NEVER and ack + win > self.s_edge:
+            unit = self._clamp(unit, held.buf, held.l4, data, held.end, ack, win, 0)
+        elif self.clamped is not None:
+            self._told(held.buf, held.l4, data, held.end, ack, -win, ack + win)
         self.ledger.sink.append(unit)
 
     def _clamp(self, unit: Unit, buf: bytes, l4: int, data: int, end: int, ack: int, win: int, scale: int) -> Unit:
@@ -57,12 +77,48 @@ class TcpWindow(TcpState):
             old = _U16.unpack_from(patched, l4 + CSUM_AT)[0]
             _U16.pack_into(patched, l4 + CSUM_AT, update16(old, win, window))
         ledger.counters["windows_lowered"] += 1
-        kept = Held(unit, buf, l4, data, end, end, ack, win, 0.0)
-        kept.good = ack + (window << scale)
-        if self.clamped is None or end >= self.clamped.end:
-            # Not a retransmission of something old: its numbers are what a window update has to carry.
-            self.clamped = kept
+        self._told(patched, l4, data, end, ack, win if scale else -win, ack + (window << scale))
         return patched
+
+    # -- what the client has been told ---------------------------------------------------------------
+
+    def _told(self, buf: Buffer, l4: int, data: int, end: int, ack: int, win: int, edge: int) -> None:
+        """A segment leaves that offers up to `edge`; the primary's own window field was `win` (negative: unscaled).
+
+        Segments do not leave in the order in which they came, so what counts for the client's edge is the farthest,
+        and for the primary's what came last. An update has to be newer than all that has left, too: it is made from
+        the segment with the newest timestamp.
+        """
+        last = self.clamped
+        if last is None:
+            head = bytes(buf[:data])
+            last = Held(head, head, l4, data, end, end, ack, win, 0.0)
+            last.good = edge
+        else:
+            if _newer(buf, l4, data, last):
+                last.unit = last.buf = bytes(buf[:data])
+                last.l4, last.data = l4, data
+            last.end = max(last.end, end)
+            last.good = max(last.good, edge)
+            if ack > last.ack or (ack == last.ack and self._edge(ack, win) > self._edge(ack, last.win)):
+                last.ack, last.win = ack, win
+        self.clamped = last if self._offered(last) > last.good else None
+
+    def _edge(self, ack: int, win: int) -> int:
+        """The right edge that an ACK offers with a window field, which is negative where it is unscaled."""
+        return ack - win if win < 0 else ack + (win << self.p_scale)
+
+    def _offered(self, last: Held) -> int:
+        """How far the newest segment of the primary reaches that does not wait for an ACK of the secondary.
+
+        One that does will say itself what it offers: were it said before, those that wait with it would take it back.
+        """
+        ack = self.p_ack
+        if last.ack <= ack <= self.s_ack:
+            return self._edge(ack, self.p_win)
+        # Or it has an older ACK than what has left: it was overtaken on its way here, and says nothing of now.
+        edge = self._edge(last.ack, last.win)
+        return max(edge, self._edge(ack, self.p_win)) if ack < last.ack else edge
 
     def _reopen(self, last: Held) -> None:
         """The secondary's window grew after the primary's was lowered: tell the client, who waits for it.
@@ -70,16 +126,52 @@ class TcpWindow(TcpState):
         The primary never closed its window, so it will not announce a larger one by itself, and without
         this the client would sit until its persist timer fires.
         """
-        ledger, scale = self.ledger, self.p_scale
-        window = min(last.win, self._most(last.ack, scale))
-        gain = last.ack + (window << scale) - last.good
-        mss = (self.p_syn.mss if self.p_syn else None) or 536
-        # Receiver-side silly window avoidance (RFC 9293 §3.8.6.2.2).
-        if gain < min(2 * mss, (last.win << scale) // 2) and window < last.win:
+        if self.ledger.shadow:
             return
-        if gain <= 0 or ledger.shadow:
+        scale = self.p_scale
+        ack = max(last.ack, min(self.p_ack, self.s_ack))
+        offered = self._offered(last)
+        full = min((offered - ack) >> scale, MOST)
+        window = min(full, self._most(ack, scale))
+        edge = ack + (window << scale)
+        gain = edge - last.good
+        if gain <= 0:
             return
-        last.good += gain
-        ledger.synthesize(window_update(last.buf, last.l4, last.data, last.end & MASK, last.ack & MASK, window))
-        if window == last.win:
+        if window < full:
+            # Receiver-side silly window avoidance (RFC 9293 §3.8.6.2.2). The secondary does that as well, so to a
+            # client that has not even a segment left it is passed on once it is the greater part of what there is.
+            mss = (self.p_syn.mss if self.p_syn else None) or 536
+            stalled = last.good - ack < mss and (edge - ack >= mss or 2 * gain >= edge - ack)
+            if gain < min(2 * mss, (offered - ack) // 2) and not stalled:
+                return
+        self._announce(last, ack, window, edge)
+        if edge >= offered or window == full < MOST:
             self.clamped = None
+
+    def _announce(self, last: Held, ack: int, window: int, edge: int) -> None:
+        """Send a window update: where the primary's next byte would be, so that the client takes it."""
+        last.ack, last.good = ack, edge
+        seq = max(last.end, self.p_top)
+        self.ledger.synthesize(window_update(last.buf, last.l4, last.data, seq & MASK, ack & MASK, window))
+
+    def unbound(self) -> None:
+        """Nothing lowers this connection's windows any more: the client hears what was kept from it."""
+        last = self.clamped
+        if last is None:
+            return
+        self.clamped = None
+        ack = max(last.ack, self.p_ack)
+        window = min((self._edge(self.p_ack, self.p_win) - ack) >> self.p_scale, MOST)
+        edge = ack + (window << self.p_scale)
+        if edge > last.good:
+            self._announce(last, ack, window, edge)
+
+    def flush(self, *, copied: bool) -> None:
+        """A checkpoint is done: the secondary offers what the primary does, or the flow is compared no more."""
+        last = self.clamped
+        going = [held for held in (*self.data, *self.waiting) if not held.out] if last is not None else []
+        super().flush(copied=copied)
+        for held in going:
+            win = -held.win if held.syn else held.win
+            self._told(held.buf, held.l4, held.data + held.syn, held.end, held.ack, win, self._edge(held.ack, win))
+        self.unbound()

@@ -431,15 +431,12 @@ class Oracle:
         limit = now - core.timeout - core.cycle - 0.01
         for flow in core.ledger.holding:
             oldest = flow.oldest()
-            if oldest is not None and oldest < limit and not process.paused and flow.describe() not in watch.demanded:
-                if self._just_woke(process):
-                    continue
+            if oldest is None or oldest >= limit or now == process.woke_at:
+                continue
+            if flow.describe() not in watch.demanded:
                 self.fail(
                     "L1", f"{process.id} holds a frame of {flow.describe()} for {now - oldest:.2f} s and has not asked"
                 )
-
-    def _just_woke(self, process):
-        return self.world.clock.now - self.world.disturbed_at < 0.5
 
     # -- at the end ------------------------------------------------------------------------------
 

@@ -27,6 +27,8 @@ class Process:
         self.taps = []
         self.due = None
         self.starts = 0
+        self.woke_at = float("-inf")
+        """When it was resumed last: what came while it was paused is handled at that very moment, timers in turn."""
 
     def start(self):
         world = self.world
@@ -65,6 +67,7 @@ class Process:
             return
         self.world.note(self.id, "resumed")
         self.paused = False
+        self.woke_at = self.world.clock.now
         inbox, self.inbox = self.inbox, []
         for call, arguments in inbox:
             call(*arguments)

@@ -12,7 +12,7 @@ from simulation.run import run
 
 SEEDS = 500
 CHUNK = 25
-ONCE_BROKEN = (4259, 9671, 11146, 13370, 18198)
+ONCE_BROKEN = (4259, 9671, 11146, 13370, 18198, 5005720, 5005898)
 """Beyond those: seeds that have found something."""
 ENOUGH = 200
 """Seeds within which a broken core has to be found."""

@@ -10,7 +10,18 @@ from typing import Final
 from colo_proto.checksum import internet_checksum, pseudo_sum
 from colo_proto.frame import ETH, NO_OFFLOAD, Buffer
 from colo_proto.net.packet import PROTO_TCP
-from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FLAGS_AT, SEQ_AT, URGENT_AT, WINDOW_AT
+from colo_proto.net.tcp import (
+    ACK,
+    ACK_AT,
+    CSUM_AT,
+    FLAGS_AT,
+    OFFSET_AT,
+    OPTIONS_AT,
+    SEQ_AT,
+    URGENT_AT,
+    WINDOW_AT,
+    timestamps_at,
+)
 
 _U16: Final = Struct("!H")
 _U32: Final = Struct("!I")
@@ -19,11 +30,17 @@ _U32: Final = Struct("!I")
 def window_update(frame: Buffer, l4: int, data: int, seq: int, ack: int, window: int) -> bytes:
     """A pure ACK with the headers of `frame` (TCP at `l4`, payload from `data`), IPv4 or IPv6.
 
-    `seq`, `ack` and the raw `window` field are wire values. The options are kept: the timestamps repeat
-    the last ones sent, which RFC 7323 allows.
+    `seq`, `ack` and the raw `window` field are wire values. Of the options the timestamps alone are kept: to repeat
+    the last ones sent is allowed (RFC 7323). What a SYN negotiates has no place here, and SACK blocks say something
+    else beside another ACK (RFC 2883).
     """
-    out = bytearray(frame[:data])
+    stamps = timestamps_at(frame, l4, data)
+    out = bytearray(frame[: l4 + OPTIONS_AT])
+    if stamps is not None:
+        out += b"\x01\x01\x08\x0a" + frame[stamps : stamps + 8]
+    data = len(out)
     out[:ETH] = NO_OFFLOAD
+    out[l4 + OFFSET_AT] = (data - l4) << 2
     _U32.pack_into(out, l4 + SEQ_AT, seq)
     _U32.pack_into(out, l4 + ACK_AT, ack)
     out[l4 + FLAGS_AT] = ACK

@@ -71,3 +71,22 @@ def test_the_frame_it_was_made_from_is_not_changed():
     copy = bytes(frame)
     update(frame)
     assert frame == copy
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (craft.mss(1460) + craft.sack_permitted() + craft.wscale(7), b""),
+        (craft.sack((5, 9)) + craft.timestamps(7, 8), craft.timestamps(7, 8)),
+        (b"\x08\x0a" + bytes(3) + b"\7" + bytes(3) + b"\x08\0\0", craft.timestamps(7, 8)),
+    ],
+)
+@pytest.mark.parametrize("version", [4, 6])
+def test_of_the_options_the_timestamps_alone_are_kept(version, options, kept):
+    """What a SYN negotiates has no place in an ACK, and SACK blocks below another ACK report duplicates (RFC 2883)."""
+    out = update(craft.tcp(*PAIRS[version], 80, 5000, 1000, 2000, tcp.ACK, b"hello", options=options))
+    packet = p.dissect(out)
+    assert out[packet.l4 + 20 :] == kept
+    assert out[packet.l4 + 12] >> 4 == 5 + len(kept) // 4
+    assert ip_checksum_ok(out)
+    assert l4_checksum_ok(out)
