@@ -117,7 +117,9 @@ class Site:
 
     `directory` holds the Unix sockets; `bind` is the address that cross-host links bind on here,
     `peer` the other host's. `taps` gives netdev's `--tap` values by tap name (`lan`, `guest`);
-    their part before the first comma is the tap's own name. `extra` adds options by role.
+    their part before the first comma is the tap's own name. `extra` adds options by role. `users` says
+    whom each process runs as, by id or role, and by `@NAME` who offers the namespace NAME; netdev then gives
+    each its own taps alone. Without it they are one user, and netdev cannot tell them apart.
     """
 
     directory: str
@@ -126,6 +128,7 @@ class Site:
     taps: Mapping[str, str]
     ports: Mapping[str, int] = field(default_factory=lambda: dict(TCP_PORTS))
     extra: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    users: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +289,8 @@ def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSp
         if process.role == "netdev":
             options["listen"] = netdev_socket(site)
             options["tap"] = tuple(site.taps.values())
+            if site.users:
+                options["allow"] = allow(side, wiring, workers, site)
         elif process.role == "frame":
             options["side"] = side
             if side == "primary":
@@ -296,6 +301,39 @@ def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSp
         options.update(site.extra.get(process.id, {}))
         out.append(ProcessSpec(process.role, process.id, side, options))
     return out
+
+
+def taps_of(side: Side, wiring: Wiring, workers: int = 1) -> dict[str, dict[str, bool]]:
+    """By process, the taps that netdev gives it; True for one that it only writes to, and with a lease only."""
+    found: dict[str, dict[str, bool]] = {}
+    for link in links(wiring, workers):
+        for tap, end in ((link.source, link.target), (link.target, link.source)):
+            if tap.is_tap and tap.side == side:
+                taps = found.setdefault(end.process, {})
+                taps[tap.port] = link.leased and taps.get(tap.port, True)
+    return found
+
+
+def allow(side: Side, wiring: Wiring, workers: int, site: Site) -> tuple[str, ...]:
+    """The values of netdev's `--allow`: each user has the taps of its processes, and offers the namespaces that it holds."""
+    users: dict[int, dict[str, bool]] = {}
+    for process, taps in taps_of(side, wiring, workers).items():
+        role = next(one.role for one in processes(wiring, workers) if one.id == process)
+        user = site.users.get(process, site.users.get(role))
+        if user is None:
+            raise ConfigError(f"process {process}: no user is named for it")
+        had = users.setdefault(user, {})
+        for tap, leased in taps.items():
+            if tap in site.taps:
+                name = site.taps[tap].partition(",")[0]
+                had[name] = leased and had.get(name, True)
+    out = []
+    for user, rights in users.items():
+        for lease, words in ((False, ""), (True, ",lease=on")):
+            names = [name for name, leased in rights.items() if leased == lease]
+            if names:
+                out.append(f"user={user},tap={'+'.join(names)}{words}")
+    return (*out, *(f"user={user},netns={name[1:]}" for name, user in site.users.items() if name.startswith("@")))
 
 
 def netdev_socket(site: Site) -> str:

@@ -14,6 +14,7 @@
 module                  holds
 ======================  =================================================================
 `config`                `NetdevConfig`, `TapSpec`: what the command line says
+`allow`                 who may have which tap
 `taps`                  opening, configuring and placing a tap; checking a returned one
 `space`                 a namespace as netdev reaches into it: here, named, or offered
 `hold`                  `colo netns`: who offers one

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from typing import Final
 
+from colo_netdev.allow import Grant, parse_allow
 from colo_proto.config import option
 from colo_proto.errors import ConfigError
 
@@ -63,6 +64,11 @@ class NetdevConfig:
         help="NAME[,netns=PID|PATH|@NAME][,bridge=NAME[,uplink=NAME]][,ifname=NAME][,mac=..][,address=CIDR[+CIDR]]"
         "[,gateway=IP][,vnet_hdr=on|off][,mtu=N][,queue=N]"
     )
+    allow: tuple[str, ...] = option(
+        (),
+        help="user=UID,tap=NAME[+NAME][,lease=on] or user=UID,netns=NAME[+NAME]: who may have which taps, and offer"
+        " which namespaces; without any, whoever may connect",
+    )
     adopt_timeout: float = option(
         5.0, unit="s", least=0, help="how long to wait for filters to return a tap that exists already"
     )
@@ -81,12 +87,20 @@ class NetdevConfig:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"--tap {name}: given twice")
+        for grant in self.grants():
+            for tap in grant.taps:
+                if tap not in names:
+                    raise ConfigError(f"--allow user={grant.user},tap={tap}: there is no tap {tap!r}")
         self.mode_bits()
         self.owner_ids()
 
     def taps(self) -> tuple[TapSpec, ...]:
         """The taps, parsed."""
         return tuple(parse_tap(text) for text in self.tap)
+
+    def grants(self) -> tuple[Grant, ...]:
+        """Who may have which, parsed."""
+        return tuple(parse_allow(text) for text in self.allow)
 
     def mode_bits(self) -> int:
         """`socket_mode` as a number."""

@@ -15,11 +15,15 @@ the one who offered dies and comes back with another namespace, a guest may stil
 from collections import Counter
 from typing import Any, Protocol
 
+from colo_netdev.allow import Allowed
 from colo_netdev.config import NetdevConfig, TapSpec
 from colo_netdev.passing import Request, TapInfo, encode_error, encode_reply
 from colo_netdev.space import Space
 from colo_netdev.taps import Tap, TapExistsError, adopt_tap, open_tap
 from colo_proto.errors import ConfigError
+
+EVERYBODY = "whoever may connect"
+"""Who may have the taps when no `--allow` says it."""
 
 
 class Opener(Protocol):
@@ -44,6 +48,7 @@ class Netdev:
     def __init__(self, config: NetdevConfig, opener: Opener = open_tap, adopter: Adopter = adopt_tap) -> None:
         self.config = config
         self.counters: Counter[str] = Counter()
+        self.allowed = Allowed(config.grants())
         self.owned: dict[str, Tap] = {}
         self.awaited: dict[str, TapSpec] = {}
         self.offers: dict[str, Space] = {}
@@ -201,6 +206,7 @@ class Netdev:
             },
             "awaited": sorted(self.awaited),
             "offers": sorted(self.offers),
+            "allow": self.allowed.status() or EVERYBODY,
         }
 
     def close(self) -> None:

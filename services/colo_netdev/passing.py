@@ -2,7 +2,7 @@
 
 One packet each way, a msgpack map::
 
-    {"v": 1, "get": NAME, "id": WHO}             reply + descriptor by SCM_RIGHTS
+    {"v": 1, "get": NAME, "id": WHO}             reply + descriptor by SCM_RIGHTS; "lease": true promises to keep one
     {"v": 1, "return": NAME, "id": WHO} + fd     reply
     {"v": 1, "netns": NAME, "id": WHO} + fds     {"ok": true}; two datagram sockets, IPv4 and IPv6, made in a namespace
     {"ok": true, "tap": NAME, "vnet_hdr": bool, "mac": "..", "mtu": 1500}
@@ -41,6 +41,8 @@ class Request:
     tap: str
     """Name of the tap, or of the namespace."""
     id: str = ""
+    lease: bool = False
+    """The tap will be written to only while the COLO frame permits it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +65,27 @@ class RefusedError(Exception):
 
 def encode_request(request: Request) -> bytes:
     """One packet."""
-    return bytes(msgpack.packb({"v": VERSION, request.verb: request.tap, "id": request.id}))
+    body: dict[str, Any] = {"v": VERSION, request.verb: request.tap, "id": request.id}
+    if request.lease:
+        body["lease"] = True
+    return bytes(msgpack.packb(body))
 
 
 def decode_request(data: bytes) -> Request:
     """A request; `WireError` on anything else."""
     body = _map(data)
-    if body.get("v") != VERSION:
+    if type(body.get("v")) is not int or body["v"] != VERSION:
         raise WireError("version", f"{str(body.get('v'))[:20]!r}, this side speaks {VERSION}")
     who = body.get("id", "")
     if type(who) is not str or len(who) > 64:
         raise WireError("malformed", "id")
+    lease = body.get("lease", False)
+    if type(lease) is not bool:
+        raise WireError("malformed", "lease")
     verbs = [verb for verb in VERBS if verb in body]
     if len(verbs) != 1 or type(body[verbs[0]]) is not str:
         raise WireError("malformed", f"exactly one of {', '.join(VERBS)} expected")
-    return Request(verbs[0], body[verbs[0]], who)
+    return Request(verbs[0], body[verbs[0]], who, lease)
 
 
 def encode_reply(info: TapInfo) -> bytes:
@@ -128,9 +136,9 @@ def offer_netns(sock: socket.socket, name: str, who: str) -> None:
     decode_ok(data)
 
 
-def fetch_tap(sock: socket.socket, tap: str, who: str) -> tuple[TapInfo, int]:
+def fetch_tap(sock: socket.socket, tap: str, who: str, *, lease: bool = False) -> tuple[TapInfo, int]:
     """Ask for a tap on a connected socket; what it is, and its descriptor (close-on-exec)."""
-    sock.send(encode_request(Request("get", tap, who)))
+    sock.send(encode_request(Request("get", tap, who, lease)))
     data, fds = receive(sock)
     try:
         info = decode_reply(data)

@@ -5,6 +5,7 @@ import os
 import socket
 import stat
 import time
+from struct import Struct
 from typing import Any
 
 from colo_netdev.netdev import Netdev
@@ -14,6 +15,9 @@ from colo_proto.errors import ConfigError, WireError
 from colo_runtime.link import StartError
 from colo_runtime.reactor import READ, Reactor
 from colo_runtime.shell import LogFn
+
+_CREDENTIALS = Struct("iII")
+"""struct ucred: process, user, group."""
 
 MAX_CLIENTS = 256
 """Filters of one host and a few curious tools; beyond that the oldest habit is to refuse."""
@@ -27,6 +31,8 @@ class Server:
         self._reactor = reactor
         self._log = log
         self._clients: dict[socket.socket, str] = {}
+        self._users: dict[socket.socket, int] = {}
+        """Who they are, as the kernel says."""
         self._spaces: dict[socket.socket, tuple[str, Space]] = {}
         """Namespaces, by who offered them."""
         self._complained: set[str] = set()
@@ -52,6 +58,7 @@ class Server:
             return
         client.setblocking(False)
         self._clients[client] = ""
+        self._users[client] = peer_user(client)
         self._reactor.watch(client.fileno(), READ, lambda _events: self._request(client))
 
     def _request(self, client: socket.socket) -> None:
@@ -72,7 +79,9 @@ class Server:
             return
         self._clients[client] = request.id
         try:
-            if request.verb == "netns":
+            if why := self.netdev.allowed.refusal(self._users[client], request):
+                reply, fd = self._not_allowed(client, request, why), None
+            elif request.verb == "netns":
                 reply, fd = self._offer(client, request, fds), None
             else:
                 reply, fd = self.netdev.answer(request, fds)
@@ -80,6 +89,12 @@ class Server:
             close_all(fds)
         self._log("debug", f"tap.{request.verb}", tap=request.tap, client=request.id, ok=fd is not None)
         self._reply(client, reply, fd)
+
+    def _not_allowed(self, client: socket.socket, request: Request, why: str) -> bytes:
+        user = self._users[client]
+        self.netdev.counters["not_allowed"] += 1
+        self._once("request.refused", f"{request.verb} {user}", reason=why, client=request.id, user=user)
+        return encode_error(why)
 
     def _offer(self, client: socket.socket, request: Request, fds: list[int]) -> bytes:
         """Take a namespace in, for as long as `client` stays connected."""
@@ -121,7 +136,7 @@ class Server:
 
     def _drop(self, client: socket.socket) -> None:
         self._reactor.unwatch(client.fileno())
-        del self._clients[client]
+        del self._clients[client], self._users[client]
         self._withdraw(client)
         client.close()
 
@@ -139,6 +154,11 @@ class Server:
         with contextlib.suppress(OSError):
             if os.stat(self._path).st_ino == self._inode:
                 os.unlink(self._path)
+
+
+def peer_user(client: socket.socket) -> int:
+    """The user at the other end when it connected (SO_PEERCRED)."""
+    return int(_CREDENTIALS.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1])
 
 
 def _bind(path: str, mode: int, owner: tuple[int, int] | None) -> socket.socket:

@@ -33,7 +33,7 @@ class NetdevShell(Shell):
         for name in self.core.awaited:
             self.log("warning", "tap.awaited", tap=name, seconds=self.core.config.adopt_timeout)
         self._server = Server(self.core, self.reactor, self._logged)
-        self.log("info", "netdev.listening", path=self.core.config.listen)
+        self.log("info", "netdev.listening", path=self.core.config.listen, allow=self.core.status()["allow"])
         if self._control is not None:
             self._control.http = self.http
             self._control.open()

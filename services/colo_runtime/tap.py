@@ -141,7 +141,7 @@ class TapLink(Link):
         sock.setblocking(False)
         try:
             sock.connect(self._path)
-            request = encode_request(Request(self._verb, self.name, self.around.id))
+            request = encode_request(Request(self._verb, self.name, self.around.id, self.endpoint.lease))
             if self._verb == "get":
                 sock.send(request)
             else:

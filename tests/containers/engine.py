@@ -32,8 +32,8 @@ SOURCES = (
     "proto",
     "services",
 )
-USER = 65532
-"""Whom the containers run as."""
+GROUP = 65532
+"""Of all services that use a host's sockets."""
 LABEL = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
 STARTED = 240.0

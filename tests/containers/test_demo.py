@@ -67,6 +67,7 @@ print(json.dumps({
 def test_least_privilege_from_inside(pair):
     containers = pair.containers()
     assert len(containers) >= 18
+    users = {}
     host = set(json.loads(run("ip", "-j", "link")) and [one["ifname"] for one in json.loads(run("ip", "-j", "link"))])
     for one in containers:
         seen = json.loads(pair.exec(one.service, "python3", "-c", INSIDE))
@@ -77,7 +78,9 @@ def test_least_privilege_from_inside(pair):
         assert seen["caps"]["CapBnd"] == allowed, one.service
         assert seen["new"] == "1", f"{one.service}: no-new-privileges"
         assert seen["seccomp"] == "2", f"{one.service}: a seccomp filter"
-        assert seen["uid"] == (["0"] * 4 if netdev else ["65532"] * 4), one.service
+        assert len(set(seen["uid"])) == 1, one.service
+        assert (seen["uid"][0] == "0") == netdev, one.service
+        users.setdefault(seen["uid"][0], set()).add(one.service.partition("-")[0] if netdev else one.service)
         assert seen["root"] == "ro", one.service
         assert seen["writable"] == [], one.service
         assert not seen["socket"], one.service
@@ -88,6 +91,63 @@ def test_least_privilege_from_inside(pair):
             assert seen["binds"] == [], f"{one.service}: no way to the proxy's sockets"
         else:
             assert seen["binds"] == ["/run/colo"], one.service
+    clients = {name for name in users.pop("60609") if name.startswith("client")}
+    assert len(clients) >= 5, "clients are one user, and have no sockets"
+    assert all(len(services) == 1 for services in users.values()), users
+
+
+ASK = """
+import json, os, socket, sys
+from colo_netdev.passing import RefusedError, fetch_tap, offer_netns
+said = []
+for tap, lease in json.loads(sys.argv[1]):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(20)
+        sock.connect("/run/colo/netdev.sock")
+        try:
+            if tap.startswith("@"):
+                offer_netns(sock, tap[1:], "m0")
+            else:
+                os.close(fetch_tap(sock, tap, "m0", lease=lease)[1])
+            said.append("")
+        except RefusedError as error:
+            said.append(str(error))
+print(json.dumps(said))
+"""
+EVERYTHING = (("lan", False), ("lan", True), ("guest", False), ("guest", True), ("@lan", False), ("@guest", False))
+
+
+@pytest.mark.parametrize(
+    ("service", "may"),
+    [
+        ("m0", {("lan", False), ("lan", True), ("guest", False), ("guest", True)}),
+        ("redire1", {("guest", False), ("guest", True)}),
+        ("redire0", {("lan", True)}),
+        ("compare", set()),
+        ("frame", set()),
+        ("f2", {("lan", True)}),
+    ],
+)
+def test_a_service_gets_its_own_taps_alone(pair, service, may):
+    """Whatever it calls itself: netdev asks the kernel who it is."""
+    said = json.loads(pair.exec(service, "python3", "-c", ASK, json.dumps(EVERYTHING)))
+    assert {what for what, why in zip(EVERYTHING, said, strict=True) if not why} == may
+    assert all("may not" in why or "lease=on only" in why for why in said if why)
+
+
+TAKE = """
+import os
+try:
+    os.rename("/run/colo/netdev.sock", "/run/colo/other.sock")
+    print("done")
+except PermissionError:
+    print("not permitted")
+"""
+
+
+def test_no_service_takes_the_place_of_another_s_socket(pair):
+    for service in ("redire0", "lan", "frame"):
+        assert pair.exec(service, "python3", "-c", TAKE) == "not permitted\n"
 
 
 @pytest.mark.parametrize("service", ["netdev", "redire1"])

@@ -14,7 +14,7 @@ CLIENT = """
 services:
   client:
     image: ${COLO_IMAGE}
-    user: "65532:65532"
+    user: "60609:60609"
     networks: [lan]
     environment: {COLO_GUEST: "${COLO_GUEST}", COLO_GUEST6: "${COLO_GUEST6}"}
     entrypoint: [sleep, infinity]
@@ -53,11 +53,12 @@ def hosts(image, tmp_path):
 
 
 def key_files(folder, name, other):
-    """Keys of a host as `colo keygen` makes them, readable for the containers' user; the other host is its peer."""
+    """Keys of a host as `colo keygen` makes them, readable for the containers' group; the other host is its peer."""
     for one in (name, other):
         if not (folder / f"{one}.key").exists():
             run(sys.executable, "-m", "colo_runtime", "keygen", "--out", str(folder), "--name", one)
-            os.chown(folder / f"{one}.key_secret", engine.USER, engine.USER)
+            os.chown(folder / f"{one}.key_secret", 0, engine.GROUP)
+            os.chmod(folder / f"{one}.key_secret", 0o640)
     return {"COLO_SECRET_FILE": f"{folder}/{name}.key_secret", "COLO_PEERS_FILE": f"{folder}/{other}.key"}
 
 

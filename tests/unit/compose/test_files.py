@@ -71,9 +71,26 @@ def wire(value):
     return re.sub(r"tcp://[^:]+:", "tcp://HOST:", text)
 
 
-def expected(side, wiring):
+def of_host(services, side):
+    """Those of one host of the demo: they share its volume."""
+    volume = f"run-{side[0]}:/run/colo" if side else ""
+    return {name: one for name, one in services.items() if not side or volume in one.get("volumes", [])}
+
+
+def users(services, suffix=""):
+    """Whom each service of a host runs as, as the table wants it: who holds a namespace by `@` and its name."""
+    found = {}
+    for service, about in services.items():
+        role, *flags = about.get("command", [""])
+        name = service.removesuffix(suffix) if role != "frame" else service
+        held = next(("@" + flag.removeprefix("--name=") for flag in flags if role == "netns"), name)
+        found[held] = int(about["user"].partition(":")[0])
+    return found
+
+
+def expected(side, wiring, whom):
     """By id, role and options of `plan`, in the same form."""
-    site = Site("/run/colo", "0.0.0.0", "peer", {"lan": "lan", "guest": "guest"})
+    site = Site("/run/colo", "0.0.0.0", "peer", {"lan": "lan", "guest": "guest"}, users=whom)
     out = {}
     for spec in plan(side, wiring, 1, site):
         flags = {k: [v] if isinstance(v, str) else list(v) for k, v in spec.options.items()}
@@ -89,13 +106,16 @@ def test_the_wiring_is_that_of_the_table(name, wiring):
         if "command" not in about or about["command"][0] == "netns":
             continue
         role, flags = options(about)
+        if role == "netdev":
+            flags["allow"] = about["environment"]["COLO_NETDEV_ALLOW"].split()
         identity = flags.pop("id")[0].replace("comp-{hostname}", "comp0")
         assert service.removesuffix(suffix) in (identity, role), "a service is called like its process, or its role"
         assert about["environment"]["COLO_NETDEV"] == "/run/colo/netdev.sock"
         found[identity] = (role, flags)
     wanted = {}
     for one in ("primary", "secondary") if side == "both" else (side,):
-        wanted |= expected(one, wiring)
+        whom = users(of_host(merged(name, overlays), one if side == "both" else ""))
+        wanted |= expected(one, wiring, whom)
     for role, flags in wanted.values():
         flags.pop("id")
         flags.pop("workers", None)  # whoever says hello: their number is compose's business
@@ -104,6 +124,8 @@ def test_the_wiring_is_that_of_the_table(name, wiring):
     for role, flags in found.values():
         if role == "netdev":
             flags["tap"] = [tap.partition(",")[0] for tap in flags["tap"]]
+    for _, flags in (*found.values(), *wanted.values()):
+        flags["allow"] = sorted(flags.get("allow", []))
     assert found == wanted
 
 
@@ -137,7 +159,9 @@ def test_the_demo_is_both_hosts_in_one_file():
 
 
 def test_the_lean_overlays_of_the_hosts_and_of_the_demo_agree():
-    both = load("lean-primary.yaml")["services"] | load("lean-secondary.yaml")["services"]
+    secondary = load("lean-secondary.yaml")["services"]
+    secondary["netdev-s"] = secondary.pop("netdev")
+    both = load("lean-primary.yaml")["services"] | secondary
     for published in ("ports", "secrets", "environment"):
         both["rew0"].pop(published)
     assert load("lean.yaml")["services"] == both
@@ -170,12 +194,24 @@ def test_least_privilege(name):
             capable.add(service.removesuffix("-s"))
             assert about["cap_add"] == ["NET_ADMIN"]
             assert about["user"] == "0:65532"
-        else:
-            assert about["user"] == "65532:65532", service
     assert capable == {"netdev"}
     for volume, about in file["volumes"].items():
         assert about["driver_opts"]["type"] == "tmpfs", volume
-        assert "mode=0770" in about["driver_opts"]["o"]
+        # For the group, and what one user has put there no other removes.
+        assert "mode=1770" in about["driver_opts"]["o"]
+
+
+@pytest.mark.parametrize("name", ["primary.yaml", "secondary.yaml", "demo.yaml"])
+def test_each_service_has_a_user_of_its_own(name):
+    """Else netdev cannot tell them apart, and one may open what belongs to another."""
+    seen = {}
+    for service, about in load(name)["services"].items():
+        user, _, group = about["user"].partition(":")
+        assert seen.setdefault(user, service) == service or user == "0", f"{service} and {seen[user]} are one user"
+        # The sockets' group is with those who mount them.
+        assert (group == "65532") == bool(about.get("volumes")), service
+        # Numbers that neither Debian nor systemd gives to anybody, and that a user namespace of 65,536 has, too.
+        assert user == "0" or 60578 <= int(user) <= 61183, service
 
 
 @pytest.mark.parametrize("name", ["primary.yaml", "secondary.yaml", "demo.yaml"])

@@ -1,7 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from colo_netdev.allow import parse_allow
 from colo_proto.endpoint import parse_endpoint
 from colo_proto.errors import ConfigError
 from colo_proto.topology import SIDES, WIRINGS, Site, links, markdown, plan, processes
@@ -144,3 +146,39 @@ def test_the_documents_hold_the_table(wiring):
     text = (ROOT / "ARCHITECTURE.md").read_text()
     missing = [row for row in markdown(wiring).splitlines() if row not in text]
     assert not missing, "paste colo_proto.topology.markdown into ARCHITECTURE.md:\n" + "\n".join(missing)
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(("wiring", "workers"), COMBINATIONS)
+def test_each_user_may_have_the_taps_of_its_own_endpoints(side, wiring, workers):
+    """Said once more, from the endpoints of the plan: what a process asks for it may have, and nothing else."""
+    users = {p.id: 100 + at for at, p in enumerate(processes(wiring, workers))}
+    plain = [p for p in plan(side, wiring, workers, site(side)) if p.role not in ("netdev", "frame")]
+    wanted = {}
+    for spec in plain:
+        for end in endpoints(spec).values():
+            if end.scheme == "tap":
+                key = (users[spec.id], end.address)
+                wanted[key] = wanted.get(key, True) and end.lease
+    planned = plan(side, wiring, workers, replace(site(side), users=users))
+    found = {}
+    for text in next(p for p in planned if p.role == "netdev").options["allow"]:
+        grant = parse_allow(text)
+        found |= {(grant.user, tap): grant.lease for tap in grant.taps}
+    assert found == wanted
+
+
+def test_a_process_without_a_user_among_others_that_have_one_is_an_error():
+    with pytest.raises(ConfigError, match="m0"):
+        plan("primary", "faithful", 1, replace(site("primary"), users={"redire1": 7}))
+
+
+def test_users_by_role_and_offers():
+    users = {"mirror": 1, "redirector": 2, "compare": 3, "@lan": 4}
+    netdev = plan("primary", "lean", 1, replace(site("primary"), users=users))[0]
+    assert netdev.options["allow"] == (
+        "user=1,tap=lan-p+guest-p",
+        "user=3,tap=guest-p",
+        "user=3,tap=lan-p,lease=on",
+        "user=4,netns=lan",
+    )

@@ -1,0 +1,84 @@
+"""Which user may have which tap (`--allow`).
+
+The kernel says who is at the other end of a Unix socket (SO_PEERCRED: user and group when it connected); what a
+request says of itself proves nothing. Where every process has the same user there is nothing to tell them apart by, and
+without any `--allow` whoever reaches the socket may have everything.
+
+A descriptor of a tap reads and writes, and the kernel has no way to restrict one or to take it back. So `lease=on` is a
+promise that a filter makes when it asks (its tap's link then keeps it, frame by frame); here it only decides who gets
+the descriptor without making it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from colo_netdev.passing import Request
+from colo_proto.errors import ConfigError
+
+MAX_USER: Final = (1 << 32) - 2
+"""The number above it is the kernel's "none"."""
+_KEYS: Final = ("user", "tap", "netns", "lease")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One `--allow`."""
+
+    user: int
+    taps: tuple[str, ...] = ()
+    lease: bool = False
+    """Those taps with `lease=on` only."""
+    netns: tuple[str, ...] = ()
+    """Namespaces that it may offer."""
+
+
+def parse_allow(text: str) -> Grant:
+    """Parse `user=UID,tap=NAME[+NAME][,lease=on]` or `user=UID,netns=NAME[+NAME]`."""
+    given: dict[str, str] = {}
+    for pair in text.split(","):
+        key, sep, value = pair.partition("=")
+        if key not in _KEYS or not sep or key in given:
+            raise ConfigError(f"--allow {text}: {', '.join(_KEYS)} expected, each once, as in user=7,tap=lan+guest")
+        given[key] = value
+    user = given.get("user", "")
+    if not user.isascii() or not user.isdigit() or len(user) > 10 or int(user) > MAX_USER:
+        raise ConfigError(f"--allow {text}: user is a number from 0 to {MAX_USER}, not {user[:40]!r}")
+    taps, netns = (tuple(given[key].split("+")) if key in given else () for key in ("tap", "netns"))
+    if not all(taps + netns) or not taps + netns:
+        raise ConfigError(f"--allow {text}: names of taps (tap=) or of namespaces (netns=) expected")
+    lease = given.get("lease", "off")
+    if lease not in ("on", "off") or ("lease" in given and not taps):
+        raise ConfigError(f"--allow {text}: lease is on or off, and goes with tap")
+    return Grant(int(user), taps, lease == "on", netns)
+
+
+class Allowed:
+    """All of them together."""
+
+    def __init__(self, grants: Iterable[Grant]) -> None:
+        self.grants = tuple(grants)
+        self._leased = {(one.user, tap) for one in self.grants for tap in one.taps}
+        self._free = {(one.user, tap) for one in self.grants if not one.lease for tap in one.taps}
+        self._netns = {(one.user, name) for one in self.grants for name in one.netns}
+
+    def refusal(self, user: int, request: Request) -> str:
+        """Why `user` may not have what is asked for; empty when it may."""
+        if not self.grants:
+            return ""
+        asked = (user, request.tap)
+        if request.verb == "netns":
+            return "" if asked in self._netns else f"user {user} may not offer the namespace {request.tap[:40]}"
+        if asked not in self._leased:
+            return f"user {user} may not have tap {request.tap[:40]}"
+        if request.verb == "get" and not request.lease and asked not in self._free:
+            return f"user {user} may have tap {request.tap[:40]} with lease=on only"
+        return ""
+
+    def status(self) -> list[str]:
+        """For `colo status`."""
+        return [
+            f"user {one.user}: {', '.join((*one.taps, *(f'netns {name}' for name in one.netns)))}"
+            + (" (lease=on)" if one.lease else "")
+            for one in self.grants
+        ]
