@@ -45,7 +45,7 @@ RUN /opt/colo/bin/python3 -c "import importlib, pkgutil, pyroute2, colo_runtime 
        for m in pkgutil.iter_modules(p.__path__) if m.name != '__main__']" \
  && echo 'colo:x:65532:' >> /etc/group \
  && echo 'colo:x:65532:65532:COLO proxy:/nonexistent:/usr/sbin/nologin' >> /etc/passwd \
- && mkdir -p /run/colo && chown 65532:65532 /run/colo && chmod 0770 /run/colo
+ && mkdir -p /run/colo && chown 65532:65532 /run/colo && chmod 1770 /run/colo
 ENV PATH=/opt/colo/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -315,7 +315,7 @@ def taps_of(side: Side, wiring: Wiring, workers: int = 1) -> dict[str, dict[str,
 
 
 def allow(side: Side, wiring: Wiring, workers: int, site: Site) -> tuple[str, ...]:
-    """The values of netdev's `--allow`: each user has the taps of its processes, and offers the namespaces that it holds."""
+    """For netdev: each user has the taps of its processes, and offers the namespaces that it holds."""
     users: dict[int, dict[str, bool]] = {}
     for process, taps in taps_of(side, wiring, workers).items():
         role = next(one.role for one in processes(wiring, workers) if one.id == process)

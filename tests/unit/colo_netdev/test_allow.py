@@ -1,4 +1,4 @@
-"""Who may have which tap: what `--allow` says, and what netdev's socket does about it by the user whom the kernel names."""
+"""Who may have which tap: what `--allow` says, and what netdev's socket does about it."""
 
 import contextlib
 import os
