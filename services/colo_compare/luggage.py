@@ -23,7 +23,7 @@ from colo_compare.history import SEGMENT_COST, cost
 from colo_compare.stream import Reference
 from colo_compare.tcp import TcpFlow
 from colo_compare.tcp_commit import HEAD_WAIT
-from colo_compare.tcp_state import Held, NextSyn
+from colo_compare.tcp_state import NEVER, Held, NextSyn
 from colo_proto.errors import WireError
 from colo_proto.net.tcp import SynOptions
 
@@ -37,13 +37,15 @@ HISTORY: Final = 64 * 1024
 
 FLAGS: Final = "adopted", "closed", "diverged", "opener", "s_rst", "unprotected"
 NUMBERS: Final = (
-    "committed", "mask_end", "mask_start", "near", "origin", "p_ack", "p_scale", "p_top", "p_win", "p_wire_ack",
-    "s_ack", "s_edge", "s_isn", "s_last_ack", "s_plain", "s_scale", "s_win", "s_wire_ack", "unproven",
+    "committed", "mask_end", "mask_start", "near", "origin", "p_ack", "p_fin", "p_scale", "p_top", "p_win",
+    "p_wire_ack", "s_ack", "s_edge", "s_isn", "s_last_ack", "s_plain", "s_scale", "s_win", "s_wire_ack", "unproven",
 )  # fmt: skip
 UNSURE: Final = "isn", "p_first", "s_first"
 """Numbers, or None."""
 PLAIN: Final = (*FLAGS, *NUMBERS, *UNSURE, "moved")
 """What goes of a stream as it is."""
+LATER: Final = {"p_fin": NEVER}
+"""Fields that a worker of an older version does not send, and what they are then."""
 
 Chosen = Callable[[bytes], bool]
 """Does the flow of this key move?"""
@@ -137,7 +139,7 @@ def _tcp(flow: TcpFlow, now: float) -> dict[str, Any]:
 
 def _put_tcp(compare: "Compare", body: dict[str, Any], now: float) -> None:
     ledger = compare.ledger
-    plain = {name: body[name] for name in PLAIN}
+    plain = {name: body.get(name, LATER[name]) if name in LATER else body[name] for name in PLAIN}
     if not (
         all(type(plain[name]) is bool for name in FLAGS)
         and all(type(plain[name]) is int for name in NUMBERS)

@@ -111,6 +111,7 @@ class TcpFlow(TcpCommit):
         if (
             start >= base
             and ref.first == len(segments)
+            and ref.fin is None
             and (not queue or queue[-1].start <= start)
             and len(queue) + len(self.waiting) < ledger.max_queue_size
             and ledger.held_bytes < ledger.max_held_bytes
@@ -120,7 +121,7 @@ class TcpFlow(TcpCommit):
             queue.append(held)
             return
         self._hold(held)
-        if start < base or segments:
+        if start < base or segments or ref.fin is not None:
             self._advance(now)
 
     def _primary_special(
@@ -147,6 +148,8 @@ class TcpFlow(TcpCommit):
         if not flags & RST:
             # A checkpoint that copies state goes on from here, whatever became of these frames.
             self.p_top = max(self.p_top, stop + (flags & FIN))
+            if flags & FIN:
+                self.p_fin = stop
             if flags & ACK:
                 self.p_ack, self.p_wire_ack, self.p_win = number, ack, -win if flags & SYN else win
         if self.unprotected:
@@ -246,7 +249,7 @@ class TcpFlow(TcpCommit):
                 elif start != base or self.diverged or not self._twin(buf, data, start, stop):
                     self._store(start, stop, buf, data, base)
                     self._advance(now)
-                elif self.data and self.data[0].start < stop:
+                elif self.data and (self.data[0].start < stop or self.ref.fin is not None):
                     self._advance(now)
             elif stop <= base:
                 self._overtaken(buf, data, start, stop, now)
@@ -317,9 +320,10 @@ class TcpFlow(TcpCommit):
         if self.s_first is None:
             self.s_first = start
             self._adopt(now)
-        if flags & FIN and self.ref.fin is None:
-            self.ref.fin = stop
         base = self.committed
+        if flags & FIN and self.ref.fin is None and (stop >= base or stop < self.unproven):
+            # One that lies behind is stale: a checkpoint has passed it, or both would have sent it.
+            self.ref.fin = stop
         if data == end:
             ledger.secondary_compared += 1
         elif base >= stop:

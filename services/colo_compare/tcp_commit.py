@@ -13,7 +13,7 @@ from bisect import insort
 from typing import Final
 
 from colo_compare.stream import first_difference
-from colo_compare.tcp_state import Held, by_ack, by_arrival, by_start
+from colo_compare.tcp_state import NEVER, Held, by_ack, by_arrival, by_start
 from colo_compare.tcp_window import TcpWindow
 from colo_proto.messages import Reason
 from colo_proto.net.shorten import shorten
@@ -94,6 +94,21 @@ class TcpCommit(TcpWindow):
                 self._let_go(held)
             else:
                 self._queue(held)
+        if data and (self.ref.fin is not None or self.p_fin > NEVER) and not self.diverged:
+            self._match_ends(now)
+
+    def _match_ends(self, now: float) -> None:
+        """One stream has ended where the other goes on: they differ, whether all that lies before has come or not."""
+        fin, segments = self.ref.fin, self.ref.segments
+        for held in self.data:
+            if held.end <= self.committed:
+                continue
+            if fin is not None and (held.stop > fin or (held.fin and held.stop != fin)):
+                self._diverge(Reason.FIN, min(fin, held.stop) if held.fin else fin, held, now)
+                return
+            if held.fin and fin is None and segments and segments[-1].stop > held.stop:
+                self._diverge(Reason.FIN, held.stop, held, now)
+                return
 
     def _match(self, held: Held, committed: int, now: float) -> bool:
         """Move `held.good` over everything that is equal; False when a difference was found."""

@@ -96,6 +96,7 @@ class TcpState(Stream):
         "opener",
         "origin",
         "p_ack",
+        "p_fin",
         "p_first",
         "p_scale",
         "p_syn",
@@ -169,6 +170,8 @@ class TcpState(Stream):
         self.unproven = NEVER
         """Bytes before this position were not compared here, for the connection was adopted from the middle."""
         self.p_first: int | None = None
+        self.p_fin = NEVER
+        """Position of the primary's FIN, when it has sent one."""
         self.p_syn: SynOptions | None = None
         self.s_syn: SynOptions | None = None
         self.s_isn = -1
@@ -206,12 +209,13 @@ class TcpState(Stream):
 
     def _explain(self, position: int, held: Held, now: float) -> dict[str, Any]:
         low = max(position - CONTEXT, held.start + held.syn)
+        before = max(position - low, 0)
         at = held.data + low - held.start
-        mine = bytes(held.buf[at : min(at + position - low + CONTEXT, held.data + held.stop - held.start)])
+        mine = bytes(held.buf[at : min(at + before + CONTEXT, held.data + held.stop - held.start)])
         its, begin = self.ref.slice(low, position + CONTEXT)
         detail: dict[str, Any] = {
             "position": position & MASK,
-            "context": position - low,
+            "context": before,
             "primary": mine.hex(),
             "secondary": its.hex(),
             "secondary_context": position - begin,
@@ -279,10 +283,11 @@ class TcpState(Stream):
             self._copied(frames)
         self._clear_queues()
         self._forget_reference("checkpoint")
-        fin = self.ref.fin
         self.ref = Reference()
-        if copied and fin is not None and fin < self.committed:
-            self.ref.fin = fin
+        if copied and NEVER < self.p_fin < self.committed:
+            # The copy has ended its stream where the primary did, wherever the secondary had before.
+            self.ref.fin = self.p_fin
+            self.closed = True
         for held in frames:
             ledger.unhold(held)
             if not held.out:

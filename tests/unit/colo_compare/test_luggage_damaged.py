@@ -30,6 +30,16 @@ def test_what_was_packed_is_understood():
     assert core.gauges()["held"] == 2
 
 
+def test_an_older_worker_does_not_know_every_field():
+    flows, pieces = packed()
+    for flow in flows:
+        for name in luggage.LATER:
+            flow.pop(name, None)
+    core = unpack([flows, pieces])
+    assert (core.counters["flows_taken_over"], core.counters["handovers_malformed"]) == (2, 0)
+    assert core.gauges()["held"] == 2
+
+
 @pytest.mark.parametrize(
     "value", [5, [], [5, [[], []]], [[], 5], [[], [[], 5]], [[], [[[1.0, 5]], []]], [[], [[[1.0, [5]]], []]], {"a": 1}]
 )
