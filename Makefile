@@ -7,7 +7,7 @@ SEEDS  ?= 20000
 INPUTS ?= 10000000
 ARGS   ?=
 
-.PHONY: help demo test lint types check tests bench failovers simulate fuzz chaos clean
+.PHONY: help demo test lint types check tests bench failovers simulate fuzz chaos faults clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ fuzz: $(BIN)/colo ## mutated frames, batches and byte streams, INPUTS=10000000
 
 chaos: $(BIN)/colo ## faults against the pair in containers, one at a time, under load: ARGS='--rounds 10'
 	PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
+
+faults: $(BIN)/colo ## faults against the pair in the lab, two at a time, under load (root): ARGS='--pairs 250 --seed 7'
+	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) $(INSTALLED) .pytest_cache .mypy_cache .ruff_cache .hypothesis

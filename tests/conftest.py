@@ -16,6 +16,7 @@ RINGS = {
     "parity": "qemu-system-x86_64",
     "captures": "Debian's package sources (or COLO_CAPTURES); root, iproute2, tcpdump and curl to make some",
     "lab": "root or user namespaces, /dev/net/tun, iproute2",
+    "faults": "root, /dev/net/tun, iproute2, nft",
     "containers": "a Docker engine with compose",
     "chaos": "a Docker engine with compose",
     "bench": "nothing is asserted: run `make bench`",

@@ -144,7 +144,7 @@ class Lab:
         `output`: a descriptor for its standard output.
         """
         client = self._child("client", "client", "client", argv, session=False)
-        client.env = self._environment()
+        client.env = self.environment()
         client.output = output
         began = time.monotonic()
         plans = self._planned(began)
@@ -378,6 +378,18 @@ class Lab:
         found: dict[str, Any] | None = last.detail.get("tenure", {}).get("promotion") if last is not None else None
         return found
 
+    @property
+    def spaces(self) -> Spaces:
+        """The namespaces, while the lab is up."""
+        assert self._spaces is not None
+        return self._spaces
+
+    @property
+    def watch(self) -> Watch:
+        """What both frames say, while the lab is up."""
+        assert self._watch is not None
+        return self._watch
+
     # -- inside ---------------------------------------------------------------------------------
 
     def _start_filters(self) -> None:
@@ -439,7 +451,8 @@ class Lab:
             Path(self.config.logs).mkdir(parents=True, exist_ok=True)
         return f"{self.config.logs or self.directory}/{name}.log"
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The environment of a client: where the guest is."""
         return {**os.environ, "COLO_GUEST": GUEST4, "COLO_GUEST6": GUEST6}
 
     def _await_filters(self) -> None:

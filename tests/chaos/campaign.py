@@ -11,15 +11,14 @@
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from chaos.checker import TRANSFERS, Trial, Verdict, judge
 from chaos.nemesis import FAULTS, Strike
-from colo_lab import invariants
-from colo_lab.report import Process, Status
 from colo_lab.watch import entries
 from containers.engine import EngineError, Project, answer
+from judging import Judge
 
 FILTERS: Final = ("m0", "redire1", "compare", "redire0", "f1", "rew0", "f2")
 SERVICES: Final = ("netdev", "frame", *FILTERS, "netdev-s", "frame-s")
@@ -87,12 +86,7 @@ class Campaign:
     def __init__(self, project: Project, say: Callable[[str], None] = lambda _: None) -> None:
         self.project = project
         self.say = say
-        self._before: dict[str, dict[str, Any]] = {}
-        """What each process reported after the last trial."""
-        self.uncompared = 0
-        """Frames that compare released without comparing in the last trial: allowed (a checkpoint, or no secondary),
-        but whoever reads that nobody stalled should know.
-        """
+        self._judge = Judge([])
 
     def start(self) -> None:
         """Bring the pair up, and see that it works before anything is done to it."""
@@ -106,7 +100,7 @@ class Campaign:
                 load.close()
             if found.get("wrong", 1):
                 raise EngineError(f"{load.job} before any fault: {found}")
-        self._before = {one["id"]: one for one in self._processes()}
+        self._judge = Judge(self._processes())
 
     def _loads(self, seconds: float) -> Iterator[Load]:
         """The four clients, the transfers last: on a busy machine a program takes seconds to start, and what lasts
@@ -143,10 +137,10 @@ class Campaign:
         finally:
             for load in loads:
                 load.close()
-        recovered, violated, self.uncompared = True, {}, 0
+        recovered, violated = True, {}
         try:
             self.project.await_ready(timeout=60)
-            violated = self._judge(self._processes())
+            violated = self._judge.look(self._processes())
         except (EngineError, subprocess.TimeoutExpired) as error:
             recovered, note = False, f"{note} {str(error)[-300:]}".strip()
         trial = Trial(
@@ -156,7 +150,7 @@ class Campaign:
         stalls = " ".join(f"{job} {seconds:.2f}" for job, seconds in verdict.stalls.items())
         self.say(
             f"{strike.service:<9} {strike.fault:<8} {verdict.verdict:<8} fault {took:.1f} s, stalls {stalls}, "
-            f"{self.uncompared} frames uncompared" + (f"   {verdict.why}" if verdict.why else "")
+            f"{self._judge.uncompared} frames uncompared" + (f"   {verdict.why}" if verdict.why else "")
         )
         return trial, verdict
 
@@ -167,51 +161,3 @@ class Campaign:
         for frame, host in (("frame", "host-p"), ("frame-s", "host-s")):
             found += [{**one, "host": host} for one in entries(self.project.status(frame))]
         return found
-
-    def _judge(self, processes: Sequence[dict[str, Any]]) -> dict[str, str]:
-        """Invariants that the counters contradict, by name. Those of a killed process's past went with it."""
-        live = [one for one in processes if one["state"] == "live"]
-        facts = invariants.Facts(
-            mode="enforce",
-            same_guests=True,
-            settled=False,
-            processes=[
-                Process(
-                    role=one["role"],
-                    id=one["id"],
-                    host=one["host"],
-                    pid=one.get("pid", 0),
-                    cpu_seconds=0.0,
-                    max_rss_bytes=0,
-                    restarts=one.get("restarts", 0),
-                    status=Status(one["role"], one["id"], one["counters"], one["gauges"], one["status"]),
-                    complete=True,
-                )
-                for one in live
-            ],
-        )
-        verdicts = invariants.judge(facts)
-        names = ("S1", "S5", "S6", "L1")
-        found = {name: verdicts[name].why for name in names if verdicts[name].verdict == invariants.VIOLATED}
-        missed, wanted = self._grown(live, "link.", ".gaps"), self._grown(live, "checkpoints_wanted.", "")
-        same_frame = all(self._before.get(one["id"], one)["incarnation"] == one["incarnation"] for one in live[:1])
-        if missed and not wanted and same_frame:
-            found["S4"] = f"{missed} mirrored frames missed, no checkpoint wanted"
-        self.uncompared = sum(
-            self._grown(live, f"released.{cause}", "") for cause in ("checkpoint", "unprotected", "mode")
-        )
-        self._before = {one["id"]: one for one in live}
-        return found
-
-    def _grown(self, live: Sequence[dict[str, Any]], prefix: str, suffix: str) -> int:
-        """How much counters have grown in this trial; those of a process that was restarted began at nothing."""
-        total = 0
-        for one in live:
-            before = self._before.get(one["id"], {})
-            old = before.get("counters", {}) if before.get("incarnation") == one["incarnation"] else {}
-            total += sum(
-                n - old.get(name, 0)
-                for name, n in one["counters"].items()
-                if name.startswith(prefix) and name.endswith(suffix)
-            )
-        return total

@@ -1,0 +1,89 @@
+"""Does faults to a running lab, and undoes those that last."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from colo_lab.lab import Lab
+from colo_netdev import netns
+from faults.plan import Fault
+
+GUEST_IF = "eth0"
+
+
+class Nemesis:
+    """Strikes; each method returns what undoes it, or nothing where the pair itself must get over it."""
+
+    def __init__(self, lab: Lab, spaces: Any) -> None:
+        self.lab = lab
+        self.spaces = spaces
+        for name in ("guest-p", "guest-s"):
+            # An interface that goes down would lose its IPv6 addresses, and with them what the guest itself set up.
+            with netns.inside(spaces.fds[name]):
+                Path(f"/proc/sys/net/ipv6/conf/{GUEST_IF}/keep_addr_on_down").write_text("1")
+
+    def strike(self, fault: Fault) -> Callable[[], None] | None:
+        """Do it now."""
+        what: Callable[[str], Callable[[], None] | None] = getattr(self, f"_{fault.kind}")
+        return what(fault.target)
+
+    def _kill(self, target: str) -> None:
+        self.lab.kill(target)
+
+    def _pause(self, target: str) -> Callable[[], None]:
+        child = self.lab.crew.children[target]
+        starts = child.starts
+        child.signal(signal.SIGSTOP)
+
+        def resume() -> None:
+            if child.starts == starts:
+                child.signal(signal.SIGCONT)
+
+        return resume
+
+    def _cut(self, _target: str) -> Callable[[], None]:
+        self.lab.cut()
+        return lambda: self.lab.cut(cut=False)
+
+    def _block(self, target: str) -> Callable[[], None]:
+        # At the host that listens on it, in and out: a link that is gone, whoever speaks.
+        port, _, host = target.partition("@")
+        table = f"colo_{port}"
+        self._nft(
+            host,
+            f"table inet {table} {{\n"
+            f"chain in {{ type filter hook input priority 0; tcp dport {port} drop; }}\n"
+            f"chain out {{ type filter hook output priority 0; tcp sport {port} drop; }}\n}}\n",
+        )
+        return lambda: self._nft(host, f"delete table inet {table}\n")
+
+    def _nft(self, host: str, rules: str) -> None:
+        with netns.inside(self.spaces.fds[host]):
+            subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True, capture_output=True)
+
+    def _down(self, target: str) -> Callable[[], None]:
+        space, ifname = ("client", target) if target.startswith("lan") else (target, GUEST_IF)
+        self._set(space, ifname, "down")
+        return lambda: self._set(space, ifname, "up")
+
+    def _set(self, space: str, ifname: str, state: str) -> None:
+        with netns.inside(self.spaces.fds[space]):
+            # A tap that is being made anew just now comes up by itself.
+            subprocess.run(["ip", "link", "set", ifname, state], check=False, capture_output=True)
+
+    def _unlink(self, target: str) -> None:
+        Path(self.lab.directory, target).unlink(missing_ok=True)
+
+
+def sockets(lab: Lab) -> list[str]:
+    """Socket files of both hosts, relative to the lab's folder."""
+    found = []
+    for folder, _, names in os.walk(lab.directory):
+        for name in names:
+            path = Path(folder, name)
+            if path.is_socket():
+                found.append(str(path.relative_to(lab.directory)))
+    return sorted(found)
