@@ -1,4 +1,4 @@
-"""A short campaign of two faults at a time (`make faults` is the long one), and the plan: a seed gives the same faults."""
+"""A short campaign of two faults at a time (`make faults` is the long one); and a seed gives the same faults."""
 
 import shutil
 from collections import Counter
