@@ -188,9 +188,19 @@ class Campaign:
         if waited is not None:
             one.waited_for = waited
             one.protected_after = time.monotonic() - ended
+        self._await_reports(time.monotonic())
         one.violated = self._judge.look(self._processes())
         one.uncompared = self._judge.uncompared
         self.say(str(one))
+
+    def _await_reports(self, moment: float) -> None:
+        """Until everybody has reported since `moment`: counters of different times would contradict each other."""
+        deadline = time.monotonic() + BOUND
+        while time.monotonic() < deadline:
+            self._watch.poll()
+            if all(one["report_age_ms"] / 1000 < time.monotonic() - moment for one in self._processes()):
+                return
+            self._step(0.05)
 
     def _strike(self, fault: Fault, nemesis: Nemesis, todo: list[tuple[float, Callable[[], Any]]]) -> None:
         undo = nemesis.strike(fault)
