@@ -57,9 +57,10 @@ class Flow:
     """One connection. Sequence numbers of the guest are the secondary's own unless said otherwise."""
 
     __slots__ = (
-        "client_fin", "client_fin_acked", "client_isn", "closed_by_reset", "echo", "fast", "gave_up", "guest_fin",
-        "guest_fin_acked", "heard", "held", "isn_primary", "isn_secondary", "key_client", "key_guest", "last", "moved",
-        "offset", "queue", "seen", "state", "successor", "ts_offset", "ts_primary", "ts_secondary",
+        "answered", "client_fin", "client_fin_acked", "client_isn", "client_scale", "closed_by_reset", "early", "echo",
+        "fast", "gave_up", "guest_early", "guest_fin", "guest_fin_acked", "guest_scale", "heard", "held", "isn_primary",
+        "isn_secondary", "key_client", "key_guest", "last", "moved", "offset", "queue", "reset_by_guest", "seen",
+        "state", "successor", "ts_offset", "ts_primary", "ts_secondary",
     )  # fmt: skip
 
     def __init__(self, key_client: bytes, key_guest: bytes, now: float) -> None:
@@ -73,6 +74,14 @@ class Flow:
         self.ts_offset = 0
         """The secondary's timestamp clock minus the primary's, modulo 2^32."""
         self.client_isn: int | None = None
+        self.early = 0
+        """Bytes of data on the client's SYN (Fast Open, RFC 7413): the answer may acknowledge any part of them."""
+        self.guest_early = 0
+        """The same of the guest's last SYN."""
+        self.answered = False
+        """The primary's number was learned from an answer to the guest's SYN: it counts the data of that."""
+        self.client_scale = self.guest_scale = -1
+        """Window scales that the SYNs offered; -1 for none."""
         self.isn_secondary: int | None = None
         self.ts_secondary: int | None = None
         self.isn_primary: int | None = None
@@ -89,6 +98,7 @@ class Flow:
         self.guest_fin: int | None = None
         self.guest_fin_acked = False
         self.closed_by_reset = False
+        self.reset_by_guest = False
         self.moved = now
         """When the state last changed."""
         self.seen = now
@@ -99,12 +109,15 @@ class Flow:
         self.gave_up = False
         """The wait ended without one: later frames pass at once."""
         self.successor: Flow | None = None
-        """A client's SYN of a new connection on these ports that the guest has not answered yet."""
+        """A new connection on these ports of which only the client has spoken so far: the guest has not taken it."""
 
     def settle(self) -> None:
         """Compute both offsets: call when both initial sequence numbers are known."""
         assert self.isn_secondary is not None
         assert self.isn_primary is not None
+        if self.answered:
+            self.isn_primary = (self.isn_primary - self.guest_early) & _MASK
+            self.answered = False
         self.offset = (self.isn_secondary - self.isn_primary) & _MASK
         if self.ts_secondary is not None and self.ts_primary is not None:
             self.ts_offset = (self.ts_secondary - self.ts_primary) & _MASK
@@ -162,6 +175,16 @@ class FlowTable:
         half, established, closed = self._queues
         crowd = max(half, closed, key=len) or established
         return next(iter(crowd))
+
+    def crowded(self) -> Flow | None:
+        """The established flow that has to go after another was added to them, if any; the caller removes it.
+
+        A share of the table is left to handshakes. So it is only by finishing one, for which it takes a guest's
+        answer and a client who hears it, that a connection can push out an established one.
+        """
+        established = self._queues[1]
+        room = self._limit - (max(self._limit >> 4, 1) if self._limit > 1 else 0)
+        return next(iter(established)) if len(established) > room else None
 
     def touch(self, flow: Flow, now: float) -> None:
         """Note that the flow was used: it moves to the young end of its queue."""

@@ -16,7 +16,7 @@ from struct import Struct
 from typing import Final
 
 from colo_proto.frame import F_NEEDS_CSUM
-from colo_proto.net.tcp import ACK, OPT_SACK, OPT_TIMESTAMPS, OPTIONS_AT, options
+from colo_proto.net.tcp import ACK, OPT_FAST_OPEN, OPT_SACK, OPT_TIMESTAMPS, OPTIONS_AT, options, syn_options
 from colo_rewriter.flow import Flow
 
 _MASK: Final = 0xFFFFFFFF
@@ -174,3 +174,14 @@ def timestamps(frame: bytes, l4: int, data: int) -> tuple[int, int] | None:
             first, second = _read_pair(frame, start + 2)
             return first, second
     return None
+
+
+def window_scale(frame: bytes, l4: int, data: int) -> int:
+    """The window scale that a SYN offers, or -1."""
+    scale = syn_options(frame, l4, data).wscale
+    return -1 if scale is None else scale
+
+
+def new_cookie(frame: bytes, l4: int, data: int) -> bool:
+    """Does a SYN/ACK carry a new Fast Open cookie? So answers who did not take the data (RFC 7413 §4.2.2)."""
+    return any(kind == OPT_FAST_OPEN for kind, _, _ in options(frame, l4, data))

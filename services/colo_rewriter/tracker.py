@@ -22,16 +22,11 @@ from typing import Final
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, Segment
 from colo_proto.seq import leq
 from colo_rewriter.flow import Arrival, Flow, FlowTable, State, opposite
-from colo_rewriter.shift import note_echo, timestamps, toward_client, toward_guest
+from colo_rewriter.shift import new_cookie, note_echo, timestamps, toward_client, toward_guest, window_scale
+from colo_rewriter.stray import answers, close_after, ends, of_successor, resets
 from colo_rewriter.waiting import Waiting
 
 _MASK: Final = 0xFFFFFFFF
-
-FIRST_FLIGHT: Final = 1 << 20
-"""A client's segment this close after its SYN belongs to that handshake (first flight, GSO frames)."""
-
-SUCCESSOR_FLIGHT: Final = 1 << 16
-"""The same while an older connection on these ports still stands: closer, for it may own the number."""
 
 SUCCESSOR_LIFE: Final = 5.0
 """Seconds after which a SYN that the guest did not answer with SYN/ACK was a stray."""
@@ -80,10 +75,12 @@ class Tracker:
             flow.successor = None
             self.table.refresh(flow)
         if flags & SYN and not flags & (ACK | RST):
-            self._client_syn(flow, seg, now, to_guest)
+            self._client_syn(flow, arrival, now, to_guest)
             to_guest.append(arrival.frame)
+        elif flow.successor is not None and of_successor(flow, seg):
+            self._client_half(flow.successor, arrival, now, to_guest)
         elif flow.state is State.HALF:
-            self._client_half(flow, arrival, now, to_guest, FIRST_FLIGHT)
+            self._client_half(flow, arrival, now, to_guest)
         elif (
             flow.state is State.CLOSED
             and flags & (SYN | ACK | RST) == SYN | ACK
@@ -91,15 +88,7 @@ class Tracker:
             and not self.promoted
         ):
             # The answer to a guest that opens again on the same ports, ahead of the guest's own SYN.
-            flow = self._restart(flow, now, to_guest)
-            self._client_half(flow, arrival, now, to_guest, FIRST_FLIGHT)
-        elif (
-            flow.successor is not None
-            and not flow.successor.gave_up
-            and not flags & (SYN | RST)
-            and self._close_after(seg.seq, flow.successor, SUCCESSOR_FLIGHT)
-        ):
-            self._client_half(flow.successor, arrival, now, to_guest, SUCCESSOR_FLIGHT)
+            self._client_half(self._succeed(flow, None, now, to_guest), arrival, now, to_guest)
         else:
             self._client_shift(flow, arrival, now, to_guest)
 
@@ -115,51 +104,62 @@ class Tracker:
             return None
         return self._open(key, opposite(key), now, to_guest)
 
-    def _client_syn(self, flow: Flow, seg: Segment, now: float, to_guest: Frames) -> None:
-        if flow.state is State.CLOSED:
-            # With the same number it is no new connection but a late duplicate of the SYN that opened the old one (a
-            # network's, or a mirror link that played again what it was not sure of). The client is past it, and goes
-            # on acknowledging the old connection's numbers, whatever a guest that has forgotten it answers.
-            if flow.client_isn != seg.seq:
-                self._renew(flow, now, to_guest, client_isn=seg.seq)
-        elif flow.state is State.HALF:
-            if flow.client_isn is not None and flow.client_isn != seg.seq:
-                flow = self._restart(flow, now, to_guest)
+    def _client_syn(self, flow: Flow, arrival: Arrival, now: float, to_guest: Frames) -> None:
+        """A bare SYN of the client.
+
+        Whether one with another number opens a new connection (SYN/ACK) or is a stray (challenge ACK, RFC 5961 §4),
+        the guest decides; until then the old one keeps its numbers, in whichever state it is. One with the number that
+        opened the old connection is a late duplicate (a network's, or a mirror link that played again what it was not
+        sure of): the client is past it, and goes on acknowledging the old numbers, whatever a guest that has forgotten
+        it answers.
+        """
+        seg = arrival.segment
+        if flow.client_isn is None:
             flow.client_isn = seg.seq
         elif flow.client_isn != seg.seq:
-            # The guest decides whether this opens a new connection (SYN/ACK) or is a stray (challenge
-            # ACK, RFC 5961 §4); until then the old one must keep its offsets.
-            if flow.successor is None or flow.successor.client_isn != seg.seq:
-                self._pass_held(flow.successor, to_guest)
-                flow.successor = Flow(flow.key_client, flow.key_guest, now)
-                flow.successor.client_isn = seg.seq
-            flow.successor.seen = now
-            self.table.refresh(flow)
+            if self.promoted:
+                return
+            flow = self._succeed(flow, seg.seq, now, to_guest)
+        elif flow.state is not State.HALF:
+            return
+        flow.early = max(flow.early, seg.end - seg.data)
+        flow.client_scale = window_scale(arrival.frame, arrival.l4, seg.data)
 
-    @staticmethod
-    def _close_after(seq: int, flow: Flow, flight: int) -> bool:
-        return flow.client_isn is not None and (seq - flow.client_isn - 1) & _MASK < flight
+    def _succeed(self, flow: Flow, client_isn: int | None, now: float, to_guest: Frames) -> Flow:
+        """The connection that may take the ports of `flow`, once the guest has shown that it does."""
+        successor = flow.successor
+        if successor is None or successor.client_isn != client_isn:
+            self._pass_held(successor, to_guest)
+            flow.successor = successor = Flow(flow.key_client, flow.key_guest, now)
+            successor.client_isn = client_isn
+        successor.seen = now
+        self.table.refresh(flow)
+        return successor
 
-    def _client_half(self, flow: Flow, arrival: Arrival, now: float, to_guest: Frames, flight: int) -> None:
+    def _client_half(self, flow: Flow, arrival: Arrival, now: float, to_guest: Frames) -> None:
         """A segment other than a bare SYN, while not both initial numbers are known."""
         seg = arrival.segment
         flags = seg.flags
-        active = flow.client_isn is None
-        if flags & RST:
-            learns = bool(flags & ACK) and active
+        if not flags & ACK:
+            learns = False
+        elif flags & RST:
+            learns = flow.client_isn is None
         elif flags & SYN:
-            learns = bool(flags & ACK)
+            # Behind a SYN of its own the client's SYN/ACK repeats that number (both open at once).
+            learns = flow.client_isn is None or flow.client_isn == seg.seq
             if learns:
                 flow.client_isn = seg.seq
+                flow.client_scale = window_scale(arrival.frame, arrival.l4, seg.data)
         else:
-            learns = bool(flags & ACK) and self._close_after(seg.seq, flow, flight)
+            learns = close_after(seg.seq, flow)
         if learns and flow.isn_primary is None:
             flow.isn_primary = (seg.ack - 1) & _MASK
+            flow.answered = bool(flags & (SYN | RST)) and not new_cookie(arrival.frame, arrival.l4, seg.data)
             stamps = timestamps(arrival.frame, arrival.l4, seg.data)
             if stamps is not None and stamps[1]:
                 flow.ts_primary = stamps[1]
         if learns and flow.isn_secondary is not None:
-            self._settle(flow, now)
+            self._settle(flow, now, to_guest)
             self._client_shift(flow, arrival, now, to_guest)
         elif (learns or flow.held) and not flow.gave_up:
             if self.waiting.hold(flow, arrival, now):
@@ -171,7 +171,7 @@ class Tracker:
                 to_guest.append(arrival.frame)
         else:
             to_guest.append(arrival.frame)
-            if flags & RST and self._close_after(seg.seq, flow, 1):
+            if flags & RST and answers(flow, (seg.seq - 1) & _MASK):
                 self._forget(flow, to_guest)
 
     def _client_shift(self, flow: Flow, arrival: Arrival, now: float, to_guest: Frames) -> None:
@@ -185,11 +185,13 @@ class Tracker:
             flow.heard = (arrival.frame[: seg.data], arrival.l4)
             to_guest.append(arrival.frame)
         if flags & RST:
-            flow.closed_by_reset = True
-            self.table.enter(flow, State.CLOSED, now)
+            if resets(flow, seg.seq):
+                flow.closed_by_reset = True
+                self.table.enter(flow, State.CLOSED, now)
             return
-        if flags & FIN and arrival.whole:
+        if flags & FIN and arrival.whole and ends(flow, seg.seq + seg.length):
             flow.client_fin = (seg.seq + seg.length) & _MASK
+            flow.client_fin_acked = False
             if flow.state is State.OPEN:
                 self.table.enter(flow, State.CLOSING, now)
         if flags & ACK and flow.guest_fin is not None and leq(flow.guest_fin, (seg.ack + flow.offset) & _MASK):
@@ -217,7 +219,7 @@ class Tracker:
             flow.last = (frame[: seg.data], arrival.l4, seg.length - bool(flags & SYN) - bool(flags & FIN))
         if flow.state is State.HALF:
             to_client.append(frame)
-            if flags & (RST | ACK) == RST | ACK and seg.seq == 0 and (seg.ack - 1) & _MASK == flow.client_isn:
+            if flags & (RST | ACK) == RST | ACK and seg.seq == 0 and answers(flow, (seg.ack - 1) & _MASK):
                 self._forget(flow, to_guest)
             return
         if flags & (RST | ACK) == RST | ACK and seg.seq == 0:
@@ -236,27 +238,31 @@ class Tracker:
     def _guest_syn(self, flow: Flow | None, arrival: Arrival, now: float, to_guest: Frames) -> Flow | None:
         """Learn from the guest's SYN or SYN/ACK; returns the flow it belongs to, None to leave it alone."""
         seg = arrival.segment
-        answers = (seg.ack - 1) & _MASK if seg.flags & ACK else None
+        number = (seg.ack - 1) & _MASK if seg.flags & ACK else None
         if flow is None:
             if self.promoted:
                 return None
             flow = self._open(opposite(arrival.key), arrival.key, now, to_guest)
-            flow.client_isn = answers
+            flow.client_isn = number
         elif flow.state is not State.HALF:
-            known = flow.client_isn if answers is not None else flow.isn_secondary
-            if (seg.seq if answers is None else answers) == known:
+            if seg.seq == flow.isn_secondary if number is None else answers(flow, number):
                 if flow.state is State.CLOSED and seg.seq != flow.isn_secondary:
                     # It takes a late duplicate of the client's SYN for a new connection. The client will not; its old
                     # numbers, shifted as before, make the guest give it up, as they do with the primary.
                     return None
                 self.table.touch(flow, now)
                 return flow  # a retransmission
-            renewed = self._renew(flow, now, to_guest, client_isn=answers)
+            renewed = self._renew(flow, now, to_guest, number)
             if renewed is None:
                 return None
             flow = renewed
-        elif answers is not None and flow.client_isn is not None and answers != flow.client_isn:
-            return flow  # answers a SYN that another has replaced
+        elif number is not None and flow.client_isn is not None and not answers(flow, number):
+            if flow.successor is None or not answers(flow.successor, number):
+                return flow  # answers a SYN that was never seen
+            renewed = self._renew(flow, now, to_guest, number)
+            if renewed is None:
+                return None
+            flow = renewed
         self.table.touch(flow, now)
         if flow.isn_secondary != seg.seq:
             # A retransmission has a later TSval, and with SYN cookies another ISN. Of equal ISNs the
@@ -265,21 +271,24 @@ class Tracker:
             flow.isn_secondary = seg.seq
             stamps = timestamps(arrival.frame, arrival.l4, seg.data)
             flow.ts_secondary = stamps[0] if stamps is not None else None
-        if answers is not None:
-            flow.client_isn = answers
+        flow.guest_scale = window_scale(arrival.frame, arrival.l4, seg.data)
+        if number is None:
+            flow.guest_early = seg.end - seg.data
+        elif flow.client_isn is None:
+            flow.client_isn = number
         if flow.isn_primary is not None:
-            self._settle(flow, now)
+            self._settle(flow, now, to_guest)
         return flow
 
     def _guest_closing(self, flow: Flow, arrival: Arrival, now: float) -> None:
         seg = arrival.segment
         flags = seg.flags
         if flags & RST:
-            flow.closed_by_reset = True
+            flow.closed_by_reset = flow.reset_by_guest = True
             self.table.enter(flow, State.CLOSED, now)
             return
         if flow.closed_by_reset and now - flow.moved > RESET_IGNORED:
-            flow.closed_by_reset = False
+            flow.closed_by_reset = flow.reset_by_guest = False
             closing = flow.client_fin is not None or flow.guest_fin is not None
             self.table.enter(flow, State.CLOSING if closing else State.OPEN, now)
         if flags & FIN and arrival.whole:
@@ -301,32 +310,34 @@ class Tracker:
             self._pass_all_held(victim, to_guest)
         return flow
 
-    def _settle(self, flow: Flow, now: float) -> None:
+    def _settle(self, flow: Flow, now: float, to_guest: Frames) -> None:
         flow.settle()
         flow.gave_up = False
         self.table.enter(flow, State.OPEN, now)
+        victim = self.table.crowded()
+        if victim is not None:
+            self.counters["flows_evicted"] += 1
+            self._forget(victim, to_guest)
 
     def _close_if_over(self, flow: Flow, now: float) -> None:
         if flow.guest_fin_acked and flow.client_fin_acked and flow.state is not State.CLOSED:
             self.table.enter(flow, State.CLOSED, now)
 
-    def _restart(self, flow: Flow, now: float, to_guest: Frames) -> Flow:
-        """Begin again, for a new connection on the same ports; offsets and numbers are unknown."""
-        self._forget(flow, to_guest)
-        return self._open(flow.key_client, flow.key_guest, now, to_guest)
-
-    def _renew(self, flow: Flow, now: float, to_guest: Frames, client_isn: int | None) -> Flow | None:
-        """A new connection takes the ports of a settled one. After a failover it needs no offset."""
+    def _renew(self, flow: Flow, now: float, to_guest: Frames, number: int | None) -> Flow | None:
+        """The guest takes a new connection on the ports of `flow`: by SYN/ACK of the client's SYN `number`, or by a
+        SYN of its own (None). After a failover it needs no offset.
+        """
+        successor = flow.successor
         if self.promoted:
             self._forget(flow, to_guest)
             return None
-        successor = flow.successor
-        if successor is None or successor.client_isn != client_isn:
-            renewed = self._restart(flow, now, to_guest)
-            renewed.client_isn = client_isn
+        if successor is None or not (successor.answered if number is None else answers(successor, number)):
+            self._forget(flow, to_guest)
+            renewed = self._open(flow.key_client, flow.key_guest, now, to_guest)
+            renewed.client_isn = number
             return renewed
         flow.successor = None
-        self.table.remove(flow)
+        self._forget(flow, to_guest)
         self.table.add(successor)
         self.table.touch(successor, now)
         self.counters["flows_opened"] += 1
@@ -386,6 +397,7 @@ class Tracker:
                 # The copy is in the primary's handshake, and the client's frames fit as they are; or it
                 # has never seen this SYN, and a repeated one will teach new numbers.
                 flow.isn_primary = flow.ts_primary = flow.isn_secondary = flow.ts_secondary = None
+                flow.answered = False
                 self._give_up(flow, to_guest)
                 continue
             self._pass_held(flow.successor, to_guest)
