@@ -105,13 +105,13 @@ class Ledger:
             self.held -= len(unit) if type(unit) is tuple else 1
         self.held_bytes -= sum(map(len, unit)) if type(unit) is tuple else len(unit)
 
-    def let_out(self, flow: Flow, held: HeldUnit, cause: str) -> None:
-        """Send `held` but keep it for comparing."""
+    def let_out(self, flow: Flow, held: HeldUnit, cause: str, rest: Unit | None = None) -> None:
+        """Send `held`, or the rest of it, but keep it for comparing."""
         if not held.out:
             held.out = True
             self.held -= frames_of(held.unit)
             self.lingering[flow] = None
-            self.passed(held.unit, cause)
+            self.passed(held.unit if rest is None else rest, cause)
 
     def drop(self, held: HeldUnit, reason: str) -> None:
         """`held` leaves its queue and is not sent."""

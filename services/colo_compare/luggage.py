@@ -25,6 +25,7 @@ from colo_compare.tcp import TcpFlow
 from colo_compare.tcp_commit import HEAD_WAIT
 from colo_compare.tcp_state import NEVER, Held, NextSyn
 from colo_proto.errors import WireError
+from colo_proto.net.stamp import NO_STAMP
 from colo_proto.net.tcp import SynOptions
 
 if TYPE_CHECKING:
@@ -37,14 +38,15 @@ HISTORY: Final = 64 * 1024
 
 FLAGS: Final = "adopted", "closed", "diverged", "opener", "s_rst", "unprotected"
 NUMBERS: Final = (
-    "committed", "mask_end", "mask_start", "near", "origin", "p_ack", "p_fin", "p_scale", "p_top", "p_win",
-    "p_wire_ack", "s_ack", "s_edge", "s_isn", "s_last_ack", "s_plain", "s_scale", "s_win", "s_wire_ack", "unproven",
+    "committed", "headed", "mask_end", "mask_start", "near", "origin", "p_ack", "p_fin", "p_scale", "p_top", "p_win",
+    "p_wire_ack", "s_ack", "s_edge", "s_isn", "s_last_ack", "s_plain", "s_scale", "s_win", "s_wire_ack", "stamp",
+    "stamp_until", "unproven",
 )  # fmt: skip
 UNSURE: Final = "isn", "p_first", "s_first"
 """Numbers, or None."""
 PLAIN: Final = (*FLAGS, *NUMBERS, *UNSURE, "moved")
 """What goes of a stream as it is."""
-LATER: Final = {"p_fin": NEVER}
+LATER: Final = {"headed": NEVER, "p_fin": NEVER, "stamp": NO_STAMP, "stamp_until": NEVER}
 """Fields that a worker of an older version does not send, and what they are then."""
 
 Chosen = Callable[[bytes], bool]
@@ -115,6 +117,8 @@ def _tcp(flow: TcpFlow, now: float) -> dict[str, Any]:
     ref = flow.ref
     past = [one for one in ref.segments[: ref.first] if one.buffer and one.start >= flow.committed - HISTORY]
     body: dict[str, Any] = {name: getattr(flow, name) for name in PLAIN}
+    for name in ("data", "waiting"):
+        body[f"{name}_left"] = [(one.gone, one.overtakes) for one in getattr(flow, name)]
     for name in ("data", "waiting", "resets"):
         body[name] = [_held(ledger, one, now) for one in getattr(flow, name)]
     body |= {
@@ -148,6 +152,8 @@ def _put_tcp(compare: "Compare", body: dict[str, Any], now: float) -> None:
     ):
         raise ValueError("a field of a stream is none")
     queues = {name: [_read_held(one, now) for one in body[name]] for name in ("data", "waiting", "resets")}
+    for name in ("data", "waiting"):
+        _read_left(queues[name], body.get(f"{name}_left", ()))
     ref = Reference()
     for start, stop, buffer, offset in body["segments"]:
         ref.insert(int(start), int(stop), _octets(buffer), int(offset))
@@ -181,7 +187,7 @@ def _put_tcp(compare: "Compare", body: dict[str, Any], now: float) -> None:
     ledger.secondary_bytes += cost(ref.segments)
     for one_more in ref.segments[: ref.first]:
         ledger.secondary_bytes -= ledger.history.add(one_more)
-    if any(one.start < one.good < one.end for one in flow.data):
+    if any(one.gone < one.good < one.end for one in flow.data):
         ledger.stuck[flow] = now + HEAD_WAIT
     _join(ledger, flow, body, now)
 
@@ -215,6 +221,13 @@ def _read_held(value: list[Any], now: float) -> Held:
     held.end = stop + held.fin
     held.good, held.out = good, bool(out)
     return held
+
+
+def _read_left(queue: list[Held], left: list[Any]) -> None:
+    for one, (gone, overtakes) in zip(queue, left, strict=bool(left)):
+        if type(gone) is not int or not one.start <= gone <= (one.start if type(one.unit) is tuple else one.stop):
+            raise ValueError("what has left is no part of a segment")
+        one.gone, one.overtakes = gone, bool(overtakes)
 
 
 # -- datagrams --------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from colo_compare.history import SEGMENT_COST, Segment, cost
 from colo_compare.stream import Reference
 from colo_compare.tcp_commit import TcpCommit
 from colo_compare.tcp_state import NEVER, UNKNOWN, Held, NextSyn
+from colo_proto.net.stamp import NO_STAMP
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, SynOptions, syn_options
 from colo_proto.seq import HALF, MASK, MOD
 
@@ -77,6 +78,8 @@ class TcpFlow(TcpCommit):
         start = base if seq == base & MASK else base + ((seq - base + HALF) & MASK) - HALF
         if data == end:
             if ack <= self.s_ack:
+                if self.data and start <= base:
+                    self._outrun(buf, l4, data)
                 self._emit(unit, buf, l4, data, start, ack, win)
             else:
                 self._wait(Held(unit, buf, l4, data, start, start, ack, win, now))
@@ -363,7 +366,13 @@ class TcpFlow(TcpCommit):
         ledger.bytes_compared += size
         if held.ack > self.s_ack:
             self._queue(held)
-        elif held.out or self.clamped is not None or held.ack + (held.win << self.p_scale) > self.s_edge:
+        elif (
+            held.out
+            or held.overtakes
+            or self.stamp != NO_STAMP
+            or self.clamped is not None
+            or held.ack + (held.win << self.p_scale) > self.s_edge
+        ):
             self._let_go(held)
         else:
             ledger.unhold(held)
@@ -396,7 +405,7 @@ class TcpFlow(TcpCommit):
             if self.data:
                 self._advance(now)
         elif self.data:
-            self._let_head_go()
+            self._let_head_go(start, stop)
 
     def _remember(self, buf: bytes, data: int, start: int, stop: int) -> None:
         """Keep bytes from before the place where this connection was adopted: the primary will repeat them too."""

@@ -16,7 +16,7 @@ from colo_compare.stream import first_difference
 from colo_compare.tcp_state import NEVER, Held, by_ack, by_arrival, by_start
 from colo_compare.tcp_window import TcpWindow
 from colo_proto.messages import Reason
-from colo_proto.net.shorten import shorten
+from colo_proto.net.stamp import NO_STAMP
 from colo_proto.net.window import window_update
 from colo_proto.seq import MASK
 
@@ -49,6 +49,7 @@ class TcpCommit(TcpWindow):
         if not data or data[-1].start <= held.start:
             data.append(held)
         else:
+            held.overtakes = True
             insort(data, held, key=by_start)
 
     def _wait(self, held: Held) -> None:
@@ -83,7 +84,7 @@ class TcpCommit(TcpWindow):
                 self._confirm(held.good)
             if held.good < held.end:
                 at += 1
-                if held.good > held.start and self not in self.ledger.stuck:
+                if held.good > held.gone and self not in self.ledger.stuck:
                     self.ledger.stuck[self] = now + HEAD_WAIT
                 continue
             del data[at]
@@ -245,8 +246,20 @@ class TcpCommit(TcpWindow):
         if not held.out:
             if held.syn:
                 self._emit_syn(held)
+            elif self.stamp != NO_STAMP or held.overtakes or held.gone > held.start:
+                self._let_rest_go(held)
             else:
                 self._emit(held.unit, held.buf, held.l4, held.data, held.end, held.ack, held.win)
+
+    def _let_rest_go(self, held: Held) -> None:
+        """Not all of it leaves, or not in the order in which it was sent."""
+        if isinstance(held.unit, tuple):
+            self._emit(held.unit, held.buf, held.l4, held.data, held.end, held.ack, held.win)
+            return
+        rest = self._part(held, held.gone, held.end)
+        if held.overtakes:
+            self._outrun(held.buf, held.l4, held.data)
+        self._emit(rest, rest, held.l4, held.data, held.end, held.ack, held.win)
 
     def judge(self, now: float) -> None:
         """A primary segment is equal in part: let that part go when nothing has moved for a moment.
@@ -259,19 +272,57 @@ class TcpCommit(TcpWindow):
         else:
             self._let_head_go()
 
-    def _let_head_go(self) -> None:
-        """Send what is equal of a segment that is not equal to its end. The secondary repeats itself, or is stuck."""
-        if self.diverged:
+    def _let_head_go(self, start: int = NEVER, stop: int = NEVER) -> None:
+        """Send what is equal of a segment that is not equal to its end, and has not left yet.
+
+        From `start` to `stop` the secondary repeats itself: that may have been lost behind us, and leaves again.
+        """
+        held = None if self.diverged else self._half_equal()
+        if held is None:
             return
-        # The newest, for its timestamps are the ones that the client will not take for old (RFC 7323 §5).
-        partial = (h for h in reversed(self.data) if h.start < h.good < h.stop)
-        held = max(partial, key=by_arrival, default=None)
-        if held is None or held.ack > self.s_ack or held.out or held.syn or type(held.unit) is tuple:
-            return
-        head = shorten(held.buf, held.l4, held.data, held.data + held.stop - held.start, held.good - held.start)
+        begin, again = held.gone, max(start, held.start)
+        if again < min(stop, begin):
+            if stop >= begin:
+                begin = again
+            else:
+                self._let_part_go(held, again, stop)
+        if begin < held.good:
+            self._let_part_go(held, begin, held.good)
+
+    def _half_equal(self) -> Held | None:
+        """The newest segment that is equal in part and begins where the client is, or before.
+
+        The client is where the last head ended, or where the first of these segments begins: what came before has left.
+        """
+        found: Held | None = None
+        data = self.data
+        client = max(self.headed, data[0].start) if data else NEVER
+        for held in data:
+            if held.start > client:
+                break
+            if (
+                held.start < held.good < held.stop
+                and held.ack <= self.s_ack
+                and (found is None or held.at >= found.at)
+                and not (held.out or held.syn or isinstance(held.unit, tuple))
+            ):
+                found = held
+        return found
+
+    def _let_part_go(self, held: Held, start: int, end: int) -> None:
+        part = self._part(held, start, end)
         self.ledger.counters["synthesized"] += 1
         self.ledger.counters["heads_released"] += 1
-        self._emit(head, head, held.l4, held.data, held.good, held.ack, held.win)
+        if end > held.gone:
+            self.headed = end
+            for other in self.data:
+                if other.start >= end:
+                    break
+                # Other copies have nothing to add to it: if it is lost, a guest sends it again.
+                if not (other.syn or isinstance(other.unit, tuple)):
+                    other.gone = max(other.gone, min(end, other.good))
+        self._outrun(held.buf, held.l4, held.data)
+        self._emit(part, part, held.l4, held.data, end, held.ack, held.win)
 
     def _let_probe_go(self) -> None:
         """The secondary probes the client's window with an empty segment one byte back; the primary's bytes are held.
@@ -281,14 +332,17 @@ class TcpCommit(TcpWindow):
         """
         if self.diverged:
             return
-        whole = (h for h in self.data if not (h.syn or h.out or h.ack > self.s_ack or type(h.unit) is tuple))
+        newest_first = reversed(self.data)
+        whole = (h for h in newest_first if not (h.syn or h.out or h.ack > self.s_ack or type(h.unit) is tuple))
         held = max(whole, key=by_arrival, default=None)
         if held is None or self.committed < 0:
             return
         at = self.committed - 1
-        probe = window_update(held.buf, held.l4, held.data, at & MASK, held.ack & MASK, held.win)
+        buf = self._part(held, held.start, held.end)
+        probe = window_update(buf, held.l4, held.data, at & MASK, held.ack & MASK, held.win)
         self.ledger.counters["synthesized"] += 1
         self.ledger.counters["probes_released"] += 1
+        self._outrun(buf, held.l4, held.data)
         self._emit(probe, probe, held.l4, len(probe), at, held.ack, held.win)
 
     # -- endings -------------------------------------------------------------------------------------

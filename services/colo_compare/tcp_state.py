@@ -10,6 +10,8 @@ from colo_compare.stream import Reference
 from colo_proto.compiled import mypyc_attr
 from colo_proto.frame import ETH
 from colo_proto.messages import Reason
+from colo_proto.net.shorten import shorten
+from colo_proto.net.stamp import NO_STAMP, tsval, with_tsval
 from colo_proto.net.tcp import SynOptions
 from colo_proto.pcapng import Shown
 from colo_proto.rules import Rule
@@ -46,7 +48,7 @@ class NextSyn(NamedTuple):
 class Held(HeldUnit):
     """A primary segment that may not go out yet."""
 
-    __slots__ = ("ack", "buf", "data", "end", "fin", "good", "l4", "start", "stop", "syn", "win")
+    __slots__ = ("ack", "buf", "data", "end", "fin", "gone", "good", "l4", "overtakes", "start", "stop", "syn", "win")
 
     def __init__(
         self, unit: Unit, buf: bytes, l4: int, data: int, start: int, stop: int, ack: int, win: int, at: float
@@ -55,8 +57,8 @@ class Held(HeldUnit):
         self.buf = buf
         self.l4 = l4
         self.data = data
-        self.start = self.good = start
-        """Everything before `good` was found equal."""
+        self.start = self.good = self.gone = start
+        """Everything before `good` was found equal, and before `gone` has left: from here, or from a newer copy."""
         self.stop = self.end = stop
         """Where its payload ends; `end` counts a FIN as well."""
         self.syn = self.fin = 0
@@ -64,6 +66,8 @@ class Held(HeldUnit):
         self.win = win
         self.at = at
         self.out = False
+        self.overtakes = False
+        """It came after segments that follow it in the stream, and leaves before them."""
 
 
 def by_start(held: Held) -> int:
@@ -87,6 +91,7 @@ class TcpState(Stream):
         "closed",
         "committed",
         "data",
+        "headed",
         "isn",
         "mask_end",
         "mask_start",
@@ -116,6 +121,8 @@ class TcpState(Stream):
         "s_syn",
         "s_win",
         "s_wire_ack",
+        "stamp",
+        "stamp_until",
         "unproven",
         "waiting",
     )  # fmt: skip
@@ -151,6 +158,8 @@ class TcpState(Stream):
         self.moved = NEVER * 1.0
         """When `committed` last moved on."""
         self.clamped: Held | None = None
+        self.stamp = NO_STAMP
+        """The newest TSval that has left before older segments, when it has: they leave with it."""
         self.s_first: int | None = None
         self.opener = False
         """The guests opened the connection and offered to scale: whether the client agreed, their segments do not
@@ -177,6 +186,10 @@ class TcpState(Stream):
         self.s_isn = -1
         self.mask_start = self.mask_end = NEVER
         """Bytes between these positions may differ: a mask covers them."""
+        self.headed = NEVER
+        """Where the last head ended that left: everything before has left, too."""
+        self.stamp_until = NEVER
+        """No segment that begins later than this is older than `stamp`."""
 
     def _position(self, seq: int) -> int:
         near = self.committed
@@ -228,6 +241,54 @@ class TcpState(Stream):
             detail["primary_options"] = str(self.p_syn)
             detail["secondary_options"] = str(self.s_syn)
         return detail
+
+    # -- what leaves ---------------------------------------------------------------------------------
+
+    def _outrun(self, buf: bytes, l4: int, data: int) -> None:
+        """A segment leaves before others that are older: to the client they may not be older than it."""
+        stamp = tsval(buf, l4, data)
+        if stamp == NO_STAMP or not self.data:
+            return
+        if self.stamp == NO_STAMP:
+            self.stamp, self.stamp_until = stamp, NEVER
+        elif (stamp - self.stamp) & MASK < HALF:
+            self.stamp = stamp
+        self.stamp_until = max(self.stamp_until, self.data[-1].start)
+
+    def _part(self, held: Held, start: int, end: int) -> bytes:
+        """What `held`, which is one frame and no SYN, has from `start` to `end`, with no older timestamp than what has
+        left.
+
+        The client drops a segment whose timestamp is older than the newest one that it has taken (RFC 7323 §5), and
+        the guest would have to send it again. Sent now, it would have had a newer one.
+        """
+        buf = held.buf
+        if start > held.start or end < held.end:
+            stop = held.data + held.stop - held.start
+            buf = shorten(buf, held.l4, held.data, stop, min(end, held.stop) - held.start, start - held.start)
+        if self.stamp == NO_STAMP:
+            return buf
+        if held.start > self.stamp_until:
+            # All that were older have left.
+            self.stamp = NO_STAMP
+            return buf
+        own = tsval(buf, held.l4, held.data)
+        if own == NO_STAMP or (own - self.stamp) & MASK < HALF:
+            return buf
+        self.ledger.counters["restamped"] += 1
+        return with_tsval(buf, held.l4, held.data, self.stamp)
+
+    def _in_turn(self, held: Held) -> Unit:
+        """What of `held` has not left, when everything leaves that is held, by place."""
+        if held.syn or isinstance(held.unit, tuple):
+            return held.unit
+        self.stamp_until = -NEVER
+        rest = self._part(held, held.gone, held.end)
+        own = tsval(rest, held.l4, held.data)
+        if own != NO_STAMP:
+            # It is at least as new as what left before it.
+            self.stamp = own
+        return rest
 
     # -- what the compare asks of every kind of flow -------------------------------------------------
 
@@ -291,7 +352,8 @@ class TcpState(Stream):
         for held in frames:
             ledger.unhold(held)
             if not held.out:
-                ledger.passed(held.unit, "checkpoint")
+                ledger.passed(self._in_turn(held), "checkpoint")
+        self.stamp = NO_STAMP
         self.diverged = False
         self.wanted = 0.0
         self.unprotected = not copied
@@ -333,7 +395,9 @@ class TcpState(Stream):
     def let_out(self, cause: str) -> None:
         """Send what is held but keep it for comparing (shadow mode begins)."""
         for held in sorted((*self.data, *self.waiting, *self.resets), key=by_start):
-            self.ledger.let_out(self, held, cause)
+            if not held.out:
+                self.ledger.let_out(self, held, cause, self._in_turn(held))
+        self.stamp = NO_STAMP
 
     def evidence(self, verdict: str) -> list[Shown]:
         """Held frames of the primary, and the secondary's around the first that is not wholly equal, on which the

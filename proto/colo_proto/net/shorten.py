@@ -1,31 +1,36 @@
-"""The first bytes of a TCP segment as a segment of their own.
+"""A part of a TCP segment as a segment of its own.
 
 For compare: where the primary's segment is longer than all that the secondary may send before it hears an
-ACK, the part that both have produced has to reach the client, or neither would ever be acknowledged.
+ACK, the part that both have produced has to reach the client, or neither would ever be acknowledged. What is
+left of the segment follows when the secondary has produced that as well.
 """
 
 from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import internet_checksum, ones_sum, swap16
+from colo_proto.checksum import internet_checksum, ones_sum
 from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, VNET_HDR, VNET_HDR_LEN, Buffer
-from colo_proto.net.tcp import CSUM_AT, FIN, FLAGS_AT, OFFSET_AT, PSH
+from colo_proto.net.tcp import CSUM_AT, FIN, FLAGS_AT, PSH, SEQ_AT, URG, URGENT_AT
+from colo_proto.seq import MASK
 
 _U16: Final = Struct("!H")
+_U32: Final = Struct("!I")
 
 
-def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int) -> bytes:
-    """The segment at `l4` of an unfragmented packet that ends at `end`, cut after `keep` bytes of payload.
+def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 0) -> bytes:
+    """The segment at `l4` of an unfragmented packet that ends at `end`, with only the bytes `skip` to `keep` of its
+    payload.
 
-    FIN and PSH belong to the last byte and go. The checksum follows from what changes alone (RFC 1624), so
-    a wrong one stays wrong; a partial one stays partial. A GSO frame that now fits one segment is one.
+    FIN and PSH belong to the last byte and go with it; the urgent pointer still points to the same place. The checksum
+    follows from what changes alone (RFC 1624), so a wrong one stays wrong; a partial one stays partial. A GSO frame
+    that now fits one segment is one.
     """
-    out = bytearray(frame[: data + keep])
+    out = bytearray(frame[:data]) + frame[data + skip : data + keep]
     vnet = list(VNET_HDR.unpack_from(out))
-    if vnet[3] and keep <= vnet[3]:
+    if vnet[3] and keep - skip <= vnet[3]:
         vnet[1], vnet[2], vnet[3] = GSO_NONE, 0, 0
         out[:VNET_HDR_LEN] = VNET_HDR.pack(*vnet)
-    gone = end - data - keep
+    gone = end - data - keep + skip
     l3 = ETH + 14
     while (out[l3 - 2] << 8 | out[l3 - 1]) in (0x8100, 0x88A8):
         l3 += 4
@@ -34,17 +39,21 @@ def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int) -> bytes:
     if out[l3] >> 4 == 4:
         _U16.pack_into(out, l3 + 10, 0)
         _U16.pack_into(out, l3 + 10, internet_checksum(out[l3:l4]))
-    before = _U16.unpack_from(out, l4 + OFFSET_AT)[0]
-    out[l4 + FLAGS_AT] &= ~(FIN | PSH) & 0xFF
+    if keep < end - data:
+        out[l4 + FLAGS_AT] &= ~(FIN | PSH) & 0xFF
+    if skip:
+        _U32.pack_into(out, l4 + SEQ_AT, (_U32.unpack_from(out, l4 + SEQ_AT)[0] + skip) & MASK)
+        urgent = _U16.unpack_from(out, l4 + URGENT_AT)[0]
+        if out[l4 + FLAGS_AT] & URG and urgent <= skip:
+            out[l4 + FLAGS_AT] &= ~URG & 0xFF
+        _U16.pack_into(out, l4 + URGENT_AT, max(urgent - skip, 0))
     csum = _U16.unpack_from(out, l4 + CSUM_AT)[0]
     if out[0] & F_NEEDS_CSUM:
         # The pseudo-header's sum, of which the length is a part.
         total = (csum - gone) % 0xFFFF or 0xFFFF
     else:
-        tail = ones_sum(frame[data + keep : end])
-        if (data + keep - l4) & 1:
-            tail = swap16(tail)
-        flags = before - _U16.unpack_from(out, l4 + OFFSET_AT)[0]
-        total = (((csum ^ 0xFFFF) - gone - tail - flags) % 0xFFFF or 0xFFFF) ^ 0xFFFF
+        # The sum of all changes, the length in the pseudo-header being one; the field itself stands in both sums.
+        change = ones_sum(out[l4:]) - ones_sum(frame[l4:end]) - gone
+        total = (((csum ^ 0xFFFF) + change) % 0xFFFF or 0xFFFF) ^ 0xFFFF
     _U16.pack_into(out, l4 + CSUM_AT, total)
     return bytes(out)

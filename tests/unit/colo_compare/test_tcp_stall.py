@@ -35,7 +35,7 @@ def test_the_equal_part_of_a_longer_segment_goes_when_nothing_moves(play):
     play.at(1)
     assert len(play.sent) == 1
     play >> S(1004, D[4:])
-    assert payloads(play) == [D[:4], D]
+    assert payloads(play) == [D[:4], D[4:]], "what has left does not leave again"
     assert not play.wanted
 
 
@@ -47,12 +47,46 @@ def test_it_goes_again_when_the_secondary_repeats_itself(play):
 
 
 def test_the_newest_copy_gives_the_head(play):
-    """Its timestamps are the ones that the client does not take for old."""
+    """Its ACK and window are of now, and its timestamp is one that the client does not take for old."""
     play >> P(1000, D, options=craft.timestamps(10, 1)) >> S(1000, D[:4], options=craft.timestamps(5, 1))
     play >> P(1000, D, options=craft.timestamps(20, 1))
     play.at(0.2)
     (head,) = play.sent
     assert craft.timestamps(20, 1) in head
+
+
+def test_forty_repeated_segments_are_no_forty_heads(play):
+    """What the secondary sends again may leave again, and nothing else."""
+    whole = bytes(range(250)) * 240
+    play >> P(1000, whole)
+    for at in range(0, 57_920, 1448):
+        play >> S(1000 + at, whole[at : at + 1448])
+    play.at(0.2)
+    for at in range(0, 57_920, 1448):
+        play >> S(1000 + at, whole[at : at + 1448])
+    assert sum(map(len, payloads(play))) == 2 * 57_920
+    play >> S(1000 + 57_920, whole[57_920:])
+    assert sum(map(len, payloads(play))) == 57_920 + len(whole)
+    assert all(l4_checksum_ok(data) for data in play.sent)
+
+
+def test_forty_short_segments_one_after_the_other_are_one_frame(play):
+    whole = bytes(range(250)) * 240
+    play >> P(1000, whole)
+    for at in range(0, 57_920, 1448):
+        play >> S(1000 + at, whole[at : at + 1448])
+        play.at(HEAD_WAIT * 1.2)
+        play >> P(70_000, b"far ahead")
+    play >> S(1000 + 57_920, whole[57_920:])
+    assert b"".join(payloads(play)) == whole
+
+
+def test_one_short_segment_forty_times(play):
+    whole = bytes(range(250)) * 240
+    play >> P(1000, whole) >> S(1000, whole[:59_000])
+    for _ in range(40):
+        play >> S(1000, whole[:100])
+    assert payloads(play) == [whole[:59_000]] + 39 * [whole[:100]]
 
 
 def test_a_head_obeys_the_ack_rule(play):
