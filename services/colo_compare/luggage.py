@@ -129,6 +129,7 @@ def _tcp(flow: TcpFlow, now: float) -> dict[str, Any]:
         "p_syn": flow.p_syn,
         "s_syn": flow.s_syn,
         "next_syn": [*flow.next_syn[:-1], now - flow.next_syn.at] if flow.next_syn else None,
+        "rivals": flow.rivals,
         "clamped": _written(flow.clamped, now) if flow.clamped else None,
         "segments": [(one.start, one.stop, one.buffer, one.offset) for one in [*past, *ref.segments[ref.first :]]],
         "first": len(past),
@@ -167,6 +168,7 @@ def _put_tcp(compare: "Compare", body: dict[str, Any], now: float) -> None:
         "s_syn": SynOptions(*body["s_syn"]) if body["s_syn"] else None,
         "next_syn": _next_syn(body["next_syn"], now) if body["next_syn"] else None,
         "clamped": _read_held(body["clamped"], now) if body["clamped"] else None,
+        "rivals": tuple(map(int, body.get("rivals", ()))),
     }
     flow = compare.adopt(_octets(body["key"]), now, stream=True)
     held = [one for queue in queues.values() for one in queue]

@@ -34,6 +34,8 @@ SYN_MEMORY: Final = 60.0
 """Seconds that a secondary's SYN waits for the primary to open the same connection (RFC 9293 §3.8.3 gives up on a SYN
 after a few minutes; common stacks after one).
 """
+MOST_RIVALS: Final = 8
+"""Numbers of SYN/ACKs that are remembered: a client repeats its SYN about so often."""
 
 
 class TcpFlow(TcpCommit):
@@ -192,6 +194,10 @@ class TcpFlow(TcpCommit):
             pending = None  # the answer to another SYN of the client
         if fresh and self.s_syn is not None:
             pending = NextSyn(self.s_syn, self.s_isn, self.s_ack, self.s_edge, now)
+        rivals = self._rivals(seq, number)
+        if rivals and pending is None and self.s_syn is not None and self.s_ack == number:
+            # What the secondary answered to this SYN before is its answer still.
+            pending = NextSyn(self.s_syn, self.s_isn, self.s_ack, self.s_edge, now)
         near = self.near
         for held in (*self.data, *self.waiting, *self.resets):
             ledger.drop(held, "replaced")
@@ -209,12 +215,26 @@ class TcpFlow(TcpCommit):
         self.origin = self.isn = self.committed = seq + MOD
         self.p_first = self.isn
         self.p_syn = options
+        if rivals:
+            # Where the stream begins is not known yet: nothing before this place has been compared.
+            self.rivals, self.unproven = rivals, self.isn + 1
         if pending is not None and now - pending.at <= SYN_MEMORY:
             self.s_syn, self.s_isn, self.s_ack, self.s_edge, _ = pending
             if early is not None:
                 ledger.secondary_gone(-1, "overtaken", stored=True)
                 self.ref.insert(self.isn + 1, self.isn + 1 + early.stop - early.start, early.buffer, early.offset)
                 ledger.secondary_bytes += cost(self.ref.segments)
+
+    def _rivals(self, seq: int, number: int) -> tuple[int, ...]:
+        """The initial sequence numbers with which the primary has answered this SYN of the client before.
+
+        With SYN cookies the answer to a repeated SYN has another number once the secret has changed, and the client may
+        take either. The primary has said nothing else meanwhile: nothing is known to it of the connection.
+        """
+        if self.isn is None or number == NEVER or self.p_ack != number or self.p_win >= 0 or self.unprotected:
+            return ()
+        known = (self.isn & MASK, *(isn for isn in self.rivals if isn not in {seq, self.isn & MASK}))
+        return known[:MOST_RIVALS]
 
     # -- the secondary -------------------------------------------------------------------------------
 
@@ -318,6 +338,8 @@ class TcpFlow(TcpCommit):
                 self._reset(None)
             return
         self.s_rst = False
+        if self.rivals:
+            self._settle(seq)
         start = self._position(seq)
         stop = start + end - data
         if self.s_first is None:
@@ -424,7 +446,7 @@ class TcpFlow(TcpCommit):
         number = self._ack(ack) if flags & ACK else NEVER
         edge = number + win if flags & ACK else NEVER
         ours = self.s_isn == seq or (self.s_syn is None and (self.isn is not None or self.committed < 0))
-        if self.s_syn is not None and self.isn is not None and seq == self.isn & MASK:
+        if self.s_syn is not None and self.isn is not None and (seq == self.isn & MASK or seq in self.rivals):
             # Repeated, and in the primary's numbers: the rewriter knows the connection by now.
             ledger.secondary_compared += 1
             return

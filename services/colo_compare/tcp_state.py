@@ -110,6 +110,7 @@ class TcpState(Stream):
         "p_wire_ack",
         "ref",
         "resets",
+        "rivals",
         "s_ack",
         "s_edge",
         "s_first",
@@ -178,6 +179,8 @@ class TcpState(Stream):
         self.isn: int | None = None
         self.unproven = NEVER
         """Bytes before this position were not compared here, for the connection was adopted from the middle."""
+        self.rivals: tuple[int, ...] = ()
+        """Other initial sequence numbers with which the primary has answered the same SYN of the client."""
         self.p_first: int | None = None
         self.p_fin = NEVER
         """Position of the primary's FIN, when it has sent one."""
@@ -204,6 +207,27 @@ class TcpState(Stream):
         if near < UNKNOWN:
             self.near = near = ack + MOD
         return near + ((ack - near + HALF) & MASK) - HALF
+
+    def _settle(self, seq: int) -> None:
+        """A guest has sent `seq`, and no SYN: that says which of the primary's SYN/ACKs the client has taken."""
+        mine = self.isn or 0
+        number = min((mine & MASK, *self.rivals), key=lambda isn: (seq - isn - 1) & MASK)
+        self.rivals = ()
+        self.unproven = NEVER
+        if number == mine & MASK:
+            return
+        self.isn = self.p_first = isn = self._position(number)
+        self._forget_reference("overtaken")
+        self.ref = Reference()
+        self.committed = self.p_top = isn + 1
+        for held in self.data:
+            # Positions are relative to `committed`, and none is farther from it than half of all numbers.
+            by = self._position(held.start & MASK) - held.start
+            held.start, held.stop, held.end = held.start + by, held.stop + by, held.end + by
+            held.good = held.gone = held.start
+            self.p_top = max(self.p_top, held.end)
+            if held.fin:
+                self.p_fin = held.stop
 
     def _clear_queues(self) -> None:
         self.data, self.waiting, self.resets = [], [], []
@@ -331,6 +355,8 @@ class TcpState(Stream):
             self._late(min(late, key=by_arrival), now)
 
     def _late(self, held: Held, now: float) -> None:
+        if self.rivals and not held.syn and held in self.data:
+            self._settle(held.start & MASK)
         position = max(held.good, held.start)
         detail = self._explain(position, held, now)
         detail["waits_for"] = "bytes" if held in self.data else "ack" if held in self.waiting else "rst"
@@ -339,6 +365,9 @@ class TcpState(Stream):
     def flush(self, *, copied: bool) -> None:
         """A checkpoint is done. `copied`: the secondary now is the primary's copy, everything held may go."""
         ledger = self.ledger
+        began = next((h.start for h in self.data if not h.syn), NEVER)
+        if self.rivals and began > NEVER:
+            self._settle(began & MASK)
         frames = sorted((*self.data, *self.waiting, *self.resets), key=by_start)
         if copied:
             self._copied(frames)
@@ -370,12 +399,13 @@ class TcpState(Stream):
             self.near = near
             return
         self.committed = top
-        self.unproven = NEVER
+        if not self.rivals:
+            self.unproven = NEVER
         offers = [(h.ack, -h.win if h.syn else h.win) for h in frames if h.ack > NEVER]
         if self.p_ack > NEVER:
             offers.append((self.p_ack, self.p_win))
         self.s_wire_ack = self.s_win = -1
-        if self.s_first is None:
+        if self.s_first is None and not self.rivals:
             self.s_first = self.committed
         if self.p_syn is not None and self.isn is not None:
             self.s_syn, self.s_isn = self.p_syn, self.isn & MASK
