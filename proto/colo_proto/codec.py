@@ -39,6 +39,15 @@ MAX_BATCH_BYTES = 256 * 1024
 MAX_MESSAGE = 4 * 1024 * 1024
 """Largest message decoded; a longer one is a peer's error."""
 
+MAX_CONTROL = 512 * 1024
+"""Largest control message but for those in `LARGE`. Read, it may take a hundred times as much memory for a moment."""
+
+LARGE = frozenset({messages.Answer.TYPE, messages.Handover.TYPE})
+"""Control messages that carry what a whole host says of itself, or flows."""
+
+MAX_LINK_NAME = 512
+"""Characters of a link's name: an id and a port. Receivers remember the names of their senders."""
+
 MAX_DEPTH = 16
 """Lists and maps inside each other where a message may hold anything: more could be read but not be passed on."""
 
@@ -176,10 +185,24 @@ def decode(data: Buffer) -> Wire:
 
 def decode_message(data: Buffer) -> messages.Message:
     """The same where only control messages have business: anything else is `unexpected`."""
+    if len(data) > MAX_CONTROL and _type(data) not in LARGE:
+        raise WireError("oversized", f"{len(data)} bytes of a control message")
     value = decode(data)
     if isinstance(value, messages.Message):
         return value
     raise WireError("unexpected", f"{type(value).__name__} on a control link")
+
+
+def _type(data: Buffer) -> str:
+    """The type of a control message, without reading all of it; empty when it is none."""
+    reader = msgpack.Unpacker(raw=False, max_buffer_size=0)
+    reader.feed(bytes(data[:64]))
+    try:
+        if reader.read_array_header() != 4 or reader.unpack() != WIRE_VERSION or reader.unpack() != KIND_CONTROL:
+            return ""
+        return str(reader.unpack())[:40]
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return ""
 
 
 def _batch(body: list[Any]) -> Batch:
@@ -196,6 +219,7 @@ def _batch(body: list[Any]) -> Batch:
         or not 0 <= sequence < _U63
         or not 0 <= incarnation < _U63
         or not 0 <= epoch < _U63
+        or len(link) > MAX_LINK_NAME
     ):
         raise WireError("malformed", "batch header")
     if len(frames) > MAX_BATCH_FRAMES:
@@ -209,7 +233,7 @@ def _batch(body: list[Any]) -> Batch:
 def _chatter(body: list[Any]) -> Chatter:
     if len(body) != 5 or type(body[2]) is not str or type(body[3]) is not int or type(body[4]) is not int:
         raise WireError("malformed", "link chatter")
-    if not (0 <= body[3] < _U63 and -1 <= body[4] < _U63):
+    if not (0 <= body[3] < _U63 and -1 <= body[4] < _U63 and len(body[2]) <= MAX_LINK_NAME):
         raise WireError("malformed", "link chatter out of range")
     return _CHATTER[body[1]](body[2], body[3], body[4])
 
@@ -243,6 +267,7 @@ def _fits(value: object, hint: Any) -> bool:
     if hint is Any:
         return _plain(value, MAX_DEPTH)
     if hint is int:
+        # Epochs and versions are counted on from what a peer says, and must stay packable (64 bits).
         return _plain(value, 0) and type(value) is int
     if hint in (NoneType, None):
         return value is None
@@ -252,9 +277,6 @@ def _fits(value: object, hint: Any) -> bool:
     if origin is dict:
         key, item = get_args(hint)
         return type(value) is dict and all(_fits(k, key) and _fits(v, item) for k, v in value.items())
-    if hint is int:
-        # Epochs and versions are counted on from what a peer says, and must stay packable (64 bits).
-        return type(value) is int and -_U63 <= value < _U63
     return type(value) is hint
 
 

@@ -23,18 +23,20 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from colo_frame.bounds import TooMuchError, modest, proper, remembered
 from colo_frame.checkpoints import Checkpoints
 from colo_frame.config import FrameConfig
 from colo_frame.drivers import DRIVER_ID, Driver, make_driver
 from colo_frame.ownership import Ownership
 from colo_frame.peer import Peer
 from colo_frame.queries import answer, is_text, set_mode
-from colo_frame.registry import Process, Registry
+from colo_frame.registry import MAX_PROCESSES, Process, Registry
 from colo_frame.table import named_table, read_table, shares
 from colo_frame.tenure import WRITES
 from colo_frame.workers import Workers
 from colo_proto.claim import Stand, State, possible
 from colo_proto.core import Log, Output, Tell
+from colo_proto.errors import ConfigError
 from colo_proto.messages import (
     CheckpointDone,
     CheckpointWanted,
@@ -59,6 +61,7 @@ from colo_proto.messages import (
     Yielded,
     to_dict,
 )
+from colo_proto.rules import parse_rules
 
 PEER = "peer"
 EVERYBODY = "*"
@@ -106,6 +109,7 @@ class Frame:
         self._outstanding: dict[tuple[str, str], tuple[CheckpointWanted, float]] = {}
         """Secondary: wishes for the primary, and when they were last sent."""
         self._primary_incarnation: int | None = None
+        self._said: set[str] = set()
 
     # -- messages -------------------------------------------------------------------------------
 
@@ -128,14 +132,12 @@ class Frame:
         elif isinstance(message, LanSaid):
             self.ownership.tenure.on_lan(message.count, now)
             outputs = self.ownership.grant(now)
-        elif isinstance(message, Yielded):
+        elif isinstance(message, Yielded) and process is not None:
             self.ownership.yielded(sender)
         elif sender == DRIVER_ID:
             outputs = self.checkpoints.driver_heard(message, self._compares(), now)
         elif isinstance(message, SetRules):
-            # A compare tells a restarted frame what the one before had said.
-            if self.rules is None and process is not None:
-                outputs = self.set_rules(message.rules, f"learnt from {sender}")
+            outputs = self._learn_rules(process, message)
         elif isinstance(message, Report | CheckpointWanted | Flushed):
             if process is None:
                 # An earlier frame welcomed it; another incarnation in Welcome makes it say Hello again.
@@ -172,10 +174,13 @@ class Frame:
         return Welcome(self.checkpoints.epoch, self.mode, self.incarnation)
 
     def _hello(self, sender: str, hello: Hello, now: float) -> list[Output]:
+        if not proper(hello):
+            self.counters["hellos_refused"] += 1
+            return self._once("hello.refused", why="a role, an id or an address of that length is none")
         process, fresh, restarted = self.registry.hello(sender, hello, now)
         if process is None:
             self.counters["processes_refused"] += 1
-            return []
+            return self._once("process.refused", why=f"there are {MAX_PROCESSES} processes")
         outputs: list[Output] = []
         tenure = self.ownership.tenure
         if hello.fence:
@@ -215,20 +220,40 @@ class Frame:
     def _report(self, process: Process | None, report: Report, now: float) -> list[Output]:
         if process is None:
             return []
-        process.report, process.reported = report, now
+        outputs: list[Output] = []
+        try:
+            gone = self.registry.keep(process, report, now)
+        except TooMuchError as error:
+            self.counters[f"reports_refused.{error.reason}"] += 1
+            return self._once("report.refused", why=str(error), id=process.id, reason=error.reason)
+        if gone:
+            self.counters["reports_forgotten"] += len(gone)
+            outputs += self._once("reports.forgotten", process=gone[0].id, why="all reports together are too large")
         if not self.primary:
-            return []
+            return outputs
         # A frame that was restarted learns from the others how far it had counted.
         if process.role == "compare":
             self.checkpoints.learn(report.gauges.get("epoch", 0))
         version = report.gauges.get("table_version", 0)
         # A table takes milliseconds to make; it is needed only by a frame that knows less than others.
         table = named_table(version, report.status.get("workers")) if version > self.table.version else None
-        outputs = self._learn_table(now, version, table)
+        outputs += self._learn_table(now, version, table)
         return outputs + (self._membership(now) if process.role == "compare" else [])
+
+    def _once(self, event: str, **fields: Any) -> list[Output]:
+        """A warning about something that may repeat very often: the counters know how often."""
+        key = event + str(fields.get("id", ""))
+        if key in self._said or len(self._said) >= MAX_PROCESSES:
+            return []
+        self._said.add(key)
+        return [Log("warning", event, fields)]
 
     def want(self, wish: CheckpointWanted, sender: str, now: float, *, by_epoch: bool = False) -> list[Output]:
         """Somebody wants a checkpoint: the primary's machine hears of it."""
+        less = modest(wish)
+        if less is not None:
+            self.counters["details_refused"] += 1
+            wish = less
         if self.primary:
             self.checkpoints.want(wish, sender if is_text(sender) else "anonymous", by_epoch, now)
             return []
@@ -274,6 +299,20 @@ class Frame:
         """The text of our own file of rules."""
         return self.set_rules(text, where)
 
+    def _learn_rules(self, process: Process | None, message: SetRules) -> list[Output]:
+        """A compare tells a restarted frame what the one before had said."""
+        if self.rules is not None or process is None:
+            return []
+        why = "" if process.role == "compare" else f"a {process.role} has no rules"
+        try:
+            parse_rules(message.rules)
+        except ConfigError as error:
+            why = str(error)[:200]
+        if why:
+            self.counters["rules_refused"] += 1
+            return self._once("rules.refused", why=why, id=process.id)
+        return self.set_rules(message.rules, f"learnt from {process.id}")
+
     def set_rules(self, text: str, where: str) -> list[Output]:
         """Other rules for every compare; `where` says where they come from."""
         self.rules = SetRules(text)
@@ -303,7 +342,7 @@ class Frame:
     def _linked(self) -> set[str]:
         """Compares that whoever shares frames out can reach, as far as they have reported it."""
         processes = self.registry.processes.values()
-        return {p.id for p in processes if p.role == "compare" and p.report and p.report.gauges.get("linked")}
+        return {p.id for p in processes if p.role == "compare" and p.linked}
 
     def _new_table(self, now: float) -> list[Output]:
         self.table = self.workers.apply(self._compares(), now)
@@ -370,11 +409,12 @@ class Frame:
     def _heartbeat(self, beat: Heartbeat, now: float) -> list[Output]:
         outputs: list[Output] = []
         stand = _stand(beat)
-        if not possible(stand):
+        kept = remembered(beat)
+        if kept is None or not possible(stand):
             self.counters["ignored_messages"] += 1
             return outputs
         self.counters["heartbeats_heard"] += 1
-        appeared, restarted = self.peer.hear(beat, now)
+        appeared, restarted = self.peer.hear(kept, now)
         if appeared or restarted:
             event = "peer.restarted" if restarted and not appeared else "peer.found"
             outputs.append(Log("info", event, {"role": beat.role, "epoch": beat.epoch}))

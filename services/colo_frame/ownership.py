@@ -72,7 +72,7 @@ class Ownership:
         if now >= self._lease_until:
             return False
         live = self._registry.processes.values()
-        leased = {p.id for p in live if not p.lost and p.report is not None and "leased" in p.report.gauges}
+        leased = {p.id for p in live if not p.lost and p.leased}
         return not leased or not leased <= self._yielded
 
     # -- doing -------------------------------------------------------------------------------------

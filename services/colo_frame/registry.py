@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from colo_frame.bounds import MAX_DEPTH, MAX_KEPT, MAX_REPORT, weigh
 from colo_proto.messages import Hello, Report
 
 MAX_PROCESSES = 1024
@@ -24,6 +25,12 @@ class Process:
     restarts: int = 0
     report: Report | None = None
     reported: float = 0.0
+    weight: int = 0
+    """Of the report that is kept."""
+    linked: bool = False
+    """A compare that whoever shares frames out can reach, by its last report, as the next one."""
+    leased: bool = False
+    """It can write to the client LAN, with a permission."""
 
     def status(self, now: float) -> dict[str, Any]:
         """For `colo status`. Ages are milliseconds."""
@@ -50,6 +57,8 @@ class Registry:
 
     timeout: float
     processes: dict[str, Process] = field(default_factory=dict)
+    weight: int = 0
+    """Of all reports that are kept."""
 
     def seen(self, sender: str, now: float) -> Process | None:
         """`sender` said something; None when it has not introduced itself."""
@@ -62,7 +71,7 @@ class Registry:
         """Take an introduction in: the process (None: too many), is it new or back, did it restart?"""
         process = self.processes.get(sender)
         if process is None:
-            if len(self.processes) >= MAX_PROCESSES:
+            if len(self.processes) >= MAX_PROCESSES and not self._make_room():
                 return None, False, False
             process = self.processes[sender] = Process(sender, hello.role, hello.incarnation, now)
             fresh, restarted = True, False
@@ -71,11 +80,43 @@ class Registry:
             fresh = process.lost
         if restarted:
             process.restarts += 1
-            process.report = None
+            process.linked = process.leased = False
+            self.forget(process)
         process.role, process.incarnation = hello.role, hello.incarnation
         process.pid, process.http = hello.pid, hello.http
         process.seen, process.lost = now, False
         return process, fresh, restarted
+
+    def _make_room(self) -> bool:
+        lost = min((p for p in self.processes.values() if p.lost), key=lambda p: p.seen, default=None)
+        if lost is not None:
+            self.forget(lost)
+            del self.processes[lost.id]
+        return lost is not None
+
+    def keep(self, process: Process, report: Report, now: float) -> list[Process]:
+        """Keep a report in place of the one before; `TooMuchError` when it is too large or too deep. Those whose
+        reports had to go for it, the heaviest first: it may be this one.
+        """
+        weight = sum(
+            weigh(part, depth, MAX_REPORT)
+            for part, depth in ((report.counters, 1), (report.gauges, 1), (report.status, MAX_DEPTH))
+        )
+        process.linked, process.leased = bool(report.gauges.get("linked")), "leased" in report.gauges
+        self.forget(process)
+        process.report, process.reported, process.weight = report, now, weight
+        self.weight += weight
+        gone = []
+        while self.weight > MAX_KEPT:
+            heaviest = max(self.processes.values(), key=lambda p: p.weight)
+            self.forget(heaviest)
+            gone.append(heaviest)
+        return gone
+
+    def forget(self, process: Process) -> None:
+        """Keep its report no longer."""
+        self.weight -= process.weight
+        process.report, process.weight = None, 0
 
     def excuse(self, now: float) -> None:
         """Count silence from now on: for a while nobody could be heard."""
@@ -96,6 +137,7 @@ class Registry:
                 process.lost = True
                 lost.append(process)
             elif process.lost and now >= process.seen + FORGET_AFTER:
+                self.forget(process)
                 del self.processes[process.id]
         return lost
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
+from colo_frame.bounds import MAX_NAME
 from colo_proto.messages import WorkerTable
 from colo_proto.net.flow import SLOTS
 
@@ -50,7 +51,7 @@ def read_table(given: dict[str, Any], known: WorkerTable | None = None) -> Worke
     version, workers, slots = given.get("version"), given.get("workers"), given.get("slots")
     if type(version) is not int or version < 1 or not isinstance(workers, list) or not isinstance(slots, list):
         return None
-    if not 0 < len(workers) <= MAX_WORKERS or not all(isinstance(worker, str) and worker for worker in workers):
+    if not _names(workers):
         return None
     if len(slots) != SLOTS or not all(type(slot) is int and 0 <= slot < len(workers) for slot in slots):
         return None
@@ -59,9 +60,13 @@ def read_table(given: dict[str, Any], known: WorkerTable | None = None) -> Worke
 
 def named_table(version: int, workers: object) -> WorkerTable | None:
     """The table of `version` that somebody uses who tells its workers; equal sets make equal tables."""
-    if version < 1 or not isinstance(workers, list) or not 0 < len(workers) <= MAX_WORKERS:
-        return None
-    return make_table(version, workers) if all(isinstance(worker, str) and worker for worker in workers) else None
+    return make_table(version, workers) if version >= 1 and isinstance(workers, list) and _names(workers) else None
+
+
+def _names(workers: list[Any]) -> bool:
+    """Is it a list of ids of workers?"""
+    ids = all(isinstance(worker, str) and 0 < len(worker.encode()) <= MAX_NAME for worker in workers)
+    return 0 < len(workers) <= MAX_WORKERS and ids
 
 
 def shares(table: WorkerTable) -> dict[str, int]:

@@ -32,6 +32,8 @@ PEER: Final = "peer"
 ALL: Final = "*"
 MAX_QUEUED: Final = 256
 """Messages kept for the peer while it does not take them; the oldest makes room."""
+MAX_KNOWN: Final = 2048
+"""Processes that hear what is told to everybody: twice as many as the frame knows, for some may have left."""
 BURST: Final = 64
 """Messages handled before other sockets have their turn."""
 
@@ -127,9 +129,18 @@ class FrameShell(Shell):
             message = self._decode(got[1], sender)
             if message is None or sender in (PEER, ALL):
                 continue
-            if isinstance(message, Hello):
-                self._known[sender] = None
-            self._do(self.core.hear(sender, message, time.monotonic()))
+            outputs = self.core.hear(sender, message, time.monotonic())
+            if isinstance(message, Hello) and any(type(one) is Tell and one.to == sender for one in outputs):
+                self._met(sender)
+            self._do(outputs)
+
+    def _met(self, sender: str) -> None:
+        """It was welcomed: what is told to everybody is for it as well."""
+        self._known.pop(sender, None)
+        self._known[sender] = None
+        if len(self._known) > MAX_KNOWN:
+            # Whoever introduced itself longest ago: those who left stand there until something is told to them.
+            del self._known[next(iter(self._known))]
 
     def _remote(self, events: int) -> None:
         assert self._peer is not None
@@ -151,7 +162,9 @@ class FrameShell(Shell):
             value = decode_message(whole(data))
         except WireError as error:
             self.counters["control.wire_errors." + error.reason] += 1
-            self.around.complain("message.refused", sender, port="listen", error=str(error))
+            # Under as many names as it likes a stranger gets one line.
+            who = sender if sender in self._known or sender == PEER else ""
+            self.around.complain("message.refused", who, port="listen", error=str(error), sender=sender[:64])
             return None
         self.counters["control.received"] += 1
         return value

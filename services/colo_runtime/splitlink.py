@@ -108,7 +108,12 @@ class SplitLink(Link):
         if frames and self._pending_bytes + len(message) > self.around.queue_bytes:
             self.drop("queue_full", frames)
             return
-        self._queues.setdefault(worker, deque()).append((message, frames))
+        queue = self._queues.setdefault(worker, deque())
+        if not frames and queue and not queue[-1][1]:
+            # Of two marks with nothing between them the later one says it all: whoever asks for them without
+            # reading does not fill our memory.
+            self._pending_bytes -= len(queue.pop()[0])
+        queue.append((message, frames))
         self._pending_bytes += len(message)
         if self._retry is None:
             self._retry = self.around.reactor.call_later(RETRY, self._flush)

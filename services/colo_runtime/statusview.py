@@ -54,23 +54,33 @@ def watch_it(where: str, timeout: float, *, as_json: bool) -> None:
 def view(body: Mapping[str, Any]) -> Group:
     """Head line, processes, and what else the frame says."""
     plain = {k: v for k, v in body.items() if isinstance(v, str | int | float | bool)}
-    head = Text("  ").join(Text.assemble((k, "dim"), " ", (str(v), "bold")) for k, v in plain.items())
+    head = Text("  ").join(Text.assemble((_plain(k), "dim"), " ", (_plain(v), "bold")) for k, v in plain.items())
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("id", "role", "state", "ready", "in", "out", "dropped", "held", "waiting for"):
         table.add_column(name, justify="right" if name in ("in", "out", "dropped", "held") else "left")
     for one in _processes(body):
-        counters, gauges = one.get("counters") or {}, one.get("gauges") or {}
-        detail = one.get("status") or {}
-        waiting = detail.get("waiting_for") or []
-        table.add_row(
-            str(one.get("id", "?")), str(one.get("role", "?")), str(one.get("state", "")),
-            {True: "yes", False: "no"}.get(detail.get("ready"), ""),  # type: ignore[arg-type]
+        counters, gauges, detail = (_map(one.get(name)) for name in ("counters", "gauges", "status"))
+        waiting = detail.get("waiting_for")
+        ready = detail.get("ready")
+        cells = (
+            one.get("id", "?"), one.get("role", "?"), one.get("state", ""),
+            "yes" if ready is True else "no" if ready is False else "",
             _sum(counters, ".frames_in"), _sum(counters, ".frames_out"), _sum(counters, ".dropped"),
-            str(gauges.get("held", "")), "; ".join(map(str, waiting)),
+            gauges.get("held", ""), "; ".join(map(str, waiting)) if isinstance(waiting, list) else "",
         )  # fmt: skip
+        table.add_row(*(Text(_plain(cell)) for cell in cells))
     shares = body.get("table")
     lines = [_shares(shares)] if isinstance(shares, dict) and shares.get("version") else []
     return Group(head, *lines, table, *_differences(body))
+
+
+def _map(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _plain(value: object) -> str:
+    """Text that steers no terminal, and that is no markup: processes say what they like."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value))
 
 
 def _shares(shared: Mapping[str, Any]) -> Text:
@@ -78,12 +88,12 @@ def _shares(shared: Mapping[str, Any]) -> Text:
     workers = shared.get("workers") or {}
     line = Text.assemble(("table ", "dim"), (str(shared["version"]), "bold"))
     for name, slots in sorted(workers.items()) if isinstance(workers, dict) else ():
-        line.append(f"  {name} ", "dim")
-        line.append(str(slots))
+        line.append(f"  {_plain(name)} ", "dim")
+        line.append(_plain(slots))
     for what in ("unsettled", "leaving"):
         names = shared.get(what)
         if names and isinstance(names, list):
-            line.append(f"  {what}: {', '.join(map(str, names))}", "yellow")
+            line.append(f"  {what}: {', '.join(map(_plain, names))}", "yellow")
     return line
 
 
@@ -102,7 +112,7 @@ def _differences(body: Mapping[str, Any]) -> list[Text]:
                 words = [f"{one.get('id', '?')}: {seen.get('reason')}, {seen.get('flow')}, at {seen.get('offset')}"]
                 words += [f"{side} {_place(seen, side)}" for side in ("primary", "secondary") if seen.get(side)]
                 words += [f"{name} {seen[name]}" for name in ("waits_for", "rule", "evidence") if seen.get(name)]
-                lines.append(Text("; ".join(words)))
+                lines.append(Text(_plain("; ".join(words))))
     return lines
 
 
@@ -121,5 +131,6 @@ def _processes(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _sum(counters: Mapping[str, Any], suffix: str) -> str:
-    values = [n for name, n in counters.items() if name.startswith("link.") and name.endswith(suffix)]
+    found = [n for name, n in counters.items() if name.startswith("link.") and name.endswith(suffix)]
+    values = [n for n in found if isinstance(n, int)]
     return str(sum(values)) if values else ""

@@ -24,7 +24,7 @@ from colo_proto.messages import (
     WorkerTable,
 )
 from colo_runtime.client import NoAnswerError, ask
-from colo_runtime.frameshell import MAX_QUEUED, FrameShell
+from colo_runtime.frameshell import MAX_KNOWN, MAX_QUEUED, FrameShell
 from colo_runtime.link import StartError
 from colo_runtime.options import CommonConfig
 from colo_runtime.statusview import fetch
@@ -246,3 +246,53 @@ def test_endpoints_that_do_not_go(bench, endpoints, named):
     parsed = {name: parse_endpoint(text) for name, text in endpoints.items()}
     with pytest.raises(ConfigError, match=named):
         FrameShell(core, parsed, CommonConfig(id="f"), Log(), context=bench.context)
+
+
+def nested(depth):
+    return {"x": nested(depth - 1)} if depth else 1
+
+
+def test_two_hundred_great_reports_leave_the_frame_small_and_its_status_readable(bench):
+    """Refused by their size before they are read: 3.9 MB of small things are hundreds of megabytes in memory."""
+    shell = frame_of(bench)
+    great = Report("mirror", "x", 7, {}, {}, {"x": "y" * 3_900_000})
+    refused = "control.wire_errors.oversized"
+    for number in range(20):
+        one = Process(bench, f"m{number}", "mirror")
+        one.hello()
+        one.say(great)
+        bench.until(lambda n=number: count(shell, refused) == n + 1)
+    deep = Process(bench, "deep", "mirror")
+    deep.hello()
+    for depth in range(17):
+        deep.say(Report("mirror", "deep", 7, {}, {}, {"x": nested(depth)}))
+    bench.until(lambda: count(shell, "control.received") == 38)
+    assert len(question(bench, shell, Query("status")).body["processes"]) == 21
+    assert shell.core.registry.weight < 10_000
+
+
+def test_a_stranger_under_many_names_gets_one_line(bench):
+    shell = frame_of(bench)
+    for number in range(20):
+        bench.zmq(zmq.DEALER, bench.ipc("frame-p"), identity=f"x{number}".encode()).send(b"junk")
+    bench.until(
+        lambda: count(shell, "control.wire_errors.undecodable") + count(shell, "control.wire_errors.malformed") == 20
+    )
+    assert len(shell.log.events("message.refused")) == 1
+
+
+def test_whom_the_frame_did_not_welcome_is_not_told_everything(bench):
+    shell = frame_of(bench)
+    one = Process(bench, "x", "r" * 1000)
+    one.hello()
+    bench.until(lambda: count(shell, "hellos_refused"))
+    assert shell.snapshot().status["known"] == []
+
+
+def test_those_who_are_told_everything_are_bounded(bench):
+    shell = frame_of(bench)
+    for number in range(3 * MAX_KNOWN):
+        shell._met(f"p{number}")
+    shell._met(f"p{2 * MAX_KNOWN}")
+    assert len(shell._known) == MAX_KNOWN
+    assert next(reversed(shell._known)) == f"p{2 * MAX_KNOWN}"

@@ -180,3 +180,30 @@ class TestMarks:
         bad.send(codec.encode(codec.messages.Drain()))
         bench.until(lambda: a.snapshot().counters.get("link.out.wire_errors.unexpected"))
         assert a.snapshot().counters["link.out.wire_errors.undecodable"] == 1
+
+
+def test_a_worker_that_asks_and_never_reads_fills_nobody_s_memory(bench):
+    """Each greeting is answered with the table in force; one such answer waits for a peer, not a million."""
+    a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on")
+    rude = bench.zmq(zmq.DEALER, bench.ipc("w"), identity=b"comp0", hwm=1)
+    connected(bench, a, 1)
+    link = a.links["out"]
+    for _ in range(3000):
+        link._mark("comp0")
+    assert len(link._queues["comp0"]) == 1
+    assert link.pending == len(link._queues["comp0"][0][0])
+    a._hear(WorkerTable(version=1, workers=["comp0"], slots=[0] * SLOTS))
+    send(a, frames(0, 1))
+    for _ in range(3):
+        link._mark("comp0")
+    assert len(link._queues["comp0"]) == 3, "a mark, frames, a mark"
+    seen = []
+
+    def read():
+        while rude.poll(0):
+            seen.append(codec.decode(rude.recv()))
+        return not link._queues
+
+    bench.until(read)
+    bench.until(lambda: read() and type(seen[-1]) is codec.LinkMark and type(seen[-2]) is codec.Batch)
+    assert [one.version for one in seen if type(one) is codec.LinkMark][-2:] == [1, 1]

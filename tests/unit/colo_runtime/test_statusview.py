@@ -40,6 +40,10 @@ def test_rows_are_sorted_by_id():
         {}, {"processes": None}, {"processes": {}}, {"processes": {"a": PROCESS}}, {"processes": [None, 5, "x"]},
         {"processes": [{}]}, {"processes": [{"counters": None, "gauges": None, "status": None}]},
         {"processes": [{"status": {"waiting_for": None, "ready": "maybe"}}]},
+        {"processes": [{"status": {"waiting_for": 5, "ready": [1]}, "counters": [1], "gauges": "x"}]},
+        {"processes": [{"status": [1], "counters": {"link.x.frames_in": "many"}}]},
+        {"processes": [PROCESS | {"id": "[/x]", "role": "[/y]", "state": "[/]"}]},
+        {"processes": [PROCESS | {"status": {"waiting_for": ["[/nothing]"]}}]},
         {"deep": {"er": [1]}, "processes": [PROCESS | {"id": "[red]not markup[/red]"}]},
     ],
 )  # fmt: skip
@@ -81,3 +85,11 @@ def test_the_worker_table_is_a_line():
 @pytest.mark.parametrize("table", [None, 5, {}, {"version": 0}, {"version": 1, "workers": [], "leaving": 3}])
 def test_any_table_can_be_shown(table):
     assert "m0" in shown({"table": table, "processes": [PROCESS]})
+
+
+def test_what_a_process_calls_itself_does_not_steer_the_terminal():
+    text = shown({"processes": [PROCESS | {"id": "\x1b[2Jm0\x07", "role": "\r\nroot", "state": "\u202elive"}]})
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "\u202e" not in text
+    assert len(text.splitlines()) == 3

@@ -459,3 +459,34 @@ _control = st.one_of(
 @settings(deadline=None)
 def test_messages_survive(value):
     assert decode(encode(value)) == value
+
+
+def test_a_control_message_is_small_but_for_those_that_carry_much():
+    """By its size and type, before it is read: 4 MiB of small things are hundreds of megabytes in memory."""
+    much = {"x": "y" * codec.MAX_CONTROL}
+    for message in (messages.Report("r", "i", 1, {}, {}, much), messages.Query("status", much)):
+        with pytest.raises(WireError) as error:
+            codec.decode_message(codec.encode(message))
+        assert error.value.reason == "oversized"
+    for message in (messages.Answer(ok=True, body=much), messages.Handover(1, "a", "b", 0, False, b"x" * (1 << 20))):
+        assert codec.decode_message(codec.encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"\x94\x01\x04\xa6answe", b"\xc1", b"\x94\x01\x04\xdc\xff\xff", b"\x90", b"\x94\x01\x00\xa6answer"]
+)
+def test_what_is_large_and_no_control_message_is_refused(head):
+    with pytest.raises(WireError):
+        codec.decode_message(head + b"\xff" * (codec.MAX_CONTROL + 1))
+
+
+def test_the_name_of_a_link_is_a_name():
+    """Receivers remember the names of two hundred senders."""
+    fine = "x" * codec.MAX_LINK_NAME
+    assert codec.decode(codec.encode_batch(fine, 1, 0, 0, 0.0, [])).link == fine
+    for data in (
+        codec.encode_batch(fine + "x", 1, 0, 0, 0.0, []),
+        codec.encode(codec.LinkHello(fine + "x", 1, -1)),
+    ):
+        with pytest.raises(WireError):
+            codec.decode(data)

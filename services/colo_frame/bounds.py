@@ -1,0 +1,99 @@
+"""How much of what others say the frame takes in and keeps, so that nobody can fill its memory or break its answers.
+
+An answer to `colo status` holds all that is kept, in one message: what is kept must fit into one (`codec.MAX_MESSAGE`),
+with its depth (`codec.MAX_DEPTH`, of which an answer takes five itself). A *weight* is what a value takes at most in
+a message, and within a small factor what it takes in memory: 16 for each value and key, and the length of text.
+"""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from colo_proto.messages import CheckpointWanted, Heartbeat, Hello
+
+MAX_NAME: Final = 255
+"""Bytes of a process's id: ZeroMQ has no longer routing ids."""
+MAX_WORD: Final = 64
+"""Characters of a role, a mode, a reason."""
+MAX_FLOW: Final = 512
+MAX_DEPTH: Final = 8
+"""Lists and maps inside each other in what a report says; the deepest of ours has three."""
+MAX_REPORT: Final = 256 << 10
+"""Weight of one report. Ours have some 2,500, a compare's its differences and rules (at most 64 KiB) besides."""
+MAX_KEPT: Final = 2 << 20
+"""Weight of all reports that are kept."""
+MAX_DETAIL: Final = 8 << 10
+"""Weight of what a wish for a checkpoint says for people."""
+MAX_BODY: Final = 4 << 10
+"""Weight of what a heartbeat says for people."""
+EACH: Final = 16
+SIDES: Final = ("primary", "secondary")
+
+
+class TooMuchError(Exception):
+    """It is not kept; `reason` is `depth`, `size` or `key`."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+def weigh(value: object, depth: int, most: int = 1 << 62) -> int:
+    """The weight of a value; `TooMuchError` when it is more than `most`, nested deeper than `depth`, or has keys that
+    are no text.
+    """
+    return most - _rest(value, depth, most)
+
+
+def _rest(value: object, depth: int, left: int) -> int:
+    left -= EACH
+    if isinstance(value, str):
+        # UTF-8 has up to four bytes a character; only where that matters they are counted.
+        left -= len(value) if value.isascii() else len(value.encode())
+    elif isinstance(value, bytes):
+        left -= len(value)
+    elif isinstance(value, list | dict):
+        if depth <= 0:
+            raise TooMuchError("depth", "nested too deep")
+        for one in value:
+            if isinstance(value, dict):
+                if not isinstance(one, str):
+                    raise TooMuchError("key", "a key that is no text")
+                left = _rest(value[one], depth - 1, left)
+            left = _rest(one, depth - 1, left)
+            if left < 0:
+                break
+    if left < 0:
+        raise TooMuchError("size", "too large")
+    return left
+
+
+def fits(value: object, depth: int, most: int) -> bool:
+    """True when it weighs no more than that."""
+    try:
+        weigh(value, depth, most)
+    except TooMuchError:
+        return False
+    return True
+
+
+def proper(hello: Hello) -> bool:
+    """Are the names in an introduction names?"""
+    words = (hello.role, hello.mode)
+    return max(map(len, words)) <= MAX_WORD and max(len(hello.id.encode()), len(hello.http.encode())) <= MAX_NAME
+
+
+def modest(wish: CheckpointWanted) -> CheckpointWanted | None:
+    """A wish with less in it, or None when it is as it should be: what is wished for counts in any case."""
+    detail = wish.detail if fits(wish.detail, MAX_DEPTH, MAX_DETAIL) else {}
+    reason, flow, source = wish.reason[:MAX_WORD], wish.flow[:MAX_FLOW], wish.source[:MAX_NAME]
+    if (reason, flow, source) == (wish.reason, wish.flow, wish.source) and detail is wish.detail:
+        return None
+    return replace(wish, reason=reason, flow=flow, source=source, detail=detail)
+
+
+def remembered(beat: Heartbeat) -> Heartbeat | None:
+    """What is kept of a heartbeat; None when it is none of a frame's."""
+    if beat.role not in SIDES or max(len(beat.mode), len(beat.state)) > MAX_WORD:
+        return None
+    body: dict[str, Any] = beat.body if fits(beat.body, 2, MAX_BODY) else {}
+    return replace(beat, body=body, table=None)
