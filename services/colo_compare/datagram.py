@@ -100,7 +100,11 @@ class DatagramFlow(Datagrams):
             return
         held = HeldDatagram(unit, body, now, index)
         pri = self.pri
-        if len(pri) >= ledger.max_queue_size or ledger.held_bytes >= ledger.max_held_bytes:
+        if (
+            len(pri) >= ledger.max_queue_size
+            or ledger.held_bytes >= ledger.max_held_bytes
+            or (self.wanted and ledger.crowded(self))
+        ):
             ledger.refuse(self, held, len(pri))
             return
         ledger.hold(self, held)
@@ -178,13 +182,14 @@ class DatagramFlow(Datagrams):
     def judge(self, now: float) -> None:
         """The grace is over: what is fresh on both sides differs."""
         self.suspect = 0.0
-        if not self._fresh() or self.diverged:
-            return
+        if self._fresh() and not self.diverged:
+            self._differ(self.pri[self.pri_over], self.sec[self.sec_over][0], now)
+
+    def _differ(self, held: HeldDatagram, other: bytes, now: float) -> None:
+        """`held` should have been equal to `other`: a difference."""
         self.diverged = True
-        ledger = self.ledger
-        ledger.counters["miscompares"] += 1
-        held = self.pri[self.pri_over]
-        ledger.want(self, Reason.DATAGRAM, held.index, self._explain(held, self.sec[self.sec_over][0], now), now)
+        self.ledger.counters["miscompares"] += 1
+        self.ledger.want(self, Reason.DATAGRAM, held.index, self._explain(held, other, now), now)
 
     def _explain(self, held: HeldDatagram, other: bytes | None, now: float) -> dict[str, Any]:
         detail: dict[str, Any] = {

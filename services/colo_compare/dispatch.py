@@ -11,14 +11,15 @@ from typing import Any, Final
 
 from colo_compare.config import CompareConfig
 from colo_compare.datagram import DatagramFlow
-from colo_compare.exempt import PassedDatagrams, PassedTcp, WatchedDatagrams, WatchedTcp
+from colo_compare.errors import ErrorFlow
+from colo_compare.exempt import PassedDatagrams, PassedTcp, WatchedDatagrams, WatchedErrors, WatchedTcp
 from colo_compare.flow import Datagrams, Flow, Stream, Unit
 from colo_compare.ledger import Ledger
 from colo_compare.payload import UNCOMPARED, payload
 from colo_compare.tcp import TcpFlow
 from colo_proto.frame import GSO_UDP_L4, NO_OFFLOAD, Buffer
 from colo_proto.net import packet as p
-from colo_proto.net.flow import tags_of
+from colo_proto.net.flow import about, tags_of
 from colo_proto.net.fragment import Reassembler
 from colo_proto.net.offload import to_plain
 from colo_proto.rules import COMPARE, DEFAULT, PASS, SHADOW, Rule
@@ -43,6 +44,9 @@ _STREAM: dict[str, Callable[[Ledger, bytes, Rule, float], Stream]] = {
 }  # fmt: skip
 _DATAGRAMS: dict[str, Callable[[Ledger, bytes, Rule, float], Datagrams]] = {
     COMPARE: DatagramFlow, PASS: PassedDatagrams, SHADOW: WatchedDatagrams,
+}  # fmt: skip
+_ERRORS: dict[str, Callable[[Ledger, bytes, Rule, float], Datagrams]] = {
+    COMPARE: ErrorFlow, PASS: PassedDatagrams, SHADOW: WatchedErrors,
 }  # fmt: skip
 """What becomes of a flow, by the action of its rule."""
 
@@ -229,7 +233,8 @@ class Dispatch:
         flow: Any = self.flows.get(key)
         if flow is None:
             rule = self._admit(key, now)
-            flow = self.flows[key] = _DATAGRAMS[rule.action](self.ledger, key, rule, now)
+            kinds = _ERRORS if about(key) else _DATAGRAMS
+            flow = self.flows[key] = kinds[rule.action](self.ledger, key, rule, now)
         found: Datagrams = flow
         return found
 

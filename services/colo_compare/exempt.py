@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from colo_compare.datagram import DatagramFlow
+from colo_compare.errors import ErrorFlow
 from colo_compare.flow import Datagrams, Stream, Unit
 from colo_compare.ledger import Ledger
 from colo_compare.tcp import TcpFlow
@@ -72,6 +73,27 @@ class WatchedTcp(TcpFlow):
 
 class WatchedDatagrams(DatagramFlow):
     """A flow without a stream under a `shadow` rule."""
+
+    __slots__ = ()
+
+    def __init__(self, ledger: Ledger, key: bytes, rule: Rule, now: float) -> None:
+        super().__init__(ledger, key, rule, now)
+        self.shadow = True
+
+    def primary(self, unit: Unit, body: bytes, now: float) -> None:
+        """Send it, then compare it as if it were held."""
+        self.ledger.passed(unit, CAUSE)
+        with aside(self.ledger):
+            super().primary(unit, body, now)
+
+    def secondary(self, unit: Unit, body: bytes, now: float) -> None:
+        """Compare it."""
+        with aside(self.ledger):
+            super().secondary(unit, body, now)
+
+
+class WatchedErrors(ErrorFlow):
+    """ICMP errors about a flow under a `shadow` rule."""
 
     __slots__ = ()
 

@@ -4,7 +4,7 @@
 
     Flow ---+--- Stream ------+--- TcpFlow          Flow by itself keeps nothing:
             |                 +--- PassedTcp        who keeps something says otherwise
-            +--- Datagrams ---+--- DatagramFlow
+            +--- Datagrams ---+--- DatagramFlow ------- ErrorFlow
                               +--- PassedDatagrams
 
 Classes and no protocols, for compiled cores call the methods of a class directly.
@@ -65,6 +65,12 @@ class Flow(ABC):
         self.diverged = False
         self.unprotected = False
         self.shadow = False
+
+    def optional(self) -> bool:
+        """May a guest leave out what this flow consists of? Then what only one of them sent is dropped, and is no
+        difference (`errors`).
+        """
+        return False
 
     def oldest(self) -> float | None:
         """Arrival time of the oldest held primary unit."""

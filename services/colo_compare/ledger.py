@@ -23,6 +23,9 @@ ASK_AGAIN: Final = 3.0
 """Seconds after which a flow repeats a request that no checkpoint answered (the frame may have been
 restarted); QEMU repeats on every scan and every packet."""
 
+ASK_MOST: Final = 16
+"""Requests repeated at one scan. A checkpoint may be put off for longer than `ASK_AGAIN`, for many flows."""
+
 EVIDENCE_BYTES: Final = 1 << 19
 """Frames of each side in one evidence file."""
 
@@ -31,6 +34,10 @@ EVIDENCE_EVERY: Final = 1.0
 
 LAST: Final = 16
 """Differences kept for `colo status`."""
+
+
+def _asked_at(flow: Flow) -> float:
+    return flow.wanted
 
 
 class Ledger:
@@ -133,15 +140,24 @@ class Ledger:
 
     def full(self, flow: Flow, held: HeldUnit, queued: int) -> bool:
         """Apply the bounds before `held` is queued; True when it was refused."""
-        if queued < self.max_queue_size and self.held_bytes < self.max_held_bytes:
+        if queued < self.max_queue_size and self.held_bytes < self.max_held_bytes and not self.crowded(flow):
             return False
         self.refuse(flow, held, queued)
         return True
 
+    def crowded(self, flow: Flow) -> bool:
+        """Does `flow` wait for a checkpoint while half of the memory for held frames is used? The rest is for others:
+        the frame may put the checkpoint off, and what the flow sends meanwhile it would only send again.
+        """
+        return bool(flow.wanted) and self.held_bytes >= self.max_held_bytes >> 1
+
     def refuse(self, flow: Flow, held: HeldUnit, queued: int) -> None:
         """A bound is reached: ask for a checkpoint, drop the newest, count it."""
+        optional = flow.optional()
         if not (self.shadow or flow.shadow):
-            self.counters["dropped.queue_full"] += frames_of(held.unit)
+            self.counters["dropped.unmatched" if optional else "dropped.queue_full"] += frames_of(held.unit)
+        if optional:
+            return
         self.want(flow, Reason.QUEUE_FULL, None, {"held": queued, "held_bytes": self.held_bytes}, held.at)
 
     # -- secondary frames ----------------------------------------------------------------------------
@@ -220,9 +236,10 @@ class Ledger:
         self.outputs.append(Save(path, Capture(("primary", "secondary"), tuple(shown), verdict)))
 
     def ask_again(self, now: float) -> None:
-        """Repeat requests that nobody answered."""
-        for flow in list(self.asked):
-            if flow.wanted and now - flow.wanted >= ASK_AGAIN:
+        """Repeat requests that nobody answered, the oldest of them: one checkpoint answers them all."""
+        waiting = [flow for flow in self.asked if flow.wanted and now - flow.wanted >= ASK_AGAIN]
+        if waiting:
+            for flow in sorted(waiting, key=_asked_at)[:ASK_MOST]:
                 flow.wanted = now
                 self.outputs.append(
                     Tell(CheckpointWanted(Reason.REPEATED, flow.describe(), None, {}, self.epoch, self.source))

@@ -120,6 +120,7 @@ class TcpFlow(TcpCommit):
             and (not queue or queue[-1].start <= start)
             and len(queue) + len(self.waiting) < ledger.max_queue_size
             and ledger.held_bytes < ledger.max_held_bytes
+            and not self.wanted
         ):
             # The next commonest: nothing of the secondary to hold it against yet.
             ledger.hold(self, held)

@@ -41,9 +41,7 @@ class TcpCommit(TcpWindow):
 
     def _hold(self, held: Held) -> None:
         data, ledger = self.data, self.ledger
-        queued = len(data) + len(self.waiting)
-        if queued >= ledger.max_queue_size or ledger.held_bytes >= ledger.max_held_bytes:
-            ledger.refuse(self, held, queued)
+        if ledger.full(self, held, len(data) + len(self.waiting)):
             return
         ledger.hold(self, held)
         if not data or data[-1].start <= held.start:

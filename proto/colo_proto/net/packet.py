@@ -166,6 +166,13 @@ def dissect_quoted(frame: Buffer, at: int, end: int, ethertype: int, tags: bytes
     return packet
 
 
+def is_error(frame: Buffer, l4: int, end: int, proto: int) -> bool:
+    """Is this an ICMP error? RFC 792 lists them, RFC 4443 §2.1 gives ICMPv6's the types below 128."""
+    if proto == PROTO_ICMP:
+        return l4 < end and frame[l4] in _ERRORS
+    return proto == PROTO_ICMPV6 and l4 < end and frame[l4] < 128
+
+
 def error_quote(frame: Buffer, l4: int, end: int, proto: int, tags: bytes) -> Packet | None:
     """What an ICMP error (its header at `l4`) quotes (RFC 792, RFC 4443 §3); None when it is none, or too short."""
     if l4 + 8 >= end:

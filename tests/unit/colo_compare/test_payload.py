@@ -1,5 +1,7 @@
 """What has to be equal of packets that are no TCP segments."""
 
+from struct import pack
+
 import pytest
 
 from colo_compare.payload import UNCOMPARED, payload
@@ -7,6 +9,7 @@ from colo_proto.net import craft
 from colo_proto.net.flow import about, describe, parts, tags_of
 from colo_proto.net.packet import dissect
 from colo_proto.net.tcp import ACK
+from colo_proto.shard import slot_of
 
 GUEST, CLIENT = "10.0.0.2", "10.0.0.9"
 GUEST6, CLIENT6 = "fd00::2", "fd00::9"
@@ -26,6 +29,29 @@ def test_icmp_without_its_checksum():
     assert body == b"\x08\0" + b"\0\7\0\1x"
 
 
+def test_icmp_timestamps_without_the_clock_of_the_guest():
+    """A client may ask for them as often as it likes, and no two guests have the same time."""
+
+    def reply(receive, originate=1000, seq=1):
+        body = pack("!HHIII", 7, seq, originate, receive, receive + 1)
+        return of(craft.icmp(GUEST, CLIENT, 14, 0, body))
+
+    assert reply(5000) == reply(9999)
+    assert reply(5000) != reply(5000, originate=1001)
+    assert reply(5000) != reply(5000, seq=2)
+    six = craft.icmp(GUEST6, CLIENT6, 14, 0, pack("!HHIII", 7, 1, 1000, 5000, 5001))
+    assert of(six)[1].endswith(pack("!I", 5001)), "ICMPv6 has no such message"
+
+
+@pytest.mark.parametrize("quoted", [b"", b"E", bytes(28), b"\x45" + bytes(5) + b"\0\x09" + bytes(20)])
+@pytest.mark.parametrize(("guest", "client", "kind"), [(GUEST, CLIENT, 3), (GUEST, CLIENT, 11), (GUEST6, CLIENT6, 3)])
+def test_an_error_that_quotes_nothing_readable_is_still_no_answer(guest, client, kind, quoted):
+    error = craft.icmp(guest, client, kind, 0, bytes(4) + quoted)
+    key, _ = of(error)
+    assert key != dissect(error).key, "pings must not be matched with it"
+    assert slot_of(key) == slot_of(dissect(error).key), "whoever shares frames out knows only the hosts"
+
+
 def test_other_protocols_are_opaque():
     assert of(craft.ip(GUEST, CLIENT, 47, b"inner packet"))[1] == b"inner packet"
 
@@ -36,6 +62,8 @@ def test_other_protocols_are_opaque():
         craft.ip(GUEST, CLIENT, 2, bytes(8)),
         craft.neighbour_solicitation("fe80::1", "fe80::2"),
         craft.icmp(GUEST6, CLIENT6, 143, 0, bytes(8)),
+        craft.icmp(GUEST6, CLIENT6, 152, 0, bytes(8)),
+        craft.icmp(GUEST, "224.0.0.2", 10, 0, bytes(4)),
     ],
 )
 def test_the_links_own_chatter(frame):
@@ -71,4 +99,6 @@ def test_quotes_may_be_cut_anywhere(size):
     frame = craft.ip(GUEST, CLIENT, 1, b"\3\3\0\0\0\0\0\0" + quoted)
     key, body = of(frame)
     assert body.startswith(b"\3\3")
-    assert bool(about(key)) == (size >= 24)
+    # What cannot be read names no other flow than that of the two hosts, but an error it is all the same.
+    answer = craft.tcp(GUEST, CLIENT, 80, 5000, 1, 1, ACK) if size >= 24 else frame
+    assert about(key) == dissect(answer).key
