@@ -2,7 +2,7 @@
 
 ::
 
-             wanted (and the interval over)      driver's verdict            all compares answered,
+             wanted (and the delay over)         driver's verdict            all compares answered,
       IDLE -------------------------------> RUNNING -------------> FLUSHING  lost, or too late
        ^                                       | failed                |
        +---------------------------------------+-----------------------+
@@ -11,17 +11,26 @@ The epoch grows by one when the driver has succeeded and `CheckpointDone` goes o
 with the last epoch it knows: one made while the driver runs, or that carries an older epoch, was made
 before `CheckpointDone` arrived there and is covered by it. Wishes of others carry no useful epoch: when
 a checkpoint is under way, one more follows it. A failed checkpoint covers nothing; compare asks again.
+
+No client may make checkpoints follow one another as fast as they can be made. There is a shortest time from one to
+the next (`interval`), and a wish whose causes have had checkpoints before waits longer each time (`causes`). A
+checkpoint answers every wish that waits, so what differs for the first time waits for the interval at most, whatever
+others do. Orders of people (`colo resync`, a checkpoint that somebody asked for) do not wait.
 """
 
 from collections import Counter, deque
 from enum import Enum
 from typing import Any
 
+from colo_frame.causes import Causes, Named, name
 from colo_frame.drivers import Driver, Step
 from colo_proto.core import Log, Output, Tell
 from colo_proto.messages import CheckpointDone, CheckpointWanted, Flushed, Message, Reason
 
 MAX_REMEMBERED = 32
+MAX_OPEN = 1024
+"""Causes that one checkpoint is held against. A client that makes up more addresses is known by its service."""
+ORDERS = frozenset({Reason.REQUEST, Reason.RESYNC})
 _REASONS = frozenset(value for name, value in vars(Reason).items() if name.isupper())
 
 
@@ -32,9 +41,11 @@ class State(Enum):
 
 
 class Checkpoints:
-    """The primary's checkpoint machine. `flush_timeout` and `interval` are seconds."""
+    """The primary's checkpoint machine. Times are seconds; `backoff` is the longest delay of a repeated cause."""
 
-    def __init__(self, driver: Driver, counters: Counter[str], flush_timeout: float, interval: float) -> None:
+    def __init__(
+        self, driver: Driver, counters: Counter[str], flush_timeout: float, interval: float, backoff: float = 0.0
+    ) -> None:
         self.driver = driver
         self.counters = counters
         self.epoch = 0
@@ -43,15 +54,27 @@ class Checkpoints:
         """The last epoch that began with equal guests."""
         self.state = State.IDLE
         self.completed = 0
+        self.levels = {"causes_repeated": 0, "checkpoint_put_off_ms": 0}
+        """Gauges, as of the last timer."""
         self.wanted: deque[dict[str, Any]] = deque(maxlen=MAX_REMEMBERED)
         self._flush_timeout = flush_timeout
         self._interval = interval
+        self.causes = Causes(backoff)
         self._again = False
+        self._due = 0.0
+        """When a pending wish may be answered; the earliest of all that are."""
+        self._ordered = False
+        """Somebody ordered the pending one, so it does not wait."""
+        self._open: set[Named] = set()
+        """Causes of the wishes that the next checkpoint answers …"""
+        self._answering: set[Named] = set()
+        """… and that the one under way answers."""
         self._waiting_for: set[str] = set()
         self._since = 0.0
         self._earliest = 0.0
+        """The interval since the last checkpoint is over."""
 
-    def want(self, message: CheckpointWanted, sender: str, covers: bool, now: float) -> None:
+    def want(self, message: CheckpointWanted, sender: str, covers: bool, now: float) -> list[Output]:
         """Note a wish. `covers` says that its epoch tells whether it is covered (see the module)."""
         reason = message.reason if message.reason in _REASONS else "other"
         self.counters["checkpoints_wanted." + reason] += 1
@@ -70,10 +93,31 @@ class Checkpoints:
             self.epoch = max(self.epoch, message.epoch)  # this frame was restarted and knows less than compare
             if message.epoch < self.epoch or self.state is State.RUNNING:
                 self.counters["checkpoints_coalesced"] += 1
-                return
+                if self.state is State.RUNNING and len(self._answering) < MAX_OPEN:
+                    self._answering.add(name(message))
+                return []
         if self._again:
             self.counters["checkpoints_coalesced"] += 1
+        return self._pend(message, now)
+
+    def _pend(self, message: CheckpointWanted, now: float) -> list[Output]:
+        """A wish that the next checkpoint answers, as soon as its causes may have one."""
+        named = name(message)
+        due = self.causes.due(named)
+        self._ordered |= message.reason in ORDERS
+        self._due = min(self._due, due) if self._again else due
         self._again = True
+        if len(self._open) < MAX_OPEN:
+            self._open.add(named)
+        if due <= now:
+            return []
+        told = self.causes.put_off(named, message, now)
+        if told is None:
+            return []
+        cause, delay = told
+        self.counters["checkpoints_put_off." + self.causes.counter(cause)] += 1
+        fields = {"cause": cause, "delay_ms": int(delay * 1000), "reason": message.reason, "flow": message.flow}
+        return [Log("warning", "checkpoint.put_off", fields)]
 
     @property
     def idle(self) -> bool:
@@ -93,8 +137,9 @@ class Checkpoints:
                 return [self._complete(now, sorted(self._waiting_for)), *self.advance(compares, now)]
             if not self._waiting_for:
                 return [self._complete(now, []), *self.advance(compares, now)]
-        elif self.state is State.IDLE and self._again and now >= self._earliest:
-            self._again = False
+        elif self.state is State.IDLE and self._again and now >= self._begins():
+            self._again = self._ordered = False
+            self._answering, self._open = self._open, set()
             self.state = State.RUNNING
             self.counters["checkpoints_started"] += 1
             return self._took(self.driver.start(self.epoch + 1, now), compares, now)
@@ -107,7 +152,8 @@ class Checkpoints:
         return self._took(self.driver.hear(message, now), compares, now)
 
     def on_timer(self, compares: list[str], now: float) -> list[Output]:
-        """The deadline passed."""
+        """The deadline passed, or time did."""
+        self.levels = {"causes_repeated": self.causes.repeated(now), "checkpoint_put_off_ms": self.put_off_ms(now)}
         if self.state is State.RUNNING:
             due = self.driver.deadline()
             if due is not None and due <= now:
@@ -120,7 +166,11 @@ class Checkpoints:
             return self.driver.deadline()
         if self.state is State.FLUSHING:
             return self._since + self._flush_timeout
-        return self._earliest if self._again else None
+        return self._begins() if self._again else None
+
+    def _begins(self) -> float:
+        """When the next checkpoint may begin, if one is wanted."""
+        return 0.0 if self._ordered else max(self._earliest, self._due)
 
     def flushed(self, sender: str, message: Flushed) -> None:
         """A compare dealt with its queues."""
@@ -143,6 +193,7 @@ class Checkpoints:
             self.counters["checkpoints_failed"] += 1
             outputs.append(Log("error", "checkpoint.failed", {"epoch": self.epoch + 1, "error": verdict.error}))
             return outputs
+        self.causes.answered(self._answering, now)
         self.epoch += 1
         if verdict.state_copied:
             self.copied_epoch = self.epoch
@@ -166,6 +217,12 @@ class Checkpoints:
         self.counters["flush_timeouts"] += 1
         return Log("warning", "checkpoint.completed", {"epoch": self.epoch, "unanswered": missing})
 
+    def put_off_ms(self, now: float) -> int:
+        """For how long the pending wishes still have to wait; 0 when nothing is put off."""
+        if not self._again or self.state is not State.IDLE:
+            return 0
+        return max(int((self._begins() - now) * 1000), 0)
+
     def status(self, now: float) -> dict[str, Any]:
         """For `colo status`; the newest wish last, with its age in milliseconds."""
         wanted = [{k: v for k, v in one.items() if k != "at"} for one in self.wanted]
@@ -177,6 +234,8 @@ class Checkpoints:
             "completed": self.completed,
             "copied_epoch": self.copied_epoch,
             "pending": self._again,
+            "put_off_ms": self.put_off_ms(now),
+            "causes": self.causes.status(now),
             "waiting_for": sorted(self._waiting_for),
             "wanted": wanted,
         }

@@ -42,7 +42,10 @@ class FrameConfig:
     )
     process_timeout: int = option(5000, unit="ms", least=100, help="silence after which a process is lost")
     flush_timeout: int = option(2000, unit="ms", least=1, help="how long a checkpoint waits for compare's answers")
-    checkpoint_interval: int = option(0, unit="ms", least=0, help="shortest time from one checkpoint to the next")
+    checkpoint_interval: int = option(1000, unit="ms", least=0, help="shortest time from one checkpoint to the next")
+    checkpoint_backoff: int = option(
+        10000, unit="ms", least=0, help="longest that a repeated cause waits for its next checkpoint; 0: it never waits"
+    )
 
     def expected(self) -> tuple[str, ...]:
         """The ids in `workers`."""

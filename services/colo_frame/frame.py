@@ -91,6 +91,7 @@ class Frame:
             self.counters,
             config.flush_timeout / 1000,
             config.checkpoint_interval / 1000,
+            config.checkpoint_backoff / 1000,
         )
         interval = config.heartbeat_interval / 1000
         self.peer = Peer(interval * config.heartbeat_missed)
@@ -255,8 +256,7 @@ class Frame:
             self.counters["details_refused"] += 1
             wish = less
         if self.primary:
-            self.checkpoints.want(wish, sender if is_text(sender) else "anonymous", by_epoch, now)
-            return []
+            return self.checkpoints.want(wish, sender if is_text(sender) else "anonymous", by_epoch, now)
         reason = wish.reason
         self.counters["checkpoints_forwarded"] += 1
         wish = replace(wish, source=wish.source or sender)
@@ -587,6 +587,7 @@ class Frame:
             "peer_alive": int(self.peer.alive),
             "fence": self.fence,
             "writes": int(self.ownership.tenure.state in WRITES),
+            **self.checkpoints.levels,
         }
 
     def status(self, now: float) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def view(body: Mapping[str, Any]) -> Group:
         table.add_row(*(Text(_plain(cell)) for cell in cells))
     shares = body.get("table")
     lines = [_shares(shares)] if isinstance(shares, dict) and shares.get("version") else []
-    return Group(head, *lines, table, *_differences(body))
+    return Group(head, *lines, table, *_causes(body), *_differences(body))
 
 
 def _map(value: object) -> Mapping[str, Any]:
@@ -95,6 +95,19 @@ def _shares(shared: Mapping[str, Any]) -> Text:
         if names and isinstance(names, list):
             line.append(f"  {what}: {', '.join(map(_plain, names))}", "yellow")
     return line
+
+
+def _causes(body: Mapping[str, Any]) -> list[Text]:
+    """Who asks for checkpoints again and again, and has to wait."""
+    checkpoint = body.get("checkpoint")
+    causes = checkpoint.get("causes") if isinstance(checkpoint, dict) else None
+    lines = []
+    for one in causes[:SHOWN] if isinstance(causes, list) else ():
+        if isinstance(one, dict) and one.get("wait_ms"):
+            words = f"{one.get('cause')}: {one.get('checkpoints')} checkpoints, the next one in {one['wait_ms']} ms"
+            seen = f" (last: {one.get('reason')}, {one.get('flow')})" if one.get("flow") else ""
+            lines.append(Text(words + seen, style="yellow"))
+    return lines
 
 
 SHOWN: Final = 5

@@ -212,6 +212,8 @@ def test_a_mirror_gap_is_never_taken_for_covered():
     f.hear("comp0", Flushed(1, "comp0"), 1.1)
     f.hear("redire1", hello("redirector", "redire1"), 1.2)
     outputs = f.hear("redire1", wish(Reason.MIRROR_GAP, epoch=0, source="redire1"), 1.3)
+    assert not told(outputs, CheckpointDone), "the interval since the last one is not over"
+    outputs = idle(f, 2.1)
     assert told(outputs, CheckpointDone, EVERYBODY) == [CheckpointDone(2, state_copied=False)]
 
 

@@ -76,6 +76,25 @@ def test_whatever_differences_are_said_to_be(last):
     assert "id" in shown({"processes": [{"status": {"last": last}}]})
 
 
+CAUSE = {
+    "cause": "udp port 53", "checkpoints": 9, "delay_ms": 10000, "wait_ms": 7000, "reason": "datagram",
+    "flow": "udp 10.0.0.2:53 > 10.0.0.9:6000",
+}  # fmt: skip
+
+
+def test_who_waits_for_its_next_checkpoint_is_named():
+    body = {"checkpoint": {"causes": [CAUSE, {**CAUSE, "cause": "tcp port 80", "wait_ms": 0}]}, "processes": [PROCESS]}
+    text = shown(body, width=300)
+    assert "udp port 53: 9 checkpoints, the next one in 7000 ms (last: datagram, udp 10.0.0.2:53 > 10.0.0.9" in text
+    assert "tcp port 80" not in text, "it does not wait"
+
+
+@pytest.mark.parametrize("causes", [None, 5, [None], [{}], [{"wait_ms": "x"}], [CAUSE] * 100])
+def test_whatever_causes_are_said_to_be(causes):
+    assert "m0" in shown({"checkpoint": {"causes": causes}, "processes": [PROCESS]})
+    assert "m0" in shown({"checkpoint": causes, "processes": [PROCESS]})
+
+
 def test_the_worker_table_is_a_line():
     shares = {"version": 4, "workers": {"comp1": 275, "comp0": 749}, "unsettled": ["comp1"], "leaving": []}
     lines = shown({"mode": "enforce", "table": shares, "processes": [PROCESS]}).splitlines()
