@@ -232,8 +232,24 @@ def _rule(words: list[_Word]) -> Rule:
         raise ValueError("pass compares nothing, so there is nothing to mask")
     if len(masks) > MAX_MASKS:
         raise ValueError(f"{len(masks)} masks, at most {MAX_MASKS}")
+    proto = _protocol(words[1].text)
+    _possible(words[1].text, proto, given)
     text = " ".join(word.text for word in words)
-    return Rule(action, _protocol(words[1].text), masks=tuple(masks), text=text, **given)
+    return Rule(action, proto, masks=tuple(masks), text=text, **given)
+
+
+def _possible(name: str, proto: int, given: dict[str, Any]) -> None:
+    """Is there any flow that such a rule could name? One that is never used is a mistake."""
+    for word in ("guest-port", "client-port", "port"):
+        if word.replace("-", "_") in given and proto != -1 and proto not in p.WITH_PORTS:
+            raise ValueError(f"{word}: {name} has no ports")
+    versions = {word: given[word].version for word in ("guest", "client") if word in given}
+    if len(set(versions.values())) > 1:
+        raise ValueError("guest and client: one is IPv4, the other IPv6")
+    family = {p.PROTO_ICMP: 4, p.PROTO_ICMPV6: 6}.get(proto)
+    for word, version in versions.items():
+        if family is not None and version != family:
+            raise ValueError(f"{word} {given[word]}: {name} goes over IPv{family}")
 
 
 def _protocol(name: str) -> int:

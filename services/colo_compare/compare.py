@@ -56,6 +56,8 @@ class Compare(Dispatch):
         self.oldest = 0.0
         """Age of the oldest held frame at the last scan."""
         self.moving = Moving(self)
+        self._leftovers = 0
+        """Flows of which the secondary sent more than the primary, when the inputs had ended."""
 
     @property
     def counters(self) -> Counter[str]:
@@ -301,6 +303,32 @@ class Compare(Dispatch):
             flow.flush(copied=False)
             ledger.unprotected.add(flow.key)
         ledger.asked.clear()
+
+    def finish(self, now: float) -> list[Output]:
+        """The inputs have ended for good (captures): what waits for its equal has none, and is a difference."""
+        ledger = self.ledger
+        for flow in list(ledger.suspects):
+            flow.judge(now)
+        ledger.suspects.clear()
+        # Just as late as any of it can be.
+        late = now + self.timeout + self.cycle
+        for flow in list(ledger.holding):
+            oldest = flow.oldest()
+            if oldest is not None and not flow.wanted:
+                flow.timed_out(late)
+        self._leftovers = sum(flow.leftover() for flow in self.flows.values())
+        for flow in list(ledger.lingering):
+            flow.expire(late, late)
+        unfinished = [assembler.clear() for assembler in self.fragments]
+        self._leftovers += bool(unfinished[0]) != bool(unfinished[1])
+        for side, frames in enumerate(unfinished):
+            self._collect(frames, "fragments", primary=side == 0)
+        return self._out()
+
+    def differences(self) -> int:
+        """How many differences were found, at the end those included that nothing came to match with."""
+        asked = sum(n for name, n in self.ledger.counters.items() if name.startswith("checkpoints_wanted."))
+        return asked + self._leftovers
 
     def drain(self, now: float) -> list[Output]:
         """The process stops. What is held was not found equal, so it may not go: the guests send again."""

@@ -216,6 +216,10 @@ class DatagramFlow(Datagrams):
         """Arrival time of the oldest held primary datagram."""
         return min((h.at for h in self.pri if not h.out), default=None)
 
+    def leftover(self) -> bool:
+        """Does it keep something of the secondary that the primary has not sent?"""
+        return bool(self.sec)
+
     def expire(self, limit: float, now: float) -> None:
         """Secondary datagrams that arrived at or before `limit` have no counterpart: drop them."""
         self._forget(next((n for n, entry in enumerate(self.sec) if entry[1] > limit), len(self.sec)), "expired")

@@ -106,6 +106,10 @@ class ErrorFlow(DatagramFlow):
             next((n for n, held in enumerate(self.pri) if not held.out or held.at > limit), len(self.pri))
         )  # fmt: skip
 
+    def leftover(self) -> bool:
+        """The primary may have left out what the secondary sent."""
+        return False
+
     def idle_since(self, now: float) -> bool:
         """True when the flow can be forgotten: soon, for a client that spoofs addresses makes one for each of them."""
         if self.wanted:

@@ -76,6 +76,10 @@ class Flow(ABC):
         """Arrival time of the oldest held primary unit."""
         return None
 
+    def leftover(self) -> bool:
+        """Does it keep something of the secondary that the primary has not sent?"""
+        return False
+
     def expire(self, limit: float, now: float) -> None:
         """What arrived at or before `limit` and found no counterpart by now has none."""
 

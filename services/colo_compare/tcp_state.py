@@ -330,6 +330,10 @@ class TcpState(Stream):
             self.ledger.counters["miscompares"] += 1
             self._late(min(late, key=by_arrival), now)
 
+    def leftover(self) -> bool:
+        """Does it keep something of the secondary that the primary has not sent?"""
+        return self.ref.pending() > 0
+
     def lingers(self) -> bool:
         """True while `expire` may have something to do."""
         return any(held.out for held in (*self.data, *self.waiting, *self.resets))

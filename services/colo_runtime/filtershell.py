@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 CONGESTED: Final = 1 << 20
 """Bytes queued on an output above which captures are read no further."""
+DIFFERENT: Final = 3
+"""Exit status of a compare whose captures differ. cmp's 1 is taken: it means what its 2 does, that it could not run."""
 LEAVE: Final = 5.0
 """Seconds for others to take over what a process is asked to leave."""
 
@@ -66,6 +68,8 @@ class FilterShell(Shell):
         self._opening = False
         self._spare = {port.name for port in core.ports if port.spare}
         self._leased = False
+        self._offline = False
+        """All inputs were captures, and have ended."""
         self.around.on_gap = self._gap
         self.around.on_lost = self._lost
         self.around.congested = lambda: any(link.pending > CONGESTED for link in self._out.values())
@@ -180,6 +184,8 @@ class FilterShell(Shell):
         for link in sorted(self.links.values(), key=lambda one: one.writes):
             if link.opened:
                 link.close()
+        if self._offline and any(getattr(link, "failed", False) for link in self.links.values()):
+            self.status = 1
         if self.notify is not None:
             self.notify.close()
         if self.control is not None and self.control.opened:
@@ -227,7 +233,18 @@ class FilterShell(Shell):
         """A capture has ended; when all inputs are captures and all have, the process is done."""
         inputs = [link for link in self.links.values() if link.reads]
         if all(getattr(link, "ended", False) for link in inputs):
+            self._judge()
             self.drain("captures ended")
+
+    def _judge(self) -> None:
+        """The exit status of an offline run; of compare it says whether the captures differ."""
+        finish = getattr(self.core, "finish", None)
+        if finish is not None:
+            self._do(finish(time.monotonic()))
+            found = self.core.differences()  # type: ignore[attr-defined]
+            self.log("warning" if found else "info", "captures.compared", differences=found)
+            self.status = DIFFERENT if found else 0
+        self._offline = True
 
     # -- the core -------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ class PcapLink(Link):
         if self.reads and self.writes:
             raise ConfigError(f"{self.option}: a capture is read or written, not both")
         self.ended = False
+        self.failed = False
+        """Something could not be read, or written."""
         self._timer: Timer | None = None
         self._written = 0
         path = self.endpoint.address
@@ -33,7 +35,6 @@ class PcapLink(Link):
             raise ConfigError(f"{self.option}: {path}: {error.strerror}") from None
         if self.writes:
             self._writer = CaptureWriter(self._file)
-            self._failed = False
             return
         self._frames: Iterator[bytes] = read_capture(self._file)
         self._first: list[bytes] = []
@@ -63,10 +64,10 @@ class PcapLink(Link):
                 self.ended = True
         except WireError as error:
             self.garbage(error, file=self.endpoint.address)
-            self.ended = True
+            self.ended = self.failed = True
         except OSError as error:
             self.garbage(WireError("unreadable", error.strerror or ""), file=self.endpoint.address)
-            self.ended = True
+            self.ended = self.failed = True
         batch = [plain(frame) for frame in frames]
         good = [frame for frame in batch if MIN_FRAME <= len(frame) <= MAX_FRAME]
         if len(good) < len(batch):
@@ -94,12 +95,12 @@ class PcapLink(Link):
 
     def _write(self, frame: bytes, now: float) -> None:
         try:
-            if not self._failed:
+            if not self.failed:
                 self._writer.write(frame, now)
         except OSError:
             # Half a record may be in the file: nothing can follow it.
-            self._failed = True
-        if self._failed:
+            self.failed = True
+        if self.failed:
             self.drop("not_written")
 
     def stop_reading(self) -> None:
@@ -113,4 +114,5 @@ class PcapLink(Link):
         try:
             self._file.close()
         except OSError as error:
+            self.failed = True
             self.around.complain("file.not_written", self.port, path=self.endpoint.address, error=error.strerror)

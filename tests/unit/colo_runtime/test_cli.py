@@ -9,6 +9,10 @@ import tomllib
 
 import pytest
 
+from colo_proto.frame import ETH
+from colo_proto.net import craft
+from colo_runtime.capture import CaptureWriter
+from playbook import P, S, syn, udp
 from runtime_helpers import free_port
 from where import PYTHONPATH
 
@@ -219,3 +223,85 @@ class TestHereAndNow:
         done = colo("redirector", "--indev", f"pcap://{place}/o.pcap", "--outdev", f"pcap://{place}/p.pcap")
         assert done.returncode == 0
         assert (place / "p.pcap").read_bytes() == (place / "o.pcap").read_bytes()
+
+
+def ping(side, seq):
+    return type(udp(side, b""))(side, craft.icmp_echo("10.0.0.2", "10.0.0.9", ident=1, seq=seq, reply=True))
+
+
+def refusal(side, asked):
+    about = craft.udp("10.0.0.9", "10.0.0.2", 5000, 9, asked)
+    return type(udp(side, b""))(side, craft.icmp_error("10.0.0.2", "10.0.0.9", about))
+
+
+TALK = [
+    syn("P", 999),
+    syn("S", 7777),
+    P(1000, b"hello"),
+    S(1000, b"hello"),
+    udp("P", b"a"),
+    udp("S", b"a"),
+    ping("P", 1),
+]
+TALK += [ping("S", 1)]
+
+
+class TestOffline:
+    """Two captures compared: the exit status says whether they differ, as cmp's does, and what is wrong with them."""
+
+    def compare(self, place, *frames, **more):
+        for side, name in (("P", "p"), ("S", "s")):
+            with open(f"{place}/{name}.pcap", "wb") as file:
+                writer = CaptureWriter(file)
+                for one in frames:
+                    if one.side == side:
+                        writer.write(one.data[ETH:], 1.0)
+        return self.run(place, **more)
+
+    def run(self, place, *options, out="out.pcap", mode="enforce"):
+        outdev = out if out.startswith("/") else f"{place}/{out}"
+        ends = ["--primary-in", f"pcap://{place}/p.pcap", "--secondary-in", f"pcap://{place}/s.pcap"]
+        return colo("compare", *ends, "--outdev", f"pcap://{outdev}", "--mode", mode, *options)
+
+    @pytest.mark.parametrize("mode", ["enforce", "shadow"])
+    @pytest.mark.parametrize(
+        ("more", "status"),
+        [
+            ([], 0),
+            ([P(1005, b"x"), S(1005, b"y")], 3),
+            ([udp("P", b"x"), udp("S", b"y")], 3),
+            ([ping("P", 2), ping("S", 3)], 3),
+            ([P(1005, b"x")], 3),
+            ([S(1005, b"x")], 3),
+            ([udp("P", b"x")], 3),
+            ([udp("S", b"x")], 3),
+            ([refusal("P", b"1"), refusal("S", b"2")], 0),
+        ],
+        ids=lambda value: "+".join(one.side for one in value) if isinstance(value, list) else None,
+    )
+    def test_whether_they_differ_is_the_exit_status(self, place, more, status, mode):
+        done = self.compare(place, *TALK, *more, mode=mode)
+        assert done.returncode == status, done.stderr
+        (line,) = [json.loads(one) for one in done.stderr.splitlines() if "captures.compared" in one]
+        assert bool(line["differences"]) == bool(status)
+
+    def test_a_fragment_that_the_other_one_lacks(self, place):
+        first = craft.fragments(udp("P", bytes(3000)).data, 1500)[0]
+        assert self.compare(place, *TALK, type(TALK[0])("P", first)).returncode == 3
+        both = [type(TALK[0])(side, first) for side in "PS"]
+        assert self.compare(place, *TALK, *both).returncode == 0
+
+    def test_empty_ones_are_equal(self, place):
+        assert self.compare(place).returncode == 0
+
+    def test_bypass_compares_nothing_and_finds_nothing(self, place):
+        assert self.compare(place, P(1, b"x"), S(1, b"y"), mode="bypass").returncode == 0
+
+    def test_what_cannot_be_read_to_its_end_is_no_result(self, place):
+        self.compare(place, *TALK)
+        with open(f"{place}/s.pcap", "r+b") as file:
+            file.truncate(os.path.getsize(f"{place}/s.pcap") - 3)
+        assert self.run(place).returncode == 1
+
+    def test_nor_what_cannot_be_written(self, place):
+        assert self.compare(place, *TALK, out="/dev/full").returncode == 1

@@ -40,7 +40,6 @@ TAGGED = key(tcp(GUEST, CLIENT, 80, 5000, 1, 1, 16, tags=(7, 42)))
         ("pass any client 10.0.0.8/31 guest-port 53", [DNS], [WEB]),
         ("pass any guest fd00::/16", [WEB6], [WEB]),
         ("pass any vlan 42", [TAGGED], [WEB]),
-        ("pass icmp port 0", [], [WEB]),
     ],
 )
 def test_whom_a_line_names(line, named, others):
@@ -77,6 +76,12 @@ def test_an_icmp_error_is_under_the_rule_of_the_flow_it_is_about():
         ("pass tcp guest 10.0.0.1 guest 10.0.0.2", "guest stands twice"),
         ("pass tcp guest 10.0.0.256", "10.0.0.256"),
         ("pass tcp port http", "'http': a port"),
+        ("pass tcp\npass icmp guest-port 80", "line 2: guest-port: icmp has no ports"),
+        ("pass icmpv6 client-port 80", "client-port: icmpv6 has no ports"),
+        ("shadow 47 port 1-2", "port: 47 has no ports"),
+        ("pass tcp guest 10.0.0.2 client fd00::9", "guest and client: one is IPv4, the other IPv6"),
+        ("pass icmp client fd00::/8", "client fd00::/8: icmp goes over IPv4"),
+        ("pass icmpv6 guest 10.0.0.2", "guest 10.0.0.2/32: icmpv6 goes over IPv6"),
         ("pass tcp port 90-80", "the lower one first"),
         ("pass tcp port 65536", "0 to 65535"),
         ("pass tcp port -5", "a port"),
