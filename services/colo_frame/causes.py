@@ -113,7 +113,7 @@ class Causes:
         for table, key in ((self._services, named.service), (self._clients, named.client)):
             cause = table.get(key)
             if cause is not None:
-                cause.reason, cause.flow = wish.reason, wish.flow[:FLOW]
+                cause.reason, cause.flow = wish.reason[:LENGTH], wish.flow[:FLOW]
                 found.append((cause.at + self._delay(cause), key, cause))
         due, key, cause = max(found, key=lambda one: one[0])
         if due <= now or cause.noted:

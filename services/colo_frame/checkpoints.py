@@ -22,7 +22,7 @@ from collections import Counter, deque
 from enum import Enum
 from typing import Any
 
-from colo_frame.causes import Causes, Named, name
+from colo_frame.causes import FLOW, LENGTH, Causes, Named, name
 from colo_frame.drivers import Driver, Step
 from colo_proto.core import Log, Output, Tell
 from colo_proto.messages import CheckpointDone, CheckpointWanted, Flushed, Message, Reason
@@ -116,7 +116,8 @@ class Checkpoints:
             return []
         cause, delay = told
         self.counters["checkpoints_put_off." + self.causes.counter(cause)] += 1
-        fields = {"cause": cause, "delay_ms": int(delay * 1000), "reason": message.reason, "flow": message.flow}
+        seen = {"reason": message.reason[:LENGTH], "flow": message.flow[:FLOW]}
+        fields = {"cause": cause, "delay_ms": int(delay * 1000), **seen}
         return [Log("warning", "checkpoint.put_off", fields)]
 
     @property

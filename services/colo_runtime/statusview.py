@@ -106,7 +106,7 @@ def _causes(body: Mapping[str, Any]) -> list[Text]:
         if isinstance(one, dict) and one.get("wait_ms"):
             words = f"{one.get('cause')}: {one.get('checkpoints')} checkpoints, the next one in {one['wait_ms']} ms"
             seen = f" (last: {one.get('reason')}, {one.get('flow')})" if one.get("flow") else ""
-            lines.append(Text(words + seen, style="yellow"))
+            lines.append(Text(_plain(words + seen), style="yellow"))
     return lines
 
 
