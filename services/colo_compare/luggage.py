@@ -22,7 +22,7 @@ from colo_compare.flow import Unit
 from colo_compare.history import SEGMENT_COST, cost
 from colo_compare.stream import Reference
 from colo_compare.tcp import TcpFlow
-from colo_compare.tcp_commit import HEAD_WAIT
+from colo_compare.tcp_part import HEAD_WAIT
 from colo_compare.tcp_state import NEVER, Held, NextSyn
 from colo_proto.errors import WireError
 from colo_proto.net.stamp import NO_STAMP

@@ -15,30 +15,27 @@ The compare sees only what guests send, so ACKs are in the client's sequence spa
 guest's; the rewriter has already moved the secondary's numbers into the primary's space, all but those
 of its SYN, whose options alone are looked at.
 
-What a segment says is taken in here; comparing and letting go are `tcp_commit`, windows `tcp_window`, the state and
-what every kind of flow is asked `tcp_state`.
-"""
+What a segment says is taken in here; the rest is in the classes that this one is made of, from the ground up::
 
-from typing import Final
+    TcpState     what is known, and what every kind of flow is asked
+    TcpLeaving   what leaves of what is held: once, and with no old timestamp
+    TcpWindow    the way out, and flow control
+    TcpPart      parts of segments, where whole ones would wait for ever
+    TcpCommit    comparing and letting go
+    TcpOpening   SYNs, and connections from the middle
+    TcpFlow      segments of either guest come in
+"""
 
 from colo_compare.flow import Unit
-from colo_compare.history import SEGMENT_COST, Segment, cost
-from colo_compare.stream import Reference
-from colo_compare.tcp_commit import TcpCommit
-from colo_compare.tcp_state import NEVER, UNKNOWN, Held, NextSyn
+from colo_compare.history import SEGMENT_COST, Segment
+from colo_compare.tcp_opening import TcpOpening
+from colo_compare.tcp_state import NEVER, UNKNOWN, Held
 from colo_proto.net.stamp import NO_STAMP
-from colo_proto.net.tcp import ACK, FIN, RST, SYN, SynOptions, syn_options
+from colo_proto.net.tcp import ACK, FIN, RST, SYN, syn_options
 from colo_proto.seq import HALF, MASK, MOD
 
-SYN_MEMORY: Final = 60.0
-"""Seconds that a secondary's SYN waits for the primary to open the same connection (RFC 9293 §3.8.3 gives up on a SYN
-after a few minutes; common stacks after one).
-"""
-MOST_RIVALS: Final = 8
-"""Numbers of SYN/ACKs that are remembered: a client repeats its SYN about so often."""
 
-
-class TcpFlow(TcpCommit):
+class TcpFlow(TcpOpening):
     """One connection; `ledger` is the compare it belongs to."""
 
     __slots__ = ()
@@ -129,6 +126,8 @@ class TcpFlow(TcpCommit):
         self._hold(held)
         if start < base or segments or ref.fin is not None:
             self._advance(now)
+            if stop > self.committed and ref.first < len(ref.segments):
+                self._match_behind(start, stop, now)
 
     def _primary_special(
         self,
@@ -181,61 +180,12 @@ class TcpFlow(TcpCommit):
         if self.diverged or self.committed < 0 or held.end > held.start:
             self._hold(held)
             self._advance(now)
+            if stop > self.committed and self.ref.first < len(self.ref.segments):
+                self._match_behind(start, stop, now)
         elif number <= self.s_ack:
             self._emit(unit, buf, l4, data, start, number, win)
         else:
             self._wait(held)
-
-    def _open(self, seq: int, number: int, options: SynOptions, now: float) -> None:
-        """A SYN with a new initial sequence number: a new connection on this key."""
-        ledger = self.ledger
-        fresh = self.isn is None and self.committed < 0
-        pending = self.next_syn
-        if pending is not None and pending.ack != number:
-            pending = None  # the answer to another SYN of the client
-        if fresh and self.s_syn is not None:
-            pending = NextSyn(self.s_syn, self.s_isn, self.s_ack, self.s_edge, now)
-        rivals = self._rivals(seq, number)
-        if rivals and pending is None and self.s_syn is not None and self.s_ack == number:
-            # What the secondary answered to this SYN before is its answer still.
-            pending = NextSyn(self.s_syn, self.s_isn, self.s_ack, self.s_edge, now)
-        near = self.near
-        for held in (*self.data, *self.waiting, *self.resets):
-            ledger.drop(held, "replaced")
-        self._clear_queues()
-        early = self.ref.segments[0] if fresh and self.ref.segments else None
-        self._forget_reference("overtaken")
-        self.ref = Reference()
-        self._blank()
-        self.near = near
-        self.next_syn = None
-        if self.diverged or self.unprotected:
-            ledger.protect(self)
-        self.diverged = self.unprotected = False
-        self.wanted = 0.0
-        self.origin = self.isn = self.committed = seq + MOD
-        self.p_first = self.isn
-        self.p_syn = options
-        if rivals:
-            # Where the stream begins is not known yet: nothing before this place has been compared.
-            self.rivals, self.unproven = rivals, self.isn + 1
-        if pending is not None and now - pending.at <= SYN_MEMORY:
-            self.s_syn, self.s_isn, self.s_ack, self.s_edge, _ = pending
-            if early is not None:
-                ledger.secondary_gone(-1, "overtaken", stored=True)
-                self.ref.insert(self.isn + 1, self.isn + 1 + early.stop - early.start, early.buffer, early.offset)
-                ledger.secondary_bytes += cost(self.ref.segments)
-
-    def _rivals(self, seq: int, number: int) -> tuple[int, ...]:
-        """The initial sequence numbers with which the primary has answered this SYN of the client before.
-
-        With SYN cookies the answer to a repeated SYN has another number once the secret has changed, and the client may
-        take either. The primary has said nothing else meanwhile: nothing is known to it of the connection.
-        """
-        if self.isn is None or number == NEVER or self.p_ack != number or self.p_win >= 0 or self.unprotected:
-            return ()
-        known = (self.isn & MASK, *(isn for isn in self.rivals if isn not in {seq, self.isn & MASK}))
-        return known[:MOST_RIVALS]
 
     # -- the secondary -------------------------------------------------------------------------------
 
@@ -273,6 +223,8 @@ class TcpFlow(TcpCommit):
                 elif start != base or self.diverged or not self._twin(buf, data, start, stop):
                     self._store(start, stop, buf, data, base)
                     self._advance(now)
+                    if stop > self.committed and self.data:
+                        self._match_behind(start, stop, now)
                 elif self.data and (self.data[0].start < stop or self.ref.fin is not None):
                     self._advance(now)
             elif stop <= base:
@@ -358,6 +310,8 @@ class TcpFlow(TcpCommit):
             self._store(start, stop, buf, data, base)
         if self.data:
             self._advance(now)
+            if stop > self.committed:
+                self._match_behind(start, stop, now)
         if not self.diverged:
             self._unblock()
             if self.clamped is not None:
@@ -402,24 +356,6 @@ class TcpFlow(TcpCommit):
             ledger.sink.append(held.unit)
         return True
 
-    def _store(self, start: int, stop: int, buf: bytes, data: int, base: int) -> None:
-        ledger, ref = self.ledger, self.ref
-        if start < base:
-            if start < self.unproven:
-                self._remember(buf, data, start, base)
-            data += base - start
-            start = base
-        if ref.pending() >= ledger.room or (base >= 0 and stop - base > ledger.max_stream_bytes):
-            # Nothing past `committed` was acknowledged by the client: the guest will send it again.
-            ledger.secondary_gone(1, "queue_full")
-            return
-        added = len(ref.insert(start, stop, buf, data))
-        ledger.held_secondary += added
-        ledger.secondary_bytes += added * (len(buf) + SEGMENT_COST)
-        # A frame that only fills holes may become several pieces, or none: the count of frames stays right.
-        if added != 1:
-            ledger.secondary_pieces(added)
-
     def _overtaken(self, buf: bytes, data: int, start: int, stop: int, now: float) -> None:
         """The secondary repeats what is committed: either it waits for an ACK, or this is news after an adoption."""
         self.ledger.secondary_gone(1, "overtaken")
@@ -429,73 +365,3 @@ class TcpFlow(TcpCommit):
                 self._advance(now)
         elif self.data:
             self._let_head_go(start, stop)
-
-    def _remember(self, buf: bytes, data: int, start: int, stop: int) -> None:
-        """Keep bytes from before the place where this connection was adopted: the primary will repeat them too."""
-        ref, ledger = self.ref, self.ledger
-        added = ref.insert(start, stop, buf, data)
-        ref.first += len(added)
-        ledger.secondary_bytes += len(added) * (len(buf) + SEGMENT_COST)
-        for one in added:
-            ledger.secondary_bytes -= ledger.history.add(one)
-
-    def _secondary_syn(
-        self, buf: bytes, l4: int, data: int, end: int, seq: int, ack: int, flags: int, win: int, now: float
-    ) -> None:
-        ledger = self.ledger
-        options = syn_options(buf, l4, data)
-        number = self._ack(ack) if flags & ACK else NEVER
-        edge = number + win if flags & ACK else NEVER
-        ours = self.s_isn == seq or (self.s_syn is None and (self.isn is not None or self.committed < 0))
-        if self.s_syn is not None and self.isn is not None and (seq == self.isn & MASK or seq in self.rivals):
-            # Repeated, and in the primary's numbers: the rewriter knows the connection by now.
-            ledger.secondary_compared += 1
-            return
-        if self.unprotected or not ours:
-            # Another connection, of which the primary has not spoken yet.
-            self.next_syn = NextSyn(options, seq, number, edge, now)
-            ledger.secondary_compared += 1
-            return
-        self.s_syn, self.s_isn, self.s_rst = options, seq, False
-        self.s_ack = max(self.s_ack, number)
-        self.s_edge = max(self.s_edge, edge)
-        if end > data and not self.ref.segments:
-            # Data on a SYN (RFC 7413) follows the SYN in whichever space; a secondary that is first waits in its own.
-            after = (self.isn if self.isn is not None else seq + MOD) + 1
-            self._store(after, after + end - data, buf, data, -1)
-        else:
-            ledger.secondary_compared += 1
-        if self.data:
-            self._advance(now)
-        if not self.diverged:
-            self._unblock()
-            if self.clamped is not None:
-                self._reopen(self.clamped)
-
-    def _stranger(self) -> None:
-        """It was open before the secondary came, which does not have it."""
-        self.unprotected = True
-        self.ledger.unprotected.add(self.key)
-        self.ledger.counters["strangers"] += 1
-        self._forget_reference("unprotected")
-        self.ref = Reference()
-
-    # -- from the middle -----------------------------------------------------------------------------
-
-    def _adopt(self, now: float) -> None:
-        """Both sides are known by position only (compare was restarted): go on from the later one.
-
-        Whoever speaks at a position has produced everything before it, so both guests are past the
-        maximum of the two first positions. What they sent before and the client has not acknowledged, both send
-        again: it goes when it was compared here, and not because it lies behind (`unproven`).
-        """
-        if self.committed < 0 and self.p_first is not None and self.s_first is not None:
-            self.committed = self.unproven = max(self.p_first, self.s_first)
-            self.adopted = True
-            self.ledger.counters["adopted"] += 1
-            self._confirm(self.committed)
-            for held in [h for h in self.data if h.start == h.end]:
-                # A pure ACK obeys the ACK rule alone, wherever it stands.
-                self.data.remove(held)
-                self._queue(held)
-            self._advance(now)

@@ -6,26 +6,23 @@
     waiting   by ACK: equal, acknowledges too much       --_unblock-->  out
     resets    RSTs that the other side has not sent yet  --_reset-->  out
 
-Two guests need not cut or probe in the same way: what would keep both waiting goes in part (`judge`).
+Two guests need not cut or probe in the same way: what would keep both waiting goes in part (`tcp_part`).
 """
 
-from bisect import insort
+from bisect import bisect_left, insort
 from typing import Final
 
 from colo_compare.stream import first_difference
-from colo_compare.tcp_state import NEVER, Held, by_ack, by_arrival, by_start
-from colo_compare.tcp_window import TcpWindow
+from colo_compare.tcp_part import HEAD_WAIT, TcpPart
+from colo_compare.tcp_state import NEVER, Held, by_ack, by_start
 from colo_proto.messages import Reason
 from colo_proto.net.stamp import NO_STAMP
-from colo_proto.net.window import window_update
-from colo_proto.seq import MASK
 
-HEAD_WAIT: Final = 0.05
-"""Seconds without progress after which the equal part of a held segment goes by itself: less than any stack's
-retransmission timeout (200 ms and more)."""
+LONGEST: Final = 1 << 16
+"""No segment has more bytes."""
 
 
-class TcpCommit(TcpWindow):
+class TcpCommit(TcpPart):
     """A connection's committed prefix."""
 
     __slots__ = ()
@@ -54,6 +51,8 @@ class TcpCommit(TcpWindow):
         waiting = self.waiting
         if self.ledger.full(self, held, len(self.data) + len(waiting)):
             return
+        if self.data:
+            held.overtakes = True
         self.ledger.hold(self, held)
         self._queue(held)
 
@@ -86,15 +85,46 @@ class TcpCommit(TcpWindow):
                     self.ledger.stuck[self] = now + HEAD_WAIT
                 continue
             del data[at]
-            at = 0 if at else at
+            if at:
+                # What is equal in part, and begins before it, follows it.
+                held.overtakes = True
+                at = 0
             if held.fin and self.ref.fin is not None:
                 self.closed = True
             if held.ack <= self.s_ack:
                 self._let_go(held)
             else:
+                if self.waiting and self.waiting[-1].at >= held.at:
+                    self.waiting[-1].overtakes = True
                 self._queue(held)
         if data and (self.ref.fin is not None or self.p_fin > NEVER) and not self.diverged:
             self._match_ends(now)
+
+    def _match_behind(self, start: int, stop: int, now: float) -> None:
+        """Bytes from `start` to `stop` came, of either side, and something is missing before them: what differs already
+        is a difference whatever will be there. (A mask needs to know what comes before.)
+        """
+        data, segments = self.data, self.ref.segments
+        start = max(start, self.committed)
+        if self.rule.masks or self.diverged or self.committed < 0:
+            return
+        for at in range(bisect_left(data, start - LONGEST, key=by_start), len(data)):
+            held = data[at]
+            if held.start >= stop:
+                break
+            if held.stop - held.start <= 1:
+                # A keep-alive's byte may be garbage.
+                continue
+            for which in range(self.ref.find(max(start, held.start)), len(segments)):
+                one = segments[which]
+                low, high = max(start, held.start, one.start), min(stop, held.stop, one.stop)
+                if low >= high:
+                    break
+                mine = held.buf[held.data + low - held.start : held.data + high - held.start]
+                its = one.buffer[one.offset + low - one.start : one.offset + high - one.start]
+                if mine != its:
+                    self._diverge(Reason.PAYLOAD, low + first_difference(mine, its), held, now)
+                    return
 
     def _match_ends(self, now: float) -> None:
         """One stream has ended where the other goes on: they differ, whether all that lies before has come or not."""
@@ -233,10 +263,9 @@ class TcpCommit(TcpWindow):
                 break
             gone += 1
         if gone:
-            ready = waiting[:gone]
-            del waiting[:gone]
-            for held in ready:
+            for held in waiting[:gone]:
                 self._let_go(held)
+            del waiting[:gone]
 
     def _let_go(self, held: Held) -> None:
         ledger = self.ledger
@@ -255,93 +284,9 @@ class TcpCommit(TcpWindow):
             self._emit(held.unit, held.buf, held.l4, held.data, held.end, held.ack, held.win)
             return
         rest = self._part(held, held.gone, held.end)
-        if held.overtakes:
+        if held.overtakes and held.start <= self.committed:
             self._outrun(held.buf, held.l4, held.data)
         self._emit(rest, rest, held.l4, held.data, held.end, held.ack, held.win)
-
-    def judge(self, now: float) -> None:
-        """A primary segment is equal in part: let that part go when nothing has moved for a moment.
-
-        The secondary may have to wait for an ACK before it sends more (a smaller congestion window, shorter
-        segments), and there is none as long as the primary's longer segment is held: both would wait for ever.
-        """
-        if self.moved > now - HEAD_WAIT and self.data:
-            self.ledger.stuck[self] = self.moved + HEAD_WAIT
-        else:
-            self._let_head_go()
-
-    def _let_head_go(self, start: int = NEVER, stop: int = NEVER) -> None:
-        """Send what is equal of a segment that is not equal to its end, and has not left yet.
-
-        From `start` to `stop` the secondary repeats itself: that may have been lost behind us, and leaves again.
-        """
-        held = None if self.diverged else self._half_equal()
-        if held is None:
-            return
-        begin, again = held.gone, max(start, held.start)
-        if again < min(stop, begin):
-            if stop >= begin:
-                begin = again
-            else:
-                self._let_part_go(held, again, stop)
-        if begin < held.good:
-            self._let_part_go(held, begin, held.good)
-
-    def _half_equal(self) -> Held | None:
-        """The newest segment that is equal in part and begins where the client is, or before.
-
-        The client is where the last head ended, or where the first of these segments begins: what came before has left.
-        """
-        found: Held | None = None
-        data = self.data
-        client = max(self.headed, data[0].start) if data else NEVER
-        for held in data:
-            if held.start > client:
-                break
-            if (
-                held.start < held.good < held.stop
-                and held.ack <= self.s_ack
-                and (found is None or held.at >= found.at)
-                and not (held.out or held.syn or isinstance(held.unit, tuple))
-            ):
-                found = held
-        return found
-
-    def _let_part_go(self, held: Held, start: int, end: int) -> None:
-        part = self._part(held, start, end)
-        self.ledger.counters["synthesized"] += 1
-        self.ledger.counters["heads_released"] += 1
-        if end > held.gone:
-            self.headed = end
-            for other in self.data:
-                if other.start >= end:
-                    break
-                # Other copies have nothing to add to it: if it is lost, a guest sends it again.
-                if not (other.syn or isinstance(other.unit, tuple)):
-                    other.gone = max(other.gone, min(end, other.good))
-        self._outrun(held.buf, held.l4, held.data)
-        self._emit(part, part, held.l4, held.data, end, held.ack, held.win)
-
-    def _let_probe_go(self) -> None:
-        """The secondary probes the client's window with an empty segment one byte back; the primary's bytes are held.
-
-        They may be its own probe, for that may carry a byte (RFC 9293 §3.8.6.1). The client would be asked by neither,
-        and the update that it lost would never come again: so the question goes, in the primary's words.
-        """
-        if self.diverged:
-            return
-        newest_first = reversed(self.data)
-        whole = (h for h in newest_first if not (h.syn or h.out or h.ack > self.s_ack or type(h.unit) is tuple))
-        held = max(whole, key=by_arrival, default=None)
-        if held is None or self.committed < 0:
-            return
-        at = self.committed - 1
-        buf = self._part(held, held.start, held.end)
-        probe = window_update(buf, held.l4, held.data, at & MASK, held.ack & MASK, held.win)
-        self.ledger.counters["synthesized"] += 1
-        self.ledger.counters["probes_released"] += 1
-        self._outrun(buf, held.l4, held.data)
-        self._emit(probe, probe, held.l4, len(probe), at, held.ack, held.win)
 
     # -- endings -------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from struct import Struct
 from typing import Final
 
 from colo_compare.flow import Unit
-from colo_compare.tcp_state import NEVER, Held, TcpState
+from colo_compare.tcp_leaving import TcpLeaving
+from colo_compare.tcp_state import NEVER, Held
 from colo_proto.checksum import update16
 from colo_proto.frame import F_NEEDS_CSUM, Buffer
 from colo_proto.net.tcp import CSUM_AT, WINDOW_AT, read32, timestamps_at
@@ -34,7 +35,7 @@ def _newer(buf: Buffer, l4: int, data: int, last: Held) -> bool:
     return at is None or before is None or (read32(buf, at) - read32(last.buf, before)) & MASK < HALF
 
 
-class TcpWindow(TcpState):
+class TcpWindow(TcpLeaving):
     """A connection's way out."""
 
     __slots__ = ()
