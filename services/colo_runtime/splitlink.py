@@ -81,19 +81,28 @@ class SplitLink(Link):
         peer = worker.encode()
         for piece in cut(frames):
             sequence = self._sequence[worker]
-            self._sequence[worker] = sequence + len(piece)
             message = encode_batch(self._name, self.around.incarnation, sequence, self.around.epoch, monotonic(), piece)
-            if worker in self._queues:
-                self._hold(worker, message, len(piece))
-                continue
             try:
-                if not self._wire.send(peer, message):
-                    self._hold(worker, message, len(piece))
+                waits = worker in self._queues or not self._wire.send(peer, message)
             except ConnectionError:
                 self.drop("no_worker", len(piece))
+                continue
+            if waits and not self._hold(worker, message, len(piece)):
+                continue
+            # What was dropped here has no number: the worker would count it once more, as missing.
+            self._sequence[worker] = sequence + len(piece)
 
     def _mark(self, worker: str) -> None:
-        message = encode(LinkMark(self._name, self.around.incarnation, self._splitter.version))
+        self._say(worker, encode(LinkMark(self._name, self.around.incarnation, self._splitter.version)))
+
+    def _count(self, worker: str) -> None:
+        """Say how far we have counted: what a cut link lost is known when it is back, also if nothing follows."""
+        sequence = self._sequence.get(worker, 0)
+        if sequence and worker not in self._queues:
+            around = self.around
+            self._say(worker, encode_batch(self._name, around.incarnation, sequence, around.epoch, monotonic(), []))
+
+    def _say(self, worker: str, message: bytes) -> None:
         if worker in self._queues:
             self._hold(worker, message, 0)
             return
@@ -104,10 +113,10 @@ class SplitLink(Link):
             # It says hello when it comes.
             return
 
-    def _hold(self, worker: str, message: bytes, frames: int) -> None:
+    def _hold(self, worker: str, message: bytes, frames: int) -> bool:
         if frames and self._pending_bytes + len(message) > self.around.queue_bytes:
             self.drop("queue_full", frames)
-            return
+            return False
         queue = self._queues.setdefault(worker, deque())
         if not frames and queue and not queue[-1][1]:
             # Of two marks with nothing between them the later one says it all: whoever asks for them without
@@ -117,6 +126,7 @@ class SplitLink(Link):
         self._pending_bytes += len(message)
         if self._retry is None:
             self._retry = self.around.reactor.call_later(RETRY, self._flush)
+        return True
 
     def _flush(self) -> None:
         before = self._pending_bytes
@@ -126,7 +136,9 @@ class SplitLink(Link):
                     self._pending_bytes -= len(queue.popleft()[0])
             except ConnectionError:
                 self._pending_bytes -= sum(len(message) for message, _ in queue)
-                self.drop("no_worker", sum(frames for _, frames in queue))
+                dropped = sum(frames for _, frames in queue)
+                self._sequence[worker] -= dropped
+                self.drop("no_worker", dropped)
                 queue.clear()
             if not queue:
                 del self._queues[worker]
@@ -148,7 +160,9 @@ class SplitLink(Link):
                 continue
             if isinstance(said, LinkHello):
                 # A name that is no text is none of a process's.
-                self._mark(got[0].decode(errors="replace"))
+                worker = got[0].decode(errors="replace")
+                self._mark(worker)
+                self._count(worker)
             else:
                 self.garbage(WireError("unexpected", "a message on an output"))
 

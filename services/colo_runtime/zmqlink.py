@@ -9,7 +9,8 @@
                         +-> full: the newest is dropped, counted `queue_full`
 
 Batches carry sequence numbers here as well: what the receiver finds missing is legal loss, counted
-as `lost` (frames). A bound input takes turns among all its senders.
+as `lost` (frames). What the sender itself dropped has no number, so that it is not counted on both sides.
+A bound input takes turns among all its senders.
 """
 
 from collections import deque
@@ -79,21 +80,27 @@ class ZmqLink(Link):
         """Number, pack and send; `to` means nothing here."""
         self.gave(frames)
         for piece in cut(frames):
-            sequence = self._sequence
-            self._sequence = sequence + len(piece)
-            message = encode_batch(self._name, self.around.incarnation, sequence, self.around.epoch, monotonic(), piece)
-            if self._pending or not self._wire.send(b"", message):
-                self._hold(message, len(piece))
+            message = self._packed(piece)
+            waits = self._pending or not self._wire.send(b"", message)
+            if waits and not self._hold(message, len(piece)):
+                # It has no number: the receiver would count it once more, as missing.
+                continue
+            self._sequence += len(piece)
         self.counters["sequence"] = self._sequence
 
-    def _hold(self, message: bytes, frames: int) -> None:
+    def _packed(self, frames: Sequence[Buffer]) -> bytes:
+        around = self.around
+        return encode_batch(self._name, around.incarnation, self._sequence, around.epoch, monotonic(), frames)
+
+    def _hold(self, message: bytes, frames: int) -> bool:
         if self._pending_bytes + len(message) > self.around.queue_bytes:
             self.drop("queue_full", frames)
-            return
+            return False
         if not self._pending:
             self._interest(writing=True)
         self._pending.append((message, frames))
         self._pending_bytes += len(message)
+        return True
 
     def _flush(self) -> None:
         while self._pending:
@@ -163,6 +170,9 @@ class ZmqLink(Link):
 
     def _connection(self, what: str) -> None:
         self.around.log("debug", f"link.{what}", port=self.port, endpoint=str(self.endpoint))
+        if what == "up" and self._sequence and not self._pending:
+            # How far we have counted: what a cut link lost is known when it is back, also if nothing follows.
+            self._wire.send(b"", self._packed([]))
         if what == "up" and self.on_mark is not None and not self.endpoint.server:
             # Whoever shares out to us answers with the table in force.
             self._wire.send(b"", encode(LinkHello(self._name, self.around.incarnation, -1)))

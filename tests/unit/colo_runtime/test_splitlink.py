@@ -94,6 +94,64 @@ def test_a_worker_that_dies_gives_its_queue_back(bench):
     assert a.snapshot().counters["link.out.dropped.no_worker"] > 0
 
 
+def adds_up(sender, receiver):
+    """S6 of a link: what was given to it, and what became of it."""
+    out, into = sender.snapshot().counters, receiver.snapshot().counters
+    dropped = out["link.out.dropped"]
+    return out["link.out.frames_out"], dropped + into.get("link.in.frames_in", 0) + into.get("link.in.lost", 0)
+
+
+def marked(bench, name, where="w"):
+    """A worker that hears marks, as compare does: its link says hello when it is connected."""
+    into = Marking()
+    return into, bench.shell(into, name, in_=bench.ipc(where))
+
+
+def test_what_was_dropped_for_want_of_a_worker_is_not_lost_as_well(bench):
+    """A link that was cut: the worker is the same one afterwards, and counts what is missing by the numbers."""
+    a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on")
+    _, b = marked(bench, "comp0")
+    connected(bench, a, 1)
+    send(a, frames(0, 3), "comp0")
+    bench.until(lambda: b.snapshot().counters.get("link.in.frames_in") == 3)
+    wire = b.links["in"]._wire.socket
+    wire.disconnect(bench.ipc("w"))
+    connected(bench, a, 0)
+    send(a, frames(3, 20), "comp0")
+    assert a.snapshot().counters["link.out.dropped.no_worker"] == 20
+    wire.connect(bench.ipc("w"))
+    connected(bench, a, 1)
+    bench.until(lambda: a.snapshot().gauges["link.out.peers"] == 1)
+    send(a, frames(23, 2), "comp0")
+    bench.until(lambda: b.snapshot().counters.get("link.in.frames_in") == 5)
+    assert b.snapshot().counters.get("link.in.lost", 0) == 0
+    assert adds_up(a, b) == (25, 25)
+
+
+def test_what_waited_for_a_worker_that_went_is_not_lost_as_well(bench):
+    a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on", queue_bytes=1 << 20)
+    _, b = marked(bench, "comp0")
+    connected(bench, a, 1)
+    send(a, frames(0, 1), "comp0")
+    bench.until(lambda: b.snapshot().counters.get("link.in.frames_in"))
+    # The worker does not turn meanwhile.
+    while not a.snapshot().counters.get("link.out.dropped.queue_full"):
+        for _ in range(50):
+            send(a, [frame(0, 20_000)], "comp0")
+        a.step()
+    waiting = sum(n for _, n in a.links["out"]._queues["comp0"])
+    assert waiting
+    wire = b.links["in"]._wire.socket
+    wire.disconnect(bench.ipc("w"))
+    bench.until(lambda: not a.links["out"]._queues)
+    wire.connect(bench.ipc("w"))
+    connected(bench, a, 1)
+    # What ZeroMQ had taken is lost; nobody but the receiver can know, and it does as soon as it is there again.
+    bench.until(lambda: len(set(adds_up(a, b))) == 1)
+    send(a, frames(0, 2), "comp0")
+    bench.until(lambda: len(set(adds_up(a, b))) == 1)
+
+
 def test_a_restarted_worker_takes_its_id_over(bench):
     a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on")
     # The first stays connected, as after a host that lost its power: the second has the same id.
