@@ -5,9 +5,11 @@ INSTALLED := .venv-installed
 BIN    := $(VENV)/bin
 SEEDS  ?= 20000
 INPUTS ?= 10000000
+EXAMPLES ?= 20000
+JOBS   ?= $(shell nproc)
 ARGS   ?=
 
-.PHONY: help demo test lint types check tests bench failovers simulate fuzz chaos faults clean
+.PHONY: help demo test lint types check tests bench failovers simulate ownership fuzz chaos faults clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -48,6 +50,9 @@ simulate: $(BIN)/colo ## the deterministic simulation, SEEDS=20000
 
 failovers: $(INSTALLED)/bin/colo ## many failovers under load: the stalls that clients see (root), ARGS='--runs 20'
 	$(INSTALLED)/bin/python -m tests.bench failover $(ARGS)
+
+ownership: $(BIN)/colo ## never two writers to the LAN, whatever dies, is cut off, recorded or forged: EXAMPLES=20000
+	PYTHONPATH=tests $(BIN)/python -m ownership_search --examples $(EXAMPLES) --jobs $(JOBS) $(ARGS)
 
 fuzz: $(BIN)/colo ## mutated frames, batches and byte streams, INPUTS=10000000
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)

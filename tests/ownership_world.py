@@ -2,21 +2,42 @@
 
 A host is a frame, an ear on the client LAN, and a writer to it. Each has an inbox; a frozen one reads nothing
 until it is thawed and then finds all of it, as a process does after SIGCONT. Messages travel through their bytes.
-`step` lets 10 ms pass and checks after each that no two writers could write.
+`run` lets 10 ms pass at a time and checks after each that no two writers could write. Each host has a clock of its own.
+
+There is somebody on the LAN, too. He hears every claim and keeps it (`tape`), puts on the LAN what he likes
+(`inject`), and can do so again and again (`attack`). He can hold back what one host says (`hold`), which is a cut LAN
+for as long as it lasts, and let it go later. What he does not have is the pair's secret.
 """
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from random import Random
 
 from colo_frame.config import FrameConfig
 from colo_frame.frame import PEER, Frame
-from colo_proto.claim import ETHERTYPE
+from colo_proto.claim import ETHERTYPE, Stand, State, derive, read_claim, write_claim
 from colo_proto.codec import decode, encode
 from colo_proto.core import Log, Tell
 from colo_proto.lan import Lan
-from colo_proto.messages import Answer, Demote, Hello, LanHeard, LanSay, Lease, Promote, Query, Report, SetMode, Yielded
+from colo_proto.messages import (
+    Answer,
+    Demote,
+    Heartbeat,
+    Hello,
+    LanSay,
+    Lease,
+    Promote,
+    Query,
+    Report,
+    SetMode,
+    Yielded,
+)
 
 TICK = 0.01
+SECRET = b"known to the pair and nobody else"
+EAR = 1000
+"""Frames that wait in the tap of an ear; more are lost."""
+CLOCKS = {"p": 0.0, "s": 4711.0}
 ROLES = {
     "frame": "frame",
     "m0": "mirror",
@@ -56,6 +77,8 @@ class Host:
         self.side, ear, writer = SIDES[letter]
         self.options = options
         self.processes = {name: Process(name, 1) for name in ("frame", ear, writer)}
+        self.clock = CLOCKS[letter]
+        self.due = float("-inf")
         if letter == "p":
             self.processes["comp0"] = Process("comp0", 1, mode="enforce")
         self.ear, self.writer = self.processes[ear], self.processes[writer]
@@ -68,22 +91,28 @@ class Host:
         one.inbox.clear()
         one.dead = one.frozen = False
         config = FrameConfig(id=f"frame-{self.letter}", side=self.side, peer="tcp://192.0.2.1:9005", **self.options)
-        self.frame = Frame(config, self.world.number(), self.world.now)
+        self.frame = Frame(config, self.world.number(), self.now)
+        self.frame.use_secrets([SECRET])
         self.logs = []
         for other in self.processes.values():
             other.reported = -1.0
             if other is not one and not other.dead:
                 self.hello(other)
 
+    @property
+    def now(self):
+        return round(self.world.now + self.clock, 6)
+
     def hello(self, one):
         message = Hello(
             ROLES[one.id], one.id, one.incarnation, mode=one.mode, promoted=one.promoted,
-            fence=one.fence if one.promoted else max(one.fence, one.told), leased=one.lease > self.world.now,
+            fence=one.fence if one.promoted else max(one.fence, one.told), leased=one.lease > self.now,
         )  # fmt: skip
         self.to_frame(one.id, message)
 
     def to_frame(self, sender, message):
-        self.processes["frame"].inbox.append((sender, decode(encode(message))))
+        self.processes["frame"].inbox.append((sender, self.world.carry(message)))
+        self.world.quiet = 0.0
 
     def take(self, outputs):
         for output in outputs:
@@ -98,11 +127,12 @@ class Host:
             else:
                 for one in self.processes.values():
                     if one.id != "frame" and not one.dead and output.to in ("*", one.id):
-                        one.inbox.append(decode(encode(output.message)))
+                        one.inbox.append(self.world.carry(output.message))
+                        self.world.quiet = 0.0
 
     def turn(self):
         """Everybody who is not frozen reads what is there, and does what is due."""
-        now = self.world.now
+        now = self.now
         for one in self.processes.values():
             if not one.up or one.id == "frame":
                 continue
@@ -117,10 +147,24 @@ class Host:
             while one.inbox:
                 sender, message = one.inbox.popleft()
                 self.take(self.frame.hear(sender, message, now))
-            while self.frame.deadline() <= now:
+            self.due = self.frame.deadline()
+            while self.due <= now:
                 self.take(self.frame.on_timer(now))
+                self.due = self.frame.deadline()
+
+    def next(self):
+        """When something is due, on the world's clock."""
+        due = [one.reported + 1.0 for one in self.processes.values() if one.up and one.id != "frame"]
+        if self.processes["frame"].up:
+            due.append(self.due)
+        return min(due, default=float("inf")) - self.clock
 
     def process(self, one, message):
+        if isinstance(message, bytes):
+            _, heard = self.lan.sift([message], self.now)
+            for output in heard:
+                self.to_frame(one.id, output.message)
+            return
         if isinstance(message, Lease):
             one.lease, one.told = message.until, max(one.told, message.fence)
             if one is self.writer and not message.until:
@@ -143,7 +187,7 @@ class Host:
     def could_write(self):
         """Would a frame for the LAN that is at the writer now go out?"""
         one = self.writer
-        return one.up and self.world.now < one.lease and (self.letter == "p" or one.promoted)
+        return one.up and self.now < one.lease and (self.letter == "p" or one.promoted)
 
     @property
     def state(self):
@@ -151,9 +195,20 @@ class Host:
 
 
 class World:
-    def __init__(self, *, failover="auto", **options):
+    def __init__(self, *, failover="auto", packed=True, **options):
         self.now = 0.0
+        self.packed = packed
+        self.quiet = 0.0
+        """Nothing is due before."""
         self._number = 0
+        self.tape = []
+        """What was said on the LAN: when, by whom, the frame."""
+        self.link_tape = []
+        """What was said on the link between the hosts: by whom, the message."""
+        self.attack = {}
+        """By name: called every tick."""
+        self.held = {}
+        """By letter: what that host said and nobody has heard, or nothing is held."""
         self.link = True
         self.lan = True
         self.answers = []
@@ -171,32 +226,112 @@ class World:
         self._number += 1
         return self._number * 1000003
 
+    def carry(self, message):
+        """What arrives of a message that is sent: it travels through its bytes, where there is time for that."""
+        return decode(encode(message)) if self.packed else message
+
     def other(self, host):
         return self.s if host is self.p else self.p
 
     def over_link(self, host, message):
         far = self.other(host).processes["frame"]
+        self.quiet = 0.0
+        if isinstance(message, Heartbeat):
+            # Most of it, and nothing that matters here.
+            message = replace(message, table=None)
+        self.link_tape.append((host.letter, message))
         if self.link and not far.dead:
-            far.inbox.append((PEER, decode(encode(message))))
+            far.inbox.append((PEER, self.carry(message)))
 
     def over_lan(self, host, frames):
-        far = self.other(host)
-        if not self.lan or far.ear.dead:
-            return
+        self.quiet = 0.0
         for frame in frames:
             assert frame[22:24] == ETHERTYPE
-            if far.ear.frozen:
-                far.ear.inbox.append(LanHeard(frame))
-            else:
-                far.to_frame(far.ear.id, LanHeard(frame))
+            self.tape.append((self.now, host.letter, frame))
+            if host.letter in self.held:
+                self.held[host.letter].append(frame)
+            elif self.lan:
+                self.inject(self.other(host).letter, frame)
+
+    def inject(self, letter, frame):
+        """A frame is on the LAN and reaches the ear of this host."""
+        self.quiet = 0.0
+        ear = self.hosts[letter].ear
+        if not ear.dead and sum(isinstance(one, bytes) for one in ear.inbox) < EAR:
+            ear.inbox.append(frame)
+
+    def hold(self, letter):
+        """From now on nobody hears what this host says."""
+        self.held.setdefault(letter, [])
+
+    def let_go(self, letter):
+        """What was held back is heard now, all of it."""
+        for frame in self.held.pop(letter, []):
+            self.inject(self.other(self.hosts[letter]).letter, frame)
+
+    def start_again(self):
+        """Both hosts are switched off and on: nobody remembers anything, but for who listened on the LAN."""
+        for host in self.hosts.values():
+            for one in host.processes.values():
+                one.inbox.clear()
+                one.incarnation += 1
+                one.frozen = one.dead = False
+                one.lease, one.fence, one.told, one.promoted = float("-inf"), 0, 0, False
+            host.start_frame()
+
+    def recorded(self, letter, *states, until=float("inf")):
+        """What this host has said on the LAN in one of these states (none: any) up to then."""
+        keys = [derive(SECRET, "colo")]
+        frames = [frame for when, who, frame in self.tape if who == letter and when <= until]
+        return [frame for frame in frames if not states or read_claim(frame, keys).state in states]
+
+    def replay(self, letter, frames, every=0.05):
+        """Say these to the ear of a host, again and again, until `attack` is emptied."""
+        frames = deque(frames)
+        assert frames
+        began = self.now
+
+        def tick():
+            if round((self.now - began) / TICK) % round(every / TICK) == 0:
+                frames.rotate(-1)
+                self.inject(letter, frames[-1])
+
+        self.attack[f"replay to {letter}"] = tick
+
+    def flood(self, letter, each=5, seed=1):
+        """Junk of our EtherType, each tick: noise, claims with a bit changed, claims of somebody without the secret."""
+        random = Random(seed)
+        foreign = derive(b"the secret of somebody else", "colo")
+        junk = [bytes(22) + ETHERTYPE + random.randbytes(size) for size in (36, 68, 156) * 5]
+        for side in ("primary", "secondary"):
+            for state in State.ALL:
+                stand = Stand(side, random.getrandbits(60), random.getrandbits(40), 99, state, lease_ms=60000)
+                junk.append(write_claim(stand, "colo", foreign))
+
+        def tick():
+            for _ in range(each):
+                frame = random.choice(junk)
+                if self.tape and random.random() < 0.3:
+                    frame = bytearray(random.choice(self.tape)[2])
+                    frame[random.randrange(24, len(frame))] ^= 1 << random.randrange(8)
+                self.inject(letter, bytes(frame))
+
+        self.attack[f"flood of {letter}"] = tick
 
     def run(self, seconds):
         until = self.now + seconds
         while self.now < until:
             self.now = round(self.now + TICK, 6)
+            for tick in list(self.attack.values()):
+                tick()
+            if self.now < self.quiet:
+                continue
+            # What a host does below makes it less quiet again.
+            self.quiet = float("inf")
             for host in self.hosts.values():
                 host.turn()
                 self.check()
+            self.quiet = min(self.quiet, *(host.next() for host in self.hosts.values()))
         return self
 
     def until(self, condition, limit=30.0):
@@ -224,19 +359,15 @@ class World:
 
     def freeze(self, letter, *names, frozen=True):
         host = self.hosts[letter]
+        self.quiet = 0.0
         for name in names or host.processes:
             one = host.processes[name]
-            if one.dead:
-                continue
-            one.frozen = frozen
-            if one is host.ear and not frozen:
-                heard = [m for m in one.inbox if isinstance(m, LanHeard)]
-                for message in heard:
-                    one.inbox.remove(message)
-                    host.to_frame(one.id, message)
+            if not one.dead:
+                one.frozen = frozen
 
     def kill(self, letter, *names):
         host = self.hosts[letter]
+        self.quiet = 0.0
         for name in names or host.processes:
             one = host.processes[name]
             one.dead = True

@@ -6,21 +6,38 @@
                                |
                                +--> LanHeard --> frame        LanSay --> filter --> `claims` port, LanSaid
 
-The filter does not judge what it hears; the frame does (`colo_proto.claim`).
+Whether a claim is believed is for the frame to say (`colo_frame.freshness`). But anybody on the LAN can send any number
+of frames with our EtherType, recorded claims among them, so what cannot be news stays here: what does not have the
+pair's gate (`colo_proto.claim`; the key comes with each `LanSay`), and what its speaker said before. Only the rest is
+rationed, each speaker by itself, and the one that our frame believes not at all: no flood takes its place.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from colo_proto.claim import ETHERTYPE, MAX_CLAIM, is_claim
+from colo_proto.claim import ETHERTYPE, glance, is_claim, speaker
 from colo_proto.core import Output, Port, Send, Tell, Way
 from colo_proto.frame import Buffer
 from colo_proto.messages import LanHeard, LanSaid, LanSay
 
 CLAIMS: Final = Port("claims", Way.OUT, required=False, doc="claims to the client LAN go out here", spare=True)
-PER_SECOND: Final = 100
-"""Claims passed on to the frame; a pair says a few a second, and a flood must not reach it."""
+SPEAKERS: Final = 64
+"""Incarnations that are remembered, with the highest count of each. Only starts of frames that had the pair's secret
+come this far, so whoever wants to fill this must have recorded as many.
+"""
+PER_SPEAKER: Final = 15
+"""Claims a second that are passed on of an incarnation that our frame does not believe (yet)."""
+STRANGERS: Final = 1000
+"""The same, of all of them together."""
+
+
+@dataclass(slots=True)
+class _Speaker:
+    count: int = -1
+    since: float = float("-inf")
+    passed: int = 0
 
 
 class Lan:
@@ -28,8 +45,10 @@ class Lan:
 
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
-        self._since = float("-inf")
-        self._passed = 0
+        self._gates: Sequence[bytes] = ()
+        self._believed = 0
+        self._speakers: OrderedDict[int, _Speaker] = OrderedDict()
+        self._strangers = _Speaker()
 
     def sift(self, frames: Sequence[Buffer], now: float) -> tuple[Sequence[Buffer], list[Output]]:
         """Frames without the claims among them, and what is to be told of those."""
@@ -41,16 +60,44 @@ class Lan:
         heard: list[Output] = []
         for frame in filter(is_claim, frames):
             self._counters["claims_heard"] += 1
-            if now - self._since >= 1:
-                self._since, self._passed = now, 0
-            if len(frame) <= MAX_CLAIM and self._passed < PER_SECOND:
-                self._passed += 1
-                heard.append(Tell(LanHeard(bytes(frame))))
+            ignored = self._ignored(frame, now)
+            if ignored:
+                self._counters[ignored] += 1
             else:
-                self._counters["claims_ignored"] += 1
+                heard.append(Tell(LanHeard(bytes(frame))))
         return [frame for frame in frames if not is_claim(frame)], heard
+
+    def _ignored(self, frame: Buffer, now: float) -> str:
+        """The counter of why a frame is not passed on; empty when it is."""
+        found = glance(frame, self._gates)
+        if found is None:
+            return "claims_ignored.junk"
+        _, incarnation, count = found
+        one = self._speakers.get(incarnation)
+        if one is not None and count <= one.count:
+            return "claims_ignored.repeated"
+        if incarnation != self._believed:
+            one = one or _Speaker()
+            if not (_ration(one, PER_SPEAKER, now) and _ration(self._strangers, STRANGERS, now)):
+                return "claims_ignored.too_many"
+            one.passed += 1
+            self._strangers.passed += 1
+        self._speakers[incarnation] = one = one or _Speaker()
+        one.count = count
+        self._speakers.move_to_end(incarnation)
+        if len(self._speakers) > SPEAKERS:
+            self._speakers.pop(next(known for known in self._speakers if known != self._believed))
+        return ""
 
     def say(self, message: LanSay) -> list[Output]:
         """Put a claim on the LAN."""
         self._counters["claims_said"] += 1
+        self._gates = message.gates
+        self._believed = speaker(message.frame)
         return [Send("claims", [message.frame]), Tell(LanSaid(message.count))]
+
+
+def _ration(one: _Speaker, most: int, now: float) -> bool:
+    if now - one.since >= 1:
+        one.since, one.passed = now, 0
+    return one.passed < most

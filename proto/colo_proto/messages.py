@@ -248,11 +248,14 @@ class Heartbeat:
     body: dict[str, Any] = field(default_factory=dict)
     """Summary for `colo status` of the pair."""
     state: str = ""
-    """Where this side stands on the client LAN; this and the following as in `colo_proto.claim.Stand`."""
+    """Where this side stands on the client LAN, for people: what counts is in `claim`."""
     ask: bool = False
     lease_ms: int = 0
     echo_of: int = 0
     echo: int = 0
+    """These four were said here before there was `claim`, and are not looked at any more."""
+    claim: bytes = b""
+    """The same as on the client LAN (`colo_proto.claim`): sealed, and with the proof of when it was said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +292,8 @@ class LanSay:
     frame: bytes
     count: int = 0
     """Number of the claim in it."""
+    gates: list[bytes] = field(default_factory=list)
+    """Keys by which claims of the pair are told from junk (`colo_proto.claim.Keys.gate`)."""
 
 
 @dataclass(frozen=True, slots=True)

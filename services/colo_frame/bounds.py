@@ -96,4 +96,4 @@ def remembered(beat: Heartbeat) -> Heartbeat | None:
     if beat.role not in SIDES or max(len(beat.mode), len(beat.state)) > MAX_WORD:
         return None
     body: dict[str, Any] = beat.body if fits(beat.body, 2, MAX_BODY) else {}
-    return replace(beat, body=body, table=None)
+    return replace(beat, body=body, table=None, claim=b"")

@@ -37,8 +37,11 @@ class FrameConfig:
     resync: str = option(
         "manual", choices=RESYNC, help="primary: back to comparing when a lost secondary is back, or when told to"
     )
-    pair: str = option(
-        "colo", help="name of the pair on the client LAN, the same on both sides; best known to nobody else"
+    pair: str = option("colo", help="name of the pair on the client LAN, the same on both sides; no secret")
+    pair_secret: str = option(
+        "",
+        kind="path",
+        help="the pair's secret (colo keygen --pair), one for both sides; required with keys; SIGHUP",
     )
     process_timeout: int = option(5000, unit="ms", least=100, help="silence after which a process is lost")
     flush_timeout: int = option(2000, unit="ms", least=1, help="how long a checkpoint waits for compare's answers")

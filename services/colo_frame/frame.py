@@ -20,6 +20,7 @@ tells `to` a routing id, `PEER`, or `EVERYBODY` of this host.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -313,6 +314,11 @@ class Frame:
             return self._once("rules.refused", why=why, id=process.id)
         return self.set_rules(message.rules, f"learnt from {process.id}")
 
+    def use_secrets(self, secrets: Sequence[bytes]) -> list[Output]:
+        """The pair's secrets: the first one seals what we claim, each of them what we believe."""
+        self.ownership.use_secrets(secrets)
+        return [Log("info", "secrets.loaded", {"secrets": len(secrets)})]
+
     def set_rules(self, text: str, where: str) -> list[Output]:
         """Other rules for every compare; `where` says where they come from."""
         self.rules = SetRules(text)
@@ -408,9 +414,8 @@ class Frame:
 
     def _heartbeat(self, beat: Heartbeat, now: float) -> list[Output]:
         outputs: list[Output] = []
-        stand = _stand(beat)
         kept = remembered(beat)
-        if kept is None or not possible(stand):
+        if kept is None or not possible(Stand(beat.role, beat.incarnation, beat.count, beat.fence, beat.state)):
             self.counters["ignored_messages"] += 1
             return outputs
         self.counters["heartbeats_heard"] += 1
@@ -425,9 +430,10 @@ class Frame:
                 outputs.append(Log("error", "peer.conflicted", {"role": beat.role}))
         if beat.role == self.config.side:
             return outputs
-        self.ownership.tenure.hear(stand, now)
+        outputs += self.ownership.hear_link(beat.claim, now)
         if self.primary:
-            self.ownership.tenure.found(now)
+            if self.ownership.tenure.knows(beat.incarnation):
+                self.ownership.tenure.found(now)
             self.checkpoints.learn(beat.epoch)
             table = read_table(beat.table, self.table) if beat.table else None
             outputs += self._learn_table(now, table.version if table else 0, table)
@@ -485,11 +491,12 @@ class Frame:
             "processes_lost": lost[:16],
         }
         table = to_dict(self.table) if self.table.version else None
+        claim = self.ownership.claim(stand)
         beat = Heartbeat(
             self.config.side, self.incarnation, stand.count, self.checkpoints.epoch, stand.fence, self.mode, table,
-            body, stand.state, stand.ask, stand.lease_ms, stand.echo_of, stand.echo,
+            body, stand.state, claim=claim,
         )  # fmt: skip
-        return [*outputs, Tell(beat, PEER), *self.ownership.say(stand)]
+        return [*outputs, Tell(beat, PEER), *self.ownership.say(claim, stand.count)]
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -613,12 +620,3 @@ class Frame:
             "gauges": self.gauges(),
             "processes": [p.status(now) for p in self.registry.processes.values()],
         }
-
-
-def _stand(beat: Heartbeat) -> Stand:
-    """What a heartbeat says of the other side's stand. One that says none (an older version) only shows life."""
-    state = beat.state if beat.state in State.ALL else ""
-    return Stand(
-        beat.role, beat.incarnation, beat.count, beat.fence, state, beat.mode == Mode.ENFORCE, beat.ask,
-        beat.lease_ms, beat.echo_of, beat.echo,
-    )  # fmt: skip

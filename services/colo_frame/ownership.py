@@ -9,12 +9,14 @@
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 from colo_frame.config import FrameConfig
+from colo_frame.freshness import NEWS
 from colo_frame.registry import Registry
 from colo_frame.tenure import WRITES, Tenure
-from colo_proto.claim import Stand, State, read_claim, write_claim
+from colo_proto.claim import Stand, State, derive, read_claim, write_claim
 from colo_proto.core import Log, Output, Tell
 from colo_proto.errors import WireError
 from colo_proto.messages import Demote, LanSay, Lease, Promote
@@ -22,6 +24,8 @@ from colo_proto.messages import Demote, LanSay, Lease, Promote
 WRITERS: Final = ("redirector", "compare", "rewriter")
 """Roles that have a port to the client LAN in one wiring or the other."""
 VOICES: Final = ("mirror", "redirector", "rewriter")
+COMPLAIN: Final = 60.0
+"""Seconds between two lines about a peer whose claims cannot be read."""
 _LEVEL: Final = {State.FENCED: "error", State.YIELDING: "warning", State.ALONE: "warning", State.ASKING: "info"}
 
 
@@ -46,13 +50,22 @@ class Ownership:
         # Permissions of a former start of this frame may still run.
         self._lease_until = now + self.tenure.lease_time if config.peer else now
         self._yielded: set[str] = set()
+        self._keys = [derive(b"", config.pair)]
+        self.sealed = False
+        """Is there a secret that nobody but the pair knows?"""
+        self._complained = float("-inf")
+
+    def use_secrets(self, secrets: Sequence[bytes]) -> None:
+        """Claims are sealed with the first of these, and believed with any."""
+        self._keys = [derive(secret, self._config.pair) for secret in secrets]
+        self.sealed = True
 
     # -- hearing -----------------------------------------------------------------------------------
 
     def hear_lan(self, frame: bytes, now: float) -> None:
-        """A frame with our EtherType came from the client LAN."""
+        """A claim came from the client LAN."""
         try:
-            stand = read_claim(frame, self._config.pair)
+            stand = read_claim(frame, self._keys)
         except WireError:
             self._counters["claims_refused"] += 1
             return
@@ -60,8 +73,25 @@ class Ownership:
             if stand.incarnation != self.tenure.incarnation:
                 self._counters["claims_of_our_side"] += 1
             return
-        self._counters["claims_heard"] += 1
-        self.tenure.hear(stand, now)
+        verdict = self.tenure.hear(stand, now)
+        self._counters["claims_heard" if verdict == NEWS else "claims_" + verdict] += 1
+
+    def hear_link(self, claim: bytes, now: float) -> list[Output]:
+        """A heartbeat brought a claim. One that cannot be read comes from a peer with another secret, or of another
+        version: it lives, and that is all that it can say.
+        """
+        try:
+            stand = read_claim(claim, self._keys)
+        except WireError as error:
+            self._counters["claims_refused"] += 1
+            self.tenure.doubt(now)
+            if now < self._complained + COMPLAIN:
+                return []
+            self._complained = now
+            return [Log("error", "pair.refused", {"why": str(error), "bytes": len(claim)})]
+        if stand.side != self._config.side:
+            self.tenure.hear(stand, now)
+        return []
 
     def yielded(self, sender: str) -> None:
         """A process writes no more."""
@@ -122,9 +152,13 @@ class Ownership:
         self._lease_until = until
         return [Tell(Lease(until, self.tenure.fence), one) for one in self._live(WRITERS)]
 
-    def say(self, stand: Stand) -> list[Output]:
+    def claim(self, stand: Stand) -> bytes:
+        """What is said, sealed."""
+        return write_claim(stand, self._config.pair, self._keys[0])
+
+    def say(self, claim: bytes, count: int) -> list[Output]:
         """Put what is said on the client LAN as well."""
-        message = LanSay(write_claim(stand, self._config.pair), stand.count)
+        message = LanSay(claim, count, [one.gate for one in self._keys])
         return [Tell(message, one) for one in self._live(VOICES)]
 
     def welcome(self, sender: str, role: str, now: float, *, promoted: bool) -> list[Output]:
@@ -166,6 +200,8 @@ class Ownership:
             "writes": tenure.state in WRITES,
             "lan_age_ms": int((now - tenure.said) * 1000) if tenure.said >= 0 else None,
             "stalls": tenure.stalls,
+            "sealed": self.sealed,
+            "proven": tenure.fresh.believed,
         }
         if not tenure.primary:
             known["fit"] = tenure.fit

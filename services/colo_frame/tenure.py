@@ -23,15 +23,16 @@ stopped. It counts from when the other side could hear us last. A side that did 
 that could not be heard, knows nothing: it asks before it permits again. So does one that was promoted by an
 earlier start of this frame, unless a permission still runs.
 
-**Two ways to hear**: the link between the hosts, and the client LAN (`colo_proto.claim`). The secondary
+**Two ways to hear**: the link between the hosts, and the client LAN (`colo_proto.claim`). On both only what proves that
+it is new counts (`colo_frame.freshness`): a recording is no sign of life. The secondary
 takes over by itself only when both were silent while its own ear on the LAN worked, and when the primary's
 last word was that all it had sent was compared. So: host dead, both silent, takes over. Link cut, the LAN
 speaks, stays. What no rule of two can do is tell a dead host from one cut off on both ways.
 """
 
-from collections import deque
 from typing import Final
 
+from colo_frame.freshness import NEWS, UNPROVEN, Freshness
 from colo_proto.claim import Stand, State
 
 PRIMARY: Final = "primary"
@@ -39,13 +40,17 @@ GRACE: Final = 2
 """Intervals for which a side that has lost the other asks on the LAN before it acts on silence."""
 LEASE: Final = 2 / 3
 """Of the time after which silence counts as death. The rest covers clocks, queues and a slow machine."""
+PATIENCE: Final = 0.9
+"""Of the time after which silence counts as death: what may be older is not believed. Whoever has said that it does not
+write needs longer than this before it writes again, unless it has been heard since.
+"""
 MARGIN: Final = 1.25
 """A secondary waits at least this much longer than the primary's permissions run."""
 URGENT: Final = 4
 """How many times as often a side speaks while it waits for the other's word."""
 
-REMEMBERED: Final = 64
-"""Of our own words, when they were said."""
+HURRY: Final = 16
+"""How many times as often, at most, it speaks to answer somebody who has proved nothing yet."""
 
 WRITES: Final = frozenset({State.HOLDING, State.LEAVING, State.ALONE, State.PROMOTED})
 _URGENT: Final = frozenset({State.ASKING, State.LEAVING, State.TAKING, State.YIELDING})
@@ -90,7 +95,9 @@ class Tenure:
         self._asked_from = 1
         """Only answers to what was said from this count on prove anything."""
         self._spoken = float("-inf")
-        self._times: deque[tuple[int, float]] = deque(maxlen=REMEMBERED)
+        self._urged = False
+        """Somebody spoke whom only an answer of ours can help to prove who it is."""
+        self.fresh = Freshness(incarnation, timeout * PATIENCE, now)
         if self.primary:
             self.state = State.ASKING if peer else State.ALONE
         else:
@@ -149,16 +156,21 @@ class Tenure:
         self._forced &= state == State.PROMOTED
         self._spoken = float("-inf")
 
-    def hear(self, stand: Stand, now: float) -> None:
-        """The other side spoke."""
+    def hear(self, stand: Stand, now: float) -> str:
+        """The other side spoke, or somebody repeats what it said once; which of the two, as `Freshness` judges it. What
+        is not news changes nothing, neither who may write nor whether there is silence.
+        """
         self.notice(now)
-        if stand.side == self.side:
-            return
         before = self.other
+        verdict = self.fresh.judge(stand, now)
+        self._urged |= verdict == UNPROVEN
+        if verdict != NEWS:
+            return verdict
         self.heard = now
-        if before is not None and before.incarnation == stand.incarnation and stand.count <= before.count:
-            return  # the same word on the other way, or an old one: only that it lives is news
         self.other = stand
+        if before is None or before.incarnation != stand.incarnation:
+            # Let it know at once that it is believed from now on.
+            self._spoken = float("-inf")
         if stand.echo_of == self.incarnation:
             self._prove(stand.echo, now)
         if stand.ask:
@@ -167,6 +179,16 @@ class Tenure:
             self._primary_hears(stand, now)
         else:
             self._secondary_hears(stand, now)
+        return verdict
+
+    def doubt(self, now: float) -> None:
+        """The other side lives, but what it claims cannot be read (it has another secret, or is of another version)."""
+        self.notice(now)
+        self.heard = now
+
+    def knows(self, incarnation: int) -> bool:
+        """Is this the start of the other side that is believed?"""
+        return self.fresh.believed == incarnation
 
     def _primary_hears(self, stand: Stand, now: float) -> None:
         owns = stand.state in (State.TAKING, State.PROMOTED)
@@ -227,7 +249,7 @@ class Tenure:
 
     def _prove(self, count: int, now: float) -> None:
         """The other side has heard our word number `count`, or could have."""
-        when = next((when for number, when in self._times if number == count), None)
+        when = self.fresh.when(count)
         if when is None:
             return
         if self._forced:
@@ -244,15 +266,15 @@ class Tenure:
 
     def compose(self, now: float, *, protected: bool) -> Stand:
         """What is to be said now, on both ways. `protected`: all that leaves is compared."""
-        self._spoken = now
+        self._spoken, self._urged = now, False
         self.count += 1
-        self._times.append((self.count, now))
+        self.fresh.said(self.count, now)
         other = self.other
         return Stand(
             self.side, self.incarnation, self.count, self.fence, self.state,
             protected=protected, ask=self.state in (State.ASKING, State.LEAVING, State.TAKING),
             lease_ms=int(self.lease_time * 1000), echo_of=other.incarnation if other else 0,
-            echo=other.count if other else 0,
+            echo=other.count if other else 0, sent_ms=self.fresh.clock(now), answers=self.fresh.answers(now),
         )  # fmt: skip
 
     # -- time ------------------------------------------------------------------------------------------
@@ -325,7 +347,7 @@ class Tenure:
 
     @property
     def _pause(self) -> float:
-        return self.interval / URGENT if self.state in _URGENT else self.interval
+        return self.interval / (HURRY if self._urged else URGENT if self.state in _URGENT else 1)
 
     def learn(self, fence: int, *, promoted: bool, leased: bool, now: float) -> None:
         """A process of this host was told `fence` by an earlier start of this frame. `leased`: and may still write,

@@ -35,6 +35,7 @@ from colo_proto.messages import Query
 from colo_proto.topology import SIDES, ProcessSpec, Side, Site, plan
 from colo_runtime.client import ask
 from colo_runtime.curve import write_pair
+from colo_runtime.secretfile import write_secret
 
 SETTLE: Final = 3.0
 """Seconds at most for counters to come to rest before they are reported."""
@@ -402,6 +403,8 @@ class Lab:
                 write_pair(self.directory, side)
         for role in ("compare", "frame"):
             extra[role] = {"mode": self.config.mode, **extra[role]}
+        # The real thing, as between real hosts.
+        extra["frame"] = {"pair-secret": str(write_secret(self.directory, "lab")), **extra["frame"]}
         if self.config.failover is not None:
             extra["frame"] = {"failover": "auto", **extra["frame"]}
         for side in SIDES:

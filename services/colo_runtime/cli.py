@@ -188,10 +188,15 @@ def health(http: str | None, ready: bool, timeout: float) -> None:
 @colo.command()
 @click.option("--out", default=".", show_default=True, metavar="DIR", help="Where the two files go.")
 @click.option("--name", default="colo", show_default=True, metavar="N", help="Their name: N.key and N.key_secret.")
-def keygen(out: str, name: str) -> None:
+@click.option("--pair", is_flag=True, help="Make the secret of a pair instead, once for both hosts: N.pair_secret.")
+def keygen(out: str, name: str, pair: bool) -> None:
     """Make a CURVE key pair for the links between hosts, and print its public key."""
     from colo_runtime.curve import write_pair  # noqa: PLC0415
+    from colo_runtime.secretfile import write_secret  # noqa: PLC0415
 
+    if pair:
+        click.echo(f"{write_secret(out, name)}: --pair-secret of both frames; a copy goes to the other host", err=True)
+        return
     public_file, secret_file, public = write_pair(out, name)
     click.echo(public)
     click.echo(f"{secret_file}: --curve-secret of this host; keep it there", err=True)

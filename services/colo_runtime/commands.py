@@ -16,6 +16,7 @@ from colo_proto.errors import ConfigError
 from colo_runtime.link import keep_safe
 from colo_runtime.options import CommonConfig, FrameLinksConfig, NotifyConfig, Settings, gather, merge, values_for
 from colo_runtime.rulesfile import RulesFile, check_rules
+from colo_runtime.secretfile import SecretFile, read_secrets
 
 if TYPE_CHECKING:
     import zmq
@@ -193,6 +194,7 @@ def check(service: Service, table: Mapping[str, Option], settings: Settings) -> 
     }
     check_rules(table, settings)
     _safe(common, endpoints)
+    _secret(service, common, config, endpoints)
     for extra in service.extra:
         build(extra, values_for(extra, settings), settings.where)
     return Resolved(service, settings, common, config, endpoints)
@@ -209,6 +211,16 @@ def _safe(common: CommonConfig, endpoints: Mapping[str, str]) -> None:
         if text:
             option = "--" + name.replace("_", "-")
             keep_safe(option, parse_endpoint(text), keys=keys, insecure=common.insecure)
+
+
+def _secret(service: Service, common: CommonConfig, config: Any, endpoints: Mapping[str, str]) -> None:
+    """The frames of a pair that has keys have a secret as well: by that they know each other on the client LAN."""
+    if service.role != "frame":
+        return
+    if config.pair_secret:
+        read_secrets(config.pair_secret)
+    elif endpoints.get("peer") and (common.curve_secret or common.curve_peers):
+        raise ConfigError("--pair-secret: required with keys (colo keygen --pair makes it, one file for both hosts)")
 
 
 def run_service(service: Service, table: Mapping[str, Option], flags: Mapping[str, Any]) -> int:
@@ -237,6 +249,7 @@ def make_shell(found: Resolved, log: "LogFn", context: "zmq.Context[Any] | None"
         links = {name: one for name, one in endpoints.items() if name in ("listen", "peer")}
         frame = FrameShell(core, links, common, log, incarnation=start, context=context)
         frame.rules = RulesFile(found.config.rules, core)
+        frame.secret = SecretFile(found.config.pair_secret, core)
         return frame
     from colo_runtime.filtershell import FilterShell  # noqa: PLC0415
 

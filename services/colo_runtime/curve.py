@@ -29,6 +29,7 @@ import zmq
 from colo_proto.endpoint import Endpoint
 from colo_proto.errors import ConfigError
 from colo_runtime.reactor import READ
+from colo_runtime.secretfile import exposed
 
 if TYPE_CHECKING:
     from colo_runtime.link import Surroundings
@@ -93,11 +94,6 @@ def _read(path: str, option: str) -> list[tuple[str, bytes]]:
             raise ConfigError(f"{option} {path}: {kind}-key is not 40 characters of Z85") from None
         found.append((kind, key.encode()))
     return found
-
-
-def exposed(path: str) -> bool:
-    """True when others than its owner and group may read a secret file."""
-    return bool(Path(path).stat().st_mode & 0o004)
 
 
 def write_pair(directory: str, name: str) -> tuple[Path, Path, str]:

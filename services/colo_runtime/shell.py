@@ -26,6 +26,7 @@ from colo_runtime.link import Surroundings
 from colo_runtime.options import CommonConfig
 from colo_runtime.reactor import Reactor
 from colo_runtime.rulesfile import RulesFile
+from colo_runtime.secretfile import SecretFile
 from colo_runtime.tuning import settle
 
 DRAIN_LOOK: Final = 0.02
@@ -72,6 +73,7 @@ class Shell(ABC):
         self.counters: Counter[str] = Counter()
         """The shell's own."""
         self.rules = RulesFile("", None)
+        self.secret = SecretFile("", None)
         self._http: Any = None
         self._exchange: Any = None
         self._drain_until = 0.0
@@ -123,6 +125,7 @@ class Shell(ABC):
             if self.common.http:
                 self._open_http()
             self._do(self.rules.load())
+            self._do(self.secret.load())
             if self.around.curve is not None:
                 self.around.curve.open()
             self.open_links()
@@ -183,6 +186,7 @@ class Shell(ABC):
             self.around.curve.reload()
         try:
             self._do(self.rules.load())
+            self._do(self.secret.load())
         except ConfigError as error:
             self.counters["reloads_refused"] += 1
             self.log("error", "process.not_reloaded", error=str(error))

@@ -16,6 +16,8 @@ INSECURE = {
     "COLO_CURVE_PEERS": "",
     "COLO_SECRET_FILE": "/dev/null",
     "COLO_PEERS_FILE": "/dev/null",
+    "COLO_PAIR_FILE": "/dev/null",
+    "COLO_PAIR_SECRET": "",
 }
 
 

@@ -53,13 +53,24 @@ def hosts(image, tmp_path):
 
 
 def key_files(folder, name, other):
-    """Keys of a host as `colo keygen` makes them, readable for the containers' group; the other host is its peer."""
+    """Keys of a host and the secret of the pair as `colo keygen` makes them, readable for the containers' group; the
+    other host is its peer.
+    """
     for one in (name, other):
         if not (folder / f"{one}.key").exists():
             run(sys.executable, "-m", "colo_runtime", "keygen", "--out", str(folder), "--name", one)
             os.chown(folder / f"{one}.key_secret", 0, engine.GROUP)
             os.chmod(folder / f"{one}.key_secret", 0o640)
-    return {"COLO_SECRET_FILE": f"{folder}/{name}.key_secret", "COLO_PEERS_FILE": f"{folder}/{other}.key"}
+    pair = folder / "pair.pair_secret"
+    if not pair.exists():
+        run(sys.executable, "-m", "colo_runtime", "keygen", "--out", str(folder), "--name", "pair", "--pair")
+        os.chown(pair, 0, engine.GROUP)
+        os.chmod(pair, 0o640)
+    return {
+        "COLO_SECRET_FILE": f"{folder}/{name}.key_secret",
+        "COLO_PEERS_FILE": f"{folder}/{other}.key",
+        "COLO_PAIR_FILE": str(pair),
+    }
 
 
 def namespaces(project):

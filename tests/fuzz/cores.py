@@ -13,7 +13,7 @@ from colo_compare.history import SEGMENT_COST, cost
 from colo_mirror.config import MirrorConfig
 from colo_mirror.mirror import Mirror
 from colo_proto import codec
-from colo_proto.claim import Stand, State, is_claim, write_claim
+from colo_proto.claim import Stand, State, derive, is_claim, write_claim
 from colo_proto.core import Log, Save, Send, Tell
 from colo_proto.errors import WireError
 from colo_proto.frame import ETH, MAX_FRAME
@@ -310,15 +310,20 @@ def rewriter(random: Random, inputs: int) -> None:
 # -- filters without a state of flows --------------------------------------------------------------------
 
 
+KEYS = derive(b"", "colo")
+"""Of frames that have no secret."""
+
+
 def claim(random: Random) -> bytes:
     """A claim with the right seal and numbers from anywhere."""
-    numbers = [random.choice((0, 1, 2, 5, 2**31, 2**63 - 1, 2**63, 2**64 - 1)) for _ in range(5)]
+    anywhere = (0, 1, 2, 5, 2**31, 2**63 - 1, 2**63, 2**64 - 1)
+    numbers = [random.choice(anywhere) for _ in range(6)]
+    answers = tuple((random.choice(anywhere), random.choice(anywhere)) for _ in range(random.randrange(6)))
     lease = random.choice((0, 1, 1000, 2**32 - 1))
     sides, states = ("primary", "secondary"), State.ALL
     flags = random.random() < 0.5, random.random() < 0.5
-    return write_claim(
-        Stand(random.choice(sides), *numbers[:3], random.choice(states), *flags, lease, *numbers[3:]), "colo"
-    )
+    stand = Stand(random.choice(sides), *numbers[:3], random.choice(states), *flags, lease, *numbers[3:], answers)
+    return write_claim(stand, "colo", KEYS)
 
 
 def passing(random: Random, inputs: int) -> None:
@@ -333,6 +338,7 @@ def passing(random: Random, inputs: int) -> None:
         Demote(2),
         Demote(3),
         LanSay(corpus.FRAMES[0], 7),
+        LanSay(write_claim(Stand("primary", 1, 1, 1, State.ALONE, echo_of=2), "colo", KEYS), 8, [KEYS.gate]),
         WorkerTable(1, ["a"], [0] * 1024),
     )
     now = 1.0

@@ -2,9 +2,9 @@
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from colo_proto.messages import Mode
+from colo_proto.messages import LanSay, Mode
+from ownership_search import FAILOVER, SCRIPTS, play
 from ownership_world import World
 
 DETECTION = 2.5
@@ -353,7 +353,7 @@ def test_a_primary_that_nobody_could_hear_asks_before_it_writes_again():
     world.until(world.s.could_write, DETECTION + 0.6)
     assert world.p.state == "leaving"
     # Its own words get out late, and nothing else.
-    world.p.ear.inbox = type(world.p.ear.inbox)(one for one in world.p.ear.inbox if hasattr(one, "count"))
+    world.p.ear.inbox = type(world.p.ear.inbox)(one for one in world.p.ear.inbox if isinstance(one, LanSay))
     world.freeze("p", "m0", frozen=False)
     world.run(10.0)
     assert len([host for host in world.hosts.values() if host.could_write()]) == 1
@@ -445,50 +445,8 @@ def test_force_lasts_until_somebody_has_heard_it():
     assert not world.s.could_write()
 
 
-EVENTS = st.one_of(
-    st.tuples(st.just("link"), st.booleans()),
-    st.tuples(st.just("lan"), st.booleans()),
-    st.tuples(st.just("freeze"), st.sampled_from("ps"), st.sampled_from(["frame", "ear", "writer", "all"])),
-    st.tuples(st.just("thaw"), st.sampled_from("ps"), st.sampled_from(["frame", "ear", "writer", "all"])),
-    st.tuples(st.just("restart"), st.sampled_from("ps")),
-    st.tuples(st.just("failover"), st.booleans()),
-    st.tuples(st.just("resync")),
-)
-
-
-@given(
-    st.lists(st.tuples(EVENTS, st.sampled_from([0.03, 0.3, 1.2, 2.0, 3.1, 6.0])), max_size=12),
-    st.sampled_from(["auto", "manual"]),
-)
+@given(SCRIPTS, FAILOVER)
 @settings(max_examples=150, deadline=None)
 def test_never_two_writers(script, failover):
-    """Whatever happens, but for both networks being cut at once. `World.check` looks after every 10 ms. And once all is
-    well again, somebody writes.
-    """
-    world = World(failover=failover).run(2.0)
-    for event, wait in script:
-        match event:
-            case ("link", on):
-                world.link = on or not world.lan
-            case ("lan", on):
-                world.lan = on or not world.link
-            case ("freeze" | "thaw" as what, letter, who):
-                host = world.hosts[letter]
-                names = {"ear": host.ear.id, "writer": host.writer.id}.get(who, who)
-                world.freeze(letter, *([] if who == "all" else [names]), frozen=what == "freeze")
-            case ("restart", letter):
-                world.hosts[letter].start_frame()
-            case ("failover", force):
-                if world.s.processes["frame"].up:
-                    world.ask("s", "failover", force=force)
-            case ("resync",):
-                if world.p.processes["frame"].up:
-                    world.ask("p", "resync")
-        world.run(wait)
-    world.link = world.lan = True
-    for letter in "ps":
-        world.freeze(letter, frozen=False)
-    world.run(10.0)
-    assert not world.partitioned
-    writers = [host.letter for host in world.hosts.values() if host.could_write()]
-    assert len(writers) == 1, (world.p.state, world.s.state)
+    """`make ownership` does it more often."""
+    play(script, failover)

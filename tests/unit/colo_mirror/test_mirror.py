@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from colo_mirror.config import MirrorConfig
 from colo_mirror.mirror import Mirror
-from colo_proto.claim import Stand, State, write_claim
+from colo_proto.claim import Stand, State, derive, write_claim
 from colo_proto.core import Send, Tell, Way
 from colo_proto.messages import CheckpointDone, Drain, LanHeard, LanSaid, LanSay, SetMode
 from runtime_helpers import frames
@@ -57,19 +57,28 @@ def test_ports():
     }
 
 
+KEYS = derive(bytes(range(32)), "colo")
+
+
+def claim_of(side, count):
+    return write_claim(Stand(side, 1, count, 1, State.STANDBY), "colo", KEYS)
+
+
 def test_claims_are_for_the_frame_and_for_neither_guest():
-    claim = write_claim(Stand("secondary", 1, 1, 1, State.STANDBY), "colo")
+    claim, ours = claim_of("secondary", 1), claim_of("primary", 4)
     core = Mirror(MirrorConfig(claims="tap://lan"))
+    assert core.tell(LanSay(ours, 4, [KEYS.gate]), 1.0) == [Send("claims", [ours]), Tell(LanSaid(4))]
     mine = [frame[:22] + b"\x08\x00" + frame[24:] for frame in frames(0, 2)]
     out = core.receive("netdev", [mine[0], claim, mine[1]], 1.0)
     assert out == [Send("next", mine), Send("outdev", mine), Tell(LanHeard(claim))]
-    assert core.receive("netdev", [claim], 1.0) == [Tell(LanHeard(claim))]
+    assert core.receive("netdev", [claim], 1.0) == []
+    assert core.receive("netdev", [claim_of("secondary", 2)], 1.0) == [Tell(LanHeard(claim_of("secondary", 2)))]
     assert core.counters["frames"] == 2
-    assert core.tell(LanSay(claim, 4), 1.0) == [Send("claims", [claim]), Tell(LanSaid(4))]
+    assert core.counters["claims_ignored.repeated"] == 1
 
 
 def test_without_a_port_for_claims_they_are_frames_like_others():
     core = Mirror(MirrorConfig())
-    claim = [write_claim(Stand("secondary", 1, 1, 1, State.STANDBY), "colo")]
+    claim = [claim_of("secondary", 1)]
     assert core.receive("netdev", claim, 1.0) == [Send("next", claim), Send("outdev", claim)]
     assert core.tell(LanSay(claim[0], 4), 1.0) == []

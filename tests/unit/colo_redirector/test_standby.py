@@ -2,7 +2,7 @@
 
 import pytest
 
-from colo_proto.claim import Stand, State, write_claim
+from colo_proto.claim import Stand, State, derive, write_claim
 from colo_proto.core import Log, Send, Tell, Way
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Demote, LanHeard, LanSaid, LanSay, Promote
@@ -11,7 +11,10 @@ from colo_redirector.config import RedirectorConfig
 from colo_redirector.redirector import Redirector
 from runtime_helpers import frames
 
-CLAIM = write_claim(Stand("primary", 1, 1, 2, State.HOLDING), "colo")
+KEYS = derive(bytes(range(32)), "colo")
+CLAIM, NEXT = (write_claim(Stand("primary", 1, count, 2, State.HOLDING), "colo", KEYS) for count in (1, 2))
+OURS = write_claim(Stand("secondary", 1, 1, 2, State.STANDBY), "colo", KEYS)
+SAY = LanSay(OURS, 5, [KEYS.gate])
 GUEST = bytes.fromhex("02c010000002")
 SAYS = craft.arp_request("10.0.0.2", "10.0.0.9", sender_mac=GUEST)
 
@@ -103,28 +106,30 @@ def test_the_primarys_side_is_not_promoted_and_without_a_tap_nobody_is():
 @pytest.mark.parametrize("promoted", [False, True])
 def test_claims_are_for_the_frame_and_never_for_the_guest(promoted):
     core = f1()
+    core.tell(SAY, 1.0)
     if promoted:
         core.tell(Promote(3), 1.0)
     outputs = core.receive("standby", [FRAMES[0], CLAIM, FRAMES[1]], 2.0)
     assert [o.message for o in outputs if isinstance(o, Tell)] == [LanHeard(CLAIM)]
     assert [o for o in outputs if isinstance(o, Send)] == ([Send("netdev", [FRAMES[0], FRAMES[1]])] if promoted else [])
-    assert core.receive("standby", [CLAIM], 2.0) == [Tell(LanHeard(CLAIM))]
+    assert core.receive("standby", [NEXT], 2.0) == [Tell(LanHeard(NEXT))]
 
 
 def test_a_claim_goes_out_where_there_is_a_port_for_it():
-    assert f1().tell(LanSay(CLAIM, 5), 1.0) == [Send("claims", [CLAIM]), Tell(LanSaid(5))]
-    assert f2().tell(LanSay(CLAIM, 5), 1.0) == []
+    assert f1().tell(SAY, 1.0) == [Send("claims", [OURS]), Tell(LanSaid(5))]
+    assert f2().tell(SAY, 1.0) == []
 
 
 def test_a_flood_of_claims_does_not_reach_the_frame():
     core = f1()
-    told = [o for n in range(100) for o in core.receive("standby", [CLAIM] * 64, n * 0.001)]
-    assert len(told) == 100
+    core.tell(SAY, 0.0)
+    junk = CLAIM[:-40] + bytes(40)
+    told = [o for n in range(100) for o in core.receive("standby", [junk, CLAIM] * 32, n * 0.001)]
+    assert told == [Tell(LanHeard(CLAIM))]
     assert core.counters["claims_heard"] == 6400
-    assert core.counters["claims_ignored"] == 6300
-    assert len(core.receive("standby", [CLAIM] * 5, 1.5)) == 5
-    too_long = CLAIM + bytes(100)
-    assert core.receive("standby", [too_long], 1.6) == []
+    assert core.counters["claims_ignored.junk"] == 3200
+    assert core.counters["claims_ignored.repeated"] == 3199
+    assert core.receive("standby", [junk] * 9 + [NEXT], 0.2) == [Tell(LanHeard(NEXT))]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from colo_proto.claim import Stand, State, write_claim
+from colo_proto.claim import Stand, State, derive, write_claim
 from colo_proto.core import Send, Tell
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Demote, LanHeard, LanSaid, LanSay, Promote
@@ -14,7 +14,9 @@ from colo_rewriter.rewriter import Rewriter
 from packets import CLIENT_MAC, GUEST_MAC
 from packets import parse as words
 
-CLAIM = write_claim(Stand("primary", 1, 1, 2, State.HOLDING), "colo")
+KEYS = derive(bytes(range(32)), "colo")
+CLAIM = write_claim(Stand("primary", 1, 1, 2, State.HOLDING), "colo", KEYS)
+OURS = write_claim(Stand("secondary", 1, 1, 2, State.STANDBY), "colo", KEYS)
 CONFIG = RewriterConfig(
     indev="tcp://192.0.2.1:9003", outdev="tcp://0.0.0.0:9004?server=on&split=on", netdev="tap://guest",
     standby="tap://lan", claims="tap://lan", revive=False,
@@ -119,8 +121,9 @@ def test_claims_are_for_the_frame(promoted):
     core = opened()
     if promoted:
         core.tell(Promote(1), 2.0)
+    assert core.tell(LanSay(OURS, 9, [KEYS.gate]), 3.0) == [Send("claims", [OURS]), Tell(LanSaid(9))]
     assert core.receive("standby", [CLAIM], 3.0) == [Tell(LanHeard(CLAIM))]
-    assert core.tell(LanSay(CLAIM, 9), 3.0) == [Send("claims", [CLAIM]), Tell(LanSaid(9))]
+    assert core.receive("standby", [CLAIM], 3.0) == []
     balance(core)
 
 

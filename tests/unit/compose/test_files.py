@@ -131,15 +131,18 @@ def test_the_wiring_is_that_of_the_table(name, wiring):
 
 def safe(service):
     """Environment without what differs: the demo's hosts share a network that leads nowhere, and need no keys."""
-    environment = service.get("environment", {})
-    return {k: v for k, v in environment.items() if not k.startswith("COLO_CURVE_") and k != "COLO_INSECURE"}
+    environment, without = service.get("environment", {}), ("COLO_INSECURE", "COLO_PAIR_SECRET")
+    return {k: v for k, v in environment.items() if not k.startswith("COLO_CURVE_") and k not in without}
 
 
 def test_keys_are_with_those_who_need_them():
     for name, overlays in (("primary.yaml", []), ("secondary.yaml", []), ("secondary.yaml", ["lean-secondary.yaml"])):
         for service, about in merged(name, overlays).items():
             across = any("tcp://" in flag for flag in about.get("command", []))
-            assert about.get("secrets", []) == (["curve_secret", "curve_peers"] if across else []), service
+            wanted = ["curve_secret", "curve_peers"] if across else []
+            wanted += ["pair_secret"] if service == "frame" else []
+            assert about.get("secrets", []) == wanted, service
+            assert ("COLO_PAIR_SECRET" in about.get("environment", {})) == (service == "frame")
             if across:
                 assert about["environment"]["COLO_INSECURE"] == "off"
     demo = load("demo.yaml")

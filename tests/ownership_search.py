@@ -1,0 +1,140 @@
+"""`PYTHONPATH=tests python -m ownership_search --examples N [--seed S] [--jobs J]`: who finds two writers, or none?
+
+Hypothesis writes scripts of what happens to a pair (`SCRIPTS`), `play` performs one in the world of `ownership_world`.
+The unit tests do this a hundred times or two; this does it as often as one likes, in pieces with a seed each.
+"""
+
+import argparse
+import sys
+import time
+from multiprocessing import Pool
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from ownership_world import TICK, World
+
+PIECE = 250
+"""Examples with one seed."""
+STATES = ("any", "holding", "leaving", "alone", "fenced", "standby", "taking", "promoted")
+LETTERS = st.sampled_from("ps")
+WHO = st.sampled_from(["frame", "ear", "writer", "all"])
+
+EVENTS = st.one_of(
+    st.tuples(st.just("link"), st.booleans()),
+    st.tuples(st.just("lan"), st.booleans()),
+    st.tuples(st.just("freeze"), LETTERS, WHO),
+    st.tuples(st.just("thaw"), LETTERS, WHO),
+    st.tuples(st.just("restart"), LETTERS),
+    st.tuples(st.just("failover"), st.booleans()),
+    st.tuples(st.just("resync")),
+    st.tuples(st.just("start again")),
+    # What a stranger on the LAN does.
+    st.tuples(st.just("replay"), LETTERS, st.sampled_from(STATES), st.sampled_from([TICK, 0.07, 0.5])),
+    st.tuples(st.just("replay"), LETTERS, st.sampled_from(STATES), st.sampled_from([TICK, 0.07, 0.5])),
+    st.tuples(st.just("flood"), LETTERS, st.integers(0, 1000)),
+    st.tuples(st.just("hold"), LETTERS),
+    st.tuples(st.just("let go"), LETTERS),
+    st.tuples(st.just("peace")),
+)
+SCRIPTS = st.lists(st.tuples(EVENTS, st.sampled_from([0.03, 0.3, 1.2, 2.0, 3.1, 6.0])), max_size=14)
+FAILOVER = st.sampled_from(["auto", "manual"])
+
+
+def play(script, failover, *, packed=True):
+    """Whatever happens, but for both networks being cut at once: `World.check` looks after every 10 ms. And once all is
+    well again, somebody writes, also while the stranger goes on.
+    """
+    world = World(failover=failover, packed=packed).run(2.0)
+    for event, wait in script:
+        step(world, *event)
+        world.run(wait)
+    for letter in "ps":
+        world.let_go(letter)
+        world.freeze(letter, frozen=False)
+    world.link = world.lan = True
+    world.run(10.0)
+    assert not world.partitioned
+    writers = [host.letter for host in world.hosts.values() if host.could_write()]
+    assert len(writers) == 1, (world.p.state, world.s.state)
+
+
+def step(world, event, *args):
+    """One thing happens. Of the two networks one is always whole: a LAN on which words are held back is not."""
+    match event, args:
+        case "link", (on,):
+            world.link = on or not world.lan or bool(world.held)
+        case "lan", (on,):
+            world.lan = on or not world.link
+        case "freeze" | "thaw", (letter, who):
+            host = world.hosts[letter]
+            names = {"ear": host.ear.id, "writer": host.writer.id}.get(who, who)
+            world.freeze(letter, *([] if who == "all" else [names]), frozen=event == "freeze")
+        case "restart", (letter,):
+            world.hosts[letter].start_frame()
+        case "start again", ():
+            world.start_again()
+        case "failover", (force,):
+            if world.s.processes["frame"].up:
+                world.ask("s", "failover", force=force)
+        case "resync", ():
+            if world.p.processes["frame"].up:
+                world.ask("p", "resync")
+        case "replay", (letter, state, every):
+            frames = world.recorded("s" if letter == "p" else "p", *(() if state == "any" else (state,)))
+            if frames:
+                world.replay(letter, frames, every)
+        case "flood", (letter, number):
+            world.flood(letter, seed=number)
+        case "hold", (letter,):
+            if world.link:
+                world.hold(letter)
+        case "let go", (letter,):
+            world.let_go(letter)
+        case "peace", ():
+            world.attack.clear()
+        case _:
+            raise AssertionError(f"no such event: {event}{args}")
+
+
+def piece(argument):
+    """`examples` of one seed; what was found, or nothing."""
+    number, examples = argument
+
+    @seed(number)
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink), print_blob=True,
+    )  # fmt: skip
+    @given(SCRIPTS, FAILOVER)
+    def search(script, failover):
+        play(script, failover, packed=False)
+
+    try:
+        search()
+    except AssertionError as error:
+        return number, "\n".join([str(error), *getattr(error, "__notes__", [])])
+    return number, ""
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="ownership_search", description=__doc__.partition("\n")[0])
+    parser.add_argument("--examples", type=int, default=20000, help="how many")
+    parser.add_argument("--seed", type=int, default=0, help="of the first piece")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    options = parser.parse_args(argv)
+    began, done, found = time.monotonic(), 0, 0
+    pieces = -(-options.examples // PIECE)
+    work = [(options.seed + n, min(PIECE, options.examples - n * PIECE)) for n in range(pieces)]
+    with Pool(options.jobs) as pool:
+        for (number, examples), (_, error) in zip(work, pool.imap(piece, work), strict=True):
+            done += examples
+            if error:
+                found += 1
+                print(f"seed {number}: {error}", flush=True)
+            print(f"{done} examples, {found} finds, {time.monotonic() - began:.0f} s", flush=True)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
