@@ -14,7 +14,8 @@ module                  holds
 `frameshell`            `FrameShell`: around the COLO frame's core, which is behind bound sockets
 `link`                  `Link`, the interface of all links, and `Surroundings`, what they share
 `links`                 endpoint -> link
-`zmqsocket`             making and watching ZeroMQ sockets
+`zmqsocket`             making ZeroMQ sockets
+`monitor`, `doors`      their connections, and bounds on what strangers can take
 `zmqlink`               plain links; `splitlink`: outputs shared out by flow; `reliable`: replayed ones
 `curve`                 keys between hosts: files, who is let in, reloading
 `tap`                   taps by descriptor from netdev

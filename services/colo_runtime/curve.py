@@ -165,6 +165,11 @@ class Curve:
             self._authenticator.stop()
             self._authenticator = None
 
+    def attend(self) -> None:
+        """Answer a question, if there is one, outside of the loop. libzmq also lets go of who asked then."""
+        if self._authenticator is not None:
+            self._question(READ)
+
     def protect(self, socket: zmq.Socket[bytes], endpoint: Endpoint, what: str, turn: int) -> bool:
         """Before `bind` or `connect`. `turn` counts attempts to connect. False when nobody is listed to connect to."""
         keys = self.keys

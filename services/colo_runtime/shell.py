@@ -22,6 +22,7 @@ import zmq
 from colo_proto.core import Output
 from colo_proto.errors import ConfigError
 from colo_runtime.counting import Snapshot
+from colo_runtime.doors import raise_limit
 from colo_runtime.link import Surroundings
 from colo_runtime.options import CommonConfig
 from colo_runtime.reactor import Reactor
@@ -170,6 +171,7 @@ class Shell(ABC):
         """Open, turn until it is over, close. The exit status."""
         self.reactor.catch_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self.reactor.on_signal = self._signalled
+        raise_limit()
         try:
             self.open()
             settle()

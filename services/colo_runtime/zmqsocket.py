@@ -1,10 +1,11 @@
-"""Making ZeroMQ sockets the way our links want them, and watching their connections.
+"""Making ZeroMQ sockets the way our links want them (`monitor` watches their connections).
 
 * `ZMQ_IMMEDIATE`: nothing is queued for a peer that is not there, so what is queued is ours to bound. Not on an
   input that nothing is sent on: with it a connecting socket throws away what it has received and not yet handed over
   when its peer hangs up (libzmq 4.3.5), and so loses a draining peer's last words.
 * A routing id on connecting sockets: the id of the process, by which a ROUTER addresses it;
   `ZMQ_ROUTER_HANDOVER`: a restarted peer takes its id over from a connection that is not known dead yet.
+* Bounds on handshakes (`doors`): their number, their time.
 * Heartbeats on TCP: a peer that is gone without a FIN is noticed after three seconds.
 * CURVE on TCP, when there are keys (`curve`).
 * Sockets of a host (`ipc://`) are for their owner and group alone, whatever the umask.
@@ -17,7 +18,6 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from struct import Struct
 from typing import Final
 
 import zmq
@@ -25,7 +25,9 @@ import zmq
 from colo_proto.codec import MAX_MESSAGE
 from colo_proto.endpoint import Endpoint
 from colo_proto.errors import ConfigError, WireError
+from colo_runtime.doors import BACKLOG, HANDSHAKE_MS, LEAST, limit
 from colo_runtime.link import Link, StartError, Surroundings, keep_safe
+from colo_runtime.monitor import Monitor
 from colo_runtime.reactor import READ, Handler, Timer, Watch
 
 HWM = 64
@@ -42,12 +44,6 @@ REBIND = 0.01
 """Seconds between attempts to bind again; libzmq lets go of an address a moment after the socket was closed."""
 
 Socket = zmq.Socket[bytes]
-
-_EVENT = Struct("=HI")
-_EVENTS = (
-    zmq.EVENT_ACCEPTED | zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)  # fmt: skip
 
 NO_HANDSHAKE: Final = "no_handshake"
 _BOUND_REASONS: Final[dict[int, str]] = {
@@ -73,71 +69,6 @@ def _no_file_in_the_way(endpoint: Endpoint, what: str) -> None:
     directory = Path(endpoint.address).parent
     if not directory.is_dir():
         raise ConfigError(f"{what}: there is no directory {directory}")
-
-
-class Monitor:
-    """Counts the live connections of a socket. inproc has none to report.
-
-    ::
-
-        accepted or connected fd --> pending --+-- handshake succeeded --> up --+--> disconnected fd
-                                               +-- failed (why) ----------------+
-
-    Success names no descriptor; it is taken for the youngest pending one. `on_change` hears `up` and `down`
-    of peers, and `refused` of what never became one; `why` then is an event, or a protocol error, or 0.
-    """
-
-    def __init__(self, around: Surroundings, socket: Socket, on_change: Callable[[str, int], None]) -> None:
-        self._around = around
-        self._watched = socket
-        self._on_change = on_change
-        self._pending: list[int] = []
-        self._up: set[int] = set()
-        self._failed = False
-        self._socket = socket.get_monitor_socket(_EVENTS)
-        around.reactor.watch(self._socket, READ, self._event)
-
-    @property
-    def peers(self) -> int:
-        """How many there are."""
-        return len(self._up)
-
-    def _event(self, _events: int) -> None:
-        # All that there is: what they say must not come later than the peer's messages.
-        while not self._socket.closed:
-            try:
-                # Not zmq.utils.monitor: importing it brings asyncio along.
-                event, value = _EVENT.unpack_from(self._socket.recv_multipart(zmq.NOBLOCK)[0])
-            except zmq.Again:
-                return
-            self._happened(event, value)
-
-    def _happened(self, event: int, value: int) -> None:
-        if event in (zmq.EVENT_ACCEPTED, zmq.EVENT_CONNECTED):
-            self._pending.append(value)
-        elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            if self._pending:
-                self._up.add(self._pending.pop())
-            self._on_change("up", 0)
-        elif event == zmq.EVENT_DISCONNECTED:
-            if value in self._up:
-                self._up.remove(value)
-                self._on_change("down", 0)
-            elif value in self._pending:
-                self._pending.remove(value)
-                # libzmq reports why a handshake failed right before the end of the connection, if it knows.
-                if not self._failed:
-                    self._on_change("refused", 0)
-            self._failed = False
-        else:
-            self._failed = True
-            self._on_change("refused", value if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL else event)
-
-    def close(self) -> None:
-        """Stop watching; the watched socket is still open."""
-        self._around.reactor.unwatch(self._socket)
-        self._watched.disable_monitor()
-        self._socket.close(0)
 
 
 def whole(message: bytes | memoryview | None) -> bytes | memoryview:
@@ -183,7 +114,14 @@ class PeerSocket:
         self._turn = 0
         if endpoint.server and endpoint.scheme == "ipc":
             _no_file_in_the_way(endpoint, what)
-        self.socket = self._make()
+        if endpoint.server and endpoint.scheme == "tcp" and limit() < LEAST:
+            raise StartError(
+                f"{what} {endpoint}: a port between hosts needs {LEAST} descriptors, there are {limit()} (ulimit -n)"
+            )
+        try:
+            self.socket = self._make()
+        except zmq.ZMQError as error:
+            raise StartError(f"{what}: {error.strerror}") from None
         try:
             self._attach()
         except zmq.ZMQError as error:
@@ -196,8 +134,17 @@ class PeerSocket:
     # -- the socket -----------------------------------------------------------------------------
 
     def _make(self) -> Socket:
-        endpoint = self.endpoint
         socket = self._around.zmq.socket(zmq.ROUTER if self.router else zmq.DEALER)
+        try:
+            self._prepare(socket)
+            self._monitor = Monitor(self._around, socket, self._connection)
+        except zmq.ZMQError:
+            socket.close(0)
+            raise
+        return socket
+
+    def _prepare(self, socket: Socket) -> None:
+        endpoint = self.endpoint
         socket.linger = LINGER_MS
         socket.immediate = self._sends
         socket.sndhwm = socket.rcvhwm = HWM
@@ -205,6 +152,8 @@ class PeerSocket:
         socket.maxmsgsize = MAX_MESSAGE + (1 << 20)
         socket.reconnect_ivl = RECONNECT_MS
         socket.reconnect_ivl_max = RECONNECT_MAX_MS
+        socket.handshake_ivl = HANDSHAKE_MS
+        socket.backlog = BACKLOG
         if endpoint.scheme == "tcp":
             socket.heartbeat_ivl = HEARTBEAT_MS
             socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
@@ -215,8 +164,6 @@ class PeerSocket:
             socket.router_handover = True
         if not endpoint.server:
             socket.routing_id = self._around.id.encode()
-        self._monitor = Monitor(self._around, socket, self._connection)
-        return socket
 
     def _attach(self) -> None:
         """Bind or connect."""
@@ -240,8 +187,8 @@ class PeerSocket:
             self._timer = None
         self._around.reactor.unwatch(self.socket)
         self._watch = None
-        self._monitor.close()
-        self.socket.close(linger)
+        if not self.socket.closed:
+            self._monitor.close(linger)
 
     def renew(self) -> None:
         """End every connection and begin anew: keys have changed, and libzmq asks about keys only once a connection.
@@ -250,10 +197,20 @@ class PeerSocket:
         not allowed any more.
         """
         self._let_go(0)
-        self.socket = self._make()
+        self._on_change("down")
+        self._open_again()
+
+    def _open_again(self) -> None:
+        self._timer = None
+        try:
+            self.socket = self._make()
+        except zmq.ZMQError as error:
+            # No descriptor is left: nobody is connected until one is.
+            self._around.log("error", "endpoint.lost", endpoint=self.endpoint.url, error=error.strerror)
+            self._timer = self._around.reactor.call_later(REDIAL, self._open_again)
+            return
         if self._handler is not None:
             self._watch = self._around.reactor.watch(self.socket, self._interest, self._handler)
-        self._on_change("down")
         self._attach_again()
 
     def _attach_again(self) -> None:
@@ -261,9 +218,10 @@ class PeerSocket:
         try:
             self._attach()
         except zmq.ZMQError as error:
-            if error.errno != errno.EADDRINUSE:
+            taken = error.errno == errno.EADDRINUSE
+            if not taken:
                 self._around.log("error", "endpoint.lost", endpoint=self.endpoint.url, error=error.strerror)
-            self._timer = self._around.reactor.call_later(REBIND, self._attach_again)
+            self._timer = self._around.reactor.call_later(REBIND if taken else REDIAL, self._attach_again)
 
     def close(self) -> None:
         """What was sent still goes out within the linger time."""
@@ -279,7 +237,8 @@ class PeerSocket:
     def interest(self, events: int) -> None:
         """Change what it is watched for."""
         self._interest = events
-        self._around.reactor.interest(self.socket, events)
+        if self._watch is not None:
+            self._around.reactor.interest(self.socket, events)
 
     # -- connections ----------------------------------------------------------------------------
 
@@ -289,6 +248,9 @@ class PeerSocket:
         return self._monitor.peers
 
     def _connection(self, what: str, why: int) -> None:
+        if what == "turned_away":
+            self._turned_away()
+            return
         if what != "refused":
             self._on_change(what)
             return
@@ -308,6 +270,12 @@ class PeerSocket:
         if reason != "unknown_key":
             # The ZAP handler knows more of that one, and has told.
             around.complain("peer.refused", f"{port} {reason}", port=port, reason=reason, endpoint=self.endpoint.url)
+
+    def _turned_away(self) -> None:
+        port = self._what.removeprefix("--").replace("-", "_")
+        self._counters[self._prefix + "turned_away"] += 1
+        self._around.complain("peer.refused", f"{port} turned_away", port=port, reason="turned_away",
+                              endpoint=self.endpoint.url)  # fmt: skip
 
     def _redial(self) -> None:
         self._timer = None
@@ -362,6 +330,8 @@ class PeerSocket:
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
                 raise ConnectionError(f"no peer {peer!r}") from None
+            if self.socket.closed:
+                return False
             raise
         return True
 
