@@ -163,7 +163,7 @@ def test_who_is_in_stays_in(bench, keys):
     bench.until(lambda: link._wire._monitor.pending == 20)
     sender = bench.shell(source(), "a", out=f"tcp://127.0.0.1:{port}", alone=True, **there)
     late = []
-    sender.links["out"]._wire._on_change = lambda what: late.append(what)
+    sender.links["out"]._wire._on_change = late.append
     while not sender.links["out"]._wire.peers:
         first += strangers(("127.0.0.1", port), 1, GREETING)
         bench.turn(0.005)
