@@ -218,8 +218,7 @@ def test_a_handshake_has_its_time(bench, monkeypatch, say, scheme):
 def test_the_limit_is_raised(tmp_path):
     first = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, "
     code = (
-        "from colo_runtime.doors import raise_limit; "
-        "print(raise_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))"
+        "from colo_runtime.doors import raise_limit; print(raise_limit(), resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
     for soft, hard, wanted in ((256, 2000, 2000), (300, 300, 300), (1024, ALL, min(ALL, doors.WANTED))):
         said = subprocess.run(
