@@ -18,6 +18,7 @@ golden bytes in `tests/unit/proto/test_codec.py` hold it still.
 
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from math import isfinite
 from struct import Struct
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
@@ -266,6 +267,9 @@ def _fits(value: object, hint: Any) -> bool:
         return any(_fits(value, part) for part in get_args(hint))
     if hint is Any:
         return _plain(value, MAX_DEPTH)
+    if hint is float:
+        # A time that is none is never over.
+        return type(value) is float and isfinite(value)
     if hint is int:
         # Epochs and versions are counted on from what a peer says, and must stay packable (64 bits).
         return _plain(value, 0) and type(value) is int

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from math import isfinite
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from colo_proto.endpoint import parse_endpoint
 from colo_proto.errors import ConfigError
@@ -28,6 +28,15 @@ Kind = Literal["value", "endpoint", "path", "rules", "host_port", "hidden"]
 """
 
 ON = {"on": True, "yes": True, "true": True, "1": True, "off": False, "no": False, "false": False, "0": False}
+
+SHOWN: Final = 60
+"""Characters of a wrong value that an error shows."""
+DAY_MS: Final = 24 * 3600 * 1000
+DAY_S: Final = 24 * 3600
+MAX_IDLE: Final = 366 * DAY_S
+MAX_BYTES: Final = 1 << 36
+MAX_FLOWS: Final = 1 << 24
+"""What the `most` of options is made of: nobody means more, and sums of it are still numbers."""
 
 T = TypeVar("T")
 _KEY = "colo.option"
@@ -74,14 +83,14 @@ class Option:
         if self.type is int or self.type is float:
             number = _number(value, self.type, name, self.unit)
             if self.least is not None and number < self.least:
-                raise ConfigError(f"{name}: at least {self.least:g}, not {number:g}")
+                raise ConfigError(f"{name}: at least {self.least:.15g}, not {shown(value)}")
             if self.most is not None and number > self.most:
-                raise ConfigError(f"{name}: at most {self.most:g}, not {number:g}")
+                raise ConfigError(f"{name}: at most {self.most:.15g}, not {shown(value)}")
             return number
         if not isinstance(value, str):
-            raise ConfigError(f"{name}: text expected, not {value!r}")
+            raise ConfigError(f"{name}: text expected, not {shown(value)}")
         if self.choices and value not in self.choices:
-            raise ConfigError(f"{name}: one of {', '.join(self.choices)}, not {value!r}")
+            raise ConfigError(f"{name}: one of {', '.join(self.choices)}, not {shown(value)}")
         if self.kind == "endpoint" and value:
             try:
                 parse_endpoint(value)
@@ -153,33 +162,41 @@ def unknown(name: str, known: Mapping[str, Any] | tuple[str, ...] | list[str], w
     return f"unknown {what} {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
 
 
+def shown(value: object) -> str:
+    """A wrong value in an error's one line: whole when it is short."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
 def host_port(text: str, name: str = "") -> tuple[str, int]:
     """`HOST:PORT` apart; `[::1]:80` gives `::1`; an empty host means all addresses."""
     host, sep, port = text.rpartition(":")
-    if not sep or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"{name + ': ' if name else ''}HOST:PORT expected, not {text!r}")
+    if not sep or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        raise ConfigError(f"{name + ': ' if name else ''}HOST:PORT expected, not {shown(text)}")
     return host.strip("[]"), int(port)
 
 
 def _bool(value: Any, name: str) -> bool:
     if isinstance(value, bool):
         return value
-    word = ON.get(str(value).strip().lower())
+    word = ON.get(str(value).strip().lower()) if isinstance(value, str) or value in (0, 1) else None
     if word is None:
-        raise ConfigError(f"{name}: on or off, not {value!r}")
+        raise ConfigError(f"{name}: on or off, not {shown(value)}")
     return word
 
 
 def _number(value: Any, kind: type, name: str, unit: str) -> Any:
     what = ("a whole number" if kind is int else "a number") + (f" ({unit})" if unit else "")
+    wrong = ConfigError(f"{name}: {what} expected, not {shown(value)}")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ConfigError(f"{name}: {what} expected, not {value!r}")
+        raise wrong
     try:
         number = kind(value)
     except (ValueError, OverflowError):
-        raise ConfigError(f"{name}: {what} expected, not {value!r}") from None
-    if isinstance(value, float) and number != value:
-        raise ConfigError(f"{name}: {what} expected, not {value!r}")
-    if not isfinite(number):
-        raise ConfigError(f"{name}: {what} expected, not {value!r}")
+        raise wrong from None
+    if (isinstance(value, float) and number != value) or (isinstance(number, float) and not isfinite(number)):
+        raise wrong
     return number

@@ -101,7 +101,7 @@ def parse_endpoint(text: str) -> Endpoint:
         raise ConfigError(f"endpoint {text!r}: nothing stands after {scheme}://")
     if scheme in ("tcp", "chardev+tcp"):
         host, _, port = address.rpartition(":")
-        if not host or not (port.isdigit() and 0 < int(port) < 65536):
+        if not host or not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
             raise ConfigError(f"endpoint {text!r}: HOST:PORT expected, with a port from 1 to 65535")
     if scheme in ("ipc", "chardev+unix") and len(address.encode()) > 107:
         raise ConfigError(f"endpoint {text!r}: a Unix socket's path has at most 107 bytes")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from colo_proto.config import option
+from colo_proto.config import MAX_BYTES, MAX_FLOWS, option
 from colo_proto.messages import Mode
 
 
@@ -21,17 +21,27 @@ class CompareConfig:
         choices=Mode.ALL,
         help="enforce; shadow: release at once, compare and report; bypass: compare nothing",
     )
-    max_flows: int = option(65536, unit="flows", least=8, help="bound on the table of flows")
+    max_flows: int = option(65536, unit="flows", least=8, most=MAX_FLOWS, help="bound on the table of flows")
     max_stream_mib: int = option(
-        16, unit="MiB", least=1, help="how far the secondary's stream may run ahead of what was compared"
+        16,
+        unit="MiB",
+        least=1,
+        most=MAX_BYTES >> 20,
+        help="how far the secondary's stream may run ahead of what was compared",
     )
-    max_held_mib: int = option(256, unit="MiB", least=1, help="bound on all held primary frames")
+    max_held_mib: int = option(256, unit="MiB", least=1, most=MAX_BYTES >> 20, help="bound on all held primary frames")
     max_secondary_mib: int = option(
-        256, unit="MiB", least=1, help="bound on all that is kept of the secondary, the history of streams included"
+        256,
+        unit="MiB",
+        least=1,
+        most=MAX_BYTES >> 20,
+        help="bound on all that is kept of the secondary, the history of streams included",
     )
     rules: str = option(
         "", kind="rules", help="file of rules for chosen flows (pass, shadow, masks); SIGHUP reads it again"
     )
     evidence_dir: str = option("", kind="path", help="keep the frames around each difference there, as pcapng")
-    evidence_files: int = option(32, unit="files", least=0, help="how many of them; the oldest is overwritten")
+    evidence_files: int = option(
+        32, unit="files", least=0, most=1_000_000, help="how many of them; the oldest is overwritten"
+    )
     id: str = option("comp0", kind="hidden", help="name of this worker")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from colo_proto.config import option
+from colo_proto.config import DAY_MS, option
 from colo_proto.messages import Mode
 
 SIDES = ("primary", "secondary")
@@ -24,8 +24,12 @@ class FrameConfig:
         "", kind="rules", help="rules of all compares of this host, before any of their own; SIGHUP reads it again"
     )
     workers: str = option("", help="compare workers of the first table, with commas; others that say hello join later")
-    heartbeat_interval: int = option(500, unit="ms", least=10, help="how often the frames of the pair speak")
-    heartbeat_missed: int = option(5, unit="intervals", least=2, help="silence after which the other frame is lost")
+    heartbeat_interval: int = option(
+        500, unit="ms", least=10, most=60_000, help="how often the frames of the pair speak"
+    )
+    heartbeat_missed: int = option(
+        5, unit="intervals", least=2, most=1000, help="silence after which the other frame is lost"
+    )
     failover: str = option(
         "manual", choices=FAILOVER, help="secondary: take over when the primary is silent on both ways, or when told to"
     )
@@ -43,11 +47,19 @@ class FrameConfig:
         kind="path",
         help="the pair's secret (colo keygen --pair), one for both sides; required with keys; SIGHUP",
     )
-    process_timeout: int = option(5000, unit="ms", least=100, help="silence after which a process is lost")
-    flush_timeout: int = option(2000, unit="ms", least=1, help="how long a checkpoint waits for compare's answers")
-    checkpoint_interval: int = option(1000, unit="ms", least=0, help="shortest time from one checkpoint to the next")
+    process_timeout: int = option(5000, unit="ms", least=100, most=DAY_MS, help="silence after which a process is lost")
+    flush_timeout: int = option(
+        2000, unit="ms", least=1, most=DAY_MS, help="how long a checkpoint waits for compare's answers"
+    )
+    checkpoint_interval: int = option(
+        1000, unit="ms", least=0, most=DAY_MS, help="shortest time from one checkpoint to the next"
+    )
     checkpoint_backoff: int = option(
-        10000, unit="ms", least=0, help="longest that a repeated cause waits for its next checkpoint; 0: it never waits"
+        10000,
+        unit="ms",
+        least=0,
+        most=DAY_MS,
+        help="longest that a repeated cause waits for its next checkpoint; 0: it never waits",
     )
 
     def expected(self) -> tuple[str, ...]:

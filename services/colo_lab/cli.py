@@ -15,9 +15,11 @@ from colo_lab.config import LabConfig
 from colo_lab.crew import LabError
 from colo_lab.files import write_json
 from colo_lab.lab import Lab
+from colo_proto.config import DAY_S
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Mode
 from colo_proto.topology import WIRINGS
+from colo_runtime.numbers import Number
 
 _SETTINGS = {
     "token_normalize_func": lambda text: text.replace("_", "-"),
@@ -103,7 +105,7 @@ class Signals:
 )
 @click.option(
     "--failover",
-    type=float,
+    type=Number(0, DAY_S),
     default=None,
     metavar="S",
     help="After S seconds everything of the primary host dies, and the secondary takes over by itself.",
@@ -122,15 +124,27 @@ class Signals:
     metavar="N@S[,N@S]",
     help="Have N compare workers after S seconds, while everything runs.",
 )
-@click.option("--loss", type=float, default=0.0, metavar="PERCENT", help="Frames lost on the client's LAN, each way.")
-@click.option("--reorder", type=float, default=0.0, metavar="PERCENT", help="Frames on it that others overtake.")
-@click.option("--seed", type=int, default=1, metavar="N", help="Which frames those are.")
-@click.option("--watch-lan", is_flag=True, help="Capture on the client LAN whose port the guest is heard from.")
-@click.option("--timeout", type=float, default=None, metavar="S", help="End the client after S seconds (exit 124).")
 @click.option(
-    "--guest-wait", type=float, default=5.0, metavar="S", help="How long to wait for a guest to listen on a port."
+    "--loss", type=Number(0, 100), default=0.0, metavar="PERCENT", help="Frames lost on the client's LAN, each way."
 )
-@click.option("--start-timeout", type=float, default=30.0, metavar="S", help="How long everything may take to be up.")
+@click.option(
+    "--reorder", type=Number(0, 100), default=0.0, metavar="PERCENT", help="Frames on it that others overtake."
+)
+@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=1, metavar="N", help="Which frames those are.")
+@click.option("--watch-lan", is_flag=True, help="Capture on the client LAN whose port the guest is heard from.")
+@click.option(
+    "--timeout", type=Number(0, DAY_S), default=None, metavar="S", help="End the client after S seconds (exit 124)."
+)
+@click.option(
+    "--guest-wait",
+    type=Number(0, DAY_S),
+    default=5.0,
+    metavar="S",
+    help="How long to wait for a guest to listen on a port.",
+)
+@click.option(
+    "--start-timeout", type=Number(0, DAY_S), default=30.0, metavar="S", help="How long everything may take to be up."
+)
 @click.option("--restart/--no-restart", default=True, help="Start processes that die again.")
 @click.option("--curve", is_flag=True, help="CURVE keys on the links between the hosts, as real ones need.")
 @click.option("--logs", default="", metavar="DIR", help="Keep the processes' logs there.")

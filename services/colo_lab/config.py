@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+from colo_proto.config import DAY_S, shown
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Mode
 from colo_proto.topology import WIRINGS, Wiring, processes
@@ -81,14 +82,14 @@ class LabConfig:
             raise ConfigError("--secondary-guest: needs --guest as well")
         if not (0 <= self.loss < 100 and 0 <= self.reorder < 100 and self.loss + self.reorder <= 100):
             raise ConfigError(f"--loss {self.loss:g} --reorder {self.reorder:g}: percentages, together at most 100")
-        if self.failover is not None and self.failover < 0:
-            raise ConfigError(f"--failover {self.failover:g}: not negative")
+        if self.failover is not None and not 0 <= self.failover <= DAY_S:
+            raise ConfigError(f"--failover {self.failover:g}: from 0 to {DAY_S} seconds")
         for workers, at in self.scales:
-            if not 1 <= workers <= 64 or at < 0:
-                raise ConfigError(f"--scale {workers}@{at:g}: 1 to 64 workers, not before the start")
+            if not 1 <= workers <= 64 or not 0 <= at <= DAY_S:
+                raise ConfigError(f"--scale {shown(workers)}@{at:g}: 1 to 64 workers, from 0 to {DAY_S} seconds")
         for name, at in self.kills:
-            if at < 0:
-                raise ConfigError(f"--kill {name}@{at:g}: not negative")
+            if not 0 <= at <= DAY_S:
+                raise ConfigError(f"--kill {name}@{at:g}: from 0 to {DAY_S} seconds")
         known = self._names()
         for who in self.extra:
             if who not in known:

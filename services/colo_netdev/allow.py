@@ -41,16 +41,24 @@ def parse_allow(text: str) -> Grant:
         if key not in _KEYS or not sep or key in given:
             raise ConfigError(f"--allow {text}: {', '.join(_KEYS)} expected, each once, as in user=7,tap=lan+guest")
         given[key] = value
-    user = given.get("user", "")
-    if not user.isascii() or not user.isdigit() or len(user) > 10 or int(user) > MAX_USER:
-        raise ConfigError(f"--allow {text}: user is a number from 0 to {MAX_USER}, not {user[:40]!r}")
+    try:
+        user = user_number(given.get("user", ""))
+    except ValueError:
+        raise ConfigError(f"--allow {text[:80]}: user is a number from 0 to {MAX_USER}") from None
     taps, netns = (tuple(given[key].split("+")) if key in given else () for key in ("tap", "netns"))
     if not all(taps + netns) or not taps + netns:
         raise ConfigError(f"--allow {text}: names of taps (tap=) or of namespaces (netns=) expected")
     lease = given.get("lease", "off")
     if lease not in ("on", "off") or ("lease" in given and not taps):
         raise ConfigError(f"--allow {text}: lease is on or off, and goes with tap")
-    return Grant(int(user), taps, lease == "on", netns)
+    return Grant(user, taps, lease == "on", netns)
+
+
+def user_number(text: str) -> int:
+    """A user's or group's number. `ValueError`."""
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > MAX_USER:
+        raise ValueError(f"a number from 0 to {MAX_USER} expected")
+    return int(text)
 
 
 class Allowed:

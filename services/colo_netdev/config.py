@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from typing import Final
 
-from colo_netdev.allow import Grant, parse_allow
-from colo_proto.config import option
+from colo_netdev.allow import Grant, parse_allow, user_number
+from colo_proto.config import DAY_S, option, shown
 from colo_proto.errors import ConfigError
 
 IFNAMSIZ: Final = 15
@@ -70,7 +70,7 @@ class NetdevConfig:
         " which namespaces; without any, whoever may connect",
     )
     adopt_timeout: float = option(
-        5.0, unit="s", least=0, help="how long to wait for filters to return a tap that exists already"
+        5.0, unit="s", least=0, most=DAY_S, help="how long to wait for filters to return a tap that exists already"
     )
     socket_mode: str = option("0660", unit="octal", help="permissions of the socket")
     owner: str = option("", help="give the socket to UID or UID:GID (numbers)")
@@ -117,9 +117,10 @@ class NetdevConfig:
         if not self.owner:
             return None
         uid, _, gid = self.owner.partition(":")
-        if not uid.isdigit() or not (gid.isdigit() or not gid):
-            raise ConfigError(f"--owner {self.owner}: UID or UID:GID expected, as numbers")
-        return int(uid), int(gid) if gid else -1
+        try:
+            return user_number(uid), user_number(gid) if gid else -1
+        except ValueError:
+            raise ConfigError(f"--owner {self.owner[:40]}: UID or UID:GID expected, as numbers") from None
 
 
 def parse_tap(text: str) -> TapSpec:
@@ -198,6 +199,6 @@ def _interface(text: str, what: str, name: str) -> None:
 
 
 def _number(text: str, key: str, value: str, low: int, high: int) -> int:
-    if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
-        raise ConfigError(f"--tap {text}: {key} is a number from {low} to {high}, not {value!r}")
+    if not value.isascii() or not value.isdigit() or len(value) > 10 or not low <= int(value) <= high:
+        raise ConfigError(f"--tap {text[:80]}: {key} is a number from {low} to {high}, not {shown(value)}")
     return int(value)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from colo_proto.config import option
+from colo_proto.config import DAY_MS, MAX_FLOWS, MAX_IDLE, option
 from colo_proto.errors import ConfigError
 
 
@@ -18,17 +18,35 @@ class RewriterConfig:
         "", kind="endpoint", help="the client tap: the frame's claims go out here, and those heard are told to it"
     )
     max_flows: int = option(
-        65536, unit="flows", least=1, help="connections tracked at once; half-open and closed ones make room first"
+        65536,
+        unit="flows",
+        least=1,
+        most=MAX_FLOWS,
+        help="connections tracked at once; half-open and closed ones make room first",
     )
     established_timeout: int = option(
-        7440, unit="s", least=1, help="idle time after which an open connection is forgotten (RFC 5382: 2 h 4 min)"
+        7440,
+        unit="s",
+        least=1,
+        most=MAX_IDLE,
+        help="idle time after which an open connection is forgotten (RFC 5382: 2 h 4 min)",
     )
-    half_open_timeout: int = option(60, unit="s", least=1, help="the same for a handshake that does not complete")
-    closed_timeout: int = option(60, unit="s", least=1, help="how long a closed connection is kept for stragglers")
+    half_open_timeout: int = option(
+        60, unit="s", least=1, most=MAX_IDLE, help="the same for a handshake that does not complete"
+    )
+    closed_timeout: int = option(
+        60, unit="s", least=1, most=MAX_IDLE, help="how long a closed connection is kept for stragglers"
+    )
     hold_frames: int = option(
-        64, unit="frames", least=0, help="early client frames held per connection until the guest's SYN or SYN/ACK"
+        64,
+        unit="frames",
+        least=0,
+        most=65536,
+        help="early client frames held per connection until the guest's SYN or SYN/ACK",
     )
-    hold_ms: int = option(1000, unit="ms", least=0, help="how long they are held before they pass unchanged")
+    hold_ms: int = option(
+        1000, unit="ms", least=0, most=DAY_MS, help="how long they are held before they pass unchanged"
+    )
     answer_neighbours: bool = option(
         True, help="answer the guest's ARP and IPv6 neighbour requests for addresses seen on the LAN"
     )

@@ -10,12 +10,13 @@ from colo_proto.errors import ConfigError
 from colo_proto.messages import Mode, Query
 from colo_runtime.client import NoAnswerError, ask
 from colo_runtime.link import StartError
+from colo_runtime.numbers import Number
 from colo_runtime.options import CONTROL
 from colo_runtime.rulesfile import read_rules
 
 _FRAME = click.option("--frame", metavar="ENDPOINT", help=f"Control link of the frame.  [COLO_FRAME, else {CONTROL}]")
 _TIMEOUT = click.option(
-    "--timeout", type=click.FloatRange(0.1, 60), default=2.0, show_default=True, metavar="S", help="How long to wait."
+    "--timeout", type=Number(0.1, 60), default=2.0, show_default=True, metavar="S", help="How long to wait."
 )
 
 

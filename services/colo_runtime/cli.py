@@ -14,6 +14,7 @@ from colo_proto.config import host_port
 from colo_proto.errors import ConfigError
 from colo_runtime.commands import SERVICES, SETTINGS, service_command
 from colo_runtime.link import StartError
+from colo_runtime.numbers import Number
 from colo_runtime.options import CONTROL
 
 ELSEWHERE: Final = {
@@ -90,9 +91,7 @@ def colo() -> None:
 @click.option("--frame", metavar="ENDPOINT", help=f"Control link of the frame.  [COLO_FRAME, else {CONTROL}]")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @click.option("--watch", is_flag=True, help="Again each second, until interrupted.")
-@click.option(
-    "--timeout", type=click.FloatRange(0.1, 60), default=2.0, show_default=True, metavar="S", help="How long to wait."
-)
+@click.option("--timeout", type=Number(0.1, 60), default=2.0, show_default=True, metavar="S", help="How long to wait.")
 def status(frame: str | None, as_json: bool, watch: bool, timeout: float) -> None:
     """What every process of this host is doing."""
     from colo_runtime.statusview import fetch, show, watch_it  # noqa: PLC0415
@@ -113,7 +112,7 @@ def status(frame: str | None, as_json: bool, watch: bool, timeout: float) -> Non
     "--frame", metavar="ENDPOINT", help=f"Control link of the secondary's frame.  [COLO_FRAME, else {CONTROL}]"
 )
 @click.option("--force", is_flag=True, help="Also when the guest is no replica: open connections will break.")
-@click.option("--timeout", type=click.FloatRange(0.1, 600), default=30.0, show_default=True, metavar="S",
+@click.option("--timeout", type=Number(0.1, 600), default=30.0, show_default=True, metavar="S",
               help="How long to wait until it is done.")  # fmt: skip
 def failover(frame: str | None, force: bool, timeout: float) -> None:
     """Make the secondary take the client LAN over; exit 0 when it has it."""
@@ -124,7 +123,7 @@ def failover(frame: str | None, force: bool, timeout: float) -> None:
 
 @colo.command()
 @click.option("--frame", metavar="ENDPOINT", help=f"Control link of the primary.  [COLO_FRAME, else {CONTROL}]")
-@click.option("--timeout", type=click.FloatRange(0.1, 600), default=30.0, show_default=True, metavar="S",
+@click.option("--timeout", type=Number(0.1, 600), default=30.0, show_default=True, metavar="S",
               help="How long to wait until it is done.")  # fmt: skip
 def resync(frame: str | None, timeout: float) -> None:
     """Compare again with a secondary that was lost and is back, or is another one."""
@@ -159,9 +158,7 @@ def check(config: str | None, rules: str | None, as_json: bool) -> None:
 @colo.command()
 @click.option("--http", metavar="HOST:PORT", help="Where the process serves.  [COLO_HTTP]")
 @click.option("--ready", is_flag=True, help="Ask whether it is ready, not only whether it lives.")
-@click.option(
-    "--timeout", type=click.FloatRange(0.1, 60), default=3.0, show_default=True, metavar="S", help="How long to wait."
-)
+@click.option("--timeout", type=Number(0.1, 60), default=3.0, show_default=True, metavar="S", help="How long to wait.")
 def health(http: str | None, ready: bool, timeout: float) -> None:
     """Ask a process of this host how it is; exit 0 when it is well."""
     from http.client import HTTPConnection, HTTPException  # noqa: PLC0415

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from colo_proto.config import Option, option, options, unknown
+from colo_proto.config import MAX_BYTES, Option, option, options, unknown
 from colo_proto.errors import ConfigError
 from colo_runtime.logs import FORMATS, LEVELS
 
@@ -38,9 +38,11 @@ class CommonConfig:
     config: str = option("", kind="path", help="TOML file with [defaults], [ROLE] and [ROLE.ID] tables")
     netdev_socket: str = option(NETDEV_SOCKET, kind="path", help="socket of netdev, for tap:// endpoints")
     queue_bytes: int = option(
-        8 << 20, unit="bytes", least=65536, help="per output: what waits above ZeroMQ's own 64 batches"
+        8 << 20, unit="bytes", least=65536, most=MAX_BYTES, help="per output: what waits above ZeroMQ's own 64 batches"
     )
-    ring_bytes: int = option(64 << 20, unit="bytes", least=65536, help="per reliable output: what can be replayed")
+    ring_bytes: int = option(
+        64 << 20, unit="bytes", least=65536, most=MAX_BYTES, help="per reliable output: what can be replayed"
+    )
     curve_secret: str = option("", kind="path", help="our CURVE key pair (colo keygen), for every tcp:// link")
     curve_peers: str = option(
         "", kind="path", help="public keys that are let in and connected to: a directory of *.key, or a file; SIGHUP"
@@ -146,7 +148,10 @@ def load(path: str) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"--config {path}: tables or arrays are nested too deep") from None
+    except ValueError as error:
+        # tomllib's own error, text that is no UTF-8, numbers of thousands of digits.
         raise ConfigError(f"--config {path}: {error}") from None
 
 

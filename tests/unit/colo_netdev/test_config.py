@@ -92,3 +92,13 @@ def test_owner():
     assert config("").owner_ids() is None
     assert config("10").owner_ids() == (10, -1)
     assert config("10:20").owner_ids() == (10, 20)
+
+
+@pytest.mark.parametrize("number", ["²", "٣", "9" * 5000, "4294967295", "-1", "x", " 1", "1_0"])
+def test_what_is_no_number_is_one_line(number):
+    for given in ({"owner": number}, {"owner": f"7:{number}"}):
+        with pytest.raises(ConfigError, match="--owner"):
+            NetdevConfig("/run/x", ("lan",), **given)
+    for key in ("mtu", "queue"):
+        with pytest.raises(ConfigError, match=f"{key} is a number"):
+            parse_tap(f"lan,{key}={number}")

@@ -1,6 +1,7 @@
 import os
 import socket
 
+import msgpack
 import pytest
 
 from colo_netdev import passing
@@ -28,6 +29,12 @@ def test_golden_bytes():
         (bytes.fromhex("81a17601"), "malformed"),  # no verb
         (bytes.fromhex("82a17602a3676574a178"), "version"),
         (bytes.fromhex("83a17601a3676574a178a272657475726ea178"), "undecodable"),
+        (msgpack.packb({"v": True, "get": "lan"}), "version"),
+        (msgpack.packb({"v": 1.0, "get": "lan"}), "version"),
+        (msgpack.packb({"v": 1, "get": True}), "malformed"),
+        (msgpack.packb({"v": 1, "get": "lan", "lease": 1}), "malformed"),
+        (msgpack.packb({"v": 1, "get": "lan", "id": True}), "malformed"),
+        (msgpack.packb({"v": 1, "get": "lan", "id": "x" * 65}), "malformed"),
     ],
 )
 def test_garbage_is_a_wire_error(data, reason):
@@ -44,6 +51,10 @@ def test_replies():
     assert error.value.retry
     with pytest.raises(WireError):
         passing.decode_reply(b"\x80")
+    for body in ({"ok": 1}, {"ok": 0}, {"ok": True, "tap": "x", "vnet_hdr": 1, "mac": "", "mtu": 1500},
+                 {"ok": True, "tap": "x", "vnet_hdr": True, "mac": "", "mtu": True}):  # fmt: skip
+        with pytest.raises(WireError):
+            passing.decode_reply(msgpack.packb(body))
 
 
 def test_a_descriptor_crosses_a_socket():

@@ -305,3 +305,22 @@ class TestOffline:
 
     def test_nor_what_cannot_be_written(self, place):
         assert self.compare(place, *TALK, out="/dev/full").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status", "--timeout", "nan"), ("failover", "--timeout", "inf"), ("health", "--timeout", "nan"),
+        ("mode", "--timeout", "nan"), ("lab", "--failover", "nan", "true"), ("lab", "--timeout", "inf", "true"),
+        ("lab", "--kill", "m0@nan", "true"), ("lab", "--scale", "2@inf", "true"), ("lab", "--loss", "nan", "true"),
+        ("lab", "--scale", "9" * 4000 + "@1", "true"), ("lab", "--start-timeout", "nan", "true"),
+        ("compare", "--max-flows", "9" * 26), ("compare", "--max-flows", "9" * 5000),
+        ("rewriter", "--hold-ms", "1e999"),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_none(arguments):
+    done = colo(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr) < 300

@@ -173,3 +173,20 @@ def test_every_service_has_a_table_without_contradictions(role):
     for one in table.values():
         if not one.required and one.default not in ("", ()):
             assert one.parse(one.default) == one.default
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = " + "[" * 20_000 + "]" * 20_000, "x = " + "{a=" * 20_000 + "1" + "}" * 20_000,
+        "x" + ".x" * 20_000 + " = 1",
+        "[compare." + "x." * 20_000 + "x]", "max_flows = " + "9" * 5000, "x = 2024-13-45", "x = 1e9999999999", "\x00",
+    ],
+)  # fmt: skip
+def test_a_file_that_no_parser_likes_is_one_line(file, text):
+    """Nested without end, numbers without end: `ConfigError` names the file."""
+    path = file(f"[compare]\n{text}\n")
+    with pytest.raises(ConfigError) as error:
+        compare({"config": path})
+    assert path in str(error.value)
+    assert len(str(error.value)) < 1000

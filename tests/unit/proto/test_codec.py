@@ -490,3 +490,19 @@ def test_the_name_of_a_link_is_a_name():
     ):
         with pytest.raises(WireError):
             codec.decode(data)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_time_is_a_number(number):
+    """A permission until `nan` would never be over, for no moment is later than that."""
+    with pytest.raises(WireError):
+        codec.decode(codec.encode(messages.Lease(number, 2)))
+
+
+@pytest.mark.parametrize("version", [True, 1.0, "1", None, [1]])
+def test_the_version_is_the_number_1(version):
+    """True and 1.0 are equal to it in Python."""
+    with pytest.raises(WireError):
+        codec.decode(msgpack.packb([version, 4, "drain", {}]))
+    with pytest.raises(WireError):
+        codec.decode(msgpack.packb([1, True, "l", 1, 0]))

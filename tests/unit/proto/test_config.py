@@ -7,6 +7,7 @@ import pytest
 
 from colo_proto.config import build, host_port, option, options
 from colo_proto.errors import ConfigError
+from colo_runtime.commands import SERVICES
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +98,49 @@ def test_host_port(text, expected):
 def test_host_port_refused(text):
     with pytest.raises(ConfigError, match="HOST:PORT"):
         host_port(text)
+
+
+HUGE = [
+    "9" * 26,
+    "9" * 400,
+    "9" * 5000,
+    "-" + "9" * 26,
+    int("9" * 400),
+    "nan",
+    "inf",
+    "-inf",
+    "1e999",
+    float("nan"),
+    float("inf"),
+]
+
+
+@pytest.mark.parametrize("role", sorted(SERVICES))
+def test_every_number_has_bounds_and_what_is_beyond_them_is_one_line(role):
+    numbers = [one for one in SERVICES[role].table().values() if one.type in (int, float)]
+    assert numbers
+    for one in numbers:
+        assert one.least is not None, one.flag
+        assert one.most is not None, one.flag
+        assert one.least <= one.default <= one.most < 1 << 40, one.flag
+        for value in (*HUGE, one.most + 1, one.least - 1, True, False):
+            with pytest.raises(ConfigError) as error:
+                one.parse(value)
+            assert one.flag in str(error.value)
+            assert len(str(error.value)) < 200
+        assert one.parse(str(one.most)) == one.most
+        assert one.parse(one.least) == one.least
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, [], {}, 2, 1.5, "perhaps", None, ["on"]])
+def test_what_is_no_switch(value):
+    with pytest.raises(ConfigError) as error:
+        build(Some, {"outdev": "tap://a", "fast": value})
+    assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("port", ["²", "٣", "9" * 5000, "65536", "-1", "0x50", " 80", ""])
+def test_what_is_no_port(port):
+    for wrong in (lambda: host_port(f"h:{port}"), lambda: build(Some, {"outdev": f"tcp://h:{port}"})):
+        with pytest.raises(ConfigError):
+            wrong()
