@@ -22,6 +22,8 @@ from colo_netdev.space import Space
 from colo_netdev.taps import Tap, TapExistsError, adopt_tap, open_tap
 from colo_proto.errors import ConfigError
 
+AGAIN = 1.0
+"""Seconds between attempts to make an awaited tap while there are no descriptors."""
 EVERYBODY = "whoever may connect"
 """Who may have the taps when no `--allow` says it."""
 
@@ -121,6 +123,10 @@ class Netdev:
                     self.owned[spec.name] = self._opener(spec, offered=self.offers.get(spec.offer))
                 except TapExistsError:
                     raise self._taken(spec) from None
+                except OSError:
+                    # No descriptor is left: once more in a while.
+                    self._give_up = now + AGAIN
+                    return
             del self.awaited[spec.name]
         self._give_up = None
 

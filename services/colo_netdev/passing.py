@@ -27,6 +27,7 @@ MAX_PACKET: Final = 4096
 MAX_FDS: Final = 4
 """Descriptors accepted with one packet; all but the first are closed at once."""
 
+NO_DESCRIPTORS: Final = "descriptors"
 VERBS: Final = ("get", "return", "netns")
 
 _INT = Struct("i")
@@ -175,6 +176,10 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     if flags & socket.MSG_TRUNC:
         close_all(fds)
         raise WireError("oversized", f"more than {MAX_PACKET} bytes")
+    if flags & socket.MSG_CTRUNC and len(fds) < MAX_FDS:
+        # The kernel has thrown away what we had no descriptor for.
+        close_all(fds)
+        raise WireError(NO_DESCRIPTORS, "there was none left for what came with it")
     return data, fds
 
 

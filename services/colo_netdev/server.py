@@ -9,16 +9,27 @@ from struct import Struct
 from typing import Any
 
 from colo_netdev.netdev import Netdev
-from colo_netdev.passing import Request, close_all, decode_request, encode_error, encode_ok, receive
+from colo_netdev.passing import (
+    NO_DESCRIPTORS,
+    Request,
+    close_all,
+    decode_request,
+    encode_error,
+    encode_ok,
+    receive,
+)
 from colo_netdev.space import Space
 from colo_proto.errors import ConfigError, WireError
+from colo_runtime.doors import crowded
 from colo_runtime.link import StartError
-from colo_runtime.reactor import READ, Reactor
+from colo_runtime.reactor import READ, Reactor, Timer
 from colo_runtime.shell import LogFn
 
 _CREDENTIALS = Struct("iII")
 """struct ucred: process, user, group."""
 
+PAUSE = 0.1
+"""Seconds without `accept` after there was no descriptor for it."""
 MAX_CLIENTS = 256
 """Filters of one host and a few curious tools; beyond that the oldest habit is to refuse."""
 
@@ -35,6 +46,7 @@ class Server:
         """Who they are, as the kernel says."""
         self._spaces: dict[socket.socket, tuple[str, Space]] = {}
         """Namespaces, by who offered them."""
+        self._timer: Timer | None = None
         self._complained: set[str] = set()
         self._path = netdev.config.listen
         self._socket = _bind(netdev.config.listen, netdev.config.mode_bits(), netdev.config.owner_ids())
@@ -49,9 +61,15 @@ class Server:
     def _accept(self, _events: int) -> None:
         try:
             client, _ = self._socket.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionError):
             return
-        if len(self._clients) >= MAX_CLIENTS:
+        except OSError as error:
+            # No descriptor. The listener stays readable: do not look at it for a while.
+            self._once("client.refused", "descriptors", error=error.strerror)
+            self._reactor.interest(self._socket.fileno(), 0)
+            self._timer = self._reactor.call_later(PAUSE, lambda: self._reactor.interest(self._socket.fileno(), READ))
+            return
+        if len(self._clients) >= MAX_CLIENTS or crowded(client.fileno()):
             self.netdev.counters["clients_refused"] += 1
             self._once("client.refused", "clients", limit=MAX_CLIENTS)
             client.close()
@@ -72,7 +90,7 @@ class Server:
             close_all(fds)
             self.netdev.counters[f"bad_requests.{error.reason}"] += 1
             self._once("request.refused", error.reason, reason=str(error), client=self._clients[client])
-            self._reply(client, encode_error(str(error)), None)
+            self._reply(client, encode_error(str(error), retry=error.reason == NO_DESCRIPTORS), None)
             return
         except OSError:
             self._drop(client)
@@ -85,6 +103,10 @@ class Server:
                 reply, fd = self._offer(client, request, fds), None
             else:
                 reply, fd = self.netdev.answer(request, fds)
+        except OSError as error:
+            # Most likely no descriptor is left.
+            self.netdev.counters["refused"] += 1
+            reply, fd = encode_error(f"{request.verb} {request.tap[:40]}: {error.strerror}", retry=True), None
         finally:
             close_all(fds)
         self._log("debug", f"tap.{request.verb}", tap=request.tap, client=request.id, ok=fd is not None)
@@ -149,6 +171,8 @@ class Server:
         """Close everything; the socket file goes too, if it is still ours."""
         for client in list(self._clients):
             self._drop(client)
+        if self._timer is not None:
+            self._timer.cancel()
         self._reactor.unwatch(self._socket.fileno())
         self._socket.close()
         with contextlib.suppress(OSError):

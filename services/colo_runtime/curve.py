@@ -65,7 +65,10 @@ def load(secret_file: str, peers: str) -> Keys:
 
 def _peers(path: str) -> dict[bytes, str]:
     where = Path(path)
-    files = sorted(where.glob("*.key")) if where.is_dir() else [where]
+    try:
+        files = sorted(where.glob("*.key")) if where.is_dir() else [where]
+    except OSError as error:
+        raise ConfigError(f"--curve-peers {path}: {error.strerror}") from None
     known: dict[bytes, str] = {}
     for file in files:
         keys = [key for kind, key in _read(str(file), "--curve-peers") if kind == "public"]

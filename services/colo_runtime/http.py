@@ -1,17 +1,26 @@
 """`/metrics`, `/health` and `/ready` on one port, in a thread of its own.
 
-The thread touches nothing of the loop's: it asks for a snapshot and waits for the loop to hand one over.
+The thread touches nothing of the loop's: it asks for a snapshot, and the loop hands one over.
 `/health`: 200 while the loop turns. `/ready`: 200 when links are open, taps attached, the frame has
 welcomed us; 503 with the reasons before that and while draining.
+
+One thread serves all connections, and none of them can take much of it::
+
+    accepted --> head (5 s, 8 KiB) --> waits for the loop's snapshot (1 s) --> answer (5 s) --> head of the next one
+
+`MAX_CONNECTIONS` are open at a time: one more, and the oldest is ended. `RATE` answers a second are given; who asks for
+more waits, and the loop does not.
 """
 
-import sys
+import contextlib
+import selectors
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import AF_INET, AF_INET6
-from typing import Any, Final
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -19,38 +28,47 @@ from prometheus_client.metrics_core import Metric
 
 from colo_proto.config import host_port
 from colo_runtime.counting import Snapshot, families
+from colo_runtime.doors import crowded
 from colo_runtime.link import StartError
 
 FRESH: Final = 1.0
 """Seconds to wait for the loop's snapshot before the last one is served."""
 STUCK: Final = 5.0
 """Seconds without a turn of the loop after which the process is not healthy."""
+MAX_CONNECTIONS: Final = 32
+MAX_HEAD: Final = 8192
+"""Bytes of a request."""
+PATIENCE: Final = 5.0
+"""Seconds that somebody has for his request, and as many to take the answer."""
+RATE: Final = 100.0
+"""Answers a second, on average, and as many connections."""
+BURST: Final = 50.0
+"""Answers that may be given at once."""
+PAUSE: Final = 0.1
+"""Seconds without `accept` after there was no descriptor for it."""
 
 
 class Exchange:
-    """Hands snapshots from the loop to the HTTP threads."""
+    """Hands snapshots from the loop to the HTTP thread."""
 
     def __init__(self, wake: Callable[[], None], turned: Callable[[], float], first: Snapshot) -> None:
         self.wanted = False
+        self.last = first
+        self.on_given: Callable[[], None] = lambda: None
+        """Called in the loop's thread when there is a new one."""
         self._wake = wake
         self._turned = turned
-        self._last = first
-        self._condition = threading.Condition()
 
     def give(self, snapshot: Snapshot) -> None:
         """From the loop."""
-        with self._condition:
-            self._last = snapshot
-            self.wanted = False
-            self._condition.notify_all()
+        self.last = snapshot
+        self.wanted = False
+        self.on_given()
 
-    def get(self) -> Snapshot:
-        """From an HTTP thread: a fresh snapshot, or the last one when the loop does not answer."""
-        with self._condition:
-            self.wanted = True
-            self._wake()
-            self._condition.wait_for(lambda: not self.wanted, FRESH)
-            return self._last
+    def ask(self) -> None:
+        """From the HTTP thread: a snapshot is wanted."""
+        self.wanted = True
+        self._wake()
 
     @property
     def age(self) -> float:
@@ -66,7 +84,7 @@ class Collector:
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus-client at each scrape."""
-        snapshot = self._exchange.get()
+        snapshot = self._exchange.last
         role = snapshot.role
         for kind, values in (("counter", snapshot.counters), ("gauge", snapshot.gauges)):
             for name, rows in families(values).items():
@@ -87,81 +105,261 @@ def _clean(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
 
 
+@dataclass(slots=True, eq=False)
+class _Visitor:
+    """A connection."""
+
+    socket: socket.socket
+    until: float
+    """When its patience is over."""
+    head: bytearray = field(default_factory=bytearray)
+    asked: tuple[str, str] | None = None
+    """Method and path, while it waits for a snapshot."""
+    answer: memoryview = field(default_factory=lambda: memoryview(b""))
+    last: bool = False
+    """The connection ends with this answer."""
+
+
 class HttpServer:
     """The server; `address` is HOST:PORT as it is bound."""
 
     def __init__(self, where: str, exchange: Exchange) -> None:
         host, port = host_port(where, "--http")
-        registry = CollectorRegistry()
-        registry.register(Collector(exchange))
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
-
-        class Handler(_Handler):
-            pass
-
-        Handler.exchange, Handler.registry = exchange, registry
-
-        class Server(ThreadingHTTPServer):
-            address_family = AF_INET6 if ":" in host else AF_INET
-            daemon_threads = True
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """Whoever asked has hung up, which is no news; anything else is a bug of ours and shows."""
-                if not isinstance(sys.exception(), OSError):
-                    super().handle_error(request, client_address)
-
+        self._exchange = exchange
+        self._registry = CollectorRegistry()
+        self._registry.register(Collector(exchange))
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self._visitors: dict[int, _Visitor] = {}
+        """By descriptor, the oldest first."""
+        self._more: dict[_Visitor, None] = {}
+        """Who has sent another request already: each gets one answer a turn."""
+        self._budget, self._filled = BURST, time.monotonic()
+        self._accepting = True
+        self._paused = 0.0
+        self._closing = False
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._server = Server((host, port), Handler)
+            self._listener = socket.create_server((host, port), family=family, backlog=128)
         except OSError as error:
             raise StartError(f"--http {where}: {error.strerror}") from None
-        bound = self._server.server_address
+        try:
+            self._selector = selectors.DefaultSelector()
+            self._bell, self._rope = socket.socketpair()
+        except OSError as error:
+            self._listener.close()
+            raise StartError(f"--http {where}: {error.strerror}") from None
+        for one in (self._listener, self._bell, self._rope):
+            one.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        bound = self._listener.getsockname()
         shown = f"[{bound[0]!s}]" if ":" in str(bound[0]) else str(bound[0])
         self.address = f"{shown}:{bound[1]}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name=f"http {self.address}", daemon=True
-        )
+        exchange.on_given = self._ring
+        self._thread = threading.Thread(target=self._run, name=f"http {self.address}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._closing = True
+        self._ring()
         self._thread.join()
+        self._exchange.on_given = lambda: None
+        self._rope.close()
 
+    def _ring(self) -> None:
+        with contextlib.suppress(OSError):
+            self._rope.send(b"r")
 
-class _Handler(BaseHTTPRequestHandler):
-    exchange: Exchange
-    registry: CollectorRegistry
-    protocol_version = "HTTP/1.1"
-    timeout = 10
+    # -- the thread -----------------------------------------------------------------------------
 
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if path == "/metrics":
-            self._say(200, generate_latest(self.registry), CONTENT_TYPE_LATEST)
-        elif path == "/health":
-            age = self.exchange.age
-            ok = age < STUCK
-            self._say(200 if ok else 503, b"ok\n" if ok else f"the loop has not turned for {age:.1f} s\n".encode())
-        elif path == "/ready":
-            reasons = self.exchange.get().waiting_for
-            if self.exchange.age >= STUCK:
-                reasons = (*reasons, "the loop does not turn")
-            self._say(503 if reasons else 200, ("\n".join(reasons) or "ready").encode() + b"\n")
+    def _run(self) -> None:
+        while not self._closing:
+            ready = self._selector.select(self._wait())
+            now = time.monotonic()
+            self._budget = min(BURST, self._budget + (now - self._filled) * RATE)
+            self._filled = now
+            for key, _ in ready:
+                if key.fileobj is self._listener:
+                    self._accept(now)
+                elif key.fileobj is self._bell:
+                    self._rung()
+                elif (visitor := self._visitors.get(key.fd)) is not None:
+                    self._try(self._serve, visitor, now)
+            more, self._more = self._more, {}
+            for visitor in more:
+                self._try(self._read, visitor, now)
+            self._look(now)
+        for visitor in list(self._visitors.values()):
+            self._end(visitor)
+        self._selector.close()
+        self._listener.close()
+        self._bell.close()
+
+    def _wait(self) -> float:
+        if self._budget < 1:
+            # Asked too often: whatever comes meanwhile waits in the kernel.
+            time.sleep((1 - self._budget) / RATE)
+        if self._more:
+            return 0.0
+        now = time.monotonic()
+        due = min((visitor.until for visitor in self._visitors.values()), default=now + 60)
+        if not self._accepting:
+            due = min(due, self._paused)
+        return max(0.0, due - now)
+
+    def _look(self, now: float) -> None:
+        """What time brings."""
+        if not self._accepting and now >= self._paused:
+            self._accepting = True
+            self._selector.register(self._listener, selectors.EVENT_READ)
+        for visitor in list(self._visitors.values()):
+            if visitor.until > now or visitor.socket.fileno() not in self._visitors:
+                continue
+            if visitor.asked is not None:
+                self._try(self._give, visitor, now)
+            else:
+                self._end(visitor)
+
+    def _accept(self, now: float) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError:
+            # No descriptor. The listener stays readable: do not look at it for a while.
+            self._accepting, self._paused = False, now + PAUSE
+            self._selector.unregister(self._listener)
+            return
+        self._budget -= 1
+        if crowded(sock.fileno()):
+            sock.close()
+            return
+        if len(self._visitors) >= MAX_CONNECTIONS:
+            self._end(next(iter(self._visitors.values())))
+        sock.setblocking(False)
+        self._visitors[sock.fileno()] = _Visitor(sock, now + PATIENCE)
+        self._selector.register(sock, selectors.EVENT_READ)
+
+    def _end(self, visitor: _Visitor) -> None:
+        if visitor.asked is None:
+            self._selector.unregister(visitor.socket)
+        self._more.pop(visitor, None)
+        del self._visitors[visitor.socket.fileno()]
+        visitor.socket.close()
+
+    def _rung(self) -> None:
+        with contextlib.suppress(OSError):
+            self._bell.recv(4096)
+        if not self._exchange.wanted:
+            now = time.monotonic()
+            for visitor in [one for one in self._visitors.values() if one.asked is not None]:
+                self._try(self._give, visitor, now)
+
+    def _try(self, what: Callable[[_Visitor, float], None], visitor: _Visitor, now: float) -> None:
+        """Whoever asked may have hung up, which is no news."""
+        if visitor.socket.fileno() not in self._visitors:
+            return
+        try:
+            what(visitor, now)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._end(visitor)
+
+    def _serve(self, visitor: _Visitor, now: float) -> None:
+        if visitor.answer:
+            self._write(visitor, now)
+            return
+        data = visitor.socket.recv(MAX_HEAD)
+        if data:
+            visitor.head += data
+            self._read(visitor, now)
         else:
-            self._say(404, b"/metrics /health /ready\n")
+            self._end(visitor)
 
-    do_HEAD = do_GET  # noqa: N815
+    # -- a request ------------------------------------------------------------------------------
 
-    def _say(self, status: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+    def _read(self, visitor: _Visitor, now: float) -> None:
+        """A request, when all of it is here."""
+        end = visitor.head.find(b"\r\n\r\n")
+        if end < 0:
+            if len(visitor.head) > MAX_HEAD:
+                self._say(visitor, now, 431, b"")
+            return
+        lines = bytes(visitor.head[:end]).decode("latin-1").split("\r\n")
+        del visitor.head[: end + 4]
+        words = lines[0].split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            visitor.last = True
+            self._say(visitor, now, 400, b"")
+            return
+        method, path = words[0], words[1].partition("?")[0]
+        said = (line.partition(":") for line in lines[1:])
+        fields = {name.strip().lower(): value.strip().lower() for name, _, value in said}
+        connection = fields.get("connection", "")
+        visitor.last = "close" in connection or (words[2] == "HTTP/1.0" and "keep-alive" not in connection)
+        if method not in ("GET", "HEAD") or "transfer-encoding" in fields or fields.get("content-length", "0") != "0":
+            # What follows is no request.
+            visitor.last = True
+            self._say(visitor, now, 501, b"GET, HEAD\n")
+        elif path in ("/metrics", "/ready"):
+            # It is not read from meanwhile.
+            self._selector.unregister(visitor.socket)
+            visitor.asked, visitor.until = (method, path), now + FRESH
+            self._exchange.ask()
+        elif path == "/health":
+            age = self._exchange.age
+            text = b"ok\n" if age < STUCK else f"the loop has not turned for {age:.1f} s\n".encode()
+            self._say(visitor, now, 200 if age < STUCK else 503, text, head=method == "HEAD")
+        else:
+            self._say(visitor, now, 404, b"/metrics /health /ready\n", head=method == "HEAD")
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Scrapes are not news."""
+    def _give(self, visitor: _Visitor, now: float) -> None:
+        """Answer one that has waited for a snapshot."""
+        assert visitor.asked is not None
+        (method, path), visitor.asked = visitor.asked, None
+        head = method == "HEAD"
+        self._selector.register(visitor.socket, selectors.EVENT_READ)
+        if path == "/metrics":
+            self._say(visitor, now, 200, generate_latest(self._registry), CONTENT_TYPE_LATEST, head=head)
+            return
+        reasons = self._exchange.last.waiting_for
+        if self._exchange.age >= STUCK:
+            reasons = (*reasons, "the loop does not turn")
+        self._say(visitor, now, 503 if reasons else 200, ("\n".join(reasons) or "ready").encode() + b"\n", head=head)
+
+    def _say(
+        self, visitor: _Visitor, now: float, status: int, body: bytes,
+        kind: str = "text/plain; charset=utf-8", *, head: bool = False,
+    ) -> None:  # fmt: skip
+        self._budget -= 1
+        if status in (400, 431):
+            visitor.last = True
+        lines = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Content-Type: {kind}", f"Content-Length: {len(body)}",
+            *(["Connection: close"] if visitor.last else []), "", "",
+        )  # fmt: skip
+        visitor.answer = memoryview("\r\n".join(lines).encode() + (b"" if head else body))
+        visitor.until = now + PATIENCE
+        self._selector.modify(visitor.socket, selectors.EVENT_WRITE)
+        self._write(visitor, now)
+
+    def _write(self, visitor: _Visitor, now: float) -> None:
+        with contextlib.suppress(BlockingIOError):
+            visitor.answer = visitor.answer[visitor.socket.send(visitor.answer) :]
+        if visitor.answer:
+            return
+        if visitor.last:
+            # What was not read would turn the end into a reset, and the answer would be lost with it.
+            with contextlib.suppress(OSError):
+                visitor.socket.shutdown(socket.SHUT_WR)
+                visitor.socket.recv(MAX_HEAD)
+            self._end(visitor)
+            return
+        self._selector.modify(visitor.socket, selectors.EVENT_READ)
+        visitor.until = now + PATIENCE
+        if visitor.head:
+            self._more[visitor] = None

@@ -107,11 +107,22 @@ class Stream:
         assert self._listener is not None
         try:
             sock, _ = self._listener.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as error:
+            # No descriptor. The listener stays readable: do not look at it for a while.
+            self.around.complain("stream.unreachable", self.what, endpoint=str(self.endpoint), error=error.strerror)
+            self.around.reactor.interest(self._listener.fileno(), 0)
+            self._timer = self.around.reactor.call_later(RETRY_MAX, self._accept_again)
             return
         # The next peer waits in the backlog until this one is gone.
         self.around.reactor.interest(self._listener.fileno(), 0)
         self._begin(sock)
+
+    def _accept_again(self) -> None:
+        self._timer = None
+        if self._listener is not None and self._socket is None:
+            self.around.reactor.interest(self._listener.fileno(), READ)
 
     def _connect(self) -> None:
         self._timer = None
@@ -123,7 +134,12 @@ class Stream:
             self._resolved(_lookup(host, port, socket.AI_NUMERICHOST))
         except OSError:
             # A name: who answers for it may take its time, and frames must not wait.
-            self._lookup = _Lookup(host, port)
+            try:
+                self._lookup = _Lookup(host, port)
+            except (OSError, RuntimeError) as error:
+                # Neither a descriptor nor a thread is to be had.
+                self._again(str(error))
+                return
             self.around.reactor.watch(self._lookup.done.fileno(), READ, self._looked_up)
 
     def _looked_up(self, _events: int) -> None:
@@ -313,7 +329,12 @@ class _Lookup:
     def __init__(self, host: str, port: int) -> None:
         self.found: tuple[int, tuple[Any, ...]] | OSError = OSError("not looked up yet")
         self.done, self._tell = socket.socketpair()
-        threading.Thread(target=self._run, args=(host, port), name=f"lookup {host}", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(host, port), name=f"lookup {host}", daemon=True).start()
+        except RuntimeError:
+            self.done.close()
+            self._tell.close()
+            raise
 
     def _run(self, host: str, port: int) -> None:
         try:

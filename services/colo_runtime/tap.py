@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from colo_netdev.passing import RefusedError, Request, close_all, decode_reply, encode_request, receive
+from colo_netdev.passing import RefusedError, Request, TapInfo, close_all, decode_reply, encode_request, receive
 from colo_proto.errors import ConfigError, WireError
 from colo_proto.frame import MAX_FRAME, MIN_FRAME, NO_OFFLOAD, VNET_HDR_LEN, Buffer
 from colo_proto.net.offload import to_plain
@@ -137,9 +137,14 @@ class TapLink(Link):
 
     def _connect(self) -> None:
         self._timer = None
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sock.setblocking(False)
         try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            # No descriptor is left.
+            self._again(error.strerror or str(error))
+            return
+        try:
+            sock.setblocking(False)
             sock.connect(self._path)
             request = encode_request(Request(self._verb, self.name, self.around.id, self.endpoint.lease))
             if self._verb == "get":
@@ -159,7 +164,7 @@ class TapLink(Link):
         fds: list[int] = []
         try:
             data, fds = receive(self._socket)
-            info = decode_reply(data)
+            info = self._understood(data, fds)
         except BlockingIOError:
             return
         except RefusedError as error:
@@ -187,6 +192,12 @@ class TapLink(Link):
             self.around.log("info", "tap.returned", port=self.port, tap=self.name)
         close_all(fds)
         self._verb = "return"
+
+    def _understood(self, data: bytes, fds: list[int]) -> TapInfo:
+        info = decode_reply(data)
+        if self._verb == "get" and not fds:
+            raise WireError("malformed", "netdev sent no descriptor")
+        return info
 
     def _attach(self, fd: int, *, vnet_hdr: bool) -> None:
         self._detach()

@@ -1,5 +1,8 @@
 """/metrics, /health and /ready, asked over real HTTP while the loop turns, and while it does not."""
 
+import contextlib
+import os
+import resource
 import socket
 import threading
 import time
@@ -164,5 +167,142 @@ def test_one_who_hangs_up_before_the_answer_leaves_no_traceback(bench, served, c
             # A reset: the answers have nowhere to go.
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
     asked(bench, served, "/metrics")
-    bench.until(lambda: not any("process_request" in thread.name for thread in threading.enumerate()))
+    bench.until(lambda: not served._http._visitors)
     assert capfd.readouterr().err == ""
+
+
+def raw(shell, say=b""):
+    host, _, port = shell.http.rpartition(":")
+    one = socket.create_connection((host, int(port)))
+    one.settimeout(60)
+    one.sendall(say)
+    return one
+
+
+def test_a_thousand_connections_take_neither_threads_nor_descriptors(bench, served):
+    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    made = [raw(served, b"GET /metrics HTTP/1.1\r\nX-") for _ in range(300)]
+    assert asked(bench, served, "/health")[0] == 200, "who asks properly is answered"
+    assert asked(bench, served, "/metrics")[0] == 200
+    bench.until(lambda: len(served._http._visitors) <= http.MAX_CONNECTIONS)
+    assert threading.active_count() <= threads
+    assert len(os.listdir("/proc/self/fd")) < descriptors + 300 + http.MAX_CONNECTIONS + 8
+    for one in made:
+        one.close()
+
+
+@pytest.mark.parametrize("say", [b"", b"GET", b"GET /ready HTTP/1.1\r\nX: y\r\n"])
+def test_a_request_has_its_time(bench, served, monkeypatch, say):
+    monkeypatch.setattr(http, "PATIENCE", 0.2)
+    with raw(served, say) as one:
+        assert one.recv(100) == b""
+
+
+def test_one_that_comes_byte_by_byte_has_no_more(served, monkeypatch):
+    monkeypatch.setattr(http, "PATIENCE", 0.5)
+    begin = time.monotonic()
+    with raw(served, b"GET /ready HTTP/1.1\r\nX: ") as one:
+        one.settimeout(0.02)
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < begin + 60:
+                try:
+                    one.sendall(b"x")
+                    if one.recv(100) == b"":
+                        raise ConnectionResetError
+                except TimeoutError:
+                    continue
+
+
+def test_one_who_does_not_read_is_left(bench, served, monkeypatch):
+    monkeypatch.setattr(http, "PATIENCE", 0.3)
+    served._http._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    for n in range(5_000):
+        served.core.counters[f"thing{n}"] = n
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        host, _, port = served.http.rpartition(":")
+        one.connect((host, int(port)))
+        one.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        bench.until(lambda: any(visitor.answer for visitor in served._http._visitors.values()))
+        bench.until(lambda: not served._http._visitors)
+
+
+@pytest.mark.parametrize(
+    ("say", "status"),
+    [
+        (b"GET /ready HTTP/1.1\r\nX: " + bytes(9000), b"431"),
+        (b"\x16\x03\x01\r\n\r\n", b"400"),
+        (b"GET /ready\r\n\r\n", b"400"),
+        (b"GET /health HTTP/1.1\r\nContent-Length: 5\r\n\r\nHallo", b"501"),
+        (b"GET /health HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n", b"200"),
+    ],
+)
+def test_what_is_answered_and_then_over(bench, served, say, status):
+    with raw(served, say) as one:
+        data = b""
+        while more := one.recv(1000):
+            data += more
+        assert data.split(b" ")[1] == status
+
+
+def test_one_connection_asks_again_and_again(bench, served):
+    with raw(served, b"GET /health HTTP/1.1\r\n\r\n" * 20) as one:
+        data = b""
+        while data.count(b"ok\n") < 20:
+            data += one.recv(4096)
+        one.sendall(b"GET /nothing HTTP/1.1\r\n\r\n")
+        assert b" 404 " in one.recv(4096)
+
+
+def test_who_asks_without_end_does_not_take_the_loops_time(bench, served):
+    stop = []
+
+    def ask_on():
+        with raw(served) as one:
+            while not stop:
+                one.sendall(b"GET /health HTTP/1.1\r\n\r\n" * 30)
+                try:
+                    one.recv(65536)
+                except OSError:
+                    return
+
+    threads = [threading.Thread(target=ask_on, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    given, begin = [], time.monotonic()
+    before = served._http._say
+
+    def say(*args, **more):
+        given.append(1)
+        before(*args, **more)
+
+    served._http._say = say
+    bench.turn(2)
+    stop.append(1)
+    count, took = len(given), time.monotonic() - begin
+    assert count <= http.BURST + http.RATE * took + 8
+    served.core.counters["x"] = 1
+    for thread in threads:
+        thread.join(60)
+
+
+def test_without_descriptors_accept_does_not_spin(bench, served):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    one = raw(served)
+    bench.until(lambda: len(served._http._visitors) == 1)
+    taken = socket.socket()
+    taken.setblocking(False)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken.fileno() + 1, hard))
+        host, _, port = served.http.rpartition(":")
+        with contextlib.suppress(BlockingIOError):
+            taken.connect((host, int(port)))
+        before = time.process_time()
+        bench.turn(1)
+        assert time.process_time() - before < 0.8, "a processor was kept busy"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert asked(bench, served, "/health")[0] == 200
+    one.close()
+    taken.close()
