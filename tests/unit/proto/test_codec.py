@@ -400,7 +400,7 @@ frames_ = st.lists(st.binary(min_size=MIN_FRAME, max_size=200), max_size=64)
 numbers = st.integers(0, 2**63 - 1)
 
 
-@given(st.text(), numbers, numbers, numbers, st.floats(allow_nan=False), frames_)
+@given(st.text(max_size=100), numbers, numbers, numbers, st.floats(allow_nan=False), frames_)
 @settings(deadline=None)
 def test_batches_survive(link, incarnation, sequence, epoch, timestamp, frames):
     data = encode_batch(link, incarnation, sequence, epoch, timestamp, frames)
@@ -424,7 +424,7 @@ def test_frames_of_any_kind_of_buffer_are_the_same_bytes(frames):
     assert encode_batch("l", 1, 0, 0, 0.0, [memoryview(f) for f in frames]) == plain
 
 
-@given(st.sampled_from([LinkHello, LinkAck, LinkReset, LinkStart]), st.text(), numbers, st.integers(-1, 2**63 - 1))
+@given(st.sampled_from([LinkHello, LinkAck, LinkReset, LinkStart]), st.text(max_size=100), numbers, st.integers(-1, 2**63 - 1))
 @settings(deadline=None)
 def test_chatter_survives(kind, link, incarnation, number):
     value = kind(link, incarnation, number)
