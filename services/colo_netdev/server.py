@@ -24,6 +24,7 @@ from colo_runtime.doors import crowded
 from colo_runtime.link import StartError
 from colo_runtime.reactor import READ, Reactor, Timer
 from colo_runtime.shell import LogFn
+from colo_runtime.socketfile import SocketFile
 
 _CREDENTIALS = Struct("iII")
 """struct ucred: process, user, group."""
@@ -52,6 +53,18 @@ class Server:
         self._socket = _bind(netdev.config.listen, netdev.config.mode_bits(), netdev.config.owner_ids())
         self._inode = os.stat(self._path).st_ino
         reactor.watch(self._socket.fileno(), READ, self._accept)
+        self._file = SocketFile(self._path, reactor, self._bind_again, log, socket.SOCK_SEQPACKET)
+
+    def _bind_again(self) -> None:
+        """Its file is gone: those who are connected stay, others find a new one."""
+        config = self.netdev.config
+        new = _bind(config.listen, config.mode_bits(), config.owner_ids())
+        self._reactor.unwatch(self._socket.fileno())
+        self._socket.close()
+        self._socket = new
+        self._inode = os.stat(self._path).st_ino
+        self._reactor.watch(new.fileno(), READ, self._accept)
+        self.netdev.counters["bound_again"] += 1
 
     @property
     def clients(self) -> int:
@@ -169,6 +182,7 @@ class Server:
 
     def close(self) -> None:
         """Close everything; the socket file goes too, if it is still ours."""
+        self._file.close()
         for client in list(self._clients):
             self._drop(client)
         if self._timer is not None:

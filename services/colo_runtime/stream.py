@@ -25,6 +25,7 @@ from colo_proto.errors import ConfigError
 from colo_proto.frame import Buffer
 from colo_runtime.link import StartError, Surroundings
 from colo_runtime.reactor import READ, WRITE, Timer
+from colo_runtime.socketfile import SocketFile
 
 RETRY: Final = 0.05
 RETRY_MAX: Final = 1.0
@@ -61,6 +62,7 @@ class Stream:
         self._pause = RETRY
         self._inode: tuple[int, int] | None = None
         self._lookup: _Lookup | None = None
+        self._file: SocketFile | None = None
 
     @property
     def up(self) -> bool:
@@ -86,9 +88,24 @@ class Stream:
                 sock = socket.create_server(("" if host == "*" else host, port), family=family, backlog=8)
         except OSError as error:
             raise StartError(f"{self.what}: cannot listen on {self.endpoint.url}: {error.strerror}") from None
+        self._serve(sock)
+        if self.endpoint.scheme == "chardev+unix":
+            around = self.around
+            self._file = SocketFile(self.endpoint.address, around.reactor, self._bind_again, around.log)
+
+    def _serve(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._listener = sock
-        self.around.reactor.watch(sock.fileno(), READ, self._accept)
+        # The next peer waits in the backlog until the present one is gone.
+        self.around.reactor.watch(sock.fileno(), 0 if self.up else READ, self._accept)
+
+    def _bind_again(self) -> None:
+        """Its file is gone: who is connected stays, the next one finds a new one."""
+        before, sock = self._listener, self._bind(self.endpoint.address)
+        if before is not None:
+            self.around.reactor.unwatch(before.fileno())
+            before.close()
+        self._serve(sock)
 
     def _bind(self, path: str) -> socket.socket:
         _clear_stale(path, self.what)
@@ -302,6 +319,8 @@ class Stream:
         if self._timer is not None:
             self._timer.cancel()
         self._forget_lookup()
+        if self._file is not None:
+            self._file.close()
         for sock in (self._listener, self._connecting, self._socket):
             if sock is not None:
                 self.around.reactor.unwatch(sock.fileno())

@@ -29,6 +29,7 @@ from colo_runtime.doors import BACKLOG, HANDSHAKE_MS, LEAST, limit
 from colo_runtime.link import Link, StartError, Surroundings, keep_safe
 from colo_runtime.monitor import Monitor
 from colo_runtime.reactor import READ, Handler, Timer, Watch
+from colo_runtime.socketfile import SocketFile
 
 HWM = 64
 """Batches that ZeroMQ queues on each side of a link."""
@@ -42,6 +43,8 @@ REDIAL = 1.0
 """Seconds from a failed handshake until the connecting end tries again; after most, libzmq itself never would."""
 REBIND = 0.01
 """Seconds between attempts to bind again; libzmq lets go of an address a moment after the socket was closed."""
+MAX_LISTENERS = 8
+"""Listeners of one ipc endpoint, of which the last one alone has a file: each has a descriptor."""
 
 Socket = zmq.Socket[bytes]
 
@@ -130,6 +133,10 @@ class PeerSocket:
             raise StartError(f"{what}: cannot {verb} {endpoint.url}: {error.strerror}") from None
         if self._curve is not None:
             self._curve.renewals.add(self.renew)
+        self._listeners = 1
+        self._file: SocketFile | None = None
+        if endpoint.server and endpoint.scheme == "ipc" and not endpoint.address.startswith("@"):
+            self._file = SocketFile(endpoint.address, around.reactor, self._bind_again, around.log)
 
     # -- the socket -----------------------------------------------------------------------------
 
@@ -173,6 +180,9 @@ class PeerSocket:
         if not self.endpoint.server:
             self.socket.connect(self.endpoint.url)
             return
+        self._bind()
+
+    def _bind(self) -> None:
         # The file of an ipc endpoint is made by this call, in this thread. It is for owner and group alone: netdev,
         # which may be another user, shares no more than the group.
         before = os.umask(0o117)
@@ -180,6 +190,19 @@ class PeerSocket:
             self.socket.bind(self.endpoint.url)
         finally:
             os.umask(before)
+
+    def _bind_again(self) -> None:
+        """The file of an ipc endpoint is gone. One more listener leaves those who are connected alone: with the old one
+        libzmq would end its connections, too. After some it has to.
+        """
+        if self._listeners >= MAX_LISTENERS:
+            # libzmq ends them in a thread of its own, and deletes the file then: it is bound at the next look.
+            self.socket.unbind(self.endpoint.url)
+            self._listeners = 0
+            raise StartError(f"its file was deleted {MAX_LISTENERS} times: connections end, and begin anew")
+        self._bind()
+        self._listeners += 1
+        self._counters[self._prefix + "bound_again"] += 1
 
     def _let_go(self, linger: int | None) -> None:
         if self._timer is not None:
@@ -227,6 +250,8 @@ class PeerSocket:
         """What was sent still goes out within the linger time."""
         if self._curve is not None:
             self._curve.renewals.discard(self.renew)
+        if self._file is not None:
+            self._file.close()
         self._let_go(None)
 
     def watch(self, handler: Handler, events: int = READ) -> None:

@@ -424,7 +424,12 @@ def test_frames_of_any_kind_of_buffer_are_the_same_bytes(frames):
     assert encode_batch("l", 1, 0, 0, 0.0, [memoryview(f) for f in frames]) == plain
 
 
-@given(st.sampled_from([LinkHello, LinkAck, LinkReset, LinkStart]), st.text(max_size=100), numbers, st.integers(-1, 2**63 - 1))
+@given(
+    st.sampled_from([LinkHello, LinkAck, LinkReset, LinkStart]),
+    st.text(max_size=100),
+    numbers,
+    st.integers(-1, 2**63 - 1),
+)
 @settings(deadline=None)
 def test_chatter_survives(kind, link, incarnation, number):
     value = kind(link, incarnation, number)
