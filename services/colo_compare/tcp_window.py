@@ -45,7 +45,7 @@ class TcpWindow(TcpLeaving):
         if self.s_scale >= 0 and win > self._most(ack, scale):
             unit = self._clamp(unit, buf, l4, data, end, ack, win, scale)
         elif self.clamped is not None:
-            self._told(buf, l4, data, end, ack, win, ack + (win << scale))
+            self._told(buf, l4, data, end, ack, win, win)
         self.ledger.sink.append(unit)
 
     def _most(self, ack: int, scale: int) -> int:
@@ -60,7 +60,7 @@ class TcpWindow(TcpLeaving):
         if ack > NEVER and self.s_edge > NEVER and ack + win > self.s_edge:
             unit = self._clamp(unit, held.buf, held.l4, data, held.end, ack, win, 0)
         elif self.clamped is not None:
-            self._told(held.buf, held.l4, data, held.end, ack, -win, ack + win)
+            self._told(held.buf, held.l4, data, held.end, ack, -win, win)
         self.ledger.sink.append(unit)
 
     def _clamp(self, unit: Unit, buf: bytes, l4: int, data: int, end: int, ack: int, win: int, scale: int) -> Unit:
@@ -78,32 +78,38 @@ class TcpWindow(TcpLeaving):
             old = _U16.unpack_from(patched, l4 + CSUM_AT)[0]
             _U16.pack_into(patched, l4 + CSUM_AT, update16(old, win, window))
         ledger.counters["windows_lowered"] += 1
-        self._told(patched, l4, data, end, ack, win if scale else -win, ack + (window << scale))
+        self._told(patched, l4, data, end, ack, win if scale else -win, window)
         return patched
 
     # -- what the client has been told ---------------------------------------------------------------
 
-    def _told(self, buf: Buffer, l4: int, data: int, end: int, ack: int, win: int, edge: int) -> None:
-        """A segment leaves that offers up to `edge`; the primary's own window field was `win` (negative: unscaled).
+    def _told(self, buf: Buffer, l4: int, data: int, end: int, ack: int, win: int, window: int) -> None:
+        """A segment leaves with the window field `window`; the primary's own was `win` (negative: unscaled).
 
         Segments do not leave in the order in which they came, so what counts for the client's edge is the farthest,
         and for the primary's what came last. An update has to be newer than all that has left, too: it is made from
         the segment with the newest timestamp.
         """
         last = self.clamped
+        edge = self._edge(ack, window if win >= 0 else -window)
         if last is None:
             head = bytes(buf[:data])
-            last = Held(head, head, l4, data, end, end, ack, win, 0.0)
-            last.good = edge
+            last = Held(head, head, l4, data, end, ack + window, ack, win, 0.0)
+            last.end, last.good = end, edge
         else:
             if _newer(buf, l4, data, last):
                 last.unit = last.buf = bytes(buf[:data])
                 last.l4, last.data = l4, data
             last.end = max(last.end, end)
             last.good = max(last.good, edge)
+            last.stop = max(last.stop, ack + window)
             if ack > last.ack or (ack == last.ack and self._edge(ack, win) > self._edge(ack, last.win)):
                 last.ack, last.win = ack, win
-        self.clamped = last if self._offered(last) > last.good else None
+        self.clamped = last if self._owes(last) else None
+
+    def _owes(self, last: Held) -> bool:
+        """Does the primary offer more than the client has been told, in either reading of an opener's windows?"""
+        return self._offered(last) > last.good or (self.opener and self.p_ack + abs(self.p_win) > last.stop)
 
     def _edge(self, ack: int, win: int) -> int:
         """The right edge that an ACK offers with a window field, which is negative where it is unscaled."""
@@ -135,23 +141,35 @@ class TcpWindow(TcpLeaving):
         full = min((offered - ack) >> scale, MOST)
         window = min(full, self._most(ack, scale))
         edge = ack + (window << scale)
-        gain = edge - last.good
-        if gain <= 0:
+        if not (
+            self._worth(ack, edge, last.good, offered, whole=window == full)
+            or (self.opener and self._worth(ack, ack + window, last.stop, ack + full, whole=window == full))
+        ):
             return
-        if window < full:
-            # Receiver-side silly window avoidance (RFC 9293 §3.8.6.2.2). The secondary does that as well, so to a
-            # client that has not even a segment left it is passed on once it is the greater part of what there is.
-            mss = (self.p_syn.mss if self.p_syn else None) or 536
-            stalled = last.good - ack < mss and (edge - ack >= mss or 2 * gain >= edge - ack)
-            if gain < min(2 * mss, (offered - ack) // 2) and not stalled:
-                return
-        self._announce(last, ack, window, edge)
+        self._announce(last, ack, window)
+        last.win = full
         if edge >= offered or window == full < MOST:
             self.clamped = None
 
-    def _announce(self, last: Held, ack: int, window: int, edge: int) -> None:
+    def _worth(self, ack: int, edge: int, told: int, offered: int, *, whole: bool) -> bool:
+        """Is a window up to `edge` worth a word, where the client knows of one up to `told` and the primary offers
+        `offered`? All of it always is.
+
+        The rest is receiver-side silly window avoidance (RFC 9293 §3.8.6.2.2). The secondary does that as well, so to a
+        client that has not even a segment left it is passed on once it is the greater part of what there is.
+        """
+        gain = edge - told
+        if gain <= 0 or whole:
+            return gain > 0
+        mss = (self.p_syn.mss if self.p_syn else None) or 536
+        if gain >= min(2 * mss, (offered - ack) // 2):
+            return True
+        return told - ack < mss and (edge - ack >= mss or 2 * gain >= edge - ack)
+
+    def _announce(self, last: Held, ack: int, window: int) -> None:
         """Send a window update: where the primary's next byte would be, so that the client takes it."""
-        last.ack, last.good = ack, edge
+        last.ack = ack
+        last.good, last.stop = max(last.good, self._edge(ack, window)), max(last.stop, ack + window)
         seq = max(last.end, self.p_top)
         self.ledger.synthesize(window_update(last.buf, last.l4, last.data, seq & MASK, ack & MASK, window))
 
@@ -163,16 +181,27 @@ class TcpWindow(TcpLeaving):
         self.clamped = None
         ack = max(last.ack, self.p_ack)
         window = min((self._edge(self.p_ack, self.p_win) - ack) >> self.p_scale, MOST)
-        edge = ack + (window << self.p_scale)
-        if edge > last.good:
-            self._announce(last, ack, window, edge)
+        if ack + (window << self.p_scale) > last.good or (self.opener and ack + window > last.stop):
+            self._announce(last, ack, window)
 
     def flush(self, *, copied: bool) -> None:
         """A checkpoint is done: the secondary offers what the primary does, or the flow is compared no more."""
-        last = self.clamped
-        going = [held for held in (*self.data, *self.waiting) if not held.out] if last is not None else []
+        going = self._going()
         super().flush(copied=copied)
+        self._gone(going)
+        self.unbound()
+
+    def let_out(self, cause: str) -> None:
+        """Send what is held but keep it for comparing (shadow mode begins)."""
+        going = self._going()
+        super().let_out(cause)
+        self._gone(going)
+
+    def _going(self) -> list[Held]:
+        """What leaves when all that is held does, where it matters to what the client has been told."""
+        return [held for held in (*self.data, *self.waiting) if not held.out] if self.clamped is not None else []
+
+    def _gone(self, going: list[Held]) -> None:
         for held in going:
             win = -held.win if held.syn else held.win
-            self._told(held.buf, held.l4, held.data + held.syn, held.end, held.ack, win, self._edge(held.ack, win))
-        self.unbound()
+            self._told(held.buf, held.l4, held.data + held.syn, held.end, held.ack, win, held.win)

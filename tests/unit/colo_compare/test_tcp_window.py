@@ -221,6 +221,20 @@ def test_a_mode_opens_what_was_lowered(play, mode):
     assert update(play) == (1000, 500, 1000)
 
 
+@pytest.mark.parametrize("how", [SetMode(Mode.SHADOW), SetMode(Mode.BYPASS), SetRules("pass tcp guest-port 80")])
+def test_what_opens_is_as_new_as_what_was_held(how):
+    """What was held leaves first, and the update is no older than that."""
+    play = Play()
+    options = SYN_OPTIONS + craft.timestamps(1, 0)
+    play >> syn("P", 999, opts=options) >> syn("S", 5, opts=options)
+    play >> S(1000, flags=ACK, window=100, **stamped(1)) >> P(1000, flags=ACK, window=1000, **stamped(2))
+    play >> P(1000, b"abc", window=100, **stamped(3)) >> P(1003, flags=ACK, ack=600, window=1000, **stamped(4))
+    play.tell(how)
+    stamps = [stamp(data) for data in play.sent]
+    assert stamps == sorted(stamps)
+    assert [seg.ack + (seg.window << 7) for seg, _ in map(fields, play.sent)][-1] == 600 + 128000
+
+
 @pytest.mark.parametrize("action", ["pass", "shadow"])
 def test_a_rule_opens_what_was_lowered(play, action):
     lowered(play).tell(SetRules(f"{action} tcp guest-port 80"))
@@ -311,6 +325,18 @@ def test_a_stalled_client_hears_of_every_opening():
     assert fields(play.sent[-1])[0].window == 700
     play >> S(1000, flags=ACK, ack=1500, window=710)
     assert play.core.counters["synthesized"] == 1, "ten bytes more are not worth a word"
+
+
+def test_an_update_of_an_opener_counts_in_either_reading():
+    """Whether the client scales is not known: if it does, what it was told before reaches farther."""
+    play = Play()
+    opening = {"flags": SYN, "ack": 0, "window": 60000}
+    play >> syn("P", 999, **opening) >> syn("S", 7777, **opening)
+    play >> S(1000, flags=ACK, ack=1000, window=4118) >> P(1000, flags=ACK, ack=1000, window=16384)
+    play >> P(1000, flags=ACK, ack=6544, window=14936) >> S(1000, flags=ACK, ack=6544, window=1448)
+    assert window(play) == 1448
+    play >> S(1000, flags=ACK, ack=6544, window=4096)
+    assert window(play) == 4096
 
 
 # -- another secondary than before ------------------------------------------------------------------------
