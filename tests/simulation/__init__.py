@@ -14,7 +14,8 @@
 * `links`   taps, plain, split and reliable links;  `process` a core that can be killed and paused
 * `pair`    everything joined as `colo_proto.topology` says
 * `plan`    what a seed means: hosts, traffic, faults
-* `oracle`  the invariants, from what the hosts' sockets know
+* `extras`  what may happen beside that: reordering, early ends, changing cookies, stray SYNs
+* `oracle`  the invariants, from what the hosts' sockets know;  `streams` those of what leaves on a connection
 * `run`     one seed from start to verdict;  `mutants` broken cores that must be caught
 
 `python -m tests.simulation --seeds 1000` runs many, `--seed 17 --trace` shows one.

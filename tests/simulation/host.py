@@ -9,7 +9,7 @@ from struct import Struct
 from zlib import crc32
 
 from .apps import Caller, pattern
-from .tcp import CLOSED, SYN_RCVD, TIME_WAIT, Socket, signed
+from .tcp import CLOSED, SYN_RCVD, TIME_WAIT, Socket, lives, signed
 from .wire import ACK, FIN, ICMP, ICMP6, M32, RST, SYN, TCP, UDP, Route, Segment, read
 
 _U16 = Struct("!H")
@@ -41,6 +41,8 @@ class Profile:
         self.keepalive = 0.0
         self.keep_byte = False
         self.cookies = False
+        self.cookies_change = 0.0
+        """Seconds that a secret of SYN cookies is used; 0: for ever. Older ones are still accepted."""
         self.thread_delay = 0.02
         vars(self).update(given)
 
@@ -155,8 +157,9 @@ class Host:
         return sock
 
     def _cookie_isn(self, key, irs):
-        mixed = hash_of(key, irs, self.name)
-        return mixed & M32
+        every = self.state.profile.cookies_change
+        secret = (int(self.now / every),) if every else ()
+        return hash_of(key, irs, self.name, *secret) & M32
 
     def _cookie(self, p, key, seg, now):
         if not self.state.profile.cookies or p.dport not in self.ports:
@@ -169,13 +172,26 @@ class Host:
             # and ignored by this one, or every loss here would be a reset.
             idents = self.state.by_key.get(key)
             return bool(idents) and self.state.history[idents[-1]].state == SYN_RCVD
-        if (seg.ack - 1) & M32 != early.iss or early.state == CLOSED:
+        answered = next((one for one in lives(early) if (seg.ack - 1) & M32 == one.iss), None)
+        if answered is None or answered.state == CLOSED:
             return False
+        if answered is not early:
+            # The client took an answer with an older secret. What was shown was shown.
+            early = self._take_first(ident, answered)
         early.rto_at = None
         self.state.sockets[key] = early
         early.receive(seg, now)
         self._flush(early)
         return True
+
+    def _take_first(self, ident, sock):
+        """Of the lives of a handshake, this one is the connection."""
+        others = [one for one in lives(self.state.history[ident]) if one is not sock]
+        for one, before in zip([sock, *others], [*others, None], strict=True):
+            one.before = before
+        sock.ack_out, sock.edge_out = max(sock.ack_out, others[0].ack_out), max(sock.edge_out, others[0].edge_out)
+        self.state.history[ident] = sock
+        return sock
 
     def connect(self, route, now, app, ident=None):
         """Open a connection from here."""

@@ -362,6 +362,13 @@ class Reliable:
             self._together()
 
 
+class Weather:
+    """What the LAN does to a frame, as probabilities."""
+
+    def __init__(self, loss=0.0, double=0.0, reorder=0.0):
+        self.loss, self.double, self.reorder = loss, double, reorder
+
+
 class Lan:
     """The clients' network: every direction loses, doubles, delays and reorders as the plan says at the moment."""
 

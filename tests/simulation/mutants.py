@@ -4,9 +4,11 @@ Every mutant breaks one rule and nothing else, so what catches it is the invaria
 in force only while the mutant works: cores beside it are whole.
 """
 
+from colo_compare import tcp_leaving
 from colo_compare.compare import Compare
 from colo_compare.datagram import DatagramFlow
 from colo_compare.tcp import TcpFlow
+from colo_compare.tcp_commit import TcpCommit
 from colo_compare.tcp_window import TcpWindow
 from colo_mirror.mirror import Mirror
 from colo_proto.checksum import internet_checksum, pseudo_sum, update16
@@ -15,12 +17,15 @@ from colo_proto.messages import Reason
 from colo_proto.net.packet import dissect
 from colo_proto.net.tcp import FIN
 from colo_rewriter import rewriter, tracker
+from colo_rewriter.flow import opposite
 from colo_rewriter.rewriter import Rewriter
+from colo_rewriter.tracker import Tracker
 
 _FOR_EVER = 1 << 62
 _PRIMARY, _S_ACKS = TcpFlow.primary, TcpFlow._s_acks
 _PRIMARY_DATAGRAM, _SECONDARY_DATAGRAM = DatagramFlow.primary, DatagramFlow.secondary
-_TOWARD_GUEST = rewriter.toward_guest
+_DIVERGE, _LET_HEAD_GO = TcpCommit._diverge, TcpCommit._let_head_go
+_TOWARD_GUEST, _CLIENT_SYN = rewriter.toward_guest, Tracker._client_syn
 
 
 def broken(core, *changes):
@@ -101,6 +106,35 @@ def _any_window(self, unit, *_):
     self.ledger.sink.append(unit)
 
 
+def _nothing(self, *_):
+    pass
+
+
+def _ends_wait(self, reason, *more):
+    """That one stream ends where the other goes on is left to `compare_timeout`."""
+    if reason != Reason.FIN:
+        _DIVERGE(self, reason, *more)
+
+
+def _heads_again(self, *place):
+    """What has left is not remembered."""
+    for held in self.data:
+        held.gone = held.start
+    _LET_HEAD_GO(self, *place)
+
+
+def _stamp_stays(frame, *_):
+    return frame
+
+
+def _any_syn(self, flow, arrival, now, to_guest):
+    """Whoever sends a SYN begins a new connection."""
+    if flow.client_isn not in (None, arrival.segment.seq):
+        self._forget(flow, to_guest)
+        flow = self._open(arrival.key, opposite(arrival.key), now, to_guest)
+    _CLIENT_SYN(self, flow, arrival, now, to_guest)
+
+
 def _numbers_alone(frame, l4, data, flags, flow):
     """The ACK moves, SACK edges and TSecr do not; with a checksum that does not give it away."""
     out = bytearray(_TOWARD_GUEST(frame, l4, data, flags, flow))
@@ -133,6 +167,11 @@ MUTANTS = {
     },
     "fin_is_nothing": {"compare": broken(Compare, (TcpFlow, "primary", _no_fin))},
     "no_window_clamp": {"compare": broken(Compare, (TcpWindow, "_emit", _any_window))},
+    "windows_stay_lowered": {"compare": broken(Compare, (TcpWindow, "_reopen", _nothing))},
+    "ends_wait": {"compare": broken(Compare, (TcpCommit, "_diverge", _ends_wait))},
+    "heads_again": {"compare": broken(Compare, (TcpCommit, "_let_head_go", _heads_again))},
+    "stamps_stay": {"compare": broken(Compare, (tcp_leaving, "with_tsval", _stamp_stays))},
+    "any_syn_opens": {"rewriter": broken(Rewriter, (Tracker, "_client_syn", _any_syn))},
     "no_options_shift": {
         "rewriter": broken(
             Rewriter, (rewriter, "toward_guest", _numbers_alone), (tracker, "toward_guest", _numbers_alone)

@@ -14,6 +14,7 @@ against the secondary's own socket: has it sent this very byte at this place, ac
  L2   after the faults everything completes
  E2   identical guests never cause a checkpoint
  R1   the secondary guest is never shown a number that is not of its own space
+ more in `streams`
 ====  ==============================================================================================
 """
 
@@ -24,9 +25,11 @@ from ipaddress import ip_address
 from colo_proto.core import Send
 from colo_proto.messages import CheckpointDone, CheckpointWanted, SetMode, Welcome
 
-from .tcp import CLOSED, signed
+from .streams import LOOK_EVERY, Streams
+from .tcp import CLOSED, lives, signed
 from .wire import ACK, FIN, ICMP, ICMP6, RST, SYN, TCP, UDP, Segment, read
 
+SIDES = ("primary", "secondary")
 UNEQUAL = frozenset({"payload", "fin", "options", "datagram"})
 WELL_AFTER = 12.0
 """Seconds after a disturbance until which retransmissions may still be waited for."""
@@ -52,13 +55,6 @@ def flow_text(proto, src, dst, sport, dport, tag):
     if a.version == 6:
         return f"{vlan}{name} [{a}]:{sport} > [{b}]:{dport}"
     return f"{vlan}{name} {a}:{sport} > {b}:{dport}"
-
-
-def lives(sock):
-    """A socket, and those of the same handshake before it."""
-    while sock is not None:
-        yield sock
-        sock = sock.before
 
 
 def rebirths(sock):
@@ -107,6 +103,11 @@ class Oracle:
         self.lan_lost = {}
         """Flow -> when the LAN last lost a frame of it."""
         self.steps = 0
+        self.streams = Streams(world, self.fail)
+
+    def begin(self):
+        """The world does."""
+        self.world.clock.after(LOOK_EVERY, self.streams.look, self)
 
     def lan_loses(self, frame):
         p = read(frame)
@@ -178,6 +179,9 @@ class Oracle:
         watch = self._watch(process)
         if reason != "repeated":
             watch.demanded[wish.flow] = world.clock.now
+        if reason in ("fin", "payload") or wish.detail.get("waits_for") == "bytes":
+            ident = self._latest(wish.flow)
+            self.streams.known(wish.flow, *(self._host(side).state.history.get(ident) for side in SIDES))
         self._needless(wish)
 
     def _needless(self, wish):
@@ -217,6 +221,24 @@ class Oracle:
         ident = self._latest(flow)
         one, other = (host.state.history.get(ident) for host in (self.world.primary.host, self.world.secondary.host))
         return rebirths(one) != rebirths(other)
+
+    def _host(self, side):
+        return (self.world.primary if side == "primary" else self.world.secondary).host
+
+    def text(self, sock):
+        """A connection of the primary as compare writes it."""
+        route = sock.route
+        return flow_text(TCP, route.src, route.dst, route.sport, route.dport, route.tag)
+
+    def lowers(self, sock):
+        """Does a compare lower the windows of this connection, where it must, at the moment?"""
+        flow = self.text(sock)
+        if flow in self.flushed or self.moded:
+            return False
+        return any(
+            sock.ident in watch.opened and flow not in watch.demanded and flow not in watch.unprotected
+            for watch in self.watches.values()
+        )
 
     def _differs(self, flow):
         twist = self.world.plan.twist
@@ -304,10 +326,10 @@ class Oracle:
         state = self.world.primary.host.state
         idents = state.by_key.get((p.src, p.sport, p.dst, p.dport), ())
         for ident in reversed(idents):
-            sock = state.history[ident]
-            pos = sock.una + signed(seg.seq - sock.iss - sock.una)
-            if -1 <= pos <= sock.max + 1:
-                return sock, pos
+            for sock in lives(state.history[ident]):
+                pos = sock.una + signed(seg.seq - sock.iss - sock.una)
+                if -1 <= pos <= sock.max + 1:
+                    return sock, pos
         return None, 0
 
     def _tcp(self, watch, p, seg, flow, exempt):
@@ -325,6 +347,8 @@ class Oracle:
             and not (sock.p.keep_byte and size == 1)
         ):
             self.fail("S2", f"bytes that the primary never sent: {flow} {pos} to {end}")
+        twin = self.world.secondary.host.state.history.get(sock.ident)
+        self.streams.released(sock, twin, pos, seg, flow)
         free = watch.unprotected.get(flow, False)
         if not exempt and free is not False:
             if free is None or free == sock.ident or self._older(sock.ident, free):
@@ -336,7 +360,6 @@ class Oracle:
             return
         if exempt:
             return
-        twin = self.world.secondary.host.state.history.get(sock.ident)
         where = f"{flow} {pos} to {end}"
         if twin is None:
             self.fail("S1", f"released, but the secondary has no such connection: {where}")

@@ -19,9 +19,9 @@ from colo_rewriter.rewriter import Rewriter
 from .apps import BANNER, BANNER_PORT, Callee, Job, Service
 from .clock import START, Clock, Trace
 from .host import Host, answers
-from .links import Lan, Plain, Reliable, Tap, Wire
+from .links import Lan, Plain, Reliable, Tap, Weather, Wire
 from .oracle import Oracle
-from .plan import CLIENT4_RAW, CLIENT6_RAW, GUEST4_RAW, GUEST6_RAW, TRAFFIC_AT, Weather
+from .plan import CLIENT4_RAW, CLIENT6_RAW, GUEST4_RAW, GUEST6_RAW, TRAFFIC_AT
 from .process import Filter, FrameProcess
 from .wire import ICMP, ICMP6, TCP, UDP, Route
 
@@ -147,16 +147,16 @@ class Pair:
             ("secondary", "guest"): Tap(self, "guest (secondary)", self.secondary),
         }
         self.lan.tap = self.taps["primary", "lan"]
-        for guest, side in ((self.primary, "primary"), (self.secondary, "secondary")):
-            tap = self.taps[side, "guest"]
-            guest.host.send = self._emitting(guest.host, tap)
+        primary, secondary = (self.taps[side, "guest"].from_host for side in ("primary", "secondary"))
+        self.primary.host.send = self._emitting(self.primary.host, primary)
+        self.secondary.host.send = self._emitting(self.secondary.host, plan.extras.toward_compare(self, secondary))
 
-    def _emitting(self, host, tap):
+    def _emitting(self, host, take):
         note, name = self.note, host.name
 
         def send(frame):
             note(name, "sends", frame)
-            tap.from_host(frame)
+            take(frame)
 
         return send
 
@@ -282,6 +282,7 @@ class Pair:
         """Start everything, and put the plan on the clock."""
         for process in self.processes.values():
             process.start()
+        self.oracle.begin()
         at = self.clock.at
         for job in self.plan.jobs:
             if not job[9]:
@@ -320,6 +321,12 @@ class Pair:
         self.disturbed_at = self.clock.now
         self.disturbances += 1
         self.note("world", "disturbed", why)
+
+    def whole(self):
+        """Is everything up, and nobody standing still?"""
+        if self.peer_cut or self.primary.host.paused or self.secondary.host.paused:
+            return False
+        return all(process.alive and not process.paused for process in self.processes.values())
 
     # -- faults ----------------------------------------------------------------------------------
 
@@ -381,6 +388,9 @@ class Pair:
         self.disturb("checkpoint asked for")
         self.oracle.asked = True
         self.ask("checkpoint")
+
+    def _fault_stray(self):
+        self.plan.extras.stray(self)
 
     def _fault_arm(self):
         self.note("secondary", "will differ", self.plan.twist.kind)

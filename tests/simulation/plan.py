@@ -7,7 +7,9 @@ be read, and changed, without running it. Times are seconds after the start.
 from random import Random
 
 from .apps import BANNER, GUEST_CLOSES
+from .extras import Extras
 from .host import Profile
+from .links import Weather
 from .wire import read
 
 KINDS = ("calm", "broken", "diverging", "storm")
@@ -23,17 +25,11 @@ GUEST6_RAW = bytes.fromhex("fd000000000000000000000000000002")
 CLIENT6_RAW = bytes.fromhex("fd000000000000000000000000000009")
 
 
-class Weather:
-    """What the LAN does to a frame, as probabilities."""
-
-    def __init__(self, loss=0.0, double=0.0, reorder=0.0):
-        self.loss, self.double, self.reorder = loss, double, reorder
-
-
 class Twist:
     """How the secondary's words differ from the primary's, once, from the moment it is armed."""
 
     KINDS = ("byte", "longer", "shorter", "silent", "missing_fin", "datagram", "datagram_missing")
+    """And "early_end", which `extras` chooses."""
 
     def __init__(self, kind, dice):
         self.kind, self.dice = kind, dice
@@ -43,8 +39,8 @@ class Twist:
 
     def said(self, sock, data):
         if self.hit is not None:
-            return b"" if self.kind == "silent" and self.hit[0] == sock.ident else data
-        if not self.armed or not data or self.kind not in ("byte", "longer", "shorter", "silent"):
+            return b"" if self.kind in ("silent", "early_end") and self.hit[0] == sock.ident else data
+        if not self.armed or not data or self.kind not in ("byte", "longer", "shorter", "silent", "early_end"):
             return data
         at = self.dice.randrange(len(data))
         self.hit = (sock.ident, len(sock.out) + len(sock.todo) + at + 1)
@@ -52,6 +48,7 @@ class Twist:
             return data[:at] + bytes((data[at] ^ 0x20,)) + data[at + 1 :]
         if self.kind == "longer":
             return data[:at] + b"?!" + data[at:]
+        sock.closing = sock.closing or self.kind == "early_end"
         return data[:at] + (data[at + 1 :] if self.kind == "shorter" else b"")
 
     def keeps_open(self, sock):
@@ -65,9 +62,9 @@ class Twist:
 
 
 class Plan:
-    """See the module. `kind` overrides what the seed would choose."""
+    """See the module. `kind` and `extras` override what the seed would choose."""
 
-    def __init__(self, seed, kind=None):
+    def __init__(self, seed, kind=None, extras=None):
         self.seed = seed
         d = self.dice = Random(f"plan {seed}")
         chosen = d.choices(KINDS, _WEIGHTS)[0]
@@ -107,6 +104,9 @@ class Plan:
         if self.kind in ("diverging", "storm"):
             self.twist = Twist(d.choice(Twist.KINDS), Random(f"twist {seed}"))
             self.faults.append((TRAFFIC_AT + d.random() * 3, "arm"))
+        self.extras = extras or Extras(seed)
+        self.extras.apply(self)
+        self.faults += [(when, "stray") for when in self.extras.strays_at]
         self.faults.sort(key=lambda fault: fault[0])
 
     def latency(self, cross):
@@ -261,6 +261,7 @@ class Plan:
         ]
         if self.datagrams:
             lines.append(f"  {len(self.datagrams)} datagram requests, first {self.datagrams[0]}")
+        lines.append(f"  extras {self.extras.describe()}")
         lines += [f"  fault {f}" for f in self.faults]
         if self.twist:
             lines.append(f"  the secondary will differ: {self.twist.kind}")

@@ -47,9 +47,9 @@ def trace_line(now, who, what, values):
     return f"{now - START:11.6f}  {who:<10} {what} {' '.join(shown)}"
 
 
-def run(seed, kind=None, trace=0, cores=None, change=None):
-    """Run a seed. `cores` are broken ones, by role; `change(plan)` alters the plan."""
-    plan = Plan(seed, kind)
+def run(seed, kind=None, trace=0, cores=None, change=None, extras=None):
+    """Run a seed. `cores` are broken ones, by role; `change(plan)` alters the plan; `extras` stand for the seed's."""
+    plan = Plan(seed, kind, extras)
     if change is not None:
         change(plan)
     pair = Pair(plan, trace, cores)

@@ -22,6 +22,13 @@ def signed(number):
     return ((number + 0x80000000) & M32) - 0x80000000
 
 
+def lives(sock):
+    """A socket, and those of the same handshake before it."""
+    while sock is not None:
+        yield sock
+        sock = sock.before
+
+
 class Socket:
     """See the module. Frames to send are appended to `queue`; the host sends them."""
 
@@ -60,6 +67,16 @@ class Socket:
         self.unacked = 0
         self.dsack = None
         self.ack_out = self.edge_out = -1
+        self.sent = 0
+        """Bytes of payload, each as often as it was sent."""
+        self.again = 0
+        """Those of them that were not the first."""
+        self.cuts = set()
+        """(position, size) of every segment with payload."""
+        self.grew = []
+        """(how far it had sent, when), in order."""
+        self.fin_at = None
+        """When the FIN was sent first."""
         self.rst_out = False
         self.reset = False
         self.bad_acks = self.bad_sacks = 0
@@ -505,9 +522,20 @@ class Socket:
         self.unacked = 0
         self.delack_at = None
         end = pos + len(payload) + (flags & FIN)
+        if payload:
+            self.sent += len(payload)
+            self.again += min(max(self.max - pos, 0), len(payload))
+            self.grew.append((max(self.max, end), now))
+            self.cuts.add((pos, len(payload)))
         self.max = max(self.max, end)
+        if flags & FIN and self.fin_at is None:
+            self.fin_at = now
         seq, ack = self.iss + pos, self.irs + self.rcv
         self.queue.append(self.route.tcp(seq, ack, flags, field, options, payload, p.partial or gso > 0, gso))
+
+    def passed(self, position):
+        """When it sent the byte at `position` first."""
+        return next(when for end, when in self.grew if end > position)
 
     def _ack_now(self, now):
         if self.state not in (CLOSED, SYN_SENT):

@@ -1,0 +1,160 @@
+"""What a client must be able to rely on, per connection, in what leaves: judged from the guests' sockets alone.
+
+====  ==============================================================================================
+ H1   what has left once leaves again only if a guest sent it again: no more bytes leave than the primary has sent and
+      the secondary has repeated
+ H2   a segment that compare cuts itself begins where the client is, or before
+ T1   no timestamp is older than one that the client may have taken before: it would drop the segment (PAWS)
+ W3   a client whose window is smaller than what both guests offer is told so within bounded time
+ D1   where one guest ends its stream and the other goes on, compare asks at once
+====  ==============================================================================================
+"""
+
+from .tcp import ESTAB, FIN_WAIT1, FIN_WAIT2, lives, signed
+from .wire import ACK, SYN
+
+LOOK_EVERY = 0.1
+TOLD_WITHIN = 0.5
+"""Seconds; the slowest guests acknowledge after 0.1."""
+KNOWN_WITHIN = 0.15
+"""Seconds: less than a guest takes to send anything again."""
+
+_RECEIVING = frozenset({ESTAB, FIN_WAIT1, FIN_WAIT2})
+
+
+class Left:
+    """What has left of one connection."""
+
+    def __init__(self):
+        self.bytes = 0
+        self.spans = []
+        """Positions that have left: disjoint, sorted."""
+        self.stamp = None
+        self.ack = self.edge = -1
+        self.owed = None
+        """Since when the client could be told of a larger window."""
+
+    def reach(self, position):
+        """How far everything from `position` on has left."""
+        for low, high in self.spans:
+            if low <= position <= high:
+                return high
+        return position
+
+    def cover(self, low, high):
+        apart = []
+        for a, b in self.spans:
+            if b < low or a > high:
+                apart.append((a, b))
+            else:
+                low, high = min(a, low), max(b, high)
+        self.spans = sorted([*apart, (low, high)])
+
+
+class Streams:
+    """See the module; `fail(name, text)` is the oracle's."""
+
+    def __init__(self, world, fail):
+        self.world, self.fail = world, fail
+        self.left = {}
+
+    def of(self, ident):
+        found = self.left.get(ident)
+        if found is None:
+            found = self.left[ident] = Left()
+        return found
+
+    # -- what leaves -----------------------------------------------------------------------------
+
+    def released(self, sock, twin, pos, seg, flow):
+        """A segment of `sock` leaves, whatever allows it."""
+        left = self.of(sock.ident)
+        size = len(seg.payload)
+        where = f"{flow} {pos} to {pos + size}"
+        if seg.tsval is not None:
+            if left.stamp is not None and signed(seg.tsval - left.stamp) < 0:
+                self.fail("T1", f"the timestamp {seg.tsval} leaves after {left.stamp}: {where}")
+            if left.stamp is None or pos <= left.reach(1):
+                # What lies ahead of the client does not count for it (RFC 7323 §4.3).
+                left.stamp = seg.tsval
+        if seg.flags & ACK:
+            ack = sock.rcv + signed(seg.ack - sock.irs - sock.rcv)
+            edge = ack + (seg.window << (0 if seg.flags & SYN else sock.rcv_scale))
+            left.ack, left.edge = max(left.ack, ack), max(left.edge, edge)
+        if not size:
+            return
+        cut = not any((pos, size) in one.cuts for one in lives(sock))
+        if cut and pos > left.reach(1):
+            self.fail("H2", f"a part of a segment leaves, and the client is at {left.reach(1)}: {where}")
+        left.bytes += size
+        left.cover(pos, pos + size)
+        sent = sum(one.sent for one in lives(sock))
+        again = sum(one.again for one in lives(twin))
+        if left.bytes > sent + again:
+            self.fail("H1", f"{left.bytes} bytes have left, of {sent} sent and {again} repeated by the other: {where}")
+
+    # -- windows ---------------------------------------------------------------------------------
+
+    def look(self, oracle):
+        """Is somebody owed a larger window?"""
+        world = self.world
+        now = world.clock.now
+        quiet = now - world.disturbed_at > 1.0 + TOLD_WITHIN and world.whole()
+        others = world.secondary.host.state.history
+        for ident, sock in world.primary.host.state.history.items():
+            left = self.left.get(ident)
+            if left is None:
+                continue
+            twin = others.get(ident)
+            if not quiet or not self._compared(oracle, sock, twin) or not self._owed(sock, twin, left):
+                left.owed = None
+            elif left.owed is None:
+                left.owed = now
+            elif now - left.owed > TOLD_WITHIN:
+                self.fail(
+                    "W3",
+                    f"the client of {oracle.text(sock)} knows of a window to {left.edge}, ACK {left.ack}; the primary "
+                    f"offers up to {sock.edge_out}, the secondary up to {twin.edge_out}",
+                )
+        world.clock.after(LOOK_EVERY, self.look, oracle)
+
+    def _compared(self, oracle, sock, twin):
+        """Both guests receive on this connection, and compare sees to it."""
+        if twin is None or sock.state not in _RECEIVING or twin.state not in _RECEIVING:
+            return False
+        if sock.before is not None or twin.before is not None:
+            return False
+        return oracle.lowers(sock)
+
+    @staticmethod
+    def _owed(sock, twin, left):
+        """Do both offer so much more that it is worth a word (RFC 9293 §3.8.6.2.2)?"""
+        if sock.ack_out > twin.ack_out or sock.max > twin.max:
+            # The newest segment of the primary waits, and will say it itself.
+            return False
+        ack, scale = max(left.ack, sock.ack_out), sock.rcv_scale
+        most = min(sock.edge_out, twin.edge_out) - ack
+        most = min(most >> scale, 0xFFFF) << scale
+        unsaid = ack + most - left.edge
+        mss = sock.p.mss_option
+        if unsaid >= 2 * mss:
+            return True
+        stalled = left.edge - ack < mss
+        return stalled and unsaid > 0 and (most >= mss or 2 * unsaid >= most)
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def known(self, flow, sock, twin):
+        """D1: `flow` asks for a checkpoint. Could it have known before?"""
+        now = self.world.clock.now
+        if self.world.disturbances or sock is None or twin is None:
+            return
+        if sock.before is not None or twin.before is not None:
+            return
+        for one, other in ((sock, twin), (twin, sock)):
+            fin = one.fin
+            if fin is None or one.fin_at is None or other.fin == fin or other.max <= fin:
+                continue
+            since = max(one.fin_at, other.passed(fin))
+            if now - since > KNOWN_WITHIN and one.out[: fin - 1] == other.out[: fin - 1]:
+                self.fail("D1", f"{flow} ended at {fin} and went on, which was known {now - since:.2f} s ago")
