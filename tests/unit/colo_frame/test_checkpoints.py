@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colo_frame.checkpoints import MAX_REMEMBERED, Checkpoints, State
+from colo_frame.checkpoints import MAX_OPEN, MAX_REMEMBERED, Checkpoints, State
 from colo_frame.drivers import Flush, Step, Verdict
 from colo_proto.core import Log, Tell
 from colo_proto.messages import Answer, CheckpointDone, CheckpointWanted, Flushed, Query, Reason
@@ -262,6 +262,37 @@ def test_what_was_answered_on_the_way_is_held_against_it():
     assert clock.began == [100.0 + second for second in range(42)], "the interval is kept"
     repeated = clock.machine.status(clock.now)["causes"]
     assert {one["cause"] for one in repeated if one["delay_ms"] == 10000} == {"udp port 53", "10.0.0.66"}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 7), st.integers(1, 4), st.integers(1, 6)), min_size=1, max_size=80),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.sampled_from([0.0, 3.0, 10.0]),
+)
+def test_every_wish_is_answered_in_bounded_time_and_checkpoints_keep_their_distance(wishes, interval, backoff):
+    """What waits is covered by a demanded checkpoint, and that one comes: whoever asks, and however often."""
+    clock = Clock(interval=interval, backoff=backoff)
+    asked = []
+    for pause, port, client in wishes:
+        clock.until(clock.now + pause)
+        clock.ask(flow(f"10.0.0.{client}", port=port))
+        asked.append(clock.now)
+    clock.until(clock.now + 100)
+    for at in asked:
+        assert any(at <= began <= at + max(interval, backoff) + 1e-6 for began in clock.began), (at, clock.began)
+    assert all(b - a >= interval - 1e-6 for a, b in zip(clock.began, clock.began[1:], strict=False))
+    assert not clock.machine.status(clock.now)["pending"]
+
+
+def test_what_one_checkpoint_is_held_against_is_bounded():
+    m = machine(Slow(), backoff=10.0)
+    for number in range(2 * MAX_OPEN):
+        m.want(wish(flow=flow(f"10.{number >> 8}.{number & 255}.1")), "comp0", covers=True, now=1.0)
+    m.advance([], 1.0)
+    for number in range(2 * MAX_OPEN):
+        m.want(wish(flow=flow(f"10.{number >> 8}.{number & 255}.2")), "comp0", covers=True, now=1.0)
+    assert len(m._open) + len(m._answering) == MAX_OPEN
 
 
 def test_an_order_does_not_wait():
