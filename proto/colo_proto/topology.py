@@ -33,8 +33,9 @@ PENDING_BYTES: Final = 8 * 1024 * 1024
 """Above the high-water mark a sender keeps at most this much, then drops with a counted reason."""
 REPLAY_BYTES: Final = 64 * 1024 * 1024
 """Replay ring of a reliable link."""
-TAP_QUEUE: Final = 1000
-"""Frames the kernel keeps for a tap that nobody reads."""
+TAP_QUEUE: Final = 16384
+"""Frames the kernel keeps for a tap that nobody reads; netdev counts what it drops. With hundreds of connections
+frames are short (two or three segments), and all that is under way stands in the queue of the slowest filter."""
 
 TCP_PORTS: Final[Mapping[str, int]] = {"mirror0": 9003, "compare1": 9004, "peer": 9005}
 """Default ports of the links that cross hosts; the first two are those of QEMU's document."""
@@ -103,7 +104,7 @@ class Link:
     def at_bound(self) -> str:
         """What happens at the bound."""
         if self.scheme == "tap":
-            return "the kernel drops: loss on a wire"
+            return "the kernel drops (`tap_dropped`): loss on a wire"
         if self.name in ("control", "peer"):
             return "dropped and said again a second later"
         if self.reliable:

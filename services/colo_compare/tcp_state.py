@@ -25,6 +25,10 @@ SHOWN: Final = 16
 CONTEXT: Final = 16
 """Bytes shown on both sides of a difference."""
 
+PATIENCE: Final = 4
+"""How many times `compare_timeout` a connection may stand still while frames are known to be lost: retransmission
+timeouts double, and retransmissions get lost as well."""
+
 NEVER: Final = -(1 << 62)
 UNKNOWN: Final = NEVER >> 1
 IDLE: Final = 7200.0
@@ -297,10 +301,11 @@ class TcpState(Stream):
         """A frame waited longer than compare_timeout.
 
         While bytes are still found equal, the primary is merely ahead: its congestion window is larger, or the
-        client's network slow. Then the old frames are dropped, which is loss on a wire, and come again in time.
+        client's network slow. Then the old frames are dropped, which is loss on a wire, and come again in time. So are
+        those that wait only for what was lost on its way to us: guests send it again, though later each time.
         """
         limit = now - self.ledger.timeout
-        if self.moved > limit:
+        if self.moved > limit or (self.moved > now - PATIENCE * self.ledger.timeout and self._lost()):
             stale = [held for held in self.data if held.at < limit and not held.out]
             self.data = [held for held in self.data if held.at >= limit or held.out]
             for held in stale:
@@ -308,6 +313,15 @@ class TcpState(Stream):
         late = [h for h in (*self.data, *self.waiting, *self.resets) if not h.out and h.at < limit]
         if late:
             self._late(min(late, key=by_arrival), now)
+
+    def _lost(self) -> bool:
+        """Does what is held wait for bytes that a guest has sent, for they lie before others that have come? A frame of
+        the one guest was dropped on the way, and not of the other.
+        """
+        data, segments, first = self.data, self.ref.segments, self.ref.first
+        if not data or self.diverged:
+            return False
+        return data[0].start > self.committed or (first < len(segments) and segments[first].start > self.committed)
 
     def _late(self, held: Held, now: float) -> None:
         if self.rivals and not held.syn and held in self.data:

@@ -8,6 +8,7 @@ from typing import Final
 from colo_netdev.allow import Grant, parse_allow, user_number
 from colo_proto.config import DAY_S, option, shown
 from colo_proto.errors import ConfigError
+from colo_proto.topology import TAP_QUEUE
 
 IFNAMSIZ: Final = 15
 """Longest interface name (Linux)."""
@@ -41,7 +42,7 @@ class TapSpec:
     vnet_hdr: bool = True
     """IFF_VNET_HDR with checksum and TCP segmentation offload: frames of up to 64 KiB stay whole."""
     mtu: int = 1500
-    queue: int = 1000
+    queue: int = TAP_QUEUE
     """Frames the kernel keeps while nobody reads."""
 
     @property
@@ -162,7 +163,7 @@ def parse_tap(text: str) -> TapSpec:
         gateway=_gateway(text, given.get("gateway", "")),
         vnet_hdr=vnet_hdr == "on",
         mtu=_number(text, "mtu", given.get("mtu", "1500"), MIN_MTU, MAX_MTU),
-        queue=_number(text, "queue", given.get("queue", "1000"), 1, 100_000),
+        queue=_number(text, "queue", given.get("queue", str(TAP_QUEUE)), 1, 100_000),
     )
 
 

@@ -13,10 +13,12 @@ the one who offered dies and comes back with another namespace, a guest may stil
 """
 
 from collections import Counter
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from colo_netdev.allow import Allowed
 from colo_netdev.config import NetdevConfig, TapSpec
+from colo_netdev.overflow import overflowed
 from colo_netdev.passing import Request, TapInfo, encode_error, encode_reply
 from colo_netdev.space import Space
 from colo_netdev.taps import Tap, TapExistsError, adopt_tap, open_tap
@@ -26,6 +28,8 @@ AGAIN = 1.0
 """Seconds between attempts to make an awaited tap while there are no descriptors."""
 EVERYBODY = "whoever may connect"
 """Who may have the taps when no `--allow` says it."""
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks at what the kernel has dropped."""
 
 
 class Opener(Protocol):
@@ -45,9 +49,15 @@ class Adopter(Protocol):
 
 
 class Netdev:
-    """The registry. `opener` and `adopter` do the system calls; tests hand in others."""
+    """The registry. `opener`, `adopter` and `dropped` do the system calls; tests hand in others."""
 
-    def __init__(self, config: NetdevConfig, opener: Opener = open_tap, adopter: Adopter = adopt_tap) -> None:
+    def __init__(
+        self,
+        config: NetdevConfig,
+        opener: Opener = open_tap,
+        adopter: Adopter = adopt_tap,
+        dropped: Callable[[int], int] = overflowed,
+    ) -> None:
         self.config = config
         self.counters: Counter[str] = Counter()
         self.allowed = Allowed(config.grants())
@@ -57,6 +67,10 @@ class Netdev:
         self._taps = config.taps()
         self._opener = opener
         self._adopter = adopter
+        self._dropped = dropped
+        self._seen: dict[int, int] = {}
+        """By descriptor, how many frames the kernel had dropped there when we last looked."""
+        self._look_at = 0.0
         self._give_up: float | None = None
 
     def open(self, now: float) -> None:
@@ -106,6 +120,7 @@ class Netdev:
         tap = self.owned.get(spec.name)
         if tap is not None and not tap.alive:
             self.counters["vanished"] += 1
+            self._seen.pop(tap.fd, None)
             tap.close()
             del self.owned[spec.name]
 
@@ -129,6 +144,32 @@ class Netdev:
                     return
             del self.awaited[spec.name]
         self._give_up = None
+
+    def look(self, now: float) -> dict[str, int]:
+        """Count what the kernel has dropped at the taps because nobody read in time: every second, whatever was asked.
+        How many frames since the last look, by tap.
+        """
+        if now < self._look_at:
+            return {}
+        self._look_at = now + LOOK_EVERY
+        news = {}
+        for name, tap in self.owned.items():
+            try:
+                dropped = self._dropped(tap.fd)
+            except OSError:
+                # Its interface is gone, or this kernel does not say.
+                continue
+            # What an adopted tap dropped before is in the counts of the netdev before us.
+            more = dropped - self._seen.get(tap.fd, dropped if tap.adopted else 0)
+            self._seen[tap.fd] = dropped
+            self.counters[f"tap.{name}.dropped"] += more
+            if more:
+                news[name] = more
+        return news
+
+    def next_look(self) -> float:
+        """When to look again."""
+        return self._look_at
 
     @property
     def ready(self) -> bool:

@@ -47,13 +47,21 @@ class NetdevShell(Shell):
             self.drain("the frame asks")
 
     def core_deadline(self) -> float | None:
-        """When to give up on taps that nobody returned."""
-        return self.core.deadline()
+        """When to give up on taps that nobody returned, or to look at what they dropped."""
+        deadline, look = self.core.deadline(), self.core.next_look()
+        return look if deadline is None else min(deadline, look)
 
     def core_timer(self, now: float) -> None:
-        """Give up on them: `ConfigError`."""
-        self.core.check(now)
-        self._look_ready()
+        """Give up on them (`ConfigError`), and look."""
+        self._look(now)
+        if self.core.deadline() is not None:
+            self.core.check(now)
+            self._look_ready()
+
+    def _look(self, now: float) -> None:
+        for tap, frames in self.core.look(now).items():
+            queue = self.core.owned[tap].spec.queue
+            self.around.complain("tap.overflowed", tap, tap=tap, frames=frames, queue=queue)
 
     def begin_drain(self) -> None:
         """Nothing is queued here: say that this is the end."""
@@ -84,6 +92,7 @@ class NetdevShell(Shell):
 
     def snapshot(self) -> Snapshot:
         """Everything that is counted."""
+        self._look(time.monotonic())
         waiting = self.waiting_for()
         counters = dict(self.core.counters) | self.counters
         if self._control is not None:

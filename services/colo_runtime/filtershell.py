@@ -26,6 +26,7 @@ from colo_runtime.counting import Snapshot, link_counters, link_gauges
 from colo_runtime.link import Link
 from colo_runtime.links import make_link
 from colo_runtime.options import CommonConfig
+from colo_runtime.pressure import Pressure
 from colo_runtime.shell import LogFn, Shell
 from colo_runtime.tuning import yield_less
 
@@ -66,6 +67,7 @@ class FilterShell(Shell):
         self._sure: list[ReliableIn] = []
         """Inputs that are told of everything they miss; so must the frame be, of what is lost behind them."""
         self._opening = False
+        self._pressure: Pressure | None = None
         self._spare = {port.name for port in core.ports if port.spare}
         self._leased = False
         self._offline = False
@@ -88,6 +90,11 @@ class FilterShell(Shell):
                 self._out[port.name] = link
                 self._leased |= endpoint.lease
         self._relay()
+        # Replay rings are for waiting, and what is written to a tap does not wait. A mirror does not either: its guest
+        # must not hear of it when the other host is slow.
+        slow = [link for link in self._out.values() if not link.endpoint.reliable and link.endpoint.scheme != "tap"]
+        if slow and role != "mirror":
+            self._pressure = Pressure(slow, self.around.queue_bytes, self.reactor)
         self._control(notify_dev)
         if self._leased and self.control is None:
             raise ConfigError("lease=on: needs a COLO frame (--frame) that gives the permission")
@@ -259,6 +266,8 @@ class FilterShell(Shell):
             outputs = core_receive(port, frames, monotonic())
             if outputs:
                 do(outputs)
+                if self._pressure is not None:
+                    self._pressure.delivered(self.links[port])
 
         return take
 
@@ -357,6 +366,8 @@ class FilterShell(Shell):
         """Everything that is counted."""
         links = [link for link in self.links.values() if link.opened]
         counters = dict(self.core.counters) | link_counters(links) | self.counters
+        if self._pressure is not None:
+            counters["rests"] = self._pressure.rests
         for who in (self.control, self.notify):
             if who is not None:
                 counters |= {f"control.{name}": n for name, n in who.counters.items()}

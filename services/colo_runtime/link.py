@@ -125,6 +125,9 @@ class Link(ABC):
     def table(self, message: WorkerTable) -> None:
         """A worker table came from the frame: news for a split output only."""
 
+    def rest(self, *, resting: bool) -> None:
+        """Take no frames for a while: an output has as much to send as it may keep. Not every input can."""
+
     def stop_reading(self) -> None:
         """Take no more frames (the process drains)."""
 
@@ -147,6 +150,9 @@ class Link(ABC):
     def pending(self) -> int:
         """Bytes accepted by `send` that are not on their way yet."""
         return 0
+
+    on_relief: Callable[[], None] | None = None
+    """Set while an input rests because of what is pending here: to be called when some of it has gone."""
 
     @property
     def unconfirmed(self) -> int:

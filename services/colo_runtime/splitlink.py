@@ -146,6 +146,8 @@ class SplitLink(Link):
         if self._queues:
             self._pause = RETRY if self._pending_bytes < before else min(self._pause * 2, RETRY_MAX)
             self._retry = self.around.reactor.call_later(self._pause, self._flush)
+        if self.on_relief is not None:
+            self.on_relief()
 
     def _read(self, _events: int) -> None:
         # Workers greet, and want to know which table is in force; whatever else comes is taken away.

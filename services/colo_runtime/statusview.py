@@ -144,6 +144,7 @@ def _processes(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _sum(counters: Mapping[str, Any], suffix: str) -> str:
-    found = [n for name, n in counters.items() if name.startswith("link.") and name.endswith(suffix)]
+    # Of a tap only netdev counts what the kernel dropped.
+    found = [n for name, n in counters.items() if name.startswith(("link.", "tap.")) and name.endswith(suffix)]
     values = [n for n in found if isinstance(n, int)]
     return str(sum(values)) if values else ""

@@ -21,6 +21,7 @@ from typing import Final
 from colo_netdev.passing import RefusedError, Request, TapInfo, close_all, decode_reply, encode_request, receive
 from colo_proto.errors import ConfigError, WireError
 from colo_proto.frame import MAX_FRAME, MIN_FRAME, NO_OFFLOAD, VNET_HDR_LEN, Buffer
+from colo_proto.net.coalesce import coalesce
 from colo_proto.net.offload import to_plain
 from colo_runtime.link import BATCH_BYTES, BATCH_FRAMES, Link
 from colo_runtime.reactor import READ, Timer
@@ -53,6 +54,7 @@ class TapLink(Link):
         self._pause = RETRY
         self._timer: Timer | None = None
         self._reading = self.reads
+        self._resting = False
         self._why = f"tap {self.name}: waiting for netdev at {self._path}"
         self._connect()
 
@@ -105,6 +107,9 @@ class TapLink(Link):
         write = os.write
         if not self._vnet_hdr:
             frames = self._plain(frames)
+        elif len(frames) > 1:
+            before, frames = len(frames), coalesce(frames)
+            self.counters["coalesced"] += before - len(frames)
         written = 0
         leased, around = self.endpoint.lease, self.around
         for at, frame in enumerate(frames):
@@ -204,7 +209,7 @@ class TapLink(Link):
         os.set_blocking(fd, False)
         self._fd, self._vnet_hdr = fd, vnet_hdr
         if self._reading:
-            self.around.reactor.watch(fd, READ, self._ready)
+            self.around.reactor.watch(fd, 0 if self._resting else READ, self._ready)
         self.around.on_ready()
 
     def _detach(self) -> None:
@@ -247,6 +252,12 @@ class TapLink(Link):
         self._pause = min(self._pause * 2, RETRY_MAX)
 
     # -- end ------------------------------------------------------------------------------------
+
+    def rest(self, *, resting: bool) -> None:
+        """Leave the frames in the kernel for a while: its queue is the longest, and knows what it drops."""
+        self._resting = resting
+        if self._reading and self._fd >= 0:
+            self.around.reactor.interest(self._fd, 0 if resting else READ)
 
     def stop_reading(self) -> None:
         """Leave the frames in the kernel, for the next reader."""

@@ -63,6 +63,7 @@ class ZmqLink(Link):
         self._pending_bytes = 0
         self._sequences = Sequences()
         self._reading = True
+        self._resting = False
         self._wire.watch(self._ready)
 
     @property
@@ -112,13 +113,15 @@ class ZmqLink(Link):
         self._interest(writing=False)
 
     def _interest(self, *, writing: bool) -> None:
-        self._wire.interest((READ if self._reading else 0) | (WRITE if writing else 0))
+        self._wire.interest((READ if self._reading and not self._resting else 0) | (WRITE if writing else 0))
 
     # -- in -------------------------------------------------------------------------------------
 
     def _ready(self, events: int) -> None:
         if events & WRITE:
             self._flush()
+            if self.on_relief is not None:
+                self.on_relief()
         if events & READ:
             self._read()
 
@@ -178,6 +181,11 @@ class ZmqLink(Link):
             self._wire.send(b"", encode(LinkHello(self._name, self.around.incarnation, -1)))
 
     # -- end ------------------------------------------------------------------------------------
+
+    def rest(self, *, resting: bool) -> None:
+        """Leave what comes where it is for a while: then the sender keeps it, and rests in its turn."""
+        self._resting = resting
+        self._interest(writing=bool(self._pending))
 
     def stop_reading(self) -> None:
         """Leave what comes where it is."""

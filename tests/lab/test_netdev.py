@@ -313,3 +313,23 @@ def test_not_netdev_at_the_other_end():
         there.send(b"\x93\x01\x02\x03")
         with pytest.raises(WireError):
             passing.fetch_tap(here, "lan", "m0")
+
+
+def test_what_the_kernel_drops_at_a_tap_is_known_in_any_namespace(spaces):
+    _, there = spaces
+    netdev = Netdev(NetdevConfig("/run/x", (f"guest,netns={path(there)},ifname=eth0,queue=5,address=10.9.9.1/24",)))
+    netdev.open(0.0)
+    try:
+        assert netdev.look(0.0) == {}
+        with netns.inside(there), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            mac = ["lladdr", "02:00:00:00:00:07", "dev", "eth0"]
+            subprocess.run(["ip", "neigh", "add", "10.9.9.7", *mac], check=True)
+            for _ in range(50):
+                sock.sendto(b"x", ("10.9.9.7", 9))
+        # The queue holds five; what the kernel itself has to say to a new interface may be among them.
+        news = netdev.look(10.0)
+        assert news["guest"] >= 45
+        assert netdev.counters["tap.guest.dropped"] == news["guest"]
+        assert netdev.look(20.0) == {}
+    finally:
+        netdev.close()

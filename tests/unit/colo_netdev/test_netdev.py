@@ -245,3 +245,46 @@ def test_a_tap_that_somebody_deleted_is_made_anew():
     netdev.open(0.0)
     kernel.existing.discard("lan")
     assert netdev.answer(Request("get", "lan"), [])[1] == 102
+
+
+def test_what_the_kernel_drops_is_counted_by_tap_once_a_second():
+    dropped = {100: 0, 101: 0}
+    kernel = Kernel()
+    config = NetdevConfig("/run/x", TEXTS)
+    netdev = Netdev(config, kernel.open, kernel.adopt, lambda fd: dropped[fd])
+    netdev.open(0.0)
+    assert netdev.look(0.0) == {}
+    dropped[101] = 700
+    assert netdev.look(0.5) == {}
+    assert netdev.look(netdev.next_look()) == {"guest": 700}
+    assert netdev.look(2.5) == {}
+    dropped[101] = 707
+    assert netdev.look(4.0) == {"guest": 7}
+    assert {name: n for name, n in netdev.counters.items() if name.startswith("tap.")} == {
+        "tap.lan.dropped": 0,
+        "tap.guest.dropped": 707,
+    }
+
+
+def test_what_an_adopted_tap_dropped_before_is_not_counted_again():
+    kernel = Kernel(existing=["guest"])
+    dropped = {7: 50, 100: 0}
+    netdev = Netdev(NetdevConfig("/run/x", TEXTS), kernel.open, kernel.adopt, lambda fd: dropped[fd])
+    netdev.open(0.0)
+    fds = [7]
+    netdev.answer(Request("return", "guest"), fds)
+    assert netdev.look(1.0) == {}
+    dropped[7] = 53
+    assert netdev.look(2.0) == {"guest": 3}
+
+
+def test_a_tap_that_does_not_say_what_it_dropped_is_left_out():
+    kernel = Kernel()
+
+    def gone(_fd):
+        raise OSError(77, "File descriptor in bad state")
+
+    netdev = Netdev(NetdevConfig("/run/x", TEXTS), kernel.open, kernel.adopt, gone)
+    netdev.open(0.0)
+    assert netdev.look(1.0) == {}
+    assert "tap.lan.dropped" not in netdev.counters

@@ -1,0 +1,150 @@
+"""Consecutive TCP segments of one connection as one frame, as a network card's receive offload would hand them over.
+
+A guest with many connections sends short frames, and each costs the next kernel as much as a long one. What stands in
+one batch anyway goes on as one frame with segmentation offload: whoever puts it on a wire cuts it at the same places
+again. Only what the kernel's own GRO would join is joined: the same addresses, ports, ACK, window and options, bytes
+that follow each other, segments of one size but for the last, and checksums that are left to the device.
+
+::
+
+    [ a1 ][ b1 ][ a2 ][ a3 ][ b2 ]   -->   [ a1 a2 a3 ][ b1 b2 ]
+"""
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import Final
+
+from colo_proto.checksum import update16
+from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, VNET_HDR, Buffer
+from colo_proto.net.tcp import ACK, CSUM_AT, FLAGS_AT, PSH
+
+MOST: Final = 65000
+"""Bytes of a joined frame: an IP packet has at most 65,535."""
+LONG: Final = 32768
+"""A frame of this size is long enough."""
+
+_U16: Final = Struct("!H")
+_U32: Final = Struct("!I")
+_L3: Final = ETH + 14
+_V4: Final = _L3 + 20
+_V6: Final = _L3 + 40
+
+
+class _Run:
+    """Segments that follow each other; `at` is the place of the first in what goes out."""
+
+    __slots__ = ("at", "data", "follows", "head", "l4", "parts", "push", "room", "size")
+
+    def __init__(self, at: int, head: bytes, l4: int, data: int, size: int, follows: int, room: int) -> None:
+        self.at = at
+        self.head = head
+        self.l4 = l4
+        self.data = data
+        self.size = size
+        self.follows = follows
+        """The sequence number that comes next; negative when nothing may follow any more."""
+        self.room = room
+        self.push = 0
+        self.parts: list[bytes] = []
+
+
+def coalesce(frames: Sequence[Buffer]) -> Sequence[Buffer]:
+    """The same frames, fewer of them where segments can be joined. In each connection their order is kept."""
+    if len(frames) < 2:
+        return frames
+    out: list[Buffer] = []
+    runs: dict[bytes, _Run] = {}
+    joined: list[_Run] = []
+    for one in frames:
+        frame = one if type(one) is bytes else bytes(one)
+        size = len(frame)
+        if size < _V4 + 20 or not frame[0] & F_NEEDS_CSUM or frame[1] & 0x80:
+            # Whatever connection it is of, nothing may overtake it.
+            runs.clear()
+            out.append(one)
+            continue
+        first = frame[_L3]
+        if frame[_L3 - 2] == 0x08 and frame[_L3 - 1] == 0 and first == 0x45 and frame[_L3 + 9] == 6:
+            l4 = _V4
+            end = _L3 + (frame[_L3 + 2] << 8 | frame[_L3 + 3])
+            key = frame[_L3 + 12 : _V4 + 4]
+            whole = not (frame[_L3 + 6] & 0x3F or frame[_L3 + 7])
+        elif (
+            frame[_L3 - 2] == 0x86 and frame[_L3 - 1] == 0xDD and first >> 4 == 6
+            and frame[_L3 + 6] == 6 and size >= _V6 + 20
+        ):  # fmt: skip
+            l4 = _V6
+            end = _V6 + (frame[_L3 + 4] << 8 | frame[_L3 + 5])
+            key = frame[_L3 + 8 : _V6 + 4]
+            whole = True
+        else:
+            runs.clear()
+            out.append(one)
+            continue
+        data = l4 + (frame[l4 + 12] >> 4 << 2)
+        whole = whole and frame[6] | frame[7] << 8 == l4 - ETH
+        if not whole or end > size or data < l4 + 20 or data >= end or frame[l4 + FLAGS_AT] & ~PSH != ACK:
+            runs.pop(key, None)
+            out.append(one)
+            continue
+        seq: int = _U32.unpack_from(frame, l4 + 4)[0]
+        length = end - data
+        segment = length if frame[1] == GSO_NONE else frame[4] | frame[5] << 8
+        run = runs.get(key)
+        if run is not None and run.follows == seq and length <= run.room and _fits(run, frame, data, segment, length):
+            if not run.parts:
+                joined.append(run)
+            run.parts.append(frame[data:end])
+            run.room -= length
+            run.push |= frame[l4 + FLAGS_AT] & PSH
+            run.follows = -1 if length % run.size else (seq + length) & 0xFFFFFFFF
+            continue
+        if size < LONG and segment and not length % segment:
+            follows = (seq + length) & 0xFFFFFFFF
+            runs[key] = _Run(len(out), frame[:end], l4, data, segment, follows, MOST - end)
+        elif run is not None:
+            del runs[key]
+        out.append(one)
+    for run in joined:
+        out[run.at] = _join(run)
+    return out
+
+
+def _fits(run: _Run, frame: bytes, data: int, segment: int, length: int) -> bool:
+    """May it follow? Everything but lengths, identification, checksums, sequence number and PSH is the same."""
+    head, l4 = run.head, run.l4
+    if data != run.data or length < 1 or (segment != run.size and not (frame[1] == GSO_NONE and length < run.size)):
+        return False
+    if head[l4 + 8 : l4 + 13] != frame[l4 + 8 : l4 + 13] or head[l4 + 14 : l4 + 16] != frame[l4 + 14 : l4 + 16]:
+        return False
+    if head[l4 + 18 : data] != frame[l4 + 18 : data] or head[ETH : _L3 + 2] != frame[ETH : _L3 + 2]:
+        return False
+    if l4 == _V4:
+        return head[_L3 + 6 : _L3 + 10] == frame[_L3 + 6 : _L3 + 10]
+    return head[_L3 + 2 : _L3 + 4] == frame[_L3 + 2 : _L3 + 4] and head[_L3 + 6 : _L3 + 8] == frame[_L3 + 6 : _L3 + 8]
+
+
+def _join(run: _Run) -> bytes:
+    """One frame of all of them."""
+    head, l4, data = run.head, run.l4, run.data
+    parts = run.parts
+    more = 0
+    for part in parts:
+        more += len(part)
+    new = bytearray(head)
+    # What a partial checksum field holds is the pseudo-header's sum, and the length is a part of that.
+    total: int = _U16.unpack_from(head, l4 + CSUM_AT)[0] + more
+    _U16.pack_into(new, l4 + CSUM_AT, (total & 0xFFFF) + (total >> 16))
+    new[l4 + FLAGS_AT] |= run.push
+    if l4 == _V4:
+        length = len(head) - _L3 + more
+        old: int = _U16.unpack_from(head, _L3 + 2)[0]
+        csum: int = _U16.unpack_from(head, _L3 + 10)[0]
+        _U16.pack_into(new, _L3 + 2, length)
+        _U16.pack_into(new, _L3 + 10, update16(csum, old, length))
+        gso = GSO_TCPV4
+    else:
+        _U16.pack_into(new, _L3 + 4, len(head) - _V6 + more)
+        gso = GSO_TCPV6
+    VNET_HDR.pack_into(new, 0, head[0], gso, data - ETH, run.size, l4 - ETH, CSUM_AT)
+    return b"".join([new, *parts])

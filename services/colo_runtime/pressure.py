@@ -1,0 +1,83 @@
+"""An input rests while an output has as much to send as it should keep.
+
+::
+
+    tap or link --> core --> output, half full --> the input rests      (frames stay where they are: in the sender's
+                             output, nearly empty -> it goes on          queue, and at last in the tap's)
+
+Without it the reader of a tap runs ahead of a slower process behind it, and fills a queue of a few batches until that
+drops. A tap's queue is longer, and all frames of a connection wait in one place. A peer that takes nothing at all
+for a while is not waited for: its frames are then dropped at the output's bound, and those for others go on.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from colo_runtime.link import Link
+from colo_runtime.reactor import Reactor, Timer
+
+FULL: Final = 0.5
+EMPTY: Final = 0.125
+"""Shares of an output's bound."""
+STUCK: Final = 0.2
+"""Seconds in which a peer must have taken something."""
+
+
+class Pressure:
+    """Of one process. `outputs` together may keep `bound` bytes."""
+
+    def __init__(self, outputs: Sequence[Link], bound: int, reactor: Reactor) -> None:
+        self._outputs = outputs
+        self._full, self._empty = int(bound * FULL), int(bound * EMPTY)
+        self._reactor = reactor
+        self._resting: dict[Link, None] = {}
+        self._timer: Timer | None = None
+        self._least = 0
+        self._stuck = False
+        self.rests = 0
+        """How often an input began to rest."""
+
+    def delivered(self, link: Link) -> None:
+        """An input has handed frames over, and what came of them was sent."""
+        pending = self._pending()
+        if pending <= self._full:
+            if self._stuck and pending <= self._empty:
+                self._stuck = False
+            return
+        if self._stuck or link in self._resting:
+            return
+        self.rests += 1
+        self._resting[link] = None
+        link.rest(resting=True)
+        if self._timer is None:
+            self._least = pending
+            self._timer = self._reactor.call_later(STUCK, self._look)
+            for one in self._outputs:
+                one.on_relief = self._relief
+
+    def _pending(self) -> int:
+        return sum(one.pending for one in self._outputs)
+
+    def _relief(self) -> None:
+        if self._resting and self._pending() <= self._empty:
+            self._go_on()
+
+    def _look(self) -> None:
+        pending = self._pending()
+        if pending < self._least:
+            self._least = pending
+            self._timer = self._reactor.call_later(STUCK, self._look)
+            return
+        self._stuck = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for one in self._outputs:
+            one.on_relief = None
+        resting = list(self._resting)
+        self._resting.clear()
+        for link in resting:
+            link.rest(resting=False)
