@@ -298,3 +298,26 @@ def test_docker_gives_no_container_the_guests_addresses(name):
         assert ip_network(pool["ip_range"]).subnet_of(ip_network(pool["subnet"]))
         assert not any(guest in ip_network(pool["ip_range"]) for guest in guests)
         assert any(guest in ip_network(pool["subnet"]) for guest in guests)
+
+
+@pytest.mark.parametrize("name", ["primary.yaml", "secondary.yaml", "demo.yaml"])
+def test_one_image_is_built_once(name):
+    """By the first service, which waits for no other: docker-compose 1.29 goes by that order."""
+    services = load(name)["services"]
+    built = [service for service, about in services.items() if "build" in about]
+    assert built == [next(iter(services))]
+    assert "depends_on" not in services[built[0]]
+    assert not any(built[0] in about.get("depends_on", []) for about in services.values())
+    assert {about["image"] for about in services.values()} == {defaults()["COLO_IMAGE"]}
+
+
+def test_the_guest_in_the_readme_can_run_as_it_is_printed():
+    """It has what it writes to, and a health check that its image has."""
+    text = (COMPOSE / "README.md").read_text()
+    printed = re.search(r"# nginx.yaml[^\n]*\n(services:\n.*?)\n\n", text, re.DOTALL)[1]
+    ((service, about),) = yaml.safe_load(printed)["services"].items()
+    for name in ("primary.yaml", "secondary.yaml"):
+        guest = load(name)["services"][service] | about
+        assert guest["read_only"]
+        assert {"/run", "/var/cache/nginx"} <= set(guest["tmpfs"])
+        assert "python3" not in guest["healthcheck"]["test"]
