@@ -245,6 +245,11 @@ class ReplayReceiver:
         """A connection came up: the sender may be new, or may have sent into the void."""
         self.asking = True
 
+    @property
+    def heard(self) -> float:
+        """When the sender last said something."""
+        return self._heard
+
     def deadline(self) -> float:
         """When `on_timer` is due."""
         return max(self._asked, self._heard) + SILENCE

@@ -203,6 +203,11 @@ class Frame:
             self.counters["hellos"] += 1
             event = "process.restarted" if restarted else "process.joined"
             outputs.append(Log("info", event, {"role": process.role, "id": sender, "pid": process.pid}))
+        if restarted and process.twice:
+            self.counters["ids_twice"] += 1
+            other, pid = process.former[-1]
+            both = {"pid": process.pid, "incarnation": process.incarnation, "lost_pid": pid, "lost_incarnation": other}
+            outputs.append(Log("warning", "process.twice", {"role": process.role, "id": sender, **both}))
         if process.role == "compare":
             if restarted:
                 self.counters["workers_restarted"] += 1

@@ -7,6 +7,7 @@ from colo_frame.bounds import MAX_DEPTH, MAX_KEPT, MAX_REPORT, weigh
 from colo_proto.messages import Hello, Report
 
 MAX_PROCESSES = 1024
+MAX_FORMER = 8
 FORGET_AFTER = 600.0
 """Seconds of silence after which a lost process leaves the status too."""
 
@@ -31,6 +32,15 @@ class Process:
     """A compare that whoever shares frames out can reach, by its last report, as the next one."""
     leased: bool = False
     """It can write to the client LAN, with a permission."""
+    former: list[tuple[int, int]] = field(default_factory=list)
+    """Incarnation and process id of those who had this name before, the last one last."""
+    twice: bool = False
+    """One that another had replaced is back: two processes have this name."""
+
+    def replace(self, incarnation: int) -> None:
+        """Another one has this name from now on."""
+        self.twice = any(one == incarnation for one, _ in self.former)
+        self.former = [*self.former[1 - MAX_FORMER :], (self.incarnation, self.pid)]
 
     def status(self, now: float) -> dict[str, Any]:
         """For `colo status`. Ages are milliseconds."""
@@ -79,6 +89,7 @@ class Registry:
             restarted = process.incarnation != hello.incarnation
             fresh = process.lost
         if restarted:
+            process.replace(hello.incarnation)
             process.restarts += 1
             process.linked = process.leased = False
             self.forget(process)

@@ -49,6 +49,8 @@ class Control:
         self.http = ""
         self.counters: Counter[str] = Counter()
         self.welcomed = False
+        self._greeting = False
+        """A new connection is there, and the frame has not heard from it who we are."""
         self.opened = False
         self._hear = hear
         self._snapshot = snapshot
@@ -77,6 +79,10 @@ class Control:
     def _connection(self, what: str) -> None:
         if what == "down":
             self.on_lost()
+        elif what == "up" and self.welcomed:
+            # The frame may take another one for us.
+            self._greeting = True
+            self._hello()
 
     def tell(self, message: Message) -> None:
         """Send a message to the frame, or keep it until it goes."""
@@ -110,10 +116,11 @@ class Control:
         self._wire.interest(READ | WRITE if self._queue else READ)
 
     def _tick(self) -> None:
-        if not self.welcomed or monotonic() - self._heard > SILENCE:
+        if self._greeting or not self.welcomed or monotonic() - self._heard > SILENCE:
             self._hello()
         if self.welcomed:
             self.report()
+        self._wire.mind(self._heard)
         self._timer = self.around.reactor.call_later(INTERVAL, self._tick)
 
     def _ready(self, events: int) -> None:
@@ -143,7 +150,8 @@ class Control:
             fence=fence if promoted else max(fence, self.around.fence), promoted=promoted,
             leased=self.around.lease > monotonic(),
         )  # fmt: skip
-        self._wire.send(b"", encode(hello))
+        if self._wire.send(b"", encode(hello)):
+            self._greeting = False
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Welcome):

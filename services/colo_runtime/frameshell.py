@@ -24,7 +24,7 @@ from colo_proto.errors import ConfigError, WireError
 from colo_proto.messages import Hello, Message
 from colo_runtime.counting import Snapshot
 from colo_runtime.options import CommonConfig
-from colo_runtime.reactor import READ, WRITE
+from colo_runtime.reactor import READ, WRITE, Timer
 from colo_runtime.shell import LogFn, Shell
 from colo_runtime.zmqsocket import PeerSocket, whole
 
@@ -95,6 +95,8 @@ class FrameShell(Shell):
         self._router: PeerSocket | None = None
         self._peer: PeerSocket | None = None
         self._peer_id: bytes | None = None
+        self._peer_heard = float("-inf")
+        self._minding: Timer | None = None
         self._to_peer: deque[bytes] = deque()
         self._known: dict[str, None] = {}
 
@@ -109,12 +111,21 @@ class FrameShell(Shell):
             if not peer.server:
                 self._peer_id = b""
             self._peer.watch(self._remote)
+            self._mind()
 
     def close_links(self) -> None:
         """Close both."""
+        if self._minding is not None:
+            self._minding.cancel()
         for one in (self._router, self._peer):
             if one is not None:
                 one.close()
+
+    def _mind(self) -> None:
+        """The other frame speaks all the time. One whose place was given to somebody else dials anew."""
+        assert self._peer is not None
+        self._peer.mind(self._peer_heard)
+        self._minding = self.reactor.call_later(1.0, self._mind)
 
     # -- in -------------------------------------------------------------------------------------
 
@@ -154,7 +165,7 @@ class FrameShell(Shell):
                 return
             message = self._decode(got[1], PEER)
             if message is not None:
-                self._peer_id = got[0]
+                self._peer_id, self._peer_heard = got[0], time.monotonic()
                 self._do(self.core.hear(PEER, message, time.monotonic()))
 
     def _decode(self, data: bytes | memoryview | None, sender: str) -> Message | None:

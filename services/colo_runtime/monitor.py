@@ -131,6 +131,12 @@ class Monitor:
             self._on_change("refused", 0)
         self._failed = False
 
+    def forget(self) -> None:
+        """Whatever there was is cut off by us; of that libzmq tells nothing."""
+        up, self._up, self._pending = len(self._up), set(), Callers()
+        for _ in range(up):
+            self._on_change("down", 0)
+
     def close(self, linger: int | None) -> None:
         """Close the watched socket, and stop watching."""
         self._around.reactor.unwatch(self._socket)

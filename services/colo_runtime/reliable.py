@@ -37,6 +37,8 @@ ACK_DELAY: Final = 0.01
 
 TICK: Final = 0.1
 """Seconds between looks at silence."""
+TICKS: Final = 10
+"""Ticks of a second."""
 FAITHFUL: Final = 3.0
 """Seconds for which an output keeps to its receiver when another one says hello."""
 ANNOUNCE: Final = 0.5
@@ -58,6 +60,7 @@ class ReliableOut(Link):
         self._peer: bytes | None = None
         self._heard = float("-inf")
         self._writing = False
+        self._announced = 0
         self._announce: Timer | None = None
         self.sender = ReplaySender(
             f"{self.around.id}.{self.port}", self.around.incarnation, self.around.ring_bytes, source=not self.relay
@@ -182,6 +185,11 @@ class ReliableOut(Link):
         if not self.sender.attached or monotonic() - self._heard > FAITHFUL:
             around = self.around
             self._wire.send(b"", encode_batch(self.sender.link, around.incarnation, 0, around.epoch, monotonic(), []))
+        self._announced += 1
+        if self._announced % 2 == 0:
+            # A receiver owes us an acknowledgement of what it was sent, and a greeting when it had greeted before.
+            owed = self._peer is not None and (self.sender.unacknowledged or not self.sender.attached)
+            self._wire.mind(self._heard if owed else monotonic())
         self._announce = self.around.reactor.call_later(ANNOUNCE, self._say_here)
 
     def _connection(self, what: str) -> None:
@@ -226,6 +234,7 @@ class ReliableIn(Link):
         self._held = False
         self._greeted = False
         self._ack_timer: Timer | None = None
+        self._ticks = 0
         self._wire.watch(self._ready)
         self._timer: Timer | None = None
         self._tick()
@@ -355,6 +364,12 @@ class ReliableIn(Link):
             for sender in self._senders.values():
                 sender.receiver.on_timer(now)
         self._chat()
+        self._ticks += 1
+        if self._ticks % TICKS == 0 and not self._wire.router:
+            # It answers our greetings once it has done so, but not while we do not greet.
+            receiver = self._senders[b""].receiver
+            owed = self._reading and not self._held and receiver.incarnation
+            self._wire.mind(receiver.heard if owed else now)
         self._timer = self.around.reactor.call_later(TICK, self._tick)
 
     def _connection(self, what: str) -> None:

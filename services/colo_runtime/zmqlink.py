@@ -25,9 +25,11 @@ from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
 from colo_proto.replay import cut
 from colo_runtime.link import BATCH_BYTES, BATCH_FRAMES, Link
-from colo_runtime.reactor import READ, WRITE
+from colo_runtime.reactor import READ, WRITE, Timer
 from colo_runtime.zmqsocket import whole, wire
 
+ASK: Final = 1.0
+"""Seconds without a word after which a worker asks whether it is still shared out to."""
 MAX_SENDERS: Final = 256
 """Senders whose sequence numbers an input remembers; the one that was silent longest is forgotten."""
 
@@ -65,6 +67,12 @@ class ZmqLink(Link):
         self._reading = True
         self._resting = False
         self._wire.watch(self._ready)
+        self._asks = self.on_mark is not None and not self.endpoint.server
+        self._heard = float("-inf")
+        self._marked = False
+        self._timer: Timer | None = None
+        if self._asks:
+            self._ask()
 
     @property
     def pending(self) -> int:
@@ -123,6 +131,8 @@ class ZmqLink(Link):
             if self.on_relief is not None:
                 self.on_relief()
         if events & READ:
+            if self._asks:
+                self._heard = monotonic()
             self._read()
 
     def _read(self) -> None:
@@ -138,6 +148,7 @@ class ZmqLink(Link):
                     if frames:
                         self._give(frames, size)
                         frames, size = [], 0
+                    self._marked = True
                     self.on_mark(value.version)
                     continue
                 batch = self._batch(value)
@@ -171,6 +182,14 @@ class ZmqLink(Link):
             return None
         raise WireError("unexpected", f"{type(value).__name__} on a link of frames")
 
+    def _ask(self) -> None:
+        """Whoever shares out to us answers a greeting; if it does not, it has given our place to somebody else."""
+        if self._marked and self._reading:
+            if monotonic() - self._heard > ASK:
+                self._wire.send(b"", encode(LinkHello(self._name, self.around.incarnation, -1)))
+            self._wire.mind(self._heard)
+        self._timer = self.around.reactor.call_later(ASK, self._ask)
+
     def _connection(self, what: str) -> None:
         self.around.log("debug", f"link.{what}", port=self.port, endpoint=str(self.endpoint))
         if what == "up" and self._sequence and not self._pending:
@@ -198,6 +217,8 @@ class ZmqLink(Link):
             self.drop("closed", frames)
         self._pending.clear()
         self._pending_bytes = 0
+        if self._timer is not None:
+            self._timer.cancel()
         self._wire.close()
 
 

@@ -41,6 +41,8 @@ LINGER_MS = 1000
 """How long a closed socket may go on sending what it had accepted."""
 REDIAL = 1.0
 """Seconds from a failed handshake until the connecting end tries again; after most, libzmq itself never would."""
+SILENT = 5
+"""Seconds in which a peer that should speak says nothing, until the connecting end dials anew."""
 REBIND = 0.01
 """Seconds between attempts to bind again; libzmq lets go of an address a moment after the socket was closed."""
 MAX_LISTENERS = 8
@@ -115,6 +117,8 @@ class PeerSocket:
         self._watch: Watch | None = None
         self._timer: Timer | None = None
         self._turn = 0
+        self._heard = float("-inf")
+        self._unheard = 0
         if endpoint.server and endpoint.scheme == "ipc":
             _no_file_in_the_way(endpoint, what)
         if endpoint.server and endpoint.scheme == "tcp" and limit() < LEAST:
@@ -277,6 +281,7 @@ class PeerSocket:
             self._turned_away()
             return
         if what != "refused":
+            self._unheard = 0
             self._on_change(what)
             return
         self._refused(why)
@@ -309,6 +314,28 @@ class PeerSocket:
         self._turn += 1
         with contextlib.suppress(zmq.ZMQError):
             self.socket.disconnect(self.endpoint.url)
+        self._attach_again()
+
+    def mind(self, heard: float) -> None:
+        """Call it once a second where the peer owes us a word; `heard` is when it last spoke. After `SILENT` calls
+        without a word the connecting end dials anew.
+
+        A ROUTER that has handed our id over to somebody else lets our connection stand: heartbeats are answered,
+        messages go nowhere, and nobody ever says so. Calls are counted, not time: we may have stood still ourselves.
+        """
+        if heard > self._heard or self._timer is not None or not self.peers:
+            self._heard, self._unheard = max(heard, self._heard), 0
+            return
+        self._unheard += 1
+        if self.endpoint.server or self._unheard < SILENT:
+            return
+        self._unheard = 0
+        around, port = self._around, self._what.removeprefix("--").replace("-", "_")
+        self._counters[self._prefix + "redialled"] += 1
+        around.complain("link.silent", port, port=port, endpoint=self.endpoint.url, seconds=SILENT)
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.disconnect(self.endpoint.url)
+        self._monitor.forget()
         self._attach_again()
 
     # -- messages -------------------------------------------------------------------------------

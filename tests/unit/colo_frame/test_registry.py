@@ -21,6 +21,21 @@ def test_another_incarnation_is_a_restart_and_forgets_the_report():
     assert process.report is None
 
 
+def test_one_that_was_replaced_and_is_back_shows_that_there_are_two():
+    registry = Registry(5.0)
+    process, *_ = registry.hello("comp0", hello(), 0.0)
+    registry.hello("comp0", hello(incarnation=2), 1.0)
+    assert not process.twice, "a restart looks like this"
+    registry.hello("comp0", hello(), 2.0)
+    assert process.twice
+    assert process.former == [(1, 7), (2, 7)]
+    registry.hello("comp0", hello(incarnation=3), 3.0)
+    assert not process.twice
+    for number in range(4, 40):
+        registry.hello("comp0", hello(incarnation=number), 3.0)
+    assert len(process.former) == 8
+
+
 def test_silence_loses_and_a_word_does_not_find_again():
     registry = Registry(5.0)
     registry.hello("comp0", hello(), 0.0)
