@@ -184,7 +184,7 @@ class ZmqLink(Link):
 
     def _ask(self) -> None:
         """Whoever shares out to us answers a greeting; if it does not, it has given our place to somebody else."""
-        if self._marked and self._reading:
+        if self._marked and self._reading and not self._resting:
             if monotonic() - self._heard > ASK:
                 self._wire.send(b"", encode(LinkHello(self._name, self.around.incarnation, -1)))
             self._wire.mind(self._heard)
