@@ -321,7 +321,8 @@ class TcpState(Stream):
         data, segments, first = self.data, self.ref.segments, self.ref.first
         if not data or self.diverged:
             return False
-        return data[0].start > self.committed or (first < len(segments) and segments[first].start > self.committed)
+        base, fin = self.committed, self.ref.fin
+        return data[0].start > base or (segments[first].start > base if first < len(segments) else (fin or 0) > base)
 
     def _late(self, held: Held, now: float) -> None:
         if self.rivals and not held.syn and held in self.data:
