@@ -28,6 +28,7 @@ from colo_frame.bounds import TooMuchError, modest, proper, remembered
 from colo_frame.checkpoints import Checkpoints
 from colo_frame.config import FrameConfig
 from colo_frame.drivers import DRIVER_ID, Driver, make_driver
+from colo_frame.hasty import Hasty
 from colo_frame.ownership import Ownership
 from colo_frame.peer import Peer
 from colo_frame.queries import answer, is_text, set_mode
@@ -55,6 +56,7 @@ from colo_proto.messages import (
     Query,
     Reason,
     Report,
+    SetMode,
     SetRules,
     Settled,
     Welcome,
@@ -97,6 +99,7 @@ class Frame:
         interval = config.heartbeat_interval / 1000
         self.peer = Peer(interval * config.heartbeat_missed)
         self.ownership = Ownership(config, self.registry, self.counters, incarnation, now)
+        self._hasty = Hasty(self.registry, primary=self.primary)
         self._mode_set = False
         """The mode was changed since the start: what processes remember of an earlier frame counts no more."""
         self._left_alone = False
@@ -192,6 +195,8 @@ class Frame:
                 self.mode, self._left_alone = Mode.BYPASS, True
         outputs.append(Tell(self._welcome(), sender))
         outputs += self.ownership.welcome(sender, process.role, now, promoted=hello.promoted)
+        if process.role == "rewriter":
+            outputs.append(Tell(SetMode(self._hasty.mode(self.mode)), sender))
         if self.table.version and process.role in _SPLITTERS:
             outputs.append(Tell(self.table, sender))
         if process.role == "compare" and self.rules is not None:
@@ -236,6 +241,8 @@ class Frame:
         if gone:
             self.counters["reports_forgotten"] += len(gone)
             outputs += self._once("reports.forgotten", process=gone[0].id, why="all reports together are too large")
+        self._hasty.learn(process, report)
+        outputs += self._hasty.correct(process, report, self.mode)
         if not self.primary:
             return outputs
         # A frame that was restarted learns from the others how far it had counted.
@@ -281,7 +288,8 @@ class Frame:
             outputs.append(Log("info", "mode.set", {"before": self.mode, "after": mode}))
             self.counters["mode_changes"] += 1
         self.mode = mode
-        return [*outputs, *set_mode(mode, self._compares(), resync=resync), *self._beat(now)]
+        told = set_mode(mode, self._compares(), resync=resync)
+        return [*outputs, *told, *self._hasty.tell(mode), *self._beat(now)]
 
     def resync(self, now: float) -> list[Output]:
         """Compare again behind the next checkpoint."""
@@ -463,8 +471,10 @@ class Frame:
             outputs.append(Tell(table, EVERYBODY))
             outputs.append(Log("info", "table.changed", {"version": table.version, "shares": shares(table)}))
         self._primary_incarnation = beat.incarnation
+        ruled, before = beat.body.get("shadow_rules") is True, self._hasty.mode(self.mode)
         if beat.mode in Mode.ALL:
-            self.mode = beat.mode
+            self.mode, self._hasty.ruled = beat.mode, ruled
+            outputs += self._hasty.tell(self.mode) if self._hasty.mode(self.mode) != before else []
         for key, (wish, sent) in list(self._outstanding.items()):
             if appeared or now - sent >= ASK_AGAIN:
                 self._outstanding[key] = (wish, now)
@@ -492,6 +502,7 @@ class Frame:
         body = {
             "id": self.config.id,
             "copied_epoch": self.checkpoints.copied_epoch,
+            "shadow_rules": self._hasty.ruled,
             "processes": len(self.registry.processes) - len(lost),
             "processes_lost": lost[:16],
         }

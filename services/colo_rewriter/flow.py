@@ -12,7 +12,7 @@
 Each state waits in one queue ordered by last use, so expiry and eviction look only at a queue's head.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -22,9 +22,12 @@ from colo_proto.net.packet import PROTO_TCP
 from colo_proto.net.tcp import Segment
 
 _MASK: Final = 0xFFFFFFFF
+_HALF: Final = 0x80000000
+_GAPS: Final = 64
+"""Pieces kept in mind behind a hole in what a guest sent."""
 
-SLOW, PLAIN, SHIFT = range(3)
-"""What the fast path may do with a segment without SYN, FIN, RST: nothing, pass it, shift it."""
+SLOW, PLAIN, SHIFT, PACED = range(4)
+"""What the fast path may do with a segment without SYN, FIN, RST: nothing, pass it, shift it, see whether it may go."""
 
 
 class State(IntEnum):
@@ -50,6 +53,70 @@ class Arrival(NamedTuple):
     """False for the first fragment of a larger packet: the segment's end is elsewhere."""
 
 
+class Pace:
+    """How far a guest has come that is not waited for (`pace`), and what waits for it; all numbers are its own."""
+
+    __slots__ = ("acked", "bytes", "edge", "gaps", "lax", "lost", "queue", "rest", "sent", "una")
+
+    def __init__(self, sent: int, una: int, edge: int) -> None:
+        self.sent = self.acked = sent
+        """Behind the last byte that it has sent, all before it included; behind the last that was acknowledged to it
+        here."""
+        self.una = una
+        """The next byte of the client that it expects."""
+        self.edge = edge
+        """The right edge of the window that it offers."""
+        self.gaps: list[tuple[int, int]] = []
+        """What it sent behind a hole: frames between it and us were lost, and it sends them again."""
+        self.lost = False
+        """Something more has come from behind a hole."""
+        self.queue: deque[Arrival] = deque()
+        self.bytes = 0
+        self.rest: Arrival | None = None
+        """The client's last segment that went with a lowered acknowledgement, up to its payload: the guest has still
+        to hear of the rest of it."""
+        self.lax = False
+        """Waited for too long: the client's segments go at once, so lowered."""
+
+    def clear(self, seq: int, ack: int, stop: int) -> bool:
+        """May a client's segment go at once?"""
+        if self.queue or (ack - self.sent - 1) & _MASK < _HALF:
+            return False
+        if seq not in {stop, self.una} and (stop - self.edge - 1) & _MASK < _HALF:
+            return False
+        if (ack - self.acked) & _MASK < _HALF:
+            self.acked = ack
+        return True
+
+    def heard(self, seq: int, stop: int, ack: int, window: int, acks: bool) -> None:
+        """A segment of the guest."""
+        if acks:
+            if (ack - self.una) & _MASK < _HALF:
+                self.una = ack
+            edge = (ack + window) & _MASK
+            if (edge - self.edge) & _MASK < _HALF:
+                self.edge = edge
+        if (stop - self.sent - 1) & _MASK >= _HALF:
+            return
+        if (seq - self.sent - 1) & _MASK < _HALF:
+            if stop != seq and len(self.gaps) < _GAPS:
+                self.gaps.append((seq, stop))
+                self.lost = True
+            return
+        self.sent = stop
+        while self.gaps:
+            before = self.sent
+            left = []
+            for start, end in self.gaps:
+                if (start - self.sent - 1) & _MASK < _HALF:
+                    left.append((start, end))
+                elif (end - self.sent) & _MASK < _HALF:
+                    self.sent = end
+            self.gaps = left
+            if self.sent == before:
+                break
+
+
 _NOWHERE: OrderedDict["Flow", None] = OrderedDict()
 
 
@@ -59,8 +126,8 @@ class Flow:
     __slots__ = (
         "answered", "client_fin", "client_fin_acked", "client_isn", "client_scale", "closed_by_reset", "early", "echo",
         "fast", "gave_up", "guest_early", "guest_fin", "guest_fin_acked", "guest_scale", "heard", "held", "isn_primary",
-        "isn_secondary", "key_client", "key_guest", "last", "moved", "offset", "queue", "reset_by_guest", "seen",
-        "state", "successor", "ts_offset", "ts_primary", "ts_secondary",
+        "isn_secondary", "key_client", "key_guest", "last", "moved", "offset", "pace", "queue", "reset_by_guest",
+        "sacks", "seen", "state", "successor", "ts_offset", "ts_primary", "ts_secondary",
     )  # fmt: skip
 
     def __init__(self, key_client: bytes, key_guest: bytes, now: float) -> None:
@@ -82,6 +149,8 @@ class Flow:
         """The primary's number was learned from an answer to the guest's SYN: it counts the data of that."""
         self.client_scale = self.guest_scale = -1
         """Window scales that the SYNs offered; -1 for none."""
+        self.sacks = False
+        """The guest understands SACK blocks."""
         self.isn_secondary: int | None = None
         self.ts_secondary: int | None = None
         self.isn_primary: int | None = None
@@ -110,6 +179,9 @@ class Flow:
         """The wait ended without one: later frames pass at once."""
         self.successor: Flow | None = None
         """A new connection on these ports of which only the client has spoken so far: the guest has not taken it."""
+
+        self.pace: Pace | None = None
+        """How far the guest has come, where it is not waited for."""
 
     def settle(self) -> None:
         """Compute both offsets: call when both initial sequence numbers are known."""
@@ -140,6 +212,8 @@ class FlowTable:
         self.by_guest: dict[bytes, Flow] = {}
         self.promoted = False
         """After a failover even equal numbers are looked at: the survivor's clock may run behind."""
+        self.paced = False
+        """The guest is not waited for (shadow mode): its client's segments wait for it."""
         self._limit = limit
         self._queues: tuple[OrderedDict[Flow, None], ...] = tuple(OrderedDict() for _ in range(3))
         self._timeouts = (half_open, established, closed)
@@ -204,6 +278,8 @@ class FlowTable:
         """Set what the fast path may do after offsets or the successor changed."""
         if flow.state is not State.OPEN or flow.successor is not None:
             flow.fast = SLOW
+        elif (self.paced or flow.pace is not None) and not self.promoted:
+            flow.fast = PACED
         else:
             flow.fast = SHIFT if flow.offset or flow.ts_offset or self.promoted else PLAIN
 

@@ -23,14 +23,15 @@ from colo_proto.core import Log, Output, Port, Send, Way
 from colo_proto.endpoint import parse_endpoint
 from colo_proto.frame import MIN_FRAME, Buffer
 from colo_proto.lan import CLAIMS, Lan
-from colo_proto.messages import CheckpointDone, Demote, LanSay, Message, Promote, WorkerTable
+from colo_proto.messages import CheckpointDone, Demote, LanSay, Message, Mode, Promote, SetMode, WorkerTable
 from colo_proto.net.announce import Announcer
 from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, PROTO_TCP, Kind, Packet, dissect
-from colo_proto.net.tcp import segment
+from colo_proto.net.tcp import ACK, segment
 from colo_proto.shard import Splitter
 from colo_rewriter.config import RewriterConfig
-from colo_rewriter.flow import PLAIN, SLOW, Arrival, FlowTable
+from colo_rewriter.flow import PACED, PLAIN, SLOW, Arrival, Flow, FlowTable
 from colo_rewriter.neighbour import Neighbours
+from colo_rewriter.pace import scale
 from colo_rewriter.revive import AT, MOST, revive, worth
 from colo_rewriter.shift import toward_client, toward_guest
 from colo_rewriter.tracker import Frames, Tracker
@@ -40,6 +41,9 @@ from colo_rewriter.waiting import Waiting
 _V4: Final[Callable[[bytes, int], tuple[int, int, int, int, int, int, int]]] = Struct("!HBxH2xHxB22xBB").unpack_from
 # version, payload length, next header; TCP data offset and flags
 _V6: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct("!B3xHB45xBB").unpack_from
+# sequence and acknowledgement number, data offset, flags, window
+_FIELDS: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct("!IIBBH").unpack_from
+_MASK: Final = 0xFFFFFFFF
 _SHORT4: Final = 24 + 20
 _SIZE4: Final = 24 + 40
 _SIZE6: Final = 24 + 60
@@ -115,22 +119,30 @@ class Rewriter:
             self._checkpoints += 1
             if message.state_copied:
                 self._tracker.state_copied(to_guest)
+        elif isinstance(message, SetMode):
+            self._set_mode(message.mode, now, to_guest)
         elif isinstance(message, Promote):
             if message.side == "secondary" and message.fence >= self._fence:
-                outputs = self._promote(message.fence, now)
+                outputs = self._promote(message.fence, now, to_guest)
         elif isinstance(message, Demote):
             if self._promoted and message.fence > self._fence:
-                self._demote(message.fence)
+                self._demote(message.fence, now, to_guest)
                 outputs.append(Log("warning", "rewriter.demoted", {"fence": message.fence}))
         elif isinstance(message, LanSay) and self._lan is not None:
             outputs = self._lan.say(message)
         return [*self._sends(to_guest, []), *outputs]
 
-    def _promote(self, fence: int, now: float) -> list[Output]:
+    def _set_mode(self, mode: str, now: float, to_guest: Frames) -> None:
+        """Shadow mode: the client does not wait for this guest, so what it sends has to."""
+        paced = mode == Mode.SHADOW and not self._promoted
+        if paced != self._tracker.pacing.on:
+            self._tracker.pace(to_guest, now, on=paced)
+
+    def _promote(self, fence: int, now: float, to_guest: Frames) -> list[Output]:
         before, self._promoted, self._fence = self._promoted, True, fence
         if before:
             return []
-        self._tracker.promote(on=True)
+        self._tracker.promote(now, to_guest, on=True)
         # The guest is on the LAN from now on and hears its neighbours itself.
         self._neighbours = None
         self._revivals = [now + after for after in AT] if self._revive_flows else []
@@ -140,9 +152,9 @@ class Rewriter:
             outputs += self._announce(now)
         return outputs
 
-    def _demote(self, fence: int) -> None:
+    def _demote(self, fence: int, now: float, to_guest: Frames) -> None:
         self._promoted = False
-        self._tracker.promote(on=False)
+        self._tracker.promote(now, to_guest, on=False)
         self._fence = fence
         self._revivals = []
         if self._answer_neighbours:
@@ -195,12 +207,14 @@ class Rewriter:
     def drain(self, now: float) -> list[Output]:
         """Pass every held frame as it is."""
         to_guest: Frames = []
-        self._tracker.pass_everything(to_guest)
+        self._tracker.pass_everything(now, to_guest)
         return self._sends(to_guest, [])
 
     def gauges(self) -> dict[str, int]:
         """Levels: connections by state, held frames and bytes, known neighbours."""
-        levels = {"flows": len(self._table), "held": self._waiting.frames, "held_bytes": self._waiting.bytes}
+        waiting, pacing = self._waiting, self._tracker.pacing
+        levels = {"flows": len(self._table), "held": waiting.frames + pacing.frames}
+        levels["held_bytes"] = waiting.bytes + pacing.bytes
         levels |= {f"flows_{name}": count for name, count in self._table.count().items()}
         levels["neighbours"] = len(self._neighbours) if self._neighbours is not None else 0
         if self._splitter is not None:
@@ -213,6 +227,7 @@ class Rewriter:
         known: dict[str, Any] = {"announces": self._announcer.status()} if self._announcer is not None else {}
         return known | {
             "promoted": self._promoted,
+            "paced": self._tracker.pacing.on,
             "fence": self._fence,
             "workers": self._splitter.workers if self._splitter is not None else [],
             "checkpoints": self._checkpoints,
@@ -258,6 +273,7 @@ class Rewriter:
         promoted = self._tracker.promoted
         stale = now - TOUCH
         rewritten = untracked = 0
+        moved: dict[Flow, None] = {}
         for frame in frames:
             if type(frame) is not bytes:
                 frame = bytes(frame)  # noqa: PLW2901  keys are slices and must hash
@@ -297,6 +313,11 @@ class Rewriter:
                         if flow.fast != SLOW:
                             if flow.seen < stale:
                                 touch(flow, now)
+                            if flow.fast == PACED:
+                                if self._paced(flow, frame, l4, data, end, to_client, to_guest, moved, outward):
+                                    continue
+                                self._slow(frame, now, to_client, to_guest, outward=outward)
+                                continue
                             plain = flow.fast == PLAIN
                             if outward:
                                 flow.last = (frame[:data], l4, end - data)
@@ -315,10 +336,36 @@ class Rewriter:
                 append(frame)
                 continue
             self._slow(frame, now, to_client, to_guest, outward=outward)
+        for flow in moved:
+            self._tracker.proceed(flow, now, to_guest)
         if rewritten:
             self.counters["rewritten"] += rewritten
         if untracked:
             self.counters["frames_untracked"] += untracked
+
+    def _paced(
+        self, flow: Flow, frame: bytes, l4: int, data: int, end: int, to_client: Frames, to_guest: Frames,
+        moved: dict[Flow, None], outward: bool,
+    ) -> bool:  # fmt: skip
+        """A settled connection of a guest that is not waited for. False: a client's segment that has to wait."""
+        pace = self._tracker.pacing.of(flow)
+        seq, ack, _, flags, window = _FIELDS(frame, l4 + 4)
+        shift = bool(flow.offset or flow.ts_offset)
+        if outward:
+            flow.last = (frame[:data], l4, end - data)
+            pace.heard(seq, (seq + end - data) & _MASK, ack, window << scale(flow), bool(flags & ACK))
+            if pace.queue or pace.rest is not None:
+                moved[flow] = None
+            to_client.append(toward_client(frame, l4, data, flow, False) if shift else frame)
+        else:
+            if not flags & ACK or not pace.clear(seq, (ack + flow.offset) & _MASK, (seq + end - data) & _MASK):
+                return False
+            if not shift:
+                flow.heard = (frame[:data], l4)
+            to_guest.append(toward_guest(frame, l4, data, flags, flow) if shift else frame)
+        if shift:
+            self.counters["rewritten"] += 1
+        return True
 
     def _slow(self, frame: bytes, now: float, to_client: Frames, to_guest: Frames, *, outward: bool) -> None:
         """Any frame, by dissection."""

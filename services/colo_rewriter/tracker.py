@@ -19,9 +19,10 @@ The client is believed: the primary's own SYN/ACK never comes this way.
 from collections import Counter
 from typing import Final
 
-from colo_proto.net.tcp import ACK, FIN, RST, SYN, Segment
+from colo_proto.net.tcp import ACK, FIN, RST, SYN, Segment, syn_options
 from colo_proto.seq import leq
 from colo_rewriter.flow import Arrival, Flow, FlowTable, State, opposite
+from colo_rewriter.pace import Pacing
 from colo_rewriter.shift import new_cookie, note_echo, timestamps, toward_client, toward_guest, window_scale
 from colo_rewriter.stray import answers, close_after, ends, of_successor, resets
 from colo_rewriter.waiting import Waiting
@@ -45,9 +46,21 @@ class Tracker:
         self.waiting = waiting
         self.counters = counters
         self.promoted = False
+        self.pacing = Pacing(counters)
 
-    def promote(self, *, on: bool) -> None:
+    def pace(self, to_guest: Frames, now: float, *, on: bool) -> None:
+        """From now on the primary's frames do not wait for this guest, or do again."""
+        self.pacing.on = self.table.paced = on
+        for flow in self.table:
+            if not on:
+                self._flush(flow, now, to_guest)
+                flow.pace = None
+            self.table.refresh(flow)
+
+    def promote(self, now: float, to_guest: Frames, *, on: bool) -> None:
         """Take the LAN (or lose it): from then on no timestamp may fall behind what the client has echoed."""
+        if on:
+            self.pace(to_guest, now, on=False)
         self.promoted = self.table.promoted = on
         for flow in self.table:
             if on and flow.heard is not None:
@@ -176,6 +189,13 @@ class Tracker:
 
     def _client_shift(self, flow: Flow, arrival: Arrival, now: float, to_guest: Frames) -> None:
         """A segment of a connection whose offsets are known."""
+        if not self.pacing.on:
+            self._client_pass(flow, arrival, now, to_guest)
+            return
+        for one in self.pacing.admit(flow, arrival, now):
+            self._client_pass(flow, one, now, to_guest)
+
+    def _client_pass(self, flow: Flow, arrival: Arrival, now: float, to_guest: Frames) -> None:
         seg = arrival.segment
         flags = seg.flags
         if flow.offset or flow.ts_offset or self.promoted:
@@ -232,8 +252,12 @@ class Tracker:
         else:
             to_client.append(frame)
         self._guest_closing(flow, arrival, now)
+        if self.pacing.on:
+            self.pacing.heard(flow, seg)
         if flow.held:
             self._release(flow, now, to_guest)
+        if self.pacing.on:
+            self.proceed(flow, now, to_guest)
 
     def _guest_syn(self, flow: Flow | None, arrival: Arrival, now: float, to_guest: Frames) -> Flow | None:
         """Learn from the guest's SYN or SYN/ACK; returns the flow it belongs to, None to leave it alone."""
@@ -271,7 +295,9 @@ class Tracker:
             flow.isn_secondary = seg.seq
             stamps = timestamps(arrival.frame, arrival.l4, seg.data)
             flow.ts_secondary = stamps[0] if stamps is not None else None
-        flow.guest_scale = window_scale(arrival.frame, arrival.l4, seg.data)
+        found = syn_options(arrival.frame, arrival.l4, seg.data)
+        flow.guest_scale = -1 if found.wscale is None else found.wscale
+        flow.sacks = found.sack_permitted
         if number is None:
             flow.guest_early = seg.end - seg.data
         elif flow.client_isn is None:
@@ -352,6 +378,15 @@ class Tracker:
         for arrival in self.waiting.take(flow):
             self._client_shift(flow, arrival, now, to_guest)
 
+    def proceed(self, flow: Flow, now: float, to_guest: Frames) -> None:
+        """The guest has sent more: what waited for that may go."""
+        for arrival in self.pacing.ready(flow, now):
+            self._client_pass(flow, arrival, now, to_guest)
+
+    def _flush(self, flow: Flow, now: float, to_guest: Frames) -> None:
+        for arrival in self.pacing.flush(flow):
+            self._client_pass(flow, arrival, now, to_guest)
+
     def _give_up(self, flow: Flow, to_guest: Frames) -> None:
         flow.gave_up = True
         self._pass_held(flow, to_guest)
@@ -363,6 +398,8 @@ class Tracker:
             to_guest.extend(held.frame for held in frames)
 
     def _pass_all_held(self, flow: Flow, to_guest: Frames) -> None:
+        for arrival in self.pacing.flush(flow):
+            to_guest.append(toward_guest(arrival.frame, arrival.l4, arrival.segment.data, arrival.segment.flags, flow))
         self._pass_held(flow, to_guest)
         self._pass_held(flow.successor, to_guest)
 
@@ -372,6 +409,8 @@ class Tracker:
         """Let go what waited too long and forget what was idle too long."""
         for flow in self.waiting.overdue(now):
             self._give_up(flow, to_guest)
+        for flow in self.pacing.overdue(now):
+            self._flush(flow, now, to_guest)
         due = self.table.deadline()
         if due is not None and due <= now:
             for flow in self.table.expire(now):
@@ -380,13 +419,13 @@ class Tracker:
 
     def deadline(self) -> float | None:
         """When `tick` has something to do."""
-        first, second = self.waiting.deadline(), self.table.deadline()
-        if first is None or second is None:
-            return second if first is None else first
-        return min(first, second)
+        due = (self.waiting.deadline(), self.pacing.deadline(), self.table.deadline())
+        return min((when for when in due if when is not None), default=None)
 
-    def pass_everything(self, to_guest: Frames) -> None:
+    def pass_everything(self, now: float, to_guest: Frames) -> None:
         """Let every held frame go as it is."""
+        for flow in self.pacing.busy():
+            self._flush(flow, now, to_guest)
         for flow in self.waiting.all():
             self._give_up(flow, to_guest)
 
@@ -400,8 +439,8 @@ class Tracker:
                 flow.answered = False
                 self._give_up(flow, to_guest)
                 continue
-            self._pass_held(flow.successor, to_guest)
-            flow.successor = None
+            self._pass_all_held(flow, to_guest)
+            flow.successor = flow.pace = None
             if flow.guest_fin is not None:
                 flow.guest_fin = (flow.guest_fin - flow.offset) & _MASK
             flow.isn_secondary, flow.ts_secondary = flow.isn_primary, flow.ts_primary

@@ -27,17 +27,18 @@ _U16: Final = Struct("!H")
 _U32: Final = Struct("!I")
 
 
-def window_update(frame: Buffer, l4: int, data: int, seq: int, ack: int, window: int) -> bytes:
+def window_update(frame: Buffer, l4: int, data: int, seq: int, ack: int, window: int, more: bytes = b"") -> bytes:
     """A pure ACK with the headers of `frame` (TCP at `l4`, payload from `data`), IPv4 or IPv6.
 
     `seq`, `ack` and the raw `window` field are wire values. Of the options the timestamps alone are kept: to repeat
     the last ones sent is allowed (RFC 7323). What a SYN negotiates has no place here, and SACK blocks say something
-    else beside another ACK (RFC 2883).
+    else beside another ACK (RFC 2883). `more` are options of its own.
     """
     stamps = timestamps_at(frame, l4, data)
     out = bytearray(frame[: l4 + OPTIONS_AT])
     if stamps is not None:
         out += b"\x01\x01\x08\x0a" + frame[stamps : stamps + 8]
+    out += more
     data = len(out)
     out[:ETH] = NO_OFFLOAD
     out[l4 + OFFSET_AT] = (data - l4) << 2
