@@ -56,7 +56,9 @@ class Play(Player):
         """S6: what came in went out, was dropped with a reason, or is held."""
         counters = self.core.counters
         dropped = sum(n for name, n in counters.items() if name.startswith("dropped."))
-        made = sum(counters[name] for name in ("neighbour_answers", "announcements", "revivals", "acks_made"))
+        made = sum(
+            counters[name] for name in ("neighbour_answers", "announcements", "revivals", "acks_made", "resets_told")
+        )
         assert counters["frames_in"] + made == counters["frames_out"] + dropped + self.core.gauges()["held"]
 
     def send(self, frame, port):

@@ -39,14 +39,21 @@ HISTORY: Final = 64 * 1024
 FLAGS: Final = "adopted", "closed", "diverged", "opener", "s_rst", "unprotected"
 NUMBERS: Final = (
     "committed", "headed", "mask_end", "mask_start", "near", "origin", "p_ack", "p_fin", "p_scale", "p_top", "p_win",
-    "p_wire_ack", "s_ack", "s_edge", "s_isn", "s_last_ack", "s_plain", "s_scale", "s_win", "s_wire_ack", "stamp",
-    "stamp_until", "unproven",
+    "p_wire_ack", "parted", "s_ack", "s_edge", "s_isn", "s_last_ack", "s_plain", "s_scale", "s_top", "s_win",
+    "s_wire_ack", "stamp", "stamp_until", "unproven",
 )  # fmt: skip
 UNSURE: Final = "isn", "p_first", "s_first"
 """Numbers, or None."""
 PLAIN: Final = (*FLAGS, *NUMBERS, *UNSURE, "moved")
 """What goes of a stream as it is."""
-LATER: Final = {"headed": NEVER, "p_fin": NEVER, "stamp": NO_STAMP, "stamp_until": NEVER}
+LATER: Final = {
+    "headed": NEVER,
+    "p_fin": NEVER,
+    "parted": NEVER,
+    "s_top": NEVER,
+    "stamp": NO_STAMP,
+    "stamp_until": NEVER,
+}
 """Fields that a worker of an older version does not send, and what they are then."""
 
 Chosen = Callable[[bytes], bool]

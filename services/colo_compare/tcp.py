@@ -22,6 +22,7 @@ What a segment says is taken in here; the rest is in the classes that this one i
     TcpWindow    the way out, and flow control
     TcpPart      parts of segments, where whole ones would wait for ever
     TcpCommit    comparing and letting go
+    TcpShadow    what has gone before it was compared
     TcpOpening   SYNs, and connections from the middle
     TcpFlow      segments of either guest come in
 """
@@ -212,6 +213,8 @@ class TcpFlow(TcpOpening):
             self._unblock()
         if data == end:
             ledger.secondary_compared += 1
+            if ledger.shadow:
+                self.s_top = max(self.s_top, base + ((seq - base + HALF) & MASK) - HALF)
             if self.data and (seq + 1 - base) & MASK == 0:
                 self._let_probe_go()
         else:
@@ -286,6 +289,10 @@ class TcpFlow(TcpOpening):
             self._unblock()
         if flags & RST:
             ledger.secondary_compared += 1
+            if flags & FIN and (ledger.shadow or self.shadow):
+                # No guest says both: the rewriter tells that the client has reset the connection.
+                self.parted = int(now * 1000)
+                return
             self.s_rst = True
             if self.resets:
                 self._reset(None)

@@ -4,7 +4,7 @@ from typing import Final
 
 from colo_compare.history import SEGMENT_COST, cost
 from colo_compare.stream import Reference
-from colo_compare.tcp_commit import TcpCommit
+from colo_compare.tcp_shadow import TcpShadow
 from colo_compare.tcp_state import NEVER, NextSyn
 from colo_proto.net.tcp import ACK, SynOptions, syn_options
 from colo_proto.seq import MASK, MOD
@@ -17,7 +17,7 @@ MOST_RIVALS: Final = 8
 """Numbers of SYN/ACKs that are remembered: a client repeats its SYN about so often."""
 
 
-class TcpOpening(TcpCommit):
+class TcpOpening(TcpShadow):
     """A connection that begins."""
 
     __slots__ = ()

@@ -111,6 +111,7 @@ class TcpState(Stream):
         "p_top",
         "p_win",
         "p_wire_ack",
+        "parted",
         "ref",
         "resets",
         "rivals",
@@ -123,6 +124,7 @@ class TcpState(Stream):
         "s_rst",
         "s_scale",
         "s_syn",
+        "s_top",
         "s_win",
         "s_wire_ack",
         "stamp",
@@ -170,12 +172,16 @@ class TcpState(Stream):
         say. So no window may pass the secondary's edge in either reading."""
         self.s_rst = False
         self.closed = False
+        self.parted = NEVER
+        """When the client reset the connection, in milliseconds; it is told so in shadow mode."""
         self.adopted = False
         # From here on: what acknowledgements, the beginning and rare events need.
         self.near = NEVER
         """ACKs are unwrapped around this: the secondary's highest, or the first that either side sent. It outlives
         connections, so it may wander below zero."""
         self.s_last_ack = NEVER
+        self.s_top = NEVER
+        """In shadow mode: how far the secondary's pure ACKs say that it is."""
         self.s_plain = NEVER
         """For an opener, the secondary's right edge if windows are not scaled."""
         self.origin = -1
@@ -274,16 +280,6 @@ class TcpState(Stream):
     def oldest(self) -> float | None:
         """Arrival time of the oldest held primary frame."""
         return min((h.at for h in (*self.data, *self.waiting, *self.resets) if not h.out), default=None)
-
-    def expire(self, limit: float, now: float) -> None:
-        """What was sent in shadow mode and found no equal for so long is a difference, reported as one.
-
-        Nothing else of a stream expires: what the client has not acknowledged is sent again or compared.
-        """
-        late = [held for held in (*self.data, *self.waiting, *self.resets) if held.out and held.at <= limit]
-        if late and not self.wanted:
-            self.ledger.counters["miscompares"] += 1
-            self._late(min(late, key=by_arrival), now)
 
     def leftover(self) -> bool:
         """Does it keep something of the secondary that the primary has not sent?"""

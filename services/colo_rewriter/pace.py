@@ -21,7 +21,8 @@ from colo_proto.frame import F_NEEDS_CSUM
 from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FIN, FLAGS_AT, RST, SEQ_AT, SYN, WINDOW_AT, Segment
 from colo_proto.net.window import window_update
 from colo_proto.seq import HALF, MASK
-from colo_rewriter.flow import Arrival, Flow, Pace
+from colo_rewriter.flow import Arrival, Flow, Pace, State
+from colo_rewriter.shift import toward_client
 
 _U16: Final = Struct("!H")
 _U32: Final = Struct("!I")
@@ -141,6 +142,21 @@ class Pacing:
             self._since.move_to_end(flow)
         return found
 
+    def parting(self, flow: Flow) -> list[bytearray]:
+        """What tells compare that the client has reset the connection: a segment of the guest with FIN and RST, as no
+        guest sends it. What the one guest had sent by then and the other not, is no difference.
+        """
+        if flow.last is None or flow.state is State.CLOSED:
+            return []
+        header, l4, _ = flow.last
+        pace = self.of(flow)
+        frame = bytearray(window_update(header, l4, len(header), pace.sent, pace.una, 0))
+        frame[l4 + FLAGS_AT] = FIN | RST | ACK
+        csum = update16(_U16.unpack_from(frame, l4 + CSUM_AT)[0], ACK, FIN | RST | ACK)
+        _U16.pack_into(frame, l4 + CSUM_AT, csum)
+        self.counters["resets_told"] += 1
+        return [toward_client(bytes(frame), l4, len(frame), flow, False)]
+
     # -- what waits too long ----------------------------------------------------------------------
 
     def overdue(self, now: float) -> list[Flow]:
@@ -234,7 +250,7 @@ def _raised(flow: Flow, seg: Segment, ack: int) -> int:
 
 
 def _blocks(flow: Flow) -> bytes:
-    """SACK blocks (RFC 2018) for what the guest sent behind a hole, the newest first: it sends what is missing again."""
+    """SACK blocks (RFC 2018) for what the guest sent behind a hole, the newest first: it fills the hole at once."""
     pace = flow.pace
     if pace is None or not flow.sacks:
         return b""

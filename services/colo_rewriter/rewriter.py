@@ -338,6 +338,9 @@ class Rewriter:
             self._slow(frame, now, to_client, to_guest, outward=outward)
         for flow in moved:
             self._tracker.proceed(flow, now, to_guest)
+        if self._tracker.notes:
+            to_client += self._tracker.notes
+            self._tracker.notes.clear()
         if rewritten:
             self.counters["rewritten"] += rewritten
         if untracked:

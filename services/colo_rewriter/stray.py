@@ -58,9 +58,13 @@ def window(flow: Flow) -> int:
 
 
 def resets(flow: Flow, seq: int) -> bool:
-    """Would the guest believe a RST with this number? Only with exactly the one that it expects (RFC 5961 §3.2)."""
+    """Would the guest believe a RST with this number? Only with exactly the one that it expects (RFC 5961 §3.2), or the
+    one of the client's FIN: so a client answers that has closed, to what was sent before its FIN came; Linux takes it.
+    """
     number = expected(flow)
-    return number is None or flow.client_isn is None or seq == number
+    if number is None or flow.client_isn is None or seq == number:
+        return True
+    return flow.client_fin == number and seq == (number - 1) & _MASK
 
 
 def ends(flow: Flow, after: int) -> bool:

@@ -22,7 +22,7 @@ from typing import Final
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, Segment, syn_options
 from colo_proto.seq import leq
 from colo_rewriter.flow import Arrival, Flow, FlowTable, State, opposite
-from colo_rewriter.pace import Pacing
+from colo_rewriter.pace import PATIENCE, Pacing
 from colo_rewriter.shift import new_cookie, note_echo, timestamps, toward_client, toward_guest, window_scale
 from colo_rewriter.stray import answers, close_after, ends, of_successor, resets
 from colo_rewriter.waiting import Waiting
@@ -47,10 +47,14 @@ class Tracker:
         self.counters = counters
         self.promoted = False
         self.pacing = Pacing(counters)
+        self.notes: Frames = []
+        """What compare has to know of clients; the rewriter sends it behind what the guest has sent."""
 
     def pace(self, to_guest: Frames, now: float, *, on: bool) -> None:
         """From now on the primary's frames do not wait for this guest, or do again."""
         self.pacing.on = self.table.paced = on
+        # Its SYN/ACK is waited for as long as its bytes.
+        self.waiting.seconds = max(self.waiting.usual, PATIENCE) if on else self.waiting.usual
         for flow in self.table:
             if not on:
                 self._flush(flow, now, to_guest)
@@ -205,7 +209,10 @@ class Tracker:
             flow.heard = (arrival.frame[: seg.data], arrival.l4)
             to_guest.append(arrival.frame)
         if flags & RST:
-            if resets(flow, seg.seq):
+            believed = resets(flow, seg.seq)
+            if self.pacing.on and (believed or ends(flow, seg.seq + 1)):
+                self.notes += self.pacing.parting(flow)
+            if believed:
                 flow.closed_by_reset = True
                 self.table.enter(flow, State.CLOSED, now)
             return

@@ -20,7 +20,7 @@ class Waiting:
 
     def __init__(self, per_flow: int, seconds: float) -> None:
         self._per_flow = per_flow
-        self._seconds = seconds
+        self.usual = self.seconds = seconds
         self._since: OrderedDict[Flow, float] = OrderedDict()
         self.frames = 0
         self.bytes = 0
@@ -51,7 +51,7 @@ class Waiting:
         """Flows that have waited long enough (still holding their frames)."""
         late = []
         for flow, since in self._since.items():
-            if since + self._seconds > now:
+            if since + self.seconds > now:
                 break
             late.append(flow)
         return late
@@ -64,4 +64,4 @@ class Waiting:
         """When the first flow has waited long enough."""
         if not self._since:
             return None
-        return next(iter(self._since.values())) + self._seconds
+        return next(iter(self._since.values())) + self.seconds
