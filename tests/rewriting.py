@@ -11,6 +11,7 @@
     out client A 101 1501            a frame that also left: held before, now let go to the guest
     at 1.5s                          the clock steps; timers fire
     checkpoint copied                a checkpoint that copied state (`flushed`: one that did not); `promote`, `drain`
+    mode shadow                      from here on the client does not wait for this guest
 
 The grammar is that of `scenario` and `packets`. Every frame has a right checksum, or with offloads the right partial
 one, and so must what comes out.
@@ -19,13 +20,16 @@ one, and so must what comes out.
 from dataclasses import dataclass, field
 
 from colo_proto.core import Send
-from colo_proto.messages import CheckpointDone, Promote
+from colo_proto.messages import CheckpointDone, Promote, SetMode
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.rewriter import Rewriter
 from packets import CLIENT_MAC, FORMS, GUEST_MAC, show
 from packets import Packet as Seg
 from packets import change as changed
 from scenario import Player, seconds
+
+MADE = ("neighbour_answers", "announcements", "revivals", "acks_made", "resets_told", "pieces_made")
+"""Frames that the rewriter sent of its own."""
 
 __all__ = ["CLIENT_MAC", "FORMS", "GUEST_MAC", "Play", "Seg"]
 
@@ -56,9 +60,7 @@ class Play(Player):
         """S6: what came in went out, was dropped with a reason, or is held."""
         counters = self.core.counters
         dropped = sum(n for name, n in counters.items() if name.startswith("dropped."))
-        made = sum(
-            counters[name] for name in ("neighbour_answers", "announcements", "revivals", "acks_made", "resets_told")
-        )
+        made = sum(counters[name] for name in MADE)
         assert counters["frames_in"] + made == counters["frames_out"] + dropped + self.core.gauges()["held"]
 
     def send(self, frame, port):
@@ -109,6 +111,9 @@ class Play(Player):
         self.take(
             self.core.tell(CheckpointDone(1, state_copied={"copied": True, "flushed": False}[words[0]]), self.now)
         )
+
+    def on_mode(self, words):
+        self.take(self.core.tell(SetMode(words[0]), self.now))
 
     def on_promote(self, words=()):
         self.take(self.core.tell(Promote(1), self.now))

@@ -16,7 +16,7 @@ anything more, less or else is a `MismatchError` that shows file, line, what was
 
 Compare: `pri`, `sec`, `out PACKET`, `want REASON [offset N]`, `wait 3.5s`, `checkpoint copied|flushed`, `mode MODE`.
 Rewriter: `client PACKET [-> CHANGES|held]`, `guest PACKET [-> CHANGES]`, `out client|guest PACKET`, `wait`, `at 2s`
-(since the start), `checkpoint`, `promote`, `drain`; without an arrow the packet comes out as it is.
+(since the start), `checkpoint`, `mode`, `promote`, `drain`; without an arrow the packet comes out as it is.
 Both: `count NAME N` (of a counter or gauge).
 """
 

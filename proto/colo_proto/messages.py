@@ -150,6 +150,7 @@ class Flushed:
 class SetMode:
     TYPE: ClassVar[str] = "set_mode"
     mode: str
+    """A rewriter is told `shadow` also where a rule lets some flows out at once."""
     resync: bool = False
     """The secondary is another one, or has missed something, and got no state: connections that are already
     open are unprotected until they close."""

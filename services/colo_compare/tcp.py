@@ -311,6 +311,8 @@ class TcpFlow(TcpOpening):
             self.ref.fin = stop
         if data == end:
             ledger.secondary_compared += 1
+            if ledger.shadow:
+                self.s_top = max(self.s_top, start)
         elif base >= stop:
             self._overtaken(buf, data, start, stop, now)
         else:

@@ -23,6 +23,9 @@ class TcpShadow(TcpCommit):
         that goes on is merely behind, and so is one whose bytes were lost on the way to here: nobody has it send them
         again, for the client has the primary's.
         """
+        if self.closed:
+            # Both have ended the stream. Which still remembers it when something late comes, is a matter of time.
+            self._leave_out([held for held in self.resets if held.out and held.at <= limit])
         late = [held for held in (*self.data, *self.waiting, *self.resets) if held.out and held.at <= limit]
         if not late or self.wanted or self.moved > limit or self._parted(late) or self._passed_by(now):
             return
@@ -33,12 +36,15 @@ class TcpShadow(TcpCommit):
         """Was a client's reset the reason? How far a guest had come before it heard of that is no difference."""
         if any(held.at * 1000 > self.parted + PARTING for held in late):
             return False
+        self._leave_out(late)
+        self.closed = True
+        return True
+
+    def _leave_out(self, late: list[Held]) -> None:
         for queue in (self.data, self.waiting, self.resets):
             for held in [held for held in queue if held in late]:
                 queue.remove(held)
                 self.ledger.drop(held, "reset")
-        self.closed = True
-        return True
 
     def _passed_by(self, now: float) -> bool:
         """Is the secondary evidently past what is missing of it? Then go on from there; the bytes were not verified."""

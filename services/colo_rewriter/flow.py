@@ -82,7 +82,7 @@ class Pace:
         """May a client's segment go at once?"""
         if self.queue or (ack - self.sent - 1) & _MASK < _HALF:
             return False
-        if seq not in {stop, self.una} and (stop - self.edge - 1) & _MASK < _HALF:
+        if seq != stop and (stop - self.edge - 1) & _MASK < _HALF:
             return False
         if (ack - self.acked) & _MASK < _HALF:
             self.acked = ack

@@ -18,7 +18,8 @@ from typing import Final
 
 from colo_proto.checksum import update16, update32
 from colo_proto.frame import F_NEEDS_CSUM
-from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FIN, FLAGS_AT, RST, SEQ_AT, SYN, WINDOW_AT, Segment
+from colo_proto.net.shorten import shorten
+from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FIN, FLAGS_AT, PSH, RST, SEQ_AT, SYN, WINDOW_AT, Segment
 from colo_proto.net.window import window_update
 from colo_proto.seq import HALF, MASK
 from colo_rewriter.flow import Arrival, Flow, Pace, State
@@ -55,9 +56,9 @@ class Pacing:
     def admit(self, flow: Flow, arrival: Arrival, now: float) -> list[Arrival]:
         """What may go to the guest now that this segment of the client has come, in order."""
         pace = self.of(flow)
-        if not pace.queue and _fits(flow, pace, arrival.segment):
+        if not pace.queue and _fits(flow, pace, arrival):
             return [arrival]
-        if pace.lax:
+        if pace.lax and not pace.queue:
             return [self._lower(flow, pace, arrival)]
         size = len(arrival.frame)
         if self._merge(pace, arrival):
@@ -106,6 +107,13 @@ class Pacing:
             flow.pace = pace = Pace(sent & MASK, una & MASK, edge & MASK)
         return pace
 
+    def free(self, flow: Flow) -> Pace:
+        """The pace of a guest that became the primary's copy: nothing waits for it any more."""
+        flow.pace = None
+        pace = self.of(flow)
+        far = 1 << 30
+        return Pace((pace.sent + far) & MASK, pace.una, (pace.edge + far) & MASK)
+
     def heard(self, flow: Flow, seg: Segment) -> None:
         """A segment of the guest has passed."""
         if seg.flags & RST:
@@ -120,8 +128,14 @@ class Pacing:
             return []
         found: list[Arrival] = []
         queue = pace.queue
-        while queue and _fits(flow, pace, queue[0].segment):
+        while queue and _fits(flow, pace, queue[0]):
             found.append(self._pop(pace))
+        if queue:
+            self._bring_forward(pace)
+            if _fits(flow, pace, queue[0]):
+                found.append(self._pop(pace))
+            elif (room := _room(flow, pace, queue[0])) > 0:
+                found.append(self._piece(pace, room))
         rest = queue[0] if queue else pace.rest
         if rest is not None:
             away = ahead((rest.segment.ack + flow.offset) & MASK, pace.sent)
@@ -189,7 +203,7 @@ class Pacing:
         found = []
         while pace.queue:
             arrival = self._pop(pace)
-            found.append(arrival if _fits(flow, pace, arrival.segment) else self._lower(flow, pace, arrival))
+            found.append(self._lower(flow, pace, arrival))
         if pace.rest is None:
             pace.lax = False
         self.counters["held_passed"] += len(found)
@@ -213,17 +227,39 @@ class Pacing:
         if not seg.flags & RST:
             after = seg._replace(seq=(seg.seq + seg.length) & MASK)
             pace.rest = Arrival(frame[: seg.data], arrival.key, l4, after, True)
-        window = _raised(flow, seg, ack)
-        out = bytearray(frame)
-        _U32.pack_into(out, l4 + ACK_AT, ack)
-        _U16.pack_into(out, l4 + WINDOW_AT, window)
-        if not out[0] & F_NEEDS_CSUM:
-            csum: int = _U16.unpack_from(out, l4 + CSUM_AT)[0]
-            csum = update16(update32(csum, seg.ack, ack), seg.window, window)
-            _U16.pack_into(out, l4 + CSUM_AT, csum)
         pace.acked = pace.sent
         self.counters["acks_lowered"] += 1
-        return Arrival(bytes(out), arrival.key, l4, seg._replace(ack=ack, window=window), arrival.whole)
+        return _lowered(arrival, ack, _raised(flow, seg, ack))
+
+    def _bring_forward(self, pace: Pace) -> None:
+        """A retransmission of the next byte that the guest expects goes before what lies behind that byte."""
+        head = pace.queue[0].segment
+        if head.data == head.end or ahead(head.seq, pace.una) <= 0:
+            return
+        for at, one in enumerate(pace.queue):
+            seg = one.segment
+            size = seg.end - seg.data
+            if size and one.whole and ahead(seg.seq, pace.una) <= 0 < ahead((seg.seq + size) & MASK, pace.una):
+                del pace.queue[at]
+                # The client had sent these bytes before it knew what it acknowledges with them now.
+                if ahead(seg.ack, head.ack) > 0:
+                    one = _lowered(one, head.ack, seg.window)  # noqa: PLW2901
+                pace.queue.appendleft(one)
+                return
+
+    def _piece(self, pace: Pace, room: int) -> Arrival:
+        """The first bytes of what waits longest, for which the guest has room."""
+        head = pace.queue[0]
+        frame, l4, seg = head.frame, head.l4, head.segment
+        first = shorten(frame, l4, seg.data, seg.end, room)
+        rest = shorten(frame, l4, seg.data, seg.end, seg.end - seg.data, room)
+        after = seg._replace(seq=(seg.seq + room) & MASK, end=seg.end - room)
+        pace.queue[0] = Arrival(rest, head.key, l4, after, True)
+        pace.bytes += len(rest) - len(frame)
+        self.bytes += len(rest) - len(frame)
+        self.counters["pieces_made"] += 1
+        flags = seg.flags & ~(FIN | PSH)
+        return Arrival(first, head.key, l4, seg._replace(flags=flags, end=seg.data + room), True)
 
     def _made(self, flow: Flow, head: Arrival, ack: int, seq: int) -> Arrival:
         """A pure ACK of `ack`, in the words of a segment that waits."""
@@ -249,6 +285,18 @@ def _raised(flow: Flow, seg: Segment, ack: int) -> int:
     return min(0xFFFF, seg.window + (away >> shift))
 
 
+def _lowered(arrival: Arrival, ack: int, window: int) -> Arrival:
+    """The segment with another acknowledgement and window."""
+    l4, seg = arrival.l4, arrival.segment
+    out = bytearray(arrival.frame)
+    _U32.pack_into(out, l4 + ACK_AT, ack)
+    _U16.pack_into(out, l4 + WINDOW_AT, window)
+    if not out[0] & F_NEEDS_CSUM:
+        csum: int = _U16.unpack_from(out, l4 + CSUM_AT)[0]
+        _U16.pack_into(out, l4 + CSUM_AT, update16(update32(csum, seg.ack, ack), seg.window, window))
+    return Arrival(bytes(out), arrival.key, l4, seg._replace(ack=ack, window=window), arrival.whole)
+
+
 def _blocks(flow: Flow) -> bytes:
     """SACK blocks (RFC 2018) for what the guest sent behind a hole, the newest first: it fills the hole at once."""
     pace = flow.pace
@@ -271,10 +319,18 @@ def _pure(arrival: Arrival) -> bool:
     return seg.flags & (ACK | SYN | FIN | RST) == ACK and seg.data == seg.end
 
 
-def _fits(flow: Flow, pace: Pace, seg: Segment) -> bool:
+def _fits(flow: Flow, pace: Pace, arrival: Arrival) -> bool:
     """Would the guest believe this segment, and has it room for it?"""
+    seg = arrival.segment
     if seg.flags & ACK and ahead((seg.ack + flow.offset) & MASK, pace.sent) > 0:
         return False
-    # What begins at the next byte expected goes in any case: no acknowledgement of earlier bytes can open the window.
     size = seg.end - seg.data
-    return not size or seg.seq == pace.una or ahead((seg.seq + size) & MASK, pace.edge) <= 0
+    return not size or not arrival.whole or ahead((seg.seq + size) & MASK, pace.edge) <= 0
+
+
+def _room(flow: Flow, pace: Pace, arrival: Arrival) -> int:
+    """For how many of the segment's bytes the guest has room, when it has acknowledged all before them."""
+    seg = arrival.segment
+    if seg.seq != pace.una or (seg.flags & ACK and ahead((seg.ack + flow.offset) & MASK, pace.sent) > 0):
+        return 0
+    return min(max(ahead(pace.edge, seg.seq), 0), seg.end - seg.data - 1)

@@ -93,7 +93,11 @@ class Tracker:
             self.table.refresh(flow)
         if flags & SYN and not flags & (ACK | RST):
             self._client_syn(flow, arrival, now, to_guest)
-            to_guest.append(arrival.frame)
+            if flow.pace is None or not flow.pace.queue:
+                to_guest.append(arrival.frame)
+            else:
+                # What the client sent before, on the connection that stands, goes before.
+                self._client_shift(flow, arrival, now, to_guest)
         elif flow.successor is not None and of_successor(flow, seg):
             self._client_half(flow.successor, arrival, now, to_guest)
         elif flow.state is State.HALF:
@@ -447,7 +451,13 @@ class Tracker:
                 self._give_up(flow, to_guest)
                 continue
             self._pass_all_held(flow, to_guest)
-            flow.successor = flow.pace = None
+            flow.successor = None
+            if flow.last is not None:
+                header, l4, length = flow.last
+                flow.last = (bytes(toward_client(header, l4, len(header), flow, False)), l4, length)
+            if self.pacing.on:
+                # How far the copy has come it has not said yet, but no client is ahead of the primary.
+                flow.pace = self.pacing.free(flow)
             if flow.guest_fin is not None:
                 flow.guest_fin = (flow.guest_fin - flow.offset) & _MASK
             flow.isn_secondary, flow.ts_secondary = flow.isn_primary, flow.ts_primary
