@@ -90,6 +90,8 @@ class Hello:
     promoted: bool = False
     leased: bool = False
     """A permission to write to the client LAN still runs."""
+    frame: int = 0
+    """Incarnation of the frame that welcomed it last, 0 when none has: so a frame learns that it was restarted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,10 +223,13 @@ class Frame:
                     wish = CheckpointWanted(Reason.WORKER_LOST, source=sender, epoch=self.checkpoints.epoch)
                     outputs += self.want(wish, sender, now)
             outputs += self._membership(now)
-        elif process.role == "mirror" and restarted and self.primary:
-            # What it had not delivered is lost. Its receiver says so too, unless it died with it.
-            wish = CheckpointWanted(Reason.MIRROR_GAP, detail={"restarted": sender}, source=sender)
-            outputs += self.want(wish, sender, now)
+        mirrors = self.registry.successors(hello, self.incarnation)
+        if process.role == "mirror" and restarted and process not in mirrors:
+            mirrors.append(process)
+        for mirror in mirrors if self.primary else ():
+            # What the one before had not delivered is lost. Its receiver says so too, unless it died with it.
+            wish = CheckpointWanted(Reason.MIRROR_GAP, detail={"restarted": mirror.id}, source=mirror.id)
+            outputs += self.want(wish, mirror.id, now)
         return outputs
 
     def _report(self, process: Process | None, report: Report, now: float) -> list[Output]:

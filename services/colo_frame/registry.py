@@ -34,6 +34,8 @@ class Process:
     """It can write to the client LAN, with a permission."""
     former: list[tuple[int, int]] = field(default_factory=list)
     """Incarnation and process id of those who had this name before, the last one last."""
+    unknown: bool = False
+    """It came without having been welcomed by any frame, and what it may have replaced was not looked at yet."""
     twice: bool = False
     """One that another had replaced is back: two processes have this name."""
 
@@ -69,6 +71,8 @@ class Registry:
     processes: dict[str, Process] = field(default_factory=dict)
     weight: int = 0
     """Of all reports that are kept."""
+    renewed: bool = False
+    """There was a frame here before this one."""
 
     def seen(self, sender: str, now: float) -> Process | None:
         """`sender` said something; None when it has not introduced itself."""
@@ -84,6 +88,7 @@ class Registry:
             if len(self.processes) >= MAX_PROCESSES and not self._make_room():
                 return None, False, False
             process = self.processes[sender] = Process(sender, hello.role, hello.incarnation, now)
+            process.unknown = not hello.frame
             fresh, restarted = True, False
         else:
             restarted = process.incarnation != hello.incarnation
@@ -97,6 +102,17 @@ class Registry:
         process.pid, process.http = hello.pid, hello.http
         process.seen, process.lost = now, False
         return process, fresh, restarted
+
+    def successors(self, hello: Hello, incarnation: int) -> list[Process]:
+        """Mirrors of which a frame that was restarted cannot tell whether they came in the place of others, once each.
+
+        It was restarted if another start of it, not the one with `incarnation`, has welcomed somebody.
+        """
+        self.renewed |= hello.frame not in {0, incarnation}
+        found = [p for p in self.processes.values() if self.renewed and p.unknown and p.role == "mirror"]
+        for process in found:
+            process.unknown = False
+        return found
 
     def _make_room(self) -> bool:
         lost = min((p for p in self.processes.values() if p.lost), key=lambda p: p.seen, default=None)

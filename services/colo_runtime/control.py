@@ -148,7 +148,7 @@ class Control:
         hello = Hello(
             self.role, self.around.id, self.around.incarnation, os.getpid(), self.http, mode=status.get("mode", ""),
             fence=fence if promoted else max(fence, self.around.fence), promoted=promoted,
-            leased=self.around.lease > monotonic(),
+            leased=self.around.lease > monotonic(), frame=self._frame,
         )  # fmt: skip
         if self._wire.send(b"", encode(hello)):
             self._greeting = False

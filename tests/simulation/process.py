@@ -150,7 +150,7 @@ class Filter(Process):
         world = self.world
         if not self.paused:
             if not self.welcomed or world.clock.now - self.heard > SILENCE:
-                world.to_frame(self, Hello(self.role, self.id, self.incarnation))
+                world.to_frame(self, Hello(self.role, self.id, self.incarnation, frame=self.frame_incarnation))
             if self.welcomed:
                 self._report()
         world.clock.after(HELLO_EVERY, self._beat, incarnation)
@@ -168,7 +168,8 @@ class Filter(Process):
         self.heard = now
         if isinstance(message, Welcome):
             if self.welcomed and message.incarnation != self.frame_incarnation:
-                self.world.to_frame(self, Hello(self.role, self.id, self.incarnation))
+                known = self.frame_incarnation
+                self.world.to_frame(self, Hello(self.role, self.id, self.incarnation, frame=known))
             self.frame_incarnation = message.incarnation
             if not self.welcomed:
                 self.welcomed = True

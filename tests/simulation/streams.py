@@ -32,7 +32,7 @@ class Left:
         self.stamp = None
         self.ack = self.edge = -1
         self.owed = None
-        """Since when the client could be told of a larger window."""
+        """Since when the client, who knows of which window, could be told of a larger one."""
 
     def reach(self, position):
         """How far everything from `position` on has left."""
@@ -108,9 +108,9 @@ class Streams:
             twin = others.get(ident)
             if not quiet or not self._compared(oracle, sock, twin) or not self._owed(sock, twin, left):
                 left.owed = None
-            elif left.owed is None:
-                left.owed = now
-            elif now - left.owed > TOLD_WITHIN:
+            elif left.owed is None or left.owed[1] != left.edge:
+                left.owed = now, left.edge
+            elif now - left.owed[0] > TOLD_WITHIN:
                 self.fail(
                     "W3",
                     f"the client of {oracle.text(sock)} knows of a window to {left.edge}, ACK {left.ack}; the primary "

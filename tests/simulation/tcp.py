@@ -562,7 +562,8 @@ class Socket:
         for a, b in self.sacked:
             if a <= pos < b:
                 pos = b
-        upto = min([pos + self.mss, len(self.out) + 1, *(a for a, _ in self.sacked if a > pos)])
+        # Nothing that has not been sent before: the window may not reach as far.
+        upto = min([pos + self.mss, len(self.out) + 1, self.max, *(a for a, _ in self.sacked if a > pos)])
         if pos < self.max and (upto > pos or self.fin == pos):
             self.timed = None
             self._segment(pos, upto - pos, now)

@@ -469,6 +469,34 @@ def test_a_restarted_mirror_costs_a_checkpoint():
     assert told(outputs, CheckpointDone)
 
 
+@pytest.mark.parametrize("mirror_first", [True, False])
+def test_a_mirror_restarted_while_the_frame_was_dead_costs_a_checkpoint(mirror_first):
+    """Its receiver may have died with it; the others know an earlier start of this frame, and the mirror knows none."""
+    f = Frame(PRIMARY, 7, 0.0)
+    known, new = Hello("redirector", "redire1", 1, frame=5), Hello("mirror", "m0", 2)
+    for sender, message in (("m0", new), ("redire1", known))[:: 1 if mirror_first else -1]:
+        assert not f.counters["checkpoints_wanted.mirror_gap"]
+        f.hear(sender, message, 0.1)
+    assert f.counters["checkpoints_wanted.mirror_gap"] == 1
+    f.hear("m0", Hello("mirror", "m0", 2, frame=7), 0.2)
+    assert f.counters["checkpoints_wanted.mirror_gap"] == 1
+
+
+def test_a_mirror_that_the_frame_before_knew_has_lost_nothing():
+    f = Frame(PRIMARY, 7, 0.0)
+    f.hear("redire1", Hello("redirector", "redire1", 1, frame=5), 0.1)
+    f.hear("m0", Hello("mirror", "m0", 1, frame=5), 0.1)
+    assert not f.counters["checkpoints_wanted.mirror_gap"]
+
+
+def test_when_everything_starts_no_mirror_has_lost_anything():
+    f = Frame(PRIMARY, 7, 0.0)
+    f.hear("m0", Hello("mirror", "m0", 1), 0.1)
+    f.hear("redire1", Hello("redirector", "redire1", 1), 0.1)
+    f.hear("redire1", Hello("redirector", "redire1", 1, frame=7), 9.0)
+    assert not f.counters["checkpoints_wanted.mirror_gap"]
+
+
 def test_a_restarted_frame_goes_on_with_the_table_and_epoch_that_are_in_use():
     f = Frame(FrameConfig(peer="tcp://192.0.2.2:9005"), 2)
     f.hear("comp0", hello(), 0.0)
