@@ -21,7 +21,7 @@ from dataclasses import MISSING, fields
 from math import isfinite
 from struct import Struct
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
 import msgpack
 
@@ -40,13 +40,13 @@ MAX_BATCH_BYTES = 256 * 1024
 MAX_MESSAGE = 4 * 1024 * 1024
 """Largest message decoded; a longer one is a peer's error."""
 
-MAX_CONTROL = 512 * 1024
+MAX_CONTROL: Final = 512 * 1024
 """Largest control message but for those in `LARGE`. Read, it may take a hundred times as much memory for a moment."""
 
 LARGE = frozenset({messages.Answer.TYPE, messages.Handover.TYPE})
 """Control messages that carry what a whole host says of itself, or flows."""
 
-MAX_LINK_NAME = 512
+MAX_LINK_NAME: Final = 512
 """Characters of a link's name: an id and a port. Receivers remember the names of their senders."""
 
 MAX_DEPTH = 16
