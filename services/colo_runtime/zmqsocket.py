@@ -43,6 +43,10 @@ REDIAL = 1.0
 """Seconds from a failed handshake until the connecting end tries again; after most, libzmq itself never would."""
 SILENT = 5
 """Seconds in which a peer that should speak says nothing, until the connecting end dials anew."""
+CONNECT_MS = 1500
+"""Time for a connection to be made, over TCP. The kernel asks ever more seldom, and that much longer a port that was
+full for a moment would keep us out.
+"""
 REBIND = 0.01
 """Seconds between attempts to bind again; libzmq lets go of an address a moment after the socket was closed."""
 MAX_LISTENERS = 8
@@ -166,6 +170,7 @@ class PeerSocket:
         socket.handshake_ivl = HANDSHAKE_MS
         socket.backlog = BACKLOG
         if endpoint.scheme == "tcp":
+            socket.connect_timeout = CONNECT_MS
             socket.heartbeat_ivl = HEARTBEAT_MS
             socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
             socket.heartbeat_ttl = HEARTBEAT_TIMEOUT_MS

@@ -82,7 +82,7 @@ def gets_in(bench, endpoint, patience=PATIENCE, keys=None):
     one = bench.context.socket(zmq.DEALER)
     bench.sockets.append(one)
     one.linger, one.reconnect_ivl, one.reconnect_ivl_max, one.immediate = 0, 20, 1000, True
-    one.handshake_ivl = doors.HANDSHAKE_MS
+    one.handshake_ivl, one.connect_timeout = doors.HANDSHAKE_MS, zmqsocket.CONNECT_MS
     if keys is not None:
         ours = load(keys["curve_secret"], keys["curve_peers"])
         dial(one, ours, next(iter(ours.peers)))
