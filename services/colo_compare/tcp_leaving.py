@@ -85,7 +85,6 @@ class TcpLeaving(TcpState):
             ledger.unhold(held)
             if not held.out:
                 ledger.passed(self._in_turn(held), "checkpoint")
-        self.stamp = NO_STAMP
         self.diverged = False
         self.wanted = 0.0
         self.unprotected = not copied
@@ -123,4 +122,3 @@ class TcpLeaving(TcpState):
         for held in sorted((*self.data, *self.waiting, *self.resets), key=by_start):
             if not held.out:
                 self.ledger.let_out(self, held, cause, self._in_turn(held))
-        self.stamp = NO_STAMP

@@ -20,6 +20,7 @@ from colo_compare.tcp_leaving import TcpLeaving
 from colo_compare.tcp_state import NEVER, Held
 from colo_proto.checksum import update16
 from colo_proto.frame import F_NEEDS_CSUM, Buffer
+from colo_proto.net.stamp import NO_STAMP, tsval, with_tsval
 from colo_proto.net.tcp import CSUM_AT, WINDOW_AT, read32, timestamps_at
 from colo_proto.net.window import window_update
 from colo_proto.seq import HALF, MASK
@@ -205,3 +206,8 @@ class TcpWindow(TcpLeaving):
         for held in going:
             win = -held.win if held.syn else held.win
             self._told(held.buf, held.l4, held.data + held.syn, held.end, held.ack, win, held.win)
+        last, stamp = self.clamped, self.stamp
+        if last is not None and stamp != NO_STAMP and (tsval(last.buf, last.l4, last.data) - stamp) & MASK >= HALF:
+            # They left with newer timestamps than their own.
+            last.unit = last.buf = with_tsval(last.buf, last.l4, last.data, stamp)
+        self.stamp = NO_STAMP
