@@ -205,8 +205,7 @@ class TcpFlow(TcpOpening):
             self._secondary_special(buf, l4, data, end, seq, wire_ack, flags, win, now)
             return
         if self.s_rst:
-            # It goes on: what it reset was a stray segment.
-            self.s_rst = False
+            self._goes_on(self._position(seq) + end - data, self._ack(wire_ack))
         changed = wire_ack != self.s_wire_ack or win != self.s_win
         if changed and self._s_acks(wire_ack, win) and self.waiting and not self.diverged:
             # What waits for this ACK came before whatever its bytes may free.
@@ -285,6 +284,9 @@ class TcpFlow(TcpOpening):
             # The primary opened a new connection here; this still belongs to the one before.
             ledger.secondary_gone(1, "overtaken")
             return
+        if self.s_rst and not flags & RST:
+            number = self._ack(wire_ack) if flags & ACK else NEVER
+            self._goes_on(self._position(seq) + end - data + (flags & FIN), number)
         if flags & ACK and self._s_acks(wire_ack, win) and self.waiting and not self.diverged:
             self._unblock()
         if flags & RST:
@@ -294,10 +296,10 @@ class TcpFlow(TcpOpening):
                 self.parted = int(now * 1000)
                 return
             self.s_rst = True
+            self.s_reset = max(self._position(seq), self.committed, self.ref.end)
             if self.resets:
                 self._reset(None)
             return
-        self.s_rst = False
         if self.rivals:
             self._settle(seq)
         start = self._position(seq)
@@ -325,6 +327,13 @@ class TcpFlow(TcpOpening):
             self._unblock()
             if self.clamped is not None:
                 self._reopen(self.clamped)
+
+    def _goes_on(self, stop: int, ack: int) -> None:
+        """The secondary, which has sent RST, sends a segment. What it reset was a stray one if this says something new;
+        else it was sent before, and the RST has overtaken it.
+        """
+        if stop > self.s_reset or ack > self.s_ack:
+            self.s_rst = False
 
     def _twin(self, buf: bytes, data: int, start: int, stop: int) -> bool:
         """The commonest case by itself: this segment is equal to the first held one, cut at the same places."""

@@ -121,6 +121,7 @@ class TcpState(Stream):
         "s_isn",
         "s_last_ack",
         "s_plain",
+        "s_reset",
         "s_rst",
         "s_scale",
         "s_syn",
@@ -182,6 +183,8 @@ class TcpState(Stream):
         self.s_last_ack = NEVER
         self.s_top = NEVER
         """In shadow mode: how far the secondary's pure ACKs say that it is."""
+        self.s_reset = NEVER
+        """How far the secondary had come when it sent RST: what lies before may have been overtaken by it."""
         self.s_plain = NEVER
         """For an opener, the secondary's right edge if windows are not scaled."""
         self.origin = -1
