@@ -7,11 +7,13 @@ The unit tests do this a hundred times or two; this does it as often as one like
 import argparse
 import sys
 import time
+from collections import Counter
 from multiprocessing import Pool
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from colo_proto.lan import Lan
 from ownership_world import TICK, World
 
 PIECE = 250
@@ -29,6 +31,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("failover"), st.booleans()),
     st.tuples(st.just("resync")),
     st.tuples(st.just("start again")),
+    st.tuples(st.just("new ear"), LETTERS),
     # What a stranger on the LAN does.
     st.tuples(st.just("replay"), LETTERS, st.sampled_from(STATES), st.sampled_from([TICK, 0.07, 0.5])),
     st.tuples(st.just("replay"), LETTERS, st.sampled_from(STATES), st.sampled_from([TICK, 0.07, 0.5])),
@@ -37,26 +40,45 @@ EVENTS = st.one_of(
     st.tuples(st.just("let go"), LETTERS),
     st.tuples(st.just("peace")),
 )
-SCRIPTS = st.lists(st.tuples(EVENTS, st.sampled_from([0.03, 0.3, 1.2, 2.0, 3.1, 6.0])), max_size=14)
+WAITS = st.sampled_from([0.03, 0.3, 1.2, 2.0, 3.1, 6.0])
+HISTORIES = {
+    "new": [],
+    "other starts": [(("restart", "p"), 1.2), (("restart", "s"), 1.2), (("restart", "p"), 1.2)],
+    "failed over": [(("failover", False), 2.0)],
+    "failed over before": [(("failover", False), 2.0), (("start again",), 3.1)],
+    "alone before": [(("link", False), 6.0), (("link", True), 1.2), (("start again",), 3.1)],
+}
+"""What has happened, and was recorded, before a script begins."""
+SCRIPTS = st.tuples(
+    st.sampled_from(sorted(HISTORIES)), st.lists(st.tuples(EVENTS, WAITS), max_size=12), st.booleans(), st.booleans()
+)
+"""A history, what happens, whether the primary dies in the end, and whether ears are `forgetful`."""
 FAILOVER = st.sampled_from(["auto", "manual"])
+DETECTION = 2.5
+"""Silence of the other host that is its death, seconds."""
 
 
 def play(script, failover, *, packed=True):
     """Whatever happens, but for both networks being cut at once: `World.check` looks after every 10 ms. And once all is
-    well again, somebody writes, also while the stranger goes on.
+    well again, somebody writes, also while the stranger goes on; and if then the primary dies, the secondary.
     """
-    world = World(failover=failover, packed=packed).run(2.0)
-    for event, wait in script:
+    history, events, death, forgetful = script
+    world = World(failover=failover, packed=packed, forgetful=forgetful).run(2.0)
+    for event, wait in [*HISTORIES[history], *events]:
         step(world, *event)
         world.run(wait)
     for letter in "ps":
         world.let_go(letter)
         world.freeze(letter, frozen=False)
     world.link = world.lan = True
-    world.run(10.0)
+    world.run(8.0)
     assert not world.partitioned
     writers = [host.letter for host in world.hosts.values() if host.could_write()]
     assert len(writers) == 1, (world.p.state, world.s.state)
+    if death and failover == "auto" and writers == ["p"] and world.s.frame.ownership.tenure.fit:
+        world.kill("p")
+        world.run(DETECTION + 0.6)
+        assert world.s.could_write(), "its failover was put off"
 
 
 def step(world, event, *args):
@@ -72,6 +94,8 @@ def step(world, event, *args):
             world.freeze(letter, *([] if who == "all" else [names]), frozen=event == "freeze")
         case "restart", (letter,):
             world.hosts[letter].start_frame()
+        case "new ear", (letter,):
+            world.hosts[letter].lan = Lan(Counter())
         case "start again", ():
             world.start_again()
         case "failover", (force,):

@@ -79,6 +79,7 @@ class Host:
         self.processes = {name: Process(name, 1) for name in ("frame", ear, writer)}
         self.clock = CLOCKS[letter]
         self.due = float("-inf")
+        self.said = LanSay(b"")
         if letter == "p":
             self.processes["comp0"] = Process("comp0", 1, mode="enforce")
         self.ear, self.writer = self.processes[ear], self.processes[writer]
@@ -161,7 +162,10 @@ class Host:
 
     def process(self, one, message):
         if isinstance(message, bytes):
-            _, heard = self.lan.sift([message], self.now)
+            lan = Lan(Counter()) if self.world.forgetful else self.lan
+            if self.world.forgetful:
+                lan.say(self.said)
+            _, heard = lan.sift([message], self.now)
             for output in heard:
                 self.to_frame(one.id, output.message)
             return
@@ -178,6 +182,7 @@ class Host:
         elif isinstance(message, SetMode):
             one.mode = message.mode
         elif isinstance(message, LanSay) and one is self.ear:
+            self.said = message
             for output in self.lan.say(message):
                 if isinstance(output, Tell):
                     self.to_frame(one.id, output.message)
@@ -195,9 +200,11 @@ class Host:
 
 
 class World:
-    def __init__(self, *, failover="auto", packed=True, **options):
+    def __init__(self, *, failover="auto", packed=True, forgetful=False, **options):
         self.now = 0.0
         self.packed = packed
+        self.forgetful = forgetful
+        """The ears do not remember what they have heard, as if started again each time: the frames judge alone."""
         self.quiet = 0.0
         """Nothing is due before."""
         self._number = 0
@@ -277,6 +284,7 @@ class World:
                 one.incarnation += 1
                 one.frozen = one.dead = False
                 one.lease, one.fence, one.told, one.promoted = float("-inf"), 0, 0, False
+            host.lan = Lan(Counter())
             host.start_frame()
 
     def recorded(self, letter, *states, until=float("inf")):
@@ -321,7 +329,9 @@ class World:
     def run(self, seconds):
         until = self.now + seconds
         while self.now < until:
-            self.now = round(self.now + TICK, 6)
+            # Nothing happens in between.
+            quiet = 1 if self.attack else int((min(until, self.quiet) - self.now) / TICK)
+            self.now = round(self.now + TICK * max(1, quiet), 6)
             for tick in list(self.attack.values()):
                 tick()
             if self.now < self.quiet:
