@@ -66,6 +66,30 @@ def test_everything_at_once(lab, wiring, workers):
 
 
 @pytest.mark.parametrize("wiring", ["faithful", "lean"])
+def test_equal_guests_in_shadow_mode(lab, wiring):
+    """Clients do not wait for the secondary, and are seen to by it all the same; some of them give up half-way."""
+    run = lab(
+        *("--guest", SERVER, "--wiring", wiring, "--mode", "shadow"),
+        client=jobs(
+            f"http --count {REQUESTS}",
+            f"http --count {REQUESTS} --keep-alive -6",
+            f"download --size {SIZE // 10}",
+            f"upload --size {SIZE // 10}",
+        )
+        + f" && for n in 1 2 3 4 5 6; do {CLIENT} download --size 3000000 & {CLIENT} upload --size 3000000 & done; wait"
+        + f"; for n in $(seq 10); do timeout -s KILL 0.6 {CLIENT} download --size 1000000000; done; sleep 5",
+    )
+    assert all(line["wrong"] == 0 for line in run.lines), run.lines
+    compare = run.report["compare"]
+    assert compare["miscompares"] == 0, compare["last"]
+    assert compare["checkpoints_wanted"] == {}, compare["last"]
+    assert compare["flows_unprotected"] == 0
+    assert compare["bytes_compared"] >= SIZE // 10
+    assert compare["flows"] >= REQUESTS
+    assert run.report["restarts"] == 0
+
+
+@pytest.mark.parametrize("wiring", ["faithful", "lean"])
 def test_ping_of_many_sizes(lab, wiring):
     if shutil.which("ping") is None:
         pytest.skip("needs ping (iputils-ping)")

@@ -3,18 +3,22 @@
 import os
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 
 import pytest
 
 from simulation.extras import Extras
 from simulation.mutants import MUTANTS
+from simulation.plan import TRAFFIC_AT
 from simulation.run import run
 
 SEEDS = 500
 CHUNK = 25
 ONCE_BROKEN = (4259, 9671, 11146, 13370, 18198, 5005720, 5005898)
 """Beyond those: seeds that have found something."""
+SHADOWED = 50
+"""Seeds for shadow mode."""
 ENOUGH = 200
 """Seeds within which a broken core has to be found."""
 
@@ -38,6 +42,25 @@ def test_what_was_found_stays_mended(seed):
     """What a seed meant when it found something, and what it means now."""
     holds(seed, Extras.none())
     holds(seed)
+
+
+def shadow(plan):
+    """Two guests with the same stack, whose client waits for neither."""
+    plan.faults = [(TRAFFIC_AT - 0.2, "mode", "shadow")]
+    plan.secondary = copy(plan.primary)
+    plan.secondary.ts_base ^= 0x5A5A5A5A
+
+
+@pytest.mark.parametrize("first", range(0, SHADOWED, CHUNK))
+def test_equal_guests_do_not_differ_in_shadow_mode(first):
+    opened = 0
+    for seed in range(first, first + CHUNK):
+        result = run(seed, "calm", change=shadow)
+        assert result.violation is None, seed
+        cores = [process.core for process in result.pair.compares]
+        assert sum(core.counters["miscompares"] for core in cores) == 0, (seed, [core.ledger.last for core in cores])
+        opened += sum(core.counters["flows_opened"] for core in cores)
+    assert opened > CHUNK
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))
