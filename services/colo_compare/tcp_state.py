@@ -304,14 +304,21 @@ class TcpState(Stream):
         those that wait only for what was lost on its way to us: guests send it again, though later each time.
         """
         limit = now - self.ledger.timeout
+        if self.closed and self.s_rst:
+            # Both have reset it, and the primary's RST has overtaken what both had sent before.
+            self._drop_old(limit, self.s_reset, "reset")
         if self.moved > limit or (self.moved > now - PATIENCE * self.ledger.timeout and self._lost()):
-            stale = [held for held in self.data if held.at < limit and not held.out]
-            self.data = [held for held in self.data if held.at >= limit or held.out]
-            for held in stale:
-                self.ledger.drop(held, "stale")
+            self._drop_old(limit, -NEVER, "stale")
         late = [h for h in (*self.data, *self.waiting, *self.resets) if not h.out and h.at < limit]
         if late:
             self._late(min(late, key=by_arrival), now)
+
+    def _drop_old(self, limit: float, end: int, reason: str) -> None:
+        """Drop what came before `limit` and lies before `end`."""
+        old = [held for held in self.data if held.at < limit and held.end <= end and not held.out]
+        self.data = [held for held in self.data if held.at >= limit or held.end > end or held.out]
+        for held in old:
+            self.ledger.drop(held, reason)
 
     def _lost(self) -> bool:
         """Does what is held wait for bytes that a guest has sent, for they lie before others that have come? A frame of
