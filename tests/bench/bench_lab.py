@@ -33,6 +33,10 @@ def program(name, congestion):
 JOBS = {
     "TCP download": (["download"], "size", "mbit_s"),
     "TCP upload": (["upload"], "size", "mbit_s"),
+    "50 downloads at once": (["parallel", "--count", "50"], "share", "mbit_s"),
+    "500 downloads at once": (["parallel", "--count", "500"], "share", "mbit_s"),
+    "50 uploads at once": (["parallel", "--upload", "--count", "50"], "share", "mbit_s"),
+    "2000 connections": (["http", "--count", "2000"], "connections", "seconds"),
     "TCP request p50": (["rr"], "count", "p50_us"),
     "UDP request p50": (["rr", "--udp"], "count", "p50_us"),
     "UDP echo, 64 in flight": (["udp"], "echoes", "seconds"),
@@ -41,7 +45,14 @@ JOBS = {
 
 def argv(job, options):
     words, kind, _ = JOBS[job]
-    size = {"size": ["--size", str(options.size)], "count": ["--count", "2000"], "echoes": ["--count", "50000"]}[kind]
+    share = options.parallel_size // int(words[-1]) if kind == "share" else 0
+    size = {
+        "size": ["--size", str(options.size)],
+        "share": ["--size", str(share)],
+        "count": ["--count", "2000"],
+        "echoes": ["--count", "50000"],
+        "connections": [],
+    }[kind]
     return [*program("client", options.congestion), *words, *size]
 
 
@@ -49,7 +60,9 @@ def value(job, line):
     result = json.loads(line)
     if result["wrong"]:
         raise SystemExit(f"{job}: wrong answer: {line}")
-    return 50000 / result["seconds"] if job.startswith("UDP echo") else result[JOBS[job][2]]
+    if JOBS[job][2] == "seconds":
+        return {"echoes": 50000, "connections": 2000}[JOBS[job][1]] / result["seconds"]
+    return result[JOBS[job][2]]
 
 
 @contextlib.contextmanager
@@ -103,6 +116,7 @@ def lab(wiring, workers, congestion, reports):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", type=int, default=1_000_000_000)
+    parser.add_argument("--parallel-size", type=int, default=200_000_000, help="bytes of all that is at once")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--wiring", nargs="+", default=["faithful", "lean"])
     parser.add_argument("--congestion", default="cubic")
@@ -128,7 +142,17 @@ def main():
             ratio = table[name, job] / table["plain veth", job]
             row += f"{table[name, job]:>10.0f} {unit:6} {ratio:>5.0%}"
         print(row)
+    for job, one in (("50 downloads at once", "TCP download"), ("500 downloads at once", "TCP download"),
+                     ("50 uploads at once", "TCP upload")):  # fmt: skip
+        if job in options.jobs and one in options.jobs:
+            print(f"{job}, of one's rate" + "".join(
+                f"  {name} {table[name, job] / table[name, one]:.0%}" for name in ["plain veth", *options.wiring]
+            ))  # fmt: skip
     for wiring, report in reports.items():
+        lost = {f"{p['id']} {name}": n for p in report["processes"] for name, n in p["counters"].items()
+                if n and (name.endswith("dropped.queue_full") or name == "dropped.stale"
+                          or (name.startswith("tap.") and name.endswith(".dropped")))}  # fmt: skip
+        print(f"{wiring}: frames dropped for want of room or time: {lost or 'none'}")
         cpu = ", ".join(f"{p['id']} {p['cpu_seconds']:.1f}" for p in report["processes"] if p["cpu_seconds"] >= 0.1)
         print(
             f"{wiring}: checkpoints wanted {report['compare']['checkpoints_wanted']}, invariants {report['invariants']}"

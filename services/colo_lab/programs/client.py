@@ -7,7 +7,7 @@
     upload    --size N
     udp       --count N [--window 64]       echoes, as many in flight as the window
     rr        --count N [--udp]             one small request after another; latencies
-    parallel  --count N --size N            so many downloads at once
+    parallel  --count N --size N [--upload]   so many downloads (uploads) at once
     idle      --count N --pause S           opens N connections, waits, and asks once on each
     crowd     --connections 200 [--count 10 | --seconds S]   one request after another on each of many connections
     page      --path /statement             prints what it got
@@ -281,12 +281,13 @@ def job_crowd(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def job_parallel(options: argparse.Namespace) -> dict[str, Any]:
-    """Many downloads at once, each checked."""
+    """Many downloads or uploads at once, each checked."""
+    job = job_upload if options.upload else job_download
     results: list[dict[str, Any]] = []
 
     def one() -> None:
         try:
-            results.append(job_download(options))
+            results.append(job(options))
         except OSError as error:
             results.append({"bytes": 0, "wrong": f"{type(error).__name__}: {error}"})
 
@@ -300,7 +301,7 @@ def job_parallel(options: argparse.Namespace) -> dict[str, Any]:
         "bytes": sum(result["bytes"] for result in results),
         "longest_stall": max(result.get("longest_stall", 0.0) for result in results),
         "wrong": "; ".join(wrong[:5]) if wrong else 0,
-        "downloads": len(results),
+        "connections": len(results),
     }
 
 
@@ -356,6 +357,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=120)
     parser.add_argument("--pause", type=float, default=5)
     parser.add_argument("--keep-alive", action="store_true")
+    parser.add_argument("--upload", action="store_true", help="parallel: uploads")
     parser.add_argument("--udp", action="store_true")
     parser.add_argument("-6", dest="six", action="store_true")
     options = parser.parse_args()

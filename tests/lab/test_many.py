@@ -1,0 +1,44 @@
+"""Many connections at once, through queues that hold what they bring: nothing is dropped, equal guests ask nothing."""
+
+import pytest
+
+from .conftest import CLIENT, SERVER
+from .test_traffic import check
+
+
+def overflowed(report):
+    """Whatever a queue had no room for, by process and counter."""
+    return {
+        (process["id"], name): n
+        for process in report["processes"]
+        for name, n in process["counters"].items()
+        if n and (name.endswith("queue_full") or (name.startswith("tap.") and name.endswith(".dropped")))
+    }
+
+
+@pytest.mark.parametrize("wiring", ["faithful", "lean"])
+def test_fifty_downloads_and_fifty_uploads_at_once(lab, wiring):
+    run = lab(
+        *("--guest", f"{SERVER} --congestion cubic", "--wiring", wiring),
+        client=f"{CLIENT} parallel --count 50 --size 1000000 --congestion cubic && "
+        f"{CLIENT} parallel --upload --count 50 --size 1000000 --congestion cubic",
+        timeout=240,
+    )
+    check(run)
+    assert [line["bytes"] for line in run.lines] == [50_000_000, 50_000_000]
+    assert overflowed(run.report) == {}
+    assert run.report["compare"]["dropped"] == {}
+    taps = [name for process in run.report["processes"] for name in process["counters"] if name.endswith("dropped")]
+    assert "tap.guest-p.dropped" in taps
+    assert "tap.guest-s.dropped" in taps
+
+
+@pytest.mark.parametrize("wiring", ["faithful", "lean"])
+def test_short_connections_one_after_another_from_many(lab, wiring):
+    run = lab(
+        *("--guest", SERVER, "--wiring", wiring),
+        client=" & ".join(f"{CLIENT} http --count 250" for _ in range(8)) + " & wait",
+        timeout=240,
+    )
+    check(run)
+    assert sum(line["requests"] for line in run.lines) == 2000
