@@ -33,7 +33,7 @@ PENDING_BYTES: Final = 8 * 1024 * 1024
 """Above the high-water mark a sender keeps at most this much, then drops with a counted reason."""
 REPLAY_BYTES: Final = 64 * 1024 * 1024
 """Replay ring of a reliable link."""
-TAP_QUEUE: Final = 16384
+TAP_QUEUE: Final = 49152
 """Frames the kernel keeps for a tap that nobody reads; netdev counts what it drops. With hundreds of connections
 frames are short (two or three segments), and all that is under way stands in the queue of the slowest filter."""
 

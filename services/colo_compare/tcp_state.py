@@ -322,10 +322,11 @@ class TcpState(Stream):
 
     def _lost(self) -> bool:
         """Does what is held wait for bytes that a guest has sent, for they lie before others that have come? A frame of
-        the one guest was dropped on the way, and not of the other.
+        the one guest was dropped on the way, and not of the other. Of a connection that was adopted from the middle
+        that is not so sure: another compare may have let those bytes go, and nobody sends them again.
         """
         data, segments, first = self.data, self.ref.segments, self.ref.first
-        if not data or self.diverged:
+        if not data or self.diverged or self.adopted:
             return False
         base, fin = self.committed, self.ref.fin
         return data[0].start > base or (segments[first].start > base if first < len(segments) else (fin or 0) > base)

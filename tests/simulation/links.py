@@ -2,7 +2,7 @@
 
 ::
 
-    Tap          kernel queue of 1000 frames, the newest is lost; a dead reader loses nothing, the queue waits
+    Tap          kernel queue (`TAP_QUEUE`), the newest is lost; a dead reader loses nothing, the queue waits
     Plain        in order; what is under way when a connection or its receiver dies is lost; bounded, the newest is lost
     Split        one Plain a worker; what is for a worker that is not there is lost
     Reliable     `ReplaySender` and `ReplayReceiver`, with the acknowledgements of `colo_runtime.reliable`
