@@ -100,6 +100,8 @@ class Oracle:
         self.client_resets = set()
         """Flows on which a client has sent RST. Compare does not see clients, and what it held of such a connection
         nobody will send again: it asks for a checkpoint, and cannot know better."""
+        self.strayed = set()
+        """Flows on which a stranger has sent SYNs."""
         self.lan_lost = {}
         """Flow -> when the LAN last lost a frame of it."""
         self.steps = 0
@@ -216,11 +218,11 @@ class Oracle:
     def _reborn(self, flow):
         """True when a duplicate of a client's SYN came after the connection's end at one guest and before it at the
         other (they abort when their application has read, each in its own time): the one has a half-open connection
-        that the other does not have. They differ, nobody lied.
+        that the other does not have. They differ, nobody lied. A stranger's SYN does the same.
         """
         ident = self._latest(flow)
         one, other = (host.state.history.get(ident) for host in (self.world.primary.host, self.world.secondary.host))
-        return rebirths(one) != rebirths(other)
+        return rebirths(one) != rebirths(other) or (flow in self.strayed and (one is None or other is None))
 
     def _host(self, side):
         return (self.world.primary if side == "primary" else self.world.secondary).host
@@ -348,7 +350,7 @@ class Oracle:
         ):
             self.fail("S2", f"bytes that the primary never sent: {flow} {pos} to {end}")
         twin = self.world.secondary.host.state.history.get(sock.ident)
-        self.streams.released(sock, twin, pos, seg, flow)
+        self.streams.released(sock, twin, pos, seg, flow, known=sock.ident in watch.opened)
         free = watch.unprotected.get(flow, False)
         if not exempt and free is not False:
             if free is None or free == sock.ident or self._older(sock.ident, free):
