@@ -137,9 +137,15 @@ class Monitor:
         for _ in range(up):
             self._on_change("down", 0)
 
-    def close(self, linger: int | None) -> None:
+    def close(self, linger: int | None, *, inproc: bool = False) -> None:
         """Close the watched socket, and stop watching."""
         self._around.reactor.unwatch(self._socket)
+        if inproc:
+            # It has no connections to tell of, and is only let go of when the other end in this process takes notice.
+            self._watched.disable_monitor()
+            self._watched.close(linger)
+            self._socket.close(0)
+            return
         self._watched.close(linger)
         # libzmq's thread may wait for room in this pipe: until it has let go of the socket somebody has to read.
         # (`disable_monitor` wants a lock that it holds meanwhile.)

@@ -220,7 +220,7 @@ class PeerSocket:
         self._around.reactor.unwatch(self.socket)
         self._watch = None
         if not self.socket.closed:
-            self._monitor.close(linger)
+            self._monitor.close(linger, inproc=self.endpoint.scheme == "inproc")
 
     def renew(self) -> None:
         """End every connection and begin anew: keys have changed, and libzmq asks about keys only once a connection.
