@@ -19,8 +19,9 @@ from colo_runtime.reactor import Reactor, Timer
 FULL: Final = 0.5
 EMPTY: Final = 0.125
 """Shares of an output's bound."""
-STUCK: Final = 0.2
-"""Seconds in which a peer must have taken something."""
+STUCK: Final = 1.0
+"""Seconds in which a peer must have taken something. ZeroMQ takes 32 batches at a time, and a process on a busy machine
+may need 0.2 s to get that far (measured: fifty downloads lost 1,379 frames at once, and stood still)."""
 
 
 class Pressure:
