@@ -221,9 +221,12 @@ class TcpState(Stream):
         return near + ((ack - near + HALF) & MASK) - HALF
 
     def _settle(self, seq: int) -> None:
-        """A guest has sent `seq`, and no SYN: that says which of the primary's SYN/ACKs the client has taken."""
+        """A guest has sent `seq`, and no SYN: that says which of the primary's SYN/ACKs the client has taken.
+
+        It lies behind that number, or at it, as that of a keep-alive or a probe does.
+        """
         mine = self.isn or 0
-        number = min((mine & MASK, *self.rivals), key=lambda isn: (seq - isn - 1) & MASK)
+        number = min((mine & MASK, *self.rivals), key=lambda isn: (seq - isn) & MASK)
         self.rivals = ()
         self.unproven = NEVER
         if number == mine & MASK:
