@@ -16,7 +16,7 @@ An overtaken secondary datagram lost its counterpart on the way and expires; an 
 waits for its own, until compare_timeout asks for a checkpoint.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from colo_compare.flow import Datagrams, HeldUnit, Unit, frames_in
 from colo_compare.history import SEGMENT_COST
@@ -55,6 +55,8 @@ class DatagramFlow(Datagrams):
     """State of one flow; `body` is what has to be equal (payload, without checksum)."""
 
     __slots__ = ("count", "pri", "pri_over", "sec", "sec_over", "suspect")
+
+    kept: ClassVar[str] = "datagrams"
 
     def __init__(self, ledger: "Ledger", key: bytes, rule: Rule, now: float) -> None:
         super().__init__(ledger, key, rule, now)

@@ -11,7 +11,7 @@ Classes and no protocols, for compiled cores call the methods of a class directl
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from colo_proto.compiled import mypyc_attr
 from colo_proto.frame import Buffer
@@ -53,6 +53,13 @@ class Flow(ABC):
     """A flow; `ledger` is the compare it belongs to."""
 
     __slots__ = ("diverged", "key", "ledger", "rule", "shadow", "touched", "unprotected", "wanted")
+
+    kept: ClassVar[str] = ""
+    """What it is when it moves to another worker (`luggage`): `tcp`, `datagrams`, or empty where it keeps nothing.
+
+    Ask this and not `isinstance`: compiled classes share one memory (`abc`) of what is an instance of none of them, so
+    that it can be denied of an instance.
+    """
 
     def __init__(self, ledger: "Ledger", key: bytes, rule: Rule, now: float) -> None:
         self.ledger = ledger

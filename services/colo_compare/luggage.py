@@ -13,7 +13,7 @@ understand each other: unknown names are skipped, and a flow that cannot be read
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgpack
 
@@ -67,10 +67,10 @@ def pack(compare: "Compare", chosen: Chosen, now: float) -> bytes:
     for key, flow in list(compare.flows.items()):
         if not chosen(key):
             continue
-        if isinstance(flow, TcpFlow):
-            flows.append(_tcp(flow, now))
-        elif isinstance(flow, DatagramFlow):
-            flows.append(_datagrams(flow, now))
+        if flow.kept == TcpFlow.kept:
+            flows.append(_tcp(cast("TcpFlow", flow), now))
+        elif flow.kept == DatagramFlow.kept:
+            flows.append(_datagrams(cast("DatagramFlow", flow), now))
         compare.release(flow)
     ledger = compare.ledger
     pieces: list[list[Any]] = [[], []]
@@ -178,15 +178,16 @@ def _put_tcp(compare: "Compare", body: dict[str, Any], now: float) -> None:
         "clamped": _read_held(body["clamped"], now) if body["clamped"] else None,
         "rivals": tuple(map(int, body.get("rivals", ()))),
     }
-    flow = compare.adopt(_octets(body["key"]), now, stream=True)
+    adopted = compare.adopt(_octets(body["key"]), now, stream=True)
     held = [one for queue in queues.values() for one in queue]
-    if not isinstance(flow, TcpFlow):
+    if adopted.kept != TcpFlow.kept:
         # A rule exempts it here: nothing of it is compared, so nothing of it is held.
         _let_pass(ledger, held)
         pending = ref.pending()
         ledger.counters["secondary_taken_over"] += pending
         ledger.secondary_gone(pending, "rule")
         return
+    flow = cast("TcpFlow", adopted)
     for name, value in {**plain, **queues, **apart, "ref": ref}.items():
         setattr(flow, name, value)
     for one in held:
@@ -285,12 +286,13 @@ def _put_datagrams(compare: "Compare", body: dict[str, Any], now: float) -> None
         (_octets(data), now - age, _unit(frames, many=many)) for frames, many, data, age in body["sec"]
     ]
     numbers = {name: int(body[name]) for name in ("count", "pri_over", "sec_over")}
-    flow = compare.adopt(_octets(body["key"]), now, stream=False)
+    adopted = compare.adopt(_octets(body["key"]), now, stream=False)
     ledger.counters["secondary_taken_over"] += len(sec)
-    if not isinstance(flow, DatagramFlow):
+    if adopted.kept != DatagramFlow.kept:
         _let_pass(ledger, pri)
         ledger.secondary_gone(len(sec), "rule")
         return
+    flow = cast("DatagramFlow", adopted)
     flow.pri, flow.sec = pri, sec
     for name, value in numbers.items():
         setattr(flow, name, value)

@@ -27,6 +27,8 @@ What a segment says is taken in here; the rest is in the classes that this one i
     TcpFlow      segments of either guest come in
 """
 
+from typing import ClassVar
+
 from colo_compare.flow import Unit
 from colo_compare.history import SEGMENT_COST, Segment
 from colo_compare.tcp_opening import TcpOpening
@@ -40,6 +42,8 @@ class TcpFlow(TcpOpening):
     """One connection; `ledger` is the compare it belongs to."""
 
     __slots__ = ()
+
+    kept: ClassVar[str] = "tcp"
 
     # -- the primary ---------------------------------------------------------------------------------
 

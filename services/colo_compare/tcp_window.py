@@ -141,6 +141,9 @@ class TcpWindow(TcpLeaving):
         offered = self._offered(last)
         full = min((offered - ack) >> scale, MOST)
         window = min(full, self._most(ack, scale))
+        if window <= 0:
+            # What came last offers nothing behind what has been acknowledged.
+            return
         edge = ack + (window << scale)
         if not (
             self._worth(ack, edge, last.good, offered, whole=window == full)
@@ -182,7 +185,7 @@ class TcpWindow(TcpLeaving):
         self.clamped = None
         ack = max(last.ack, self.p_ack)
         window = min((self._edge(self.p_ack, self.p_win) - ack) >> self.p_scale, MOST)
-        if ack + (window << self.p_scale) > last.good or (self.opener and ack + window > last.stop):
+        if window > 0 and (ack + (window << self.p_scale) > last.good or (self.opener and ack + window > last.stop)):
             self._announce(last, ack, window)
 
     def flush(self, *, copied: bool) -> None:

@@ -88,6 +88,11 @@ def test_scenarios(python: Path) -> None:
 
 
 @pytest.mark.timeout(TIMEOUT)
+def test_units(python: Path) -> None:
+    assert " passed" in run(python, "-P", "-m", "pytest", "-q", "tests/unit/colo_compare", "tests/unit/colo_rewriter")
+
+
+@pytest.mark.timeout(TIMEOUT)
 def test_simulation(python: Path) -> None:
     run(python, "-m", "tests.simulation", "--seeds", "200", "--jobs", "2")
 

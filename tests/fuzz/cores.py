@@ -176,7 +176,10 @@ def _secondary(flow: Any) -> int:
     return cost(flow.ref.segments) if hasattr(flow, "ref") else 0
 
 
-_RULES = ("", "pass udp any", "shadow tcp guest-port 80", "compare tcp port 80 mask 3:40", "compare any mask /[a-z]+/")
+_RULES = (
+    "", "pass udp", "shadow tcp guest-port 80", "shadow udp\nshadow icmp", "compare tcp port 80 mask 3:40",
+    "compare any mask /[a-z]+/",
+)  # fmt: skip
 
 
 def compare(random: Random, inputs: int) -> None:
@@ -220,6 +223,9 @@ def moving(random: Random, inputs: int) -> None:
     """Flows that move between two workers at any moment; and luggage that is damaged, into a third."""
     mode = random.choice((Mode.ENFORCE, Mode.SHADOW))
     workers = [Books(random, mode), Books(random, mode)]
+    rules = random.choice(("", "", *_RULES))
+    for one in workers:
+        one.take(one.core.tell(SetRules(rules), 1.0))
     streams = corpus.Streams(random)
     now = 1.0
     done = 0

@@ -162,3 +162,22 @@ def test_every_field_of_a_stream_goes_along_or_has_a_way_of_its_own():
     }  # fmt: skip
     every = {name for kind in TcpState.__mro__ for name in getattr(kind, "__slots__", ())}
     assert set(luggage.PLAIN) == every - apart
+
+
+def test_flows_of_every_kind_move_with_what_they_hold():
+    """Also those that are kinds of another: compiled, `isinstance` denies them (`Flow.kept`)."""
+    ends = "10.0.0.2", "10.0.0.9"
+    asked = craft.udp(ends[1], ends[0], 6000, 9, b"a")
+    error = craft.icmp_error(*ends, asked, code=3)
+    one, two = compare(), compare()
+    for core in (one, two):
+        core.tell(SetRules("shadow tcp\nshadow udp"), 0.5)
+    assert one.receive("secondary_in", [error, udp("S", b"x").data, S(1000, D).data], 1.0) == []
+    assert one.gauges()["held_secondary"] == 3
+    moved(one, two)
+    assert one.counters["flows_handed_over"] == two.counters["flows_taken_over"] == 3
+    assert two.gauges()["held_secondary"] == one.counters["secondary_handed_over"] == 3
+    assert {type(flow).__name__ for flow in two.flows.values()} == {"WatchedErrors", "WatchedDatagrams", "WatchedTcp"}
+    (sent,) = (output for output in two.receive("primary_in", [error], 3.0) if isinstance(output, Send))
+    assert sent.frames == [error]
+    assert two.gauges()["held_secondary"] == 2

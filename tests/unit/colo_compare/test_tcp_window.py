@@ -372,3 +372,14 @@ def test_a_checkpoint_settles_how_windows_are_scaled():
     play.done(copied=True)
     play >> S(1000, flags=ACK, window=10) >> P(1000, flags=ACK, window=500)
     assert window(play) == 4000 >> 7
+
+
+def test_a_secondary_that_acknowledges_more_than_was_offered_opens_nothing(play):
+    """What the primary offered with the segment that left last ends before what the secondary acknowledges now."""
+    play >> S(1000, flags=ACK, ack=500, window=100) >> P(1000, flags=ACK, ack=500, window=1000)
+    play >> P(1000, flags=ACK, ack=250_000, window=1000)
+    before = len(play.sent)
+    play >> S(1000, flags=ACK, ack=200_000, window=100)
+    assert len(play.sent) == before
+    play >> S(1000, flags=ACK, ack=250_000, window=2000)
+    assert window(play) == 1000
