@@ -174,7 +174,7 @@ class TcpWindow(TcpLeaving):
         """Send a window update: where the primary's next byte would be, so that the client takes it."""
         last.ack = ack
         last.good, last.stop = max(last.good, self._edge(ack, window)), max(last.stop, ack + window)
-        seq = max(last.end, self.p_top)
+        seq = self.p_top if self.p_top > NEVER else last.end
         self.ledger.synthesize(window_update(last.buf, last.l4, last.data, seq & MASK, ack & MASK, window))
 
     def unbound(self) -> None:

@@ -15,7 +15,7 @@ from simulation.run import run
 
 SEEDS = 500
 CHUNK = 25
-ONCE_BROKEN = (4259, 9671, 11146, 13370, 18198, 5005720, 5005898)
+ONCE_BROKEN = (4259, 9671, 11146, 13370, 18198, 5005720, 5005898, 10008292)
 """Beyond those: seeds that have found something."""
 SHADOWED = 50
 """Seeds for shadow mode."""

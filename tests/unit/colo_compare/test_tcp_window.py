@@ -250,6 +250,16 @@ def test_after_a_lowered_syn_the_update_is_scaled():
     assert not option_kinds(play.sent[-1]), "what a SYN negotiates has no place in an ACK"
 
 
+def test_an_update_is_of_the_stream_that_the_client_has_taken():
+    """Of two SYN/ACKs with other numbers (cookies) that were lowered, it took the first, which has the smaller one."""
+    play = Play()
+    play >> syn("S", 7, window=500) >> syn("P", 999, window=60000) >> syn("P", 9999, window=60000)
+    assert [window(play, at) for at in (0, 1)] == [500, 500]
+    play >> S(1000, b"abc", window=4) >> P(1000, b"abc", window=1000) >> S(1003, flags=ACK, window=1000)
+    assert fields(play.sent[-1])[0].seq == 1003
+    assert window(play) == 1000
+
+
 def test_a_syn_again_that_is_not_lowered_ends_the_waiting():
     play = Play()
     play >> syn("P", 999, window=5000) >> syn("S", 7, window=4000)
