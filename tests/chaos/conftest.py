@@ -18,9 +18,9 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(SLOW, method="signal"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def campaign():
-    """A pair of its own, up and working."""
+    """A pair of its own, up and working; it goes with the last test that has it."""
     reason = engine.missing()
     if reason:
         pytest.skip(reason)
