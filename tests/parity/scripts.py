@@ -12,6 +12,9 @@ NOT = {
     "rewriter": {"at", "wait", "promote", "drain", "mode"},
 }
 TIMED = {
+    "the secondary's FIN came, the data before it were lost: no difference, however late they come again",
+    "a frame of the secondary that was lost on its way is no difference, however late it comes again",
+    "a frame of the primary that was lost on its way is no difference either",
     "a connection that stands still for four times as long is one that asks, hole or not",
     "the equal part goes once nothing moves, the rest when it is equal, nothing twice",
     "the same with offloads",
