@@ -65,10 +65,10 @@ def test_everything_at_once(lab, wiring, workers):
     assert all(p["counters"]["frames_primary"] for p in compares), "every worker had its share"
 
 
-@pytest.mark.xfail(
-    strict=False, reason="open: a primary far ahead of its secondary reaches compare's bound in some runs"
-)
-@pytest.mark.parametrize("wiring", ["faithful", "lean"])
+BEHIND = pytest.mark.xfail(strict=False, reason="open: a primary far ahead of its secondary reaches compare's bound")
+
+
+@pytest.mark.parametrize("wiring", ["faithful", pytest.param("lean", marks=BEHIND)])
 def test_equal_guests_in_shadow_mode(lab, wiring):
     """Clients do not wait for the secondary, and are seen to by it all the same; some of them give up half-way."""
     run = lab(
