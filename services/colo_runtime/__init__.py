@@ -16,6 +16,7 @@ module                  holds
 `links`                 endpoint -> link
 `zmqsocket`             making ZeroMQ sockets
 `monitor`, `doors`      their connections, and bounds on what strangers can take
+`dialling`              a ZeroMQ context of its own for a link that connects to a name
 `zmqlink`               plain links; `splitlink`: outputs shared out by flow; `reliable`: replayed ones
 `curve`                 keys between hosts: files, who is let in, reloading
 `tap`                   taps by descriptor from netdev

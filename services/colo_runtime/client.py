@@ -10,6 +10,7 @@ from colo_proto.codec import decode, encode
 from colo_proto.endpoint import Endpoint, parse_endpoint
 from colo_proto.errors import ConfigError, WireError
 from colo_proto.messages import Answer, Query
+from colo_runtime.dialling import Endings, looks_up
 
 
 def _dial(socket: zmq.Socket[bytes]) -> None:
@@ -34,8 +35,20 @@ def ask(endpoint: Endpoint | str, query: Query, timeout: float = 2.0) -> Answer:
     where = parse_endpoint(endpoint) if isinstance(endpoint, str) else endpoint
     if not where.is_zmq:
         raise ConfigError(f"{where}: the control link of a frame is ipc:// or tcp://")
+    context = zmq.Context()
+    try:
+        return _ask(context, where, query, timeout)
+    finally:
+        if looks_up(where):
+            # A name server that does not answer would hold the end up.
+            Endings().add(context)
+        else:
+            context.term()
+
+
+def _ask(context: zmq.Context[zmq.Socket[bytes]], where: Endpoint, query: Query, timeout: float) -> Answer:
     until = time.monotonic() + timeout
-    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+    with context.socket(zmq.DEALER) as socket:
         socket.linger = 0
         socket.immediate = True
         socket.reconnect_ivl = 20

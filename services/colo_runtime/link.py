@@ -23,6 +23,7 @@ from colo_proto.endpoint import Endpoint
 from colo_proto.errors import ConfigError, WireError
 from colo_proto.frame import Buffer
 from colo_proto.messages import WorkerTable
+from colo_runtime.dialling import Endings
 from colo_runtime.reactor import Reactor
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Surroundings:
     incarnation: int
     log: Callable[..., None]
     """`log(level, event, **fields)`."""
+    endings: Endings = field(default_factory=Endings)
     queue_bytes: int = 8 << 20
     ring_bytes: int = 64 << 20
     netdev_socket: str = "/run/colo/netdev.sock"

@@ -49,7 +49,7 @@ class Monitor:
         self._up: set[int] = set()
         self._ended: set[int] = set()
         self._failed = False
-        self._socket = around.zmq.socket(zmq.PAIR)
+        self._socket = socket.context.socket(zmq.PAIR)
         try:
             self._socket.rcvhwm = MAX_BEHIND
             address = f"inproc://monitor-{id(self):x}-{next(_numbers)}"
@@ -137,11 +137,15 @@ class Monitor:
         for _ in range(up):
             self._on_change("down", 0)
 
-    def close(self, linger: int | None, *, inproc: bool = False) -> None:
-        """Close the watched socket, and stop watching."""
+    def close(self, linger: int | None, *, waits: bool = True) -> None:
+        """Close the watched socket, and stop watching. `waits`: read on until libzmq has let go of it.
+
+        Two kinds of sockets are not waited for. One of inproc:// has no connections to tell of, and libzmq only lets go
+        of it when the other end in this process takes notice. One that connects to a name has few, and libzmq's thread
+        may be busy with a resolver.
+        """
         self._around.reactor.unwatch(self._socket)
-        if inproc:
-            # It has no connections to tell of, and is only let go of when the other end in this process takes notice.
+        if not waits:
             self._watched.disable_monitor()
             self._watched.close(linger)
             self._socket.close(0)

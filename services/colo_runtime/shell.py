@@ -233,6 +233,7 @@ class Shell(ABC):
         self.close_links()
         if self.around.curve is not None:
             self.around.curve.close()
+        self.around.endings.wait()
         if self._own_context:
             self.zmq.term()
         self.reactor.close()

@@ -9,6 +9,7 @@
 * Heartbeats on TCP: a peer that is gone without a FIN is noticed after three seconds.
 * CURVE on TCP, when there are keys (`curve`).
 * Sockets of a host (`ipc://`) are for their owner and group alone, whatever the umask.
+* A link that connects to a name waits for the resolver alone (`dialling`).
 """
 
 import contextlib
@@ -25,6 +26,7 @@ import zmq
 from colo_proto.codec import MAX_MESSAGE
 from colo_proto.endpoint import Endpoint
 from colo_proto.errors import ConfigError, WireError
+from colo_runtime.dialling import LINGER_MS, looks_up
 from colo_runtime.doors import BACKLOG, HANDSHAKE_MS, LEAST, limit
 from colo_runtime.link import Link, StartError, Surroundings, keep_safe
 from colo_runtime.monitor import Monitor
@@ -37,8 +39,6 @@ HEARTBEAT_MS = 1000
 HEARTBEAT_TIMEOUT_MS = 3000
 RECONNECT_MS = 20
 RECONNECT_MAX_MS = 1000
-LINGER_MS = 1000
-"""How long a closed socket may go on sending what it had accepted."""
 REDIAL = 1.0
 """Seconds from a failed handshake until the connecting end tries again; after most, libzmq itself never would."""
 SILENT = 5
@@ -114,6 +114,7 @@ class PeerSocket:
         self._counters = counters
         self._prefix = prefix
         self._on_change = on_change
+        self._context = zmq.Context() if looks_up(endpoint) else around.zmq
         self._curve = around.curve if endpoint.scheme == "tcp" else None
         keep_safe(what, endpoint, keys=self._curve is not None, insecure=around.insecure)
         self._handler: Handler | None = None
@@ -132,11 +133,13 @@ class PeerSocket:
         try:
             self.socket = self._make()
         except zmq.ZMQError as error:
+            self._end_context()
             raise StartError(f"{what}: {error.strerror}") from None
         try:
             self._attach()
         except zmq.ZMQError as error:
             self._let_go(0)
+            self._end_context()
             verb = "listen on" if endpoint.server else "connect to"
             raise StartError(f"{what}: cannot {verb} {endpoint.url}: {error.strerror}") from None
         if self._curve is not None:
@@ -149,7 +152,7 @@ class PeerSocket:
     # -- the socket -----------------------------------------------------------------------------
 
     def _make(self) -> Socket:
-        socket = self._around.zmq.socket(zmq.ROUTER if self.router else zmq.DEALER)
+        socket = self._context.socket(zmq.ROUTER if self.router else zmq.DEALER)
         try:
             self._prepare(socket)
             self._monitor = Monitor(self._around, socket, self._connection)
@@ -220,7 +223,12 @@ class PeerSocket:
         self._around.reactor.unwatch(self.socket)
         self._watch = None
         if not self.socket.closed:
-            self._monitor.close(linger, inproc=self.endpoint.scheme == "inproc")
+            waits = self.endpoint.scheme != "inproc" and self._context is self._around.zmq
+            self._monitor.close(linger, waits=waits)
+
+    def _end_context(self) -> None:
+        if self._context is not self._around.zmq:
+            self._around.endings.add(self._context)
 
     def renew(self) -> None:
         """End every connection and begin anew: keys have changed, and libzmq asks about keys only once a connection.
@@ -262,6 +270,7 @@ class PeerSocket:
         if self._file is not None:
             self._file.close()
         self._let_go(None)
+        self._end_context()
 
     def watch(self, handler: Handler, events: int = READ) -> None:
         """Call `handler(events)` when the socket is ready."""
