@@ -38,7 +38,7 @@ from typing import Final, NamedTuple
 
 from colo_proto.codec import MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Batch, LinkReset, LinkStart
 from colo_proto.errors import WireError
-from colo_proto.frame import Buffer
+from colo_proto.frame import Buffer, SomeBuffer
 
 RING_BYTES: Final = 64 * 1024 * 1024
 FRAME_OVERHEAD: Final = 64
@@ -56,12 +56,12 @@ class _Entry(NamedTuple):
     cost: int
 
 
-def cut(frames: Sequence[Buffer]) -> list[Sequence[Buffer]]:
+def cut(frames: Sequence[SomeBuffer]) -> list[Sequence[SomeBuffer]]:
     """`frames` in pieces of at most 64 frames or 256 KiB (the frame that passes the limit is the last)."""
     count = len(frames)
     if count == 1 or (count <= MAX_BATCH_FRAMES and sum(map(len, frames)) <= MAX_BATCH_BYTES):
         return [frames]
-    pieces: list[Sequence[Buffer]] = []
+    pieces: list[Sequence[SomeBuffer]] = []
     start = size = 0
     for at, frame in enumerate(frames):
         size += len(frame)

@@ -12,6 +12,7 @@ link counter                            counts
 `sequence`                              frames numbered on the link since the start
 `dropped` `dropped.<reason>`            frames that went nowhere: all, and by reason
 `coalesced`                             taps: segments that were written as a part of the frame before
+`joined`                                taps: segments that were read and became a part of the frame before
 `lost`                                  plain links: frames the receiver found missing (legal loss)
 `gaps` `gap_frames`                     reliable inputs: losses that could not be replayed; frames, where known
 `replayed` `evicted` `resets`           reliable outputs: sent again; pushed out unacknowledged; gaps admitted

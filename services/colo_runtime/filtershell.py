@@ -10,7 +10,7 @@ Inputs open once there is somewhere for their frames to go, and reliable ones ar
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -259,10 +259,10 @@ class FilterShell(Shell):
         core = cast("Marked", self.core)
         return lambda version: self._do(core.mark(port, version, time.monotonic()))
 
-    def _taker(self, port: str) -> Callable[[list[bytes]], None]:
+    def _taker(self, port: str) -> Callable[[Sequence[bytes]], None]:
         core_receive, do, monotonic = self.core.receive, self._do, time.monotonic
 
-        def take(frames: list[bytes]) -> None:
+        def take(frames: Sequence[bytes]) -> None:
             outputs = core_receive(port, frames, monotonic())
             if outputs:
                 do(outputs)

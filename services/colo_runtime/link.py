@@ -36,7 +36,7 @@ BATCH_BYTES = 256 * 1024
 COMPLAIN_EVERY = 60.0
 """Seconds between two log lines about the same trouble of the same link."""
 
-Deliver = Callable[[list[bytes]], None]
+Deliver = Callable[[Sequence[bytes]], None]
 
 
 def keep_safe(what: str, endpoint: Endpoint, *, keys: bool, insecure: bool) -> None:

@@ -20,10 +20,11 @@ from typing import Final
 
 from colo_netdev.passing import RefusedError, Request, TapInfo, close_all, decode_reply, encode_request, receive
 from colo_proto.errors import ConfigError, WireError
-from colo_proto.frame import MAX_FRAME, MIN_FRAME, NO_OFFLOAD, VNET_HDR_LEN, Buffer
+from colo_proto.frame import MAX_FRAME, MIN_FRAME, NO_OFFLOAD, Buffer
 from colo_proto.net.coalesce import coalesce
 from colo_proto.net.offload import to_plain
-from colo_runtime.link import BATCH_BYTES, BATCH_FRAMES, Link
+from colo_proto.replay import cut
+from colo_runtime.link import Link
 from colo_runtime.reactor import READ, Timer
 
 RETRY: Final = 0.05
@@ -31,6 +32,12 @@ RETRY_MAX: Final = 1.0
 """Seconds between attempts to reach netdev."""
 ANSWER: Final = 2.0
 """Seconds that netdev has for an answer."""
+
+READ_FRAMES: Final = 256
+READ_BYTES: Final = 1 << 20
+"""What is read in one turn at most. It is more than a batch, so that the segments which many connections have waiting
+can be joined: each joined frame saves the work of all processes behind.
+"""
 
 _READ_SIZE: Final = MAX_FRAME + 1
 _DEAD: Final = frozenset({errno.EBADFD, errno.EBADF, errno.EFAULT, errno.ENODEV, errno.ENXIO})
@@ -75,7 +82,7 @@ class TapLink(Link):
         append, read, fd = frames.append, os.read, self._fd
         size = 0
         try:
-            while size < BATCH_BYTES and len(frames) < BATCH_FRAMES:
+            while size < READ_BYTES and len(frames) < READ_FRAMES:
                 frame = read(fd, _READ_SIZE)
                 append(frame)
                 size += len(frame)
@@ -87,15 +94,23 @@ class TapLink(Link):
             return
         if not self._vnet_hdr:
             frames = [NO_OFFLOAD + frame for frame in frames]
-            size += VNET_HDR_LEN * len(frames)
         if min(map(len, frames)) < MIN_FRAME or max(map(len, frames)) > MAX_FRAME:
             count = len(frames)
             frames = [frame for frame in frames if MIN_FRAME <= len(frame) <= MAX_FRAME]
             self.drop("size", count - len(frames))
-        self.counters["frames_in"] += len(frames)
-        self.counters["bytes_in"] += size
-        if frames:
-            self.deliver(frames)
+        self._deliver(frames)
+
+    def _deliver(self, frames: Sequence[bytes]) -> None:
+        """Hand over in batches what was read, joined where that can be."""
+        before = len(frames)
+        if before > 1 and self._vnet_hdr:
+            frames = coalesce(frames)
+            self.counters["joined"] += before - len(frames)
+        for batch in cut(frames):
+            self.counters["frames_in"] += len(batch)
+            self.counters["bytes_in"] += sum(map(len, batch))
+            if batch:
+                self.deliver(batch)
 
     def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
         """Write each frame; what the kernel does not take is dropped by reason."""

@@ -25,6 +25,9 @@ from where import PYTHONPATH
 
 pytestmark = pytest.mark.usefixtures("privileged")
 ETH_P_ALL = 0x0003
+SOL_PACKET, PACKET_VNET_HDR = 263, 15
+"""linux/if_packet.h: what is sent has a header that may leave the checksum to the device."""
+ACK = 16
 
 
 @pytest.fixture
@@ -165,6 +168,37 @@ def test_a_filter_that_was_killed_finds_the_frames_that_came_meanwhile(place):
     place.redirector()
     got = receive(place.bench.unix(out), 1)
     assert got[0] in frames(0, 500)
+
+
+def test_segments_that_waited_are_handed_over_as_fewer_frames(place):
+    """Two connections, in turn, with more than a turn of the loop reads at once: the bytes of each are all there."""
+    place.netdev()
+    one = place.redirector("--outdev", f"chardev+unix://{place.bench.path('o')}?server=on&vnet_hdr=on")
+    out = place.bench.unix(place.bench.path("o"))
+    place.bench.unix(place.bench.path("i"))
+    place.until(lambda: place.said("tap.attached") and len(place.said("stream.connected")) == 2)
+    kernel = place.kernel()
+    kernel.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+    one.send_signal(signal.SIGSTOP)
+    sent = dict.fromkeys((5000, 5001), b"")
+    for n in range(300):
+        for port in sent:
+            text = f"{port} {n} ".encode() * 90
+            at = 1000 + len(sent[port])
+            kernel.send(craft.tcp("10.0.0.2", "10.0.0.9", 80, port, at, 7, ACK, text, partial=True))
+            sent[port] += text
+    one.send_signal(signal.SIGCONT)
+    out.settimeout(PATIENCE)
+    parser, got, count = ChardevParser({}, vnet_hdr=True), dict.fromkeys(sent, b""), 0
+    while got != sent:
+        data = out.recv(1 << 16)
+        assert data
+        for found in map(p.dissect, parser.feed(data)):
+            if found.proto == p.PROTO_TCP:
+                count += 1
+                segment = found.payload()
+                got[int.from_bytes(segment[2:4], "big")] += segment[20:]
+    assert count < 150, "of 600"
 
 
 def test_netdev_may_die_and_come_back(place):
