@@ -13,12 +13,10 @@ constant. The edges (taps without IFF_VNET_HDR, QEMU chardevs, captures) convert
 """
 
 from struct import Struct
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 Buffer = bytes | bytearray | memoryview
 """Bytes-like. Cores return `bytes` or `bytearray` and never change a frame that was handed to them."""
-SomeBuffer = TypeVar("SomeBuffer", bytes, Buffer)
-"""What a function gets is what it gives."""
 
 VNET_HDR_LEN: Final = 10
 NO_OFFLOAD: Final = bytes(VNET_HDR_LEN)

@@ -34,11 +34,14 @@ No sockets and no clocks here: `now` is handed in, the runtime carries the messa
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from colo_proto.codec import MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Batch, LinkReset, LinkStart
 from colo_proto.errors import WireError
-from colo_proto.frame import Buffer, SomeBuffer
+from colo_proto.frame import Buffer
+
+SomeBuffer = TypeVar("SomeBuffer", bytes, Buffer)
+"""Frames come out as what they went in as."""
 
 RING_BYTES: Final = 64 * 1024 * 1024
 FRAME_OVERHEAD: Final = 64

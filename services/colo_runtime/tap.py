@@ -16,7 +16,7 @@ import os
 import socket
 from collections.abc import Sequence
 from time import monotonic
-from typing import Final
+from typing import Final, cast
 
 from colo_netdev.passing import RefusedError, Request, TapInfo, close_all, decode_reply, encode_request, receive
 from colo_proto.errors import ConfigError, WireError
@@ -104,7 +104,7 @@ class TapLink(Link):
         """Hand over in batches what was read, joined where that can be."""
         before = len(frames)
         if before > 1 and self._vnet_hdr:
-            frames = coalesce(frames)
+            frames = cast("Sequence[bytes]", coalesce(frames))
             self.counters["joined"] += before - len(frames)
         for batch in cut(frames):
             self.counters["frames_in"] += len(batch)

@@ -15,7 +15,7 @@ from struct import Struct
 from typing import Final
 
 from colo_proto.checksum import update16
-from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, VNET_HDR, SomeBuffer
+from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, VNET_HDR, Buffer
 from colo_proto.net.tcp import ACK, CSUM_AT, FLAGS_AT, PSH
 
 MOST: Final = 65000
@@ -48,11 +48,14 @@ class _Run:
         self.parts: list[bytes] = []
 
 
-def coalesce(frames: Sequence[SomeBuffer]) -> Sequence[SomeBuffer | bytes]:
-    """The same frames, fewer of them where segments can be joined. In each connection their order is kept."""
+def coalesce(frames: Sequence[Buffer]) -> Sequence[Buffer]:
+    """The same frames, fewer of them where segments can be joined. In each connection their order is kept.
+
+    What is joined is `bytes`, the others are the objects that were given.
+    """
     if len(frames) < 2:
         return frames
-    out: list[SomeBuffer | bytes] = []
+    out: list[Buffer] = []
     runs: dict[bytes, _Run] = {}
     joined: list[_Run] = []
     for one in frames:
