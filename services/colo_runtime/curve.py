@@ -66,7 +66,8 @@ def load(secret_file: str, peers: str) -> Keys:
 def _peers(path: str) -> dict[bytes, str]:
     where = Path(path)
     try:
-        files = sorted(where.glob("*.key")) if where.is_dir() else [where]
+        # Not glob: from Python 3.13 on it takes a directory that cannot be read for an empty one.
+        files = sorted(one for one in where.iterdir() if one.suffix == ".key") if where.is_dir() else [where]
     except OSError as error:
         raise ConfigError(f"--curve-peers {path}: {error.strerror}") from None
     known: dict[bytes, str] = {}
