@@ -49,8 +49,8 @@ class Control:
         self.http = ""
         self.counters: Counter[str] = Counter()
         self.welcomed = False
-        self._greeting = False
-        """A new connection is there, and the frame has not heard from it who we are."""
+        self._greeting = True
+        """The frame has not heard from this connection who we are."""
         self.opened = False
         self._hear = hear
         self._snapshot = snapshot
@@ -79,10 +79,11 @@ class Control:
     def _connection(self, what: str) -> None:
         if what == "down":
             self.on_lost()
-        elif what == "up" and self.welcomed:
-            # The frame may take another one for us.
+        elif what == "up":
             self._greeting = True
-            self._hello()
+            if self.welcomed:
+                # The frame may take another one for us.
+                self._hello()
 
     def tell(self, message: Message) -> None:
         """Send a message to the frame, or keep it until it goes."""
@@ -111,7 +112,10 @@ class Control:
         return len(self._queue)
 
     def _flush(self) -> None:
-        while self._queue and self._wire.send(b"", self._queue[0]):
+        if self._queue and self._greeting:
+            # A frame welcomes strangers as well, and whoever was welcomed says no more who it is.
+            self._hello()
+        while self._queue and not self._greeting and self._wire.send(b"", self._queue[0]):
             self._queue.popleft()
         self._wire.interest(READ | WRITE if self._queue else READ)
 

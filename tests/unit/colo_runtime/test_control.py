@@ -72,6 +72,15 @@ def test_hello_says_who_we_are(bench):
     assert who.peer == b"m0"
 
 
+def test_it_comes_before_what_had_to_wait_for_the_frame(bench):
+    """A frame welcomes whoever speaks to it, and whoever was welcomed says no more who it is: it would never join."""
+    shell = start(bench)
+    shell.control.tell(CheckpointWanted("mirror_gap", source="m0"))
+    who = Frame(bench)
+    bench.until(lambda: who.read(CheckpointWanted))
+    assert isinstance(who.heard[0], Hello)
+
+
 def test_it_is_repeated_until_somebody_answers(bench, quick):
     who, shell = Frame(bench), start(bench)
     bench.until(lambda: len(who.read(Hello)) >= 3)
