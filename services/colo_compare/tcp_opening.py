@@ -13,6 +13,8 @@ SYN_MEMORY: Final = 60.0
 """Seconds that a secondary's SYN waits for the primary to open the same connection (RFC 9293 §3.8.3 gives up on a SYN
 after a few minutes; common stacks after one).
 """
+MOST_SYN_DATA: Final = 9000
+"""Bytes of data on a SYN (Fast Open, RFC 7413) that one guest may acknowledge and the other not: a jumbo frame's."""
 MOST_RIVALS: Final = 8
 """Numbers of SYN/ACKs that are remembered: a client repeats its SYN about so often."""
 
@@ -85,7 +87,7 @@ class TcpOpening(TcpShadow):
             # Repeated, and in the primary's numbers: the rewriter knows the connection by now.
             ledger.secondary_compared += 1
             return
-        if self.unprotected or not ours:
+        if self.unprotected or not ours or self._of_another(number):
             # Another connection, of which the primary has not spoken yet.
             self.next_syn = NextSyn(options, seq, number, edge, now)
             ledger.secondary_compared += 1
@@ -105,6 +107,17 @@ class TcpOpening(TcpShadow):
             self._unblock()
             if self.clamped is not None:
                 self._reopen(self.clamped)
+
+    def _of_another(self, number: int) -> bool:
+        """Does a SYN/ACK of the secondary with this acknowledgement answer another SYN than the primary's, which waits?
+
+        A stranger's, or one that came late, may have opened a connection at the one guest and not at the other.
+        """
+        held = next((one for one in self.data if one.syn), None)
+        if held is None or NEVER in {held.ack, number}:
+            return False
+        apart = (number - held.ack) & MASK
+        return min(apart, MOD - apart) > MOST_SYN_DATA
 
     def _stranger(self) -> None:
         """It was open before the secondary came, which does not have it."""
@@ -130,6 +143,8 @@ class TcpOpening(TcpShadow):
                 # A pure ACK obeys the ACK rule alone, wherever it stands.
                 self.data.remove(held)
                 self._queue(held)
+            # They came before whatever bytes are found equal now.
+            self._unblock()
             self._advance(now)
 
     def _store(self, start: int, stop: int, buf: bytes, data: int, base: int) -> None:
