@@ -15,6 +15,7 @@ Each state waits in one queue ordered by last use, so expiry and eviction look o
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from enum import IntEnum
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from colo_proto.net import flow as flows
@@ -51,6 +52,16 @@ class Arrival(NamedTuple):
     segment: Segment
     whole: bool
     """False for the first fragment of a larger packet: the segment's end is elsewhere."""
+
+
+class Parties(NamedTuple):
+    """Who speaks on a connection, as frames are built from it (`colo_proto.net.craft`)."""
+
+    guest: str
+    client: str
+    guest_port: int
+    client_port: int
+    tags: tuple[int, ...]
 
 
 class Pace:
@@ -125,9 +136,9 @@ class Flow:
 
     __slots__ = (
         "answered", "client_fin", "client_fin_acked", "client_isn", "client_scale", "closed_by_reset", "early", "echo",
-        "fast", "gave_up", "guest_early", "guest_fin", "guest_fin_acked", "guest_scale", "heard", "held", "isn_primary",
-        "isn_secondary", "key_client", "key_guest", "last", "moved", "offset", "pace", "queue", "reset_by_guest",
-        "sacks", "seen", "state", "successor", "ts_offset", "ts_primary", "ts_secondary",
+        "fast", "former", "gave_up", "guest_early", "guest_fin", "guest_fin_acked", "guest_scale", "heard", "held",
+        "isn_primary", "isn_secondary", "key_client", "key_guest", "last", "moved", "offset", "pace", "queue",
+        "reset_by_guest", "sacks", "seen", "state", "successor", "ts_offset", "ts_primary", "ts_secondary",
     )  # fmt: skip
 
     def __init__(self, key_client: bytes, key_guest: bytes, now: float) -> None:
@@ -179,6 +190,8 @@ class Flow:
         """The wait ended without one: later frames pass at once."""
         self.successor: Flow | None = None
         """A new connection on these ports of which only the client has spoken so far: the guest has not taken it."""
+        self.former: Flow | None = None
+        """While this one is HALF: the connection whose ports it took. The client may not know of it, nor want it."""
 
         self.pace: Pace | None = None
         """How far the guest has come, where it is not waited for."""
@@ -191,12 +204,22 @@ class Flow:
             self.isn_primary = (self.isn_primary - self.guest_early) & _MASK
             self.answered = False
         self.offset = (self.isn_secondary - self.isn_primary) & _MASK
+        self.former = None
         if self.ts_secondary is not None and self.ts_primary is not None:
             self.ts_offset = (self.ts_secondary - self.ts_primary) & _MASK
 
     def text(self) -> str:
         """The flow in words, from the guest's point of view."""
         return flows.describe(bytes((PROTO_TCP,)) + self.key_guest)
+
+    def parties(self) -> Parties:
+        """Addresses, ports and VLAN tags, from its key."""
+        key = self.key_guest
+        width = 4 if len(key) < 36 else 16
+        guest, client = (str(ip_address(key[at : at + width])) for at in (0, width))
+        rest = key[2 * width :]
+        numbers = [int.from_bytes(rest[at : at + 2], "big") for at in range(0, len(rest), 2)]
+        return Parties(guest, client, numbers[0], numbers[1], tuple(numbers[2:]))
 
 
 def opposite(key: bytes) -> bytes:

@@ -15,7 +15,6 @@ All three follow from the guest's last segment, whose header each connection kee
 """
 
 from collections.abc import Sequence
-from ipaddress import ip_address
 from typing import Final
 
 from colo_proto.net import craft
@@ -45,12 +44,7 @@ def revive(flow: Flow) -> Revival | None:
     if flow.last is None:
         return None
     last, l4, length = flow.last
-    key = flow.key_guest
-    version, width = (4, 4) if len(key) < 36 else (6, 16)
-    guest, client = (str(ip_address(key[at : at + width])) for at in (0, width))
-    rest = key[2 * width :]
-    sport, dport = (int.from_bytes(rest[at : at + 2], "big") for at in (0, 2))
-    tags = tuple(int.from_bytes(rest[at : at + 2], "big") for at in range(4, len(rest), 2))
+    guest, client, sport, dport, tags = flow.parties()
     to_client, to_guest = last[10:16], last[16:22]
     seq, ack = (int.from_bytes(last[at : at + 4], "big") for at in (l4 + 4, l4 + 8))
     flags, window = last[l4 + 13], int.from_bytes(last[l4 + 14 : l4 + 16], "big")
@@ -59,7 +53,7 @@ def revive(flow: Flow) -> Revival | None:
     for option, start, size in options(last, l4, len(last)):
         if option == OPT_TIMESTAMPS and size == 10:
             kept = b"\x01\x01" + last[start : start + 10]
-    kind, code = _NET[version]
+    kind, code = _NET[6 if ":" in guest else 4]
     again = craft.tcp(
         guest, client, sport, dport, after, ack, ACK, window=window, options=kept, macs=(to_guest, to_client), tags=tags
     )

@@ -8,8 +8,9 @@ segment shows it: that names the next byte which the guest expects, and the wind
 from struct import Struct
 from typing import Final
 
+from colo_proto.net import craft
 from colo_proto.net.tcp import ACK, ACK_AT, FLAGS_AT, RST, SEQ_AT, SYN, WINDOW_AT, Segment
-from colo_rewriter.flow import Flow, State
+from colo_rewriter.flow import Arrival, Flow, State
 
 _MASK: Final = 0xFFFFFFFF
 _U16: Final = Struct("!H")
@@ -106,3 +107,31 @@ def of_successor(flow: Flow, seg: Segment) -> bool:
     if primary is None:
         return behind <= successor.early and not fits(flow, seg)
     return behind < FIRST_FLIGHT and (seg.ack - primary - 1) & _MASK < FIRST_FLIGHT and not fits(flow, seg)
+
+
+def of_former(flow: Flow, seg: Segment) -> bool:
+    """Does a segment with ACK, behind a SYN that the guest has taken, belong to the connection before on these ports?
+
+    A stray SYN may open a connection at a guest that has closed the one before (RFC 9293 §3.10.7.2). The client, who
+    has not sent it, answers the SYN/ACK by an ACK in the numbers of the old one, which says nothing of the new one's.
+    Of a connection that the client itself has opened, both numbers lie beyond those of the old one (RFC 6528).
+    """
+    former = flow.former
+    if former is None or former.last is None:
+        return False
+    seq = expected(former) if former.client_fin is None else former.client_fin
+    ack = former.guest_fin
+    if ack is None:
+        header, l4, length = former.last
+        ack = (_U32.unpack_from(header, l4 + SEQ_AT)[0] + length) & _MASK
+    return seq is not None and (seq - seg.seq) & _MASK < LATE and (ack - seg.ack - former.offset) & _MASK < LATE
+
+
+def refusal(flow: Flow, arrival: Arrival) -> bytes:
+    """The RST with which a client that wants no connection answers this SYN/ACK of the guest (RFC 9293 §3.10.7.1)."""
+    frame = arrival.frame
+    guest, client, guest_port, client_port, tags = flow.parties()
+    macs = (frame[10:16], frame[16:22])
+    return craft.tcp(
+        client, guest, client_port, guest_port, arrival.segment.ack, 0, RST, window=0, macs=macs, tags=tags
+    )

@@ -24,7 +24,7 @@ from colo_proto.seq import leq
 from colo_rewriter.flow import Arrival, Flow, FlowTable, State, opposite
 from colo_rewriter.pace import PATIENCE, Pacing
 from colo_rewriter.shift import new_cookie, note_echo, timestamps, toward_client, toward_guest, window_scale
-from colo_rewriter.stray import answers, close_after, ends, of_successor, resets
+from colo_rewriter.stray import answers, close_after, ends, of_former, of_successor, refusal, resets
 from colo_rewriter.waiting import Waiting
 
 _MASK: Final = 0xFFFFFFFF
@@ -172,7 +172,7 @@ class Tracker:
                 flow.client_isn = seg.seq
                 flow.client_scale = window_scale(arrival.frame, arrival.l4, seg.data)
         else:
-            learns = close_after(seg.seq, flow)
+            learns = close_after(seg.seq, flow) and not of_former(flow, seg)
         if learns and flow.isn_primary is None:
             flow.isn_primary = (seg.ack - 1) & _MASK
             flow.answered = bool(flags & (SYN | RST)) and not new_cookie(arrival.frame, arrival.l4, seg.data)
@@ -249,6 +249,10 @@ class Tracker:
         if not flags & RST:
             flow.last = (frame[: seg.data], arrival.l4, seg.length - bool(flags & SYN) - bool(flags & FIN))
         if flow.state is State.HALF:
+            if flow.former is not None and not flags & (SYN | RST):
+                # A challenge ACK (RFC 5961 §4). Compare knows the numbers of the connection before, and none of these.
+                self.counters["dropped.half_open"] += 1
+                return
             to_client.append(frame)
             if flags & (RST | ACK) == RST | ACK and seg.seq == 0 and answers(flow, (seg.ack - 1) & _MASK):
                 self._forget(flow, to_guest)
@@ -282,8 +286,12 @@ class Tracker:
         elif flow.state is not State.HALF:
             if seg.seq == flow.isn_secondary if number is None else answers(flow, number):
                 if flow.state is State.CLOSED and seg.seq != flow.isn_secondary:
-                    # It takes a late duplicate of the client's SYN for a new connection. The client will not; its old
-                    # numbers, shifted as before, make the guest give it up, as they do with the primary.
+                    # It takes a late duplicate of the client's SYN for a new connection. The client, who is past that,
+                    # would refuse, but hears of it only if the primary answers as well: left alone, the guest would
+                    # keep half a connection, and take no other on these ports, as long as it repeats its SYN/ACK.
+                    if number is not None and not self.promoted:
+                        self.counters["refusals"] += 1
+                        to_guest.append(refusal(flow, arrival))
                     return None
                 self.table.touch(flow, now)
                 return flow  # a retransmission
@@ -372,9 +380,11 @@ class Tracker:
             self._forget(flow, to_guest)
             renewed = self._open(flow.key_client, flow.key_guest, now, to_guest)
             renewed.client_isn = number
+            renewed.former = _before(flow)
             return renewed
         flow.successor = None
         self._forget(flow, to_guest)
+        successor.former = _before(flow)
         self.table.add(successor)
         self.table.touch(successor, now)
         self.counters["flows_opened"] += 1
@@ -448,6 +458,7 @@ class Tracker:
                 # has never seen this SYN, and a repeated one will teach new numbers.
                 flow.isn_primary = flow.ts_primary = flow.isn_secondary = flow.ts_secondary = None
                 flow.answered = False
+                flow.former = None
                 self._give_up(flow, to_guest)
                 continue
             self._pass_all_held(flow, to_guest)
@@ -463,3 +474,10 @@ class Tracker:
             flow.isn_secondary, flow.ts_secondary = flow.isn_primary, flow.ts_primary
             flow.offset = flow.ts_offset = 0
             self.table.refresh(flow)
+
+
+def _before(flow: Flow) -> Flow | None:
+    """The connection whose ports another takes now: what `flow` knows, or if that never came to be, what it took."""
+    found = flow.former if flow.state is State.HALF else flow
+    flow.former = flow.successor = flow.pace = None
+    return found
