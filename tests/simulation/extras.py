@@ -90,9 +90,6 @@ class Extras:
             other = others.get(key)
             if sock.state != ESTAB or other is None or other.state != ESTAB or sock.ident[0] != "in":
                 continue
-            if sock.app.kind in b"A":
-                # It may be over when the SYN comes, which opens another one then; so may what has not said yet.
-                continue
             if d.random() < 0.5:
                 seq = sock.irs + sock.rcv - d.randrange(1, NEAR)
             else:
@@ -102,6 +99,6 @@ class Extras:
             route = Route(TCP, src, dst, sport, dport, (back[:6], back[6:12]), sock.route.tag)
             options = STRAY_OPTIONS if d.random() < 0.5 else b""
             world.note("stranger", "sends a SYN", seq & M32)
-            world.oracle.strayed.add(world.oracle.text(sock))
+            world.oracle.strayed.add(("in", *key, seq & M32))
             world.lan.toward_guest(route.tcp(seq & M32, 0, SYN, 4096, options, b""))
             return

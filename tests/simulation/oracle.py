@@ -26,7 +26,7 @@ from colo_proto.core import Send
 from colo_proto.messages import CheckpointDone, CheckpointWanted, SetMode, Welcome
 
 from .streams import LOOK_EVERY, Streams
-from .tcp import CLOSED, lives, signed
+from .tcp import CLOSED, SYN_RCVD, lives, signed
 from .wire import ACK, FIN, ICMP, ICMP6, RST, SYN, TCP, UDP, Segment, read
 
 SIDES = ("primary", "secondary")
@@ -101,7 +101,7 @@ class Oracle:
         """Flows on which a client has sent RST. Compare does not see clients, and what it held of such a connection
         nobody will send again: it asks for a checkpoint, and cannot know better."""
         self.strayed = set()
-        """Flows on which a stranger has sent SYNs."""
+        """Connections that a stranger's SYN would open."""
         self.lan_lost = {}
         """Flow -> when the LAN last lost a frame of it."""
         self.steps = 0
@@ -156,6 +156,9 @@ class Oracle:
     def fed(self, process, port, frames):
         watch = self._watch(process)
         watch.fed[port] += len(frames)
+        if process.role == "compare":
+            for frame in frames:
+                self.streams.heard(port, frame)
 
     def _watch(self, process):
         watch = self.watches.get(process.id)
@@ -216,13 +219,24 @@ class Oracle:
         return any(ident in state.history and state.history[ident].rto >= 1.0 for state in states)
 
     def _reborn(self, flow):
-        """True when a duplicate of a client's SYN came after the connection's end at one guest and before it at the
-        other (they abort when their application has read, each in its own time): the one has a half-open connection
-        that the other does not have. They differ, nobody lied. A stranger's SYN does the same.
+        """True when a SYN found one guest closed and the other not (they abort when their application has read, each in
+        its own time), and the one has half a connection now that the other does not have. They differ, nobody lied.
+
+        A late duplicate of the client's opens it at the primary alone: the secondary would have to, for the client may
+        hear of it. At the secondary the rewriter refuses it. A stranger's may open it at either, for only the client,
+        who hears of it when both have it, could tell that it is not the client's own.
         """
         ident = self._latest(flow)
-        one, other = (host.state.history.get(ident) for host in (self.world.primary.host, self.world.secondary.host))
-        return rebirths(one) != rebirths(other) or (flow in self.strayed and (one is None or other is None))
+        mine, its = (host.state for host in (self.world.primary.host, self.world.secondary.host))
+        one, other = mine.history.get(ident), its.history.get(ident)
+        if one is None:
+            return False
+        if one.state == SYN_RCVD and (rebirths(one) > rebirths(other) or (ident in self.strayed and other is None)):
+            return True
+        half = its.sockets.get(ident[1:5])
+        if half is None or half.state != SYN_RCVD:
+            return False
+        return half.ident in self.strayed and half.ident not in mine.history
 
     def _host(self, side):
         return (self.world.primary if side == "primary" else self.world.secondary).host
@@ -324,15 +338,20 @@ class Oracle:
     # -- TCP -------------------------------------------------------------------------------------
 
     def _find(self, p, seg):
-        """The primary's socket that this segment is of, and its position there."""
+        """The primary's socket that this segment is of, and its position there; of several that fit, one that has sent
+        as much (a SYN cookie that has not changed opens another life with the same number).
+        """
         state = self.world.primary.host.state
+        found = None, 0
         idents = state.by_key.get((p.src, p.sport, p.dst, p.dport), ())
         for ident in reversed(idents):
             for sock in lives(state.history[ident]):
                 pos = sock.una + signed(seg.seq - sock.iss - sock.una)
                 if -1 <= pos <= sock.max + 1:
-                    return sock, pos
-        return None, 0
+                    if pos + len(seg.payload) <= sock.max:
+                        return sock, pos
+                    found = found if found[0] else (sock, pos)
+        return found
 
     def _tcp(self, watch, p, seg, flow, exempt):
         sock, pos = self._find(p, seg)
@@ -350,7 +369,7 @@ class Oracle:
         ):
             self.fail("S2", f"bytes that the primary never sent: {flow} {pos} to {end}")
         twin = self.world.secondary.host.state.history.get(sock.ident)
-        self.streams.released(sock, twin, pos, seg, flow, known=sock.ident in watch.opened)
+        self.streams.released(sock, twin, pos, seg, flow, by=watch, known=self._opened(sock))
         free = watch.unprotected.get(flow, False)
         if not exempt and free is not False:
             if free is None or free == sock.ident or self._older(sock.ident, free):
@@ -379,6 +398,10 @@ class Oracle:
         if seg.flags & ACK:
             self._acks(watch, sock, twin, seg, where)
 
+    def _opened(self, sock):
+        """Has a compare that is still there let the SYN go? When the flow moves, all that it knows does."""
+        return any(sock.ident in watch.opened for watch in self.watches.values())
+
     def _older(self, ident, than):
         state = self.world.primary.host.state
         for idents in state.by_key.values():
@@ -391,7 +414,7 @@ class Oracle:
         edge = ack + (seg.window << sock.rcv_scale)
         if ack > twin.ack_out:
             self.fail("S1", f"ACK {ack} released, the secondary has said {twin.ack_out}: {where}")
-        if sock.ident not in watch.opened:
+        if not self._opened(sock):
             return  # adopted from the middle: windows of unknown scale are left alone
         if edge > twin.edge_out:
             self.fail("W1", f"window to {edge} released, the secondary offers up to {twin.edge_out}: {where}")
@@ -507,14 +530,19 @@ class Oracle:
         """R1, where nothing has happened that makes it forget.
 
         A connection that a late duplicate of its SYN opened anew is left out: the client is past that handshake (or
-        the mirror link plays its words again), and what it acknowledges is of the life before.
+        the mirror link plays its words again), and what it acknowledges is of the life before. What the primary was
+        shown as well is the client's own: of a connection that a stranger's SYN opened it acknowledges nothing.
         """
         if self.killed_roles["rewriter"] or self.copies or self.gap_demanded or self.moded or self.flushed:
             return
         if self.world.plan.twist is not None:
             return
         for ident, sock in self.world.secondary.host.state.history.items():
-            if (sock.bad_acks or sock.bad_sacks) and not rebirths(sock):
+            own = self.world.primary.host.state.history.get(ident)
+            acks, sacks = (own.bad_acks, own.bad_sacks) if own is not None else (0, 0)
+            if rebirths(sock) or (own is None and ident in self.strayed):
+                continue
+            if sock.bad_acks > acks or sock.bad_sacks > sacks:
                 self.fail(
                     "R1", f"{sock.bad_acks} ACKs, {sock.bad_sacks} SACKs for what the secondary never sent: {ident}"
                 )

@@ -10,7 +10,7 @@ from colo_frame.frame import Frame
 from colo_mirror.config import MirrorConfig
 from colo_mirror.mirror import Mirror
 from colo_proto import topology
-from colo_proto.messages import Query
+from colo_proto.messages import Hello, Query
 from colo_redirector.config import RedirectorConfig
 from colo_redirector.redirector import Redirector
 from colo_rewriter.config import RewriterConfig
@@ -249,7 +249,8 @@ class Pair:
         frame = self.frames[process.side]
         if frame.alive:
             frame.hear(process.id, message)
-        elif self.dice.random() < 0.5:
+        elif self.dice.random() < 0.5 and (process.welcomed or type(message) is Hello):
+            # Who was never welcomed says who it is before anything else, and that may have got lost.
             self.deferred[process.side].append(item)
 
     def from_frame(self, frame, process, message):
@@ -257,7 +258,7 @@ class Pair:
 
     def _at_filter(self, item):
         process, incarnation, message = item
-        if process.alive and process.incarnation == incarnation:
+        if message is not None and process.alive and process.incarnation == incarnation:
             process.hear(message)
 
     def to_peer(self, frame, message):
@@ -315,6 +316,8 @@ class Pair:
         else:
             for wire in self.to_frames[process.id]:
                 wire.cut()
+            kept = self.deferred[process.side]
+            self.deferred[process.side] = [item for item in kept if item[0] is not process]
 
     def disturb(self, why):
         """Something happened after which identical guests may legitimately time out."""

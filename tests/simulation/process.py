@@ -133,7 +133,7 @@ class Filter(Process):
                 else:
                     world.disturb(f"{self.id}.{output.port}: nobody at {output.to}")
             elif kind is Tell:
-                world.to_frame(self, output.message)
+                self._tell(output.message)
             elif kind is Log:
                 world.note(self.id, output.event, output.fields)
         world.after(self)
@@ -142,7 +142,13 @@ class Filter(Process):
 
     def gap(self, port, sequence):
         """A reliable input lost frames for good."""
-        self.world.to_frame(self, CheckpointWanted(Reason.MIRROR_GAP, detail={"port": port}, source=self.id))
+        self._tell(CheckpointWanted(Reason.MIRROR_GAP, detail={"port": port}, source=self.id))
+
+    def _tell(self, message):
+        if not self.welcomed:
+            # The frame that hears this may not have heard who we are.
+            self.world.to_frame(self, Hello(self.role, self.id, self.incarnation, frame=self.frame_incarnation))
+        self.world.to_frame(self, message)
 
     def _beat(self, incarnation):
         if incarnation != self.incarnation or not self.alive:
@@ -188,13 +194,17 @@ class FrameProcess(Process):
     other = None
 
     def began(self):
-        pass
+        self.known = set()
+        """Who has said Hello and was welcomed: what is told to everybody is for them."""
 
     def hear(self, sender, message):
         if self.paused:
             self.later(self.hear, sender, message)
             return
-        self.did(self.core.hear(sender, message, self.world.clock.now), message)
+        outputs = self.core.hear(sender, message, self.world.clock.now)
+        if type(message) is Hello and any(type(one) is Tell and one.to == sender for one in outputs):
+            self.known.add(sender)
+        self.did(outputs, message)
         self.arm()
 
     def did(self, outputs, why):
@@ -206,7 +216,9 @@ class FrameProcess(Process):
                 elif output.to == "*":
                     for process in world.filters:
                         if process.side == self.side:
-                            world.from_frame(self, process, output.message)
+                            # The dice fall for all, so that a seed goes on to mean what it did.
+                            known = process.id in self.known
+                            world.from_frame(self, process, output.message if known else None)
                 elif output.to in world.processes:
                     world.from_frame(self, world.processes[output.to], output.message)
                 elif output.to == "driver":

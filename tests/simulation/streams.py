@@ -11,26 +11,36 @@
 """
 
 from .tcp import ESTAB, FIN_WAIT1, FIN_WAIT2, lives, signed
-from .wire import ACK, SYN
+from .wire import ACK, FIN, RST, SYN, TCP, Segment, read
 
 LOOK_EVERY = 0.1
 TOLD_WITHIN = 0.5
 """Seconds; the slowest guests acknowledge after 0.1."""
-ASKED_WITHIN = 12.0
 KNOWN_WITHIN = 0.15
 """Seconds: less than a guest takes to send anything again."""
 
 _RECEIVING = frozenset({ESTAB, FIN_WAIT1, FIN_WAIT2})
 
 
+class Said:
+    """How far compares have heard one guest come: the highest of each, in the primary's positions."""
+
+    def __init__(self):
+        self.ack = self.edge = self.top = -1
+
+
 class Left:
     """What has left of one connection."""
 
     def __init__(self):
+        self.said = {"primary_in": Said(), "secondary_in": Said()}
         self.bytes = 0
         self.spans = []
         """Positions that have left: disjoint, sorted."""
         self.stamp = None
+        """The newest timestamp that the client may have taken."""
+        self.stamped_by = None
+        """The compare that let it go."""
         self.ack = self.edge = -1
         self.owed = None
         """Since when the client, who knows of which window, could be told of a larger one."""
@@ -67,17 +77,19 @@ class Streams:
 
     # -- what leaves -----------------------------------------------------------------------------
 
-    def released(self, sock, twin, pos, seg, flow, *, known):
-        """A segment of `sock` leaves, whatever allows it. `known`: compare has seen everything of the connection."""
+    def released(self, sock, twin, pos, seg, flow, *, by, known):
+        """A segment of `sock` leaves compare `by`, whatever allows it; `known`: it has seen all of the connection."""
         left = self.of(sock.ident)
         size = len(seg.payload)
         where = f"{flow} {pos} to {pos + size}"
         if seg.tsval is not None:
-            if known and left.stamp is not None and signed(seg.tsval - left.stamp) < 0:
+            # One that was restarted cannot know what another one has let go.
+            told = left.stamp is not None and (known or left.stamped_by is by)
+            if told and signed(seg.tsval - left.stamp) < 0:
                 self.fail("T1", f"the timestamp {seg.tsval} leaves after {left.stamp}: {where}")
-            if left.stamp is None or pos <= left.reach(1):
+            if left.stamp is None or (pos <= left.reach(1) and not self._spent(sock, seg)):
                 # What lies ahead of the client does not count for it (RFC 7323 §4.3).
-                left.stamp = seg.tsval
+                left.stamp, left.stamped_by = seg.tsval, by
         if seg.flags & ACK:
             ack = sock.rcv + signed(seg.ack - sock.irs - sock.rcv)
             edge = ack + (seg.window << (0 if seg.flags & SYN else sock.rcv_scale))
@@ -94,21 +106,49 @@ class Streams:
         if left.bytes > sent + again:
             self.fail("H1", f"{left.bytes} bytes have left, of {sent} sent and {again} repeated by the other: {where}")
 
+    @staticmethod
+    def _spent(sock, seg):
+        """A repeated SYN, of which the client takes nothing: it has acknowledged it (RFC 5961 §4, RFC 7323 §5.3)."""
+        return seg.flags & SYN and any(one.una > 0 for one in lives(sock))
+
     # -- windows ---------------------------------------------------------------------------------
+
+    def heard(self, port, frame):
+        """A compare hears a guest. What got lost on the way to it cannot be owed to a client."""
+        p = read(frame)
+        if p is None or p.proto != TCP:
+            return
+        seg = Segment(p)
+        if seg.flags & (ACK | RST) != ACK:
+            return
+        mine, its = (host.state for host in (self.world.primary.host, self.world.secondary.host))
+        for ident in reversed(mine.by_key.get((p.src, p.sport, p.dst, p.dport), ())):
+            sock, twin = mine.history[ident], its.history.get(ident)
+            ack = sock.rcv + signed(seg.ack - sock.irs - sock.rcv)
+            pos = sock.una + signed(seg.seq - sock.iss - sock.una)
+            both = [one for one in (sock, twin) if one is not None]
+            if not 0 < ack <= max(one.ack_out for one in both):
+                continue
+            said = self.of(ident).said[port]
+            said.ack = max(said.ack, ack)
+            said.edge = max(said.edge, ack + (seg.window << (0 if seg.flags & SYN else sock.rcv_scale)))
+            end = pos + len(seg.payload) + (seg.flags & FIN)
+            if not seg.flags & SYN and end <= max(one.max for one in both):
+                said.top = max(said.top, end)
+            return
 
     def look(self, oracle):
         """Is somebody owed a larger window?"""
         world = self.world
         now = world.clock.now
-        # What got lost may have been the primary's word of it, which it repeats only when the client has asked.
-        quiet = now - world.disturbed_at > ASKED_WITHIN and world.whole()
+        quiet = now - world.disturbed_at > 1.0 + TOLD_WITHIN and world.whole()
         others = world.secondary.host.state.history
         for ident, sock in world.primary.host.state.history.items():
             left = self.left.get(ident)
             if left is None:
                 continue
             twin = others.get(ident)
-            if not quiet or not self._compared(oracle, sock, twin) or not self._owed(sock, twin, left):
+            if not quiet or not self._compared(oracle, sock, twin) or not self._owed(sock, left):
                 left.owed = None
             elif left.owed is None or left.owed[1] != left.edge:
                 left.owed = now, left.edge
@@ -116,7 +156,7 @@ class Streams:
                 self.fail(
                     "W3",
                     f"the client of {oracle.text(sock)} knows of a window to {left.edge}, ACK {left.ack}; the primary "
-                    f"offers up to {sock.edge_out}, the secondary up to {twin.edge_out}",
+                    f"offers up to {sock.edge_out}, the secondary up to {twin.edge_out}, and compare has heard so",
                 )
         world.clock.after(LOOK_EVERY, self.look, oracle)
 
@@ -129,13 +169,14 @@ class Streams:
         return oracle.lowers(sock)
 
     @staticmethod
-    def _owed(sock, twin, left):
+    def _owed(sock, left):
         """Do both offer so much more that it is worth a word (RFC 9293 §3.8.6.2.2)?"""
-        if sock.ack_out > twin.ack_out or sock.max > twin.max:
+        one, other = left.said["primary_in"], left.said["secondary_in"]
+        if one.ack > other.ack or one.top > other.top:
             # The newest segment of the primary waits, and will say it itself.
             return False
-        ack, scale = max(left.ack, sock.ack_out), sock.rcv_scale
-        most = min(sock.edge_out, twin.edge_out) - ack
+        ack, scale = max(left.ack, one.ack), sock.rcv_scale
+        most = min(one.edge, other.edge) - ack
         most = min(most >> scale, 0xFFFF) << scale
         unsaid = ack + most - left.edge
         mss = sock.p.mss_option

@@ -15,7 +15,10 @@ from simulation.run import run
 
 SEEDS = 500
 CHUNK = 25
-ONCE_BROKEN = (4259, 9671, 11146, 13370, 18198, 5005720, 5005898, 10008292)
+ONCE_BROKEN = (
+    *(4259, 9671, 11146, 13370, 18198, 5005720, 5005898, 10008292, 10016424),
+    *(30002510, 30008148, 50000484, 60001830, 61001925),
+)
 """Beyond those: seeds that have found something."""
 SHADOWED = 50
 """Seeds for shadow mode."""
