@@ -28,7 +28,10 @@ from packets import Packet as Seg
 from packets import change as changed
 from scenario import Player, seconds
 
-MADE = ("neighbour_answers", "announcements", "revivals", "refusals", "acks_made", "resets_told", "pieces_made")
+MADE = (
+    "neighbour_answers", "announcements", "revivals", "refusals", "acks_made", "resets_told", "overruns_told",
+    "pieces_made",
+)  # fmt: skip
 """Frames that the rewriter sent of its own."""
 
 __all__ = ["CLIENT_MAC", "FORMS", "GUEST_MAC", "Play", "Seg"]

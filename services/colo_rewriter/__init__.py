@@ -4,6 +4,6 @@
 * `tracker`: handshakes, closes, resets: what each segment teaches. `stray`: which of them to believe.
 * `flow`: what is known, and the table.
 * `shift`: the bytes that change. `waiting`: client frames that came too early.
-* `pace`: client segments that the guest could not believe yet, in shadow mode.
+* `pace`: client segments that the guest could not believe yet, in shadow mode. `believable`: what changes in them.
 * `neighbour`: ARP and IPv6 neighbour answers for a guest that the LAN cannot hear.
 """

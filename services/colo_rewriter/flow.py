@@ -67,7 +67,7 @@ class Parties(NamedTuple):
 class Pace:
     """How far a guest has come that is not waited for (`pace`), and what waits for it; all numbers are its own."""
 
-    __slots__ = ("acked", "bytes", "edge", "gaps", "lax", "lost", "queue", "rest", "sent", "una")
+    __slots__ = ("acked", "bytes", "edge", "gaps", "hole", "lax", "lost", "queue", "rest", "sent", "told", "una")
 
     def __init__(self, sent: int, una: int, edge: int) -> None:
         self.sent = self.acked = sent
@@ -87,7 +87,11 @@ class Pace:
         """The client's last segment that went with a lowered acknowledgement, up to its payload: the guest has still
         to hear of the rest of it."""
         self.lax = False
-        """Waited for too long: the client's segments go at once, so lowered."""
+        """Waited for too long: the client's segments go at once, so lowered, as far as there is room for them."""
+        self.hole = -1
+        """Where the client's bytes are that were dropped, for too much waited, and that the guest never gets."""
+        self.told = False
+        """Compare knows so."""
 
     def clear(self, seq: int, ack: int, stop: int) -> bool:
         """May a client's segment go at once?"""
@@ -136,7 +140,7 @@ class Flow:
 
     __slots__ = (
         "answered", "client_fin", "client_fin_acked", "client_isn", "client_scale", "closed_by_reset", "early", "echo",
-        "fast", "former", "gave_up", "guest_early", "guest_fin", "guest_fin_acked", "guest_scale", "heard", "held",
+        "fast", "former", "gave_up", "guest_early", "guest_fin", "guest_fin_acked", "guest_scale", "hasty", "heard", "held",
         "isn_primary", "isn_secondary", "key_client", "key_guest", "last", "moved", "offset", "pace", "queue",
         "reset_by_guest", "sacks", "seen", "state", "successor", "ts_offset", "ts_primary", "ts_secondary",
     )  # fmt: skip
@@ -193,8 +197,10 @@ class Flow:
         self.former: Flow | None = None
         """While this one is HALF: the connection whose ports it took. The client may not know of it, nor want it."""
 
+        self.hasty = False
+        """The primary's frames do not wait for the guest (shadow mode), or did not before: the client may be ahead."""
         self.pace: Pace | None = None
-        """How far the guest has come, where it is not waited for."""
+        """How far the guest has come, where its client may be ahead of it."""
 
     def settle(self) -> None:
         """Compute both offsets: call when both initial sequence numbers are known."""
@@ -235,8 +241,6 @@ class FlowTable:
         self.by_guest: dict[bytes, Flow] = {}
         self.promoted = False
         """After a failover even equal numbers are looked at: the survivor's clock may run behind."""
-        self.paced = False
-        """The guest is not waited for (shadow mode): its client's segments wait for it."""
         self._limit = limit
         self._queues: tuple[OrderedDict[Flow, None], ...] = tuple(OrderedDict() for _ in range(3))
         self._timeouts = (half_open, established, closed)
@@ -301,7 +305,7 @@ class FlowTable:
         """Set what the fast path may do after offsets or the successor changed."""
         if flow.state is not State.OPEN or flow.successor is not None:
             flow.fast = SLOW
-        elif (self.paced or flow.pace is not None) and not self.promoted:
+        elif (flow.hasty or flow.pace is not None) and not self.promoted:
             flow.fast = PACED
         else:
             flow.fast = SHIFT if flow.offset or flow.ts_offset or self.promoted else PLAIN

@@ -9,19 +9,22 @@ future, with its payload (RFC 9293 §3.10.7.4), and nobody sends it again. So th
                          +-- until then an ACK of what the guest has sent so far, for each piece that it sends
 
 A guest that sends nothing more for `PATIENCE`, or for which too much waits, gets what waits with its acknowledgement
-lowered to what it has sent: the payload gets through, and to hear of the rest is its own doing.
+lowered to what it has sent, as far as it has room: the payload gets through, and to hear of the rest is its own doing.
+Where too much waits for room, what comes next is dropped. The client has its acknowledgement from the primary and sends
+it to nobody again, so when the guest has come that far, compare is told that this connection can be judged no more.
 """
 
 from collections import Counter, OrderedDict
 from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import update16, update32
-from colo_proto.frame import F_NEEDS_CSUM
+from colo_proto.checksum import update16
 from colo_proto.net.shorten import shorten
+from colo_proto.net.stamp import tsval
 from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FIN, FLAGS_AT, PSH, RST, SEQ_AT, SYN, WINDOW_AT, Segment
 from colo_proto.net.window import window_update
-from colo_proto.seq import HALF, MASK
+from colo_proto.seq import MASK
+from colo_rewriter.believable import ahead, blocks, lowered, raised, restamped, scale
 from colo_rewriter.flow import Arrival, Flow, Pace, State
 from colo_rewriter.shift import toward_client
 
@@ -30,15 +33,10 @@ _U32: Final = Struct("!I")
 
 PATIENCE: Final = 3.0
 """Seconds without a byte from the guest after which it is taken for another one: compare's default timeout."""
-FLOW_FRAMES: Final = 1024
-FLOW_BYTES: Final = 4 << 20
+FLOW_FRAMES: Final = 4096
+FLOW_BYTES: Final = 32 << 20
 MAX_BYTES: Final = 64 << 20
 """Bounds of what waits, for a connection and for all."""
-
-
-def ahead(a: int, b: int) -> int:
-    """By how much `a` is ahead of `b`, negative when it is behind."""
-    return ((a - b + HALF) & MASK) - HALF
 
 
 class Pacing:
@@ -58,23 +56,38 @@ class Pacing:
         pace = self.of(flow)
         if not pace.queue and _fits(flow, pace, arrival):
             return [arrival]
-        if pace.lax and not pace.queue:
+        if pace.told or (pace.lax and not pace.queue and _roomy(pace, arrival)):
             return [self._lower(flow, pace, arrival)]
         size = len(arrival.frame)
         if self._merge(pace, arrival):
             return []
+        if pace.hole >= 0 and _beyond(pace, arrival):
+            self.counters["dropped.overrun"] += 1
+            return []
         over = len(pace.queue) >= FLOW_FRAMES or pace.bytes + size > FLOW_BYTES or self.bytes + size > MAX_BYTES
         if not pace.queue:
             self._since[flow] = now
-        pace.queue.append(arrival)
-        pace.bytes += size
-        self.frames += 1
-        self.bytes += size
+        self._put(pace, arrival)
         self.counters["held_ahead"] += 1
-        if over:
-            self.counters["hold_overflows"] += 1
-            return self._all(flow, pace)
-        return self.ready(flow, now)
+        return self._overflow(flow, pace) if over else self.ready(flow, now)
+
+    def _overflow(self, flow: Flow, pace: Pace) -> list[Arrival]:
+        """Too much waits: what the guest has room for goes; where that is nothing, the newest segment is dropped."""
+        self.counters["hold_overflows"] += 1
+        found = self._lowered_all(flow, pace)
+        if not found:
+            lost = self._take(pace, -1)
+            if lost.segment.flags & RST and pace.queue:
+                # A guest that does not hear of it would go on alone.
+                reset, lost = lost, self._take(pace, -1)
+                self._put(pace, reset)
+            if not _pure(lost) and not any(_covers(one, lost.segment.seq) for one in pace.queue):
+                pace.hole = lost.segment.seq
+            self.counters["dropped.overrun"] += 1
+        if not pace.queue:
+            self._since.pop(flow, None)
+            pace.lax = pace.rest is not None
+        return found
 
     def _merge(self, pace: Pace, arrival: Arrival) -> bool:
         """Of pure ACKs that wait one behind the other, the last is enough."""
@@ -128,14 +141,14 @@ class Pacing:
             return []
         found: list[Arrival] = []
         queue = pace.queue
-        while queue and _fits(flow, pace, queue[0]):
-            found.append(self._pop(pace))
+        while queue and self._may_go(flow, pace, queue[0]):
+            found.append(self._lower(flow, pace, self._take(pace)))
         if queue:
             self._bring_forward(pace)
-            if _fits(flow, pace, queue[0]):
-                found.append(self._pop(pace))
+            if self._may_go(flow, pace, queue[0]):
+                found.append(self._lower(flow, pace, self._take(pace)))
             elif (room := _room(flow, pace, queue[0])) > 0:
-                found.append(self._piece(pace, room))
+                found.append(self._lower(flow, pace, self._piece(pace, room)))
         rest = queue[0] if queue else pace.rest
         if rest is not None:
             away = ahead((rest.segment.ack + flow.offset) & MASK, pace.sent)
@@ -160,15 +173,26 @@ class Pacing:
         """What tells compare that the client has reset the connection: a segment of the guest with FIN and RST, as no
         guest sends it. What the one guest had sent by then and the other not, is no difference.
         """
-        if flow.last is None or flow.state is State.CLOSED:
+        if flow.state is State.CLOSED:
+            return []
+        return self._note(flow, FIN | RST | ACK, "resets_told")
+
+    def overrun(self, flow: Flow) -> list[bytearray]:
+        """What tells compare that the guest cannot follow any more, for not all of its client got through to it: the
+        same with PSH.
+        """
+        return self._note(flow, FIN | RST | PSH | ACK, "overruns_told")
+
+    def _note(self, flow: Flow, flags: int, counter: str) -> list[bytearray]:
+        if flow.last is None:
             return []
         header, l4, _ = flow.last
         pace = self.of(flow)
         frame = bytearray(window_update(header, l4, len(header), pace.sent, pace.una, 0))
-        frame[l4 + FLAGS_AT] = FIN | RST | ACK
-        csum = update16(_U16.unpack_from(frame, l4 + CSUM_AT)[0], ACK, FIN | RST | ACK)
+        frame[l4 + FLAGS_AT] = flags
+        csum = update16(_U16.unpack_from(frame, l4 + CSUM_AT)[0], ACK, flags)
         _U16.pack_into(frame, l4 + CSUM_AT, csum)
-        self.counters["resets_told"] += 1
+        self.counters[counter] += 1
         return [toward_client(bytes(frame), l4, len(frame), flow, False)]
 
     # -- what waits too long ----------------------------------------------------------------------
@@ -192,6 +216,30 @@ class Pacing:
         """All connections for which something waits."""
         return list(self._since)
 
+    def relent(self, flow: Flow, now: float) -> list[Arrival]:
+        """What the guest has room for, of what has waited for too long; from now on nothing waits but for room."""
+        pace = flow.pace
+        if pace is None or not pace.queue:
+            self._since.pop(flow, None)
+            return []
+        pace.lax = True
+        found = self._lowered_all(flow, pace)
+        if pace.queue:
+            self._since[flow] = now
+            self._since.move_to_end(flow)
+        else:
+            self._since.pop(flow, None)
+            pace.lax = pace.rest is not None
+        return found
+
+    def _lowered_all(self, flow: Flow, pace: Pace) -> list[Arrival]:
+        """What the guest has room for, in order, with acknowledgements that it can believe."""
+        found = []
+        while pace.queue and _roomy(pace, pace.queue[0]):
+            found.append(self._lower(flow, pace, self._take(pace)))
+        self.counters["held_passed"] += len(found)
+        return found
+
     def flush(self, flow: Flow) -> list[Arrival]:
         """All that waits, its acknowledgements lowered to what the guest has sent."""
         pace = flow.pace
@@ -202,15 +250,26 @@ class Pacing:
         pace.lax = True
         found = []
         while pace.queue:
-            arrival = self._pop(pace)
-            found.append(self._lower(flow, pace, arrival))
+            found.append(self._lower(flow, pace, self._take(pace)))
         if pace.rest is None:
             pace.lax = False
         self.counters["held_passed"] += len(found)
         return found
 
-    def _pop(self, pace: Pace) -> Arrival:
-        arrival = pace.queue.popleft()
+    @staticmethod
+    def _may_go(flow: Flow, pace: Pace, arrival: Arrival) -> bool:
+        return _fits(flow, pace, arrival) or (pace.lax and _roomy(pace, arrival))
+
+    def _put(self, pace: Pace, arrival: Arrival) -> None:
+        pace.queue.append(arrival)
+        size = len(arrival.frame)
+        pace.bytes += size
+        self.frames += 1
+        self.bytes += size
+
+    def _take(self, pace: Pace, at: int = 0) -> Arrival:
+        """The first of what waits, or the last (-1)."""
+        arrival = pace.queue.pop() if at else pace.queue.popleft()
         pace.bytes -= len(arrival.frame)
         self.frames -= 1
         self.bytes -= len(arrival.frame)
@@ -229,21 +288,27 @@ class Pacing:
             pace.rest = Arrival(frame[: seg.data], arrival.key, l4, after, True)
         pace.acked = pace.sent
         self.counters["acks_lowered"] += 1
-        return _lowered(arrival, ack, _raised(flow, seg, ack))
+        return lowered(arrival, ack, raised(flow, seg, ack))
 
     def _bring_forward(self, pace: Pace) -> None:
-        """A retransmission of the next byte that the guest expects goes before what lies behind that byte."""
+        """A retransmission of the next byte that the guest expects goes before what lies behind that byte.
+
+        What it overtakes was sent before it: its timestamps must not be older, or the guest would drop it (PAWS, RFC
+        7323 §5).
+        """
         head = pace.queue[0].segment
         if head.data == head.end or ahead(head.seq, pace.una) <= 0:
             return
         for at, one in enumerate(pace.queue):
             seg = one.segment
-            size = seg.end - seg.data
-            if size and one.whole and ahead(seg.seq, pace.una) <= 0 < ahead((seg.seq + size) & MASK, pace.una):
-                del pace.queue[at]
+            if one.whole and _covers(one, pace.una):
+                stamp = tsval(one.frame, one.l4, seg.data)
+                before = [pace.queue.popleft() for _ in range(at)]
+                del pace.queue[0]
+                pace.queue.extendleft(restamped(other, stamp) for other in reversed(before))
                 # The client had sent these bytes before it knew what it acknowledges with them now.
                 if ahead(seg.ack, head.ack) > 0:
-                    one = _lowered(one, head.ack, seg.window)  # noqa: PLW2901
+                    one = lowered(one, head.ack, seg.window)  # noqa: PLW2901
                 pace.queue.appendleft(one)
                 return
 
@@ -264,54 +329,11 @@ class Pacing:
     def _made(self, flow: Flow, head: Arrival, ack: int, seq: int) -> Arrival:
         """A pure ACK of `ack`, in the words of a segment that waits."""
         seg = head.segment
-        window = _raised(flow, seg, ack)
-        blocks = _blocks(flow) if flow.pace is not None and flow.pace.gaps else b""
-        frame = window_update(head.frame, head.l4, seg.data, seq, ack, window, blocks)
+        window = raised(flow, seg, ack)
+        sacks = blocks(flow) if flow.pace is not None and flow.pace.gaps else b""
+        frame = window_update(head.frame, head.l4, seg.data, seq, ack, window, sacks)
         self.counters["acks_made"] += 1
         return Arrival(frame, head.key, head.l4, Segment(seq, ack, ACK, window, len(frame), len(frame)), True)
-
-
-def scale(flow: Flow) -> int:
-    """By how much the guest's windows are shifted."""
-    return max(flow.guest_scale, 0) if flow.client_scale >= 0 else 0
-
-
-def _raised(flow: Flow, seg: Segment, ack: int) -> int:
-    """The window field that, with the smaller `ack`, has the right edge of the segment's own."""
-    shift = max(flow.client_scale, 0) if flow.guest_scale >= 0 else 0
-    away = max(ahead(seg.ack, ack), 0)
-    if seg.flags & RST:
-        return min(0xFFFF, (away >> shift) + 1)
-    return min(0xFFFF, seg.window + (away >> shift))
-
-
-def _lowered(arrival: Arrival, ack: int, window: int) -> Arrival:
-    """The segment with another acknowledgement and window."""
-    l4, seg = arrival.l4, arrival.segment
-    out = bytearray(arrival.frame)
-    _U32.pack_into(out, l4 + ACK_AT, ack)
-    _U16.pack_into(out, l4 + WINDOW_AT, window)
-    if not out[0] & F_NEEDS_CSUM:
-        csum: int = _U16.unpack_from(out, l4 + CSUM_AT)[0]
-        _U16.pack_into(out, l4 + CSUM_AT, update16(update32(csum, seg.ack, ack), seg.window, window))
-    return Arrival(bytes(out), arrival.key, l4, seg._replace(ack=ack, window=window), arrival.whole)
-
-
-def _blocks(flow: Flow) -> bytes:
-    """SACK blocks (RFC 2018) for what the guest sent behind a hole, the newest first: it fills the hole at once."""
-    pace = flow.pace
-    if pace is None or not flow.sacks:
-        return b""
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(pace.gaps, key=lambda gap: ahead(gap[0], pace.sent)):
-        if merged and ahead(start, merged[-1][1]) <= 0:
-            merged[-1] = (merged[-1][0], stop if ahead(stop, merged[-1][1]) > 0 else merged[-1][1])
-        else:
-            merged.append((start, stop))
-    last = pace.gaps[-1][0]
-    merged.sort(key=lambda gap: not ahead(gap[0], last) <= 0 < ahead(gap[1], last))
-    edges = [(edge - flow.offset) & MASK for gap in merged[:3] for edge in gap]
-    return bytes((1, 1, 5, 2 + 4 * len(edges))) + b"".join(edge.to_bytes(4, "big") for edge in edges)
 
 
 def _pure(arrival: Arrival) -> bool:
@@ -324,13 +346,32 @@ def _fits(flow: Flow, pace: Pace, arrival: Arrival) -> bool:
     seg = arrival.segment
     if seg.flags & ACK and ahead((seg.ack + flow.offset) & MASK, pace.sent) > 0:
         return False
+    return _roomy(pace, arrival)
+
+
+def _roomy(pace: Pace, arrival: Arrival) -> bool:
+    """Does the guest have room for this segment?"""
+    seg = arrival.segment
     size = seg.end - seg.data
     return not size or not arrival.whole or ahead((seg.seq + size) & MASK, pace.edge) <= 0
+
+
+def _covers(arrival: Arrival, seq: int) -> bool:
+    """Has this segment the byte at `seq`?"""
+    seg = arrival.segment
+    return ahead(seg.seq, seq) <= 0 < ahead((seg.seq + seg.end - seg.data) & MASK, seq)
+
+
+def _beyond(pace: Pace, arrival: Arrival) -> bool:
+    """Is this segment of no use to a guest that does not get what was dropped?"""
+    seg = arrival.segment
+    return not (seg.flags & RST or _pure(arrival)) and ahead(seg.seq, pace.hole) > 0
 
 
 def _room(flow: Flow, pace: Pace, arrival: Arrival) -> int:
     """For how many of the segment's bytes the guest has room, when it has acknowledged all before them."""
     seg = arrival.segment
-    if seg.seq != pace.una or (seg.flags & ACK and ahead((seg.ack + flow.offset) & MASK, pace.sent) > 0):
+    early = seg.flags & ACK and ahead((seg.ack + flow.offset) & MASK, pace.sent) > 0
+    if seg.seq != pace.una or (early and not pace.lax):
         return 0
     return min(max(ahead(pace.edge, seg.seq), 0), seg.end - seg.data - 1)

@@ -28,10 +28,10 @@ from colo_proto.net.announce import Announcer
 from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, PROTO_TCP, Kind, Packet, dissect
 from colo_proto.net.tcp import ACK, segment
 from colo_proto.shard import Splitter
+from colo_rewriter.believable import scale
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.flow import PACED, PLAIN, SLOW, Arrival, Flow, FlowTable
 from colo_rewriter.neighbour import Neighbours
-from colo_rewriter.pace import scale
 from colo_rewriter.revive import AT, MOST, revive, worth
 from colo_rewriter.shift import toward_client, toward_guest
 from colo_rewriter.tracker import Frames, Tracker
@@ -135,8 +135,10 @@ class Rewriter:
     def _set_mode(self, mode: str, now: float, to_guest: Frames) -> None:
         """Shadow mode: the client does not wait for this guest, so what it sends has to."""
         paced = mode == Mode.SHADOW and not self._promoted
-        if paced != self._tracker.pacing.on:
-            self._tracker.pace(to_guest, now, on=paced)
+        if mode == Mode.BYPASS:
+            self._tracker.part(now, to_guest)
+        elif paced != self._tracker.pacing.on:
+            self._tracker.pace(on=paced)
 
     def _promote(self, fence: int, now: float, to_guest: Frames) -> list[Output]:
         before, self._promoted, self._fence = self._promoted, True, fence
@@ -196,7 +198,7 @@ class Rewriter:
         """Pass what waited too long, forget what was idle too long."""
         to_guest: Frames = []
         self._tracker.tick(now, to_guest)
-        outputs = self._sends(to_guest, [])
+        outputs = self._sends(to_guest, self._tracker.take_notes())
         if to_guest:
             outputs.append(Log("warning", "handshake.wait_expired", {"frames": len(to_guest)}))
         if self._revivals and now >= self._revivals[0]:
@@ -339,8 +341,7 @@ class Rewriter:
         for flow in moved:
             self._tracker.proceed(flow, now, to_guest)
         if self._tracker.notes:
-            to_client += self._tracker.notes
-            self._tracker.notes.clear()
+            to_client += self._tracker.take_notes()
         if rewritten:
             self.counters["rewritten"] += rewritten
         if untracked:
@@ -357,7 +358,7 @@ class Rewriter:
         if outward:
             flow.last = (frame[:data], l4, end - data)
             pace.heard(seq, (seq + end - data) & _MASK, ack, window << scale(flow), bool(flags & ACK))
-            if pace.queue or pace.rest is not None:
+            if pace.queue or pace.rest is not None or pace.hole >= 0:
                 moved[flow] = None
             to_client.append(toward_client(frame, l4, data, flow, False) if shift else frame)
         else:

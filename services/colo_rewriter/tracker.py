@@ -21,6 +21,7 @@ from typing import Final
 
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, Segment, syn_options
 from colo_proto.seq import leq
+from colo_rewriter.believable import ahead
 from colo_rewriter.flow import Arrival, Flow, FlowTable, State, opposite
 from colo_rewriter.pace import PATIENCE, Pacing
 from colo_rewriter.shift import new_cookie, note_echo, timestamps, toward_client, toward_guest, window_scale
@@ -50,21 +51,45 @@ class Tracker:
         self.notes: Frames = []
         """What compare has to know of clients; the rewriter sends it behind what the guest has sent."""
 
-    def pace(self, to_guest: Frames, now: float, *, on: bool) -> None:
-        """From now on the primary's frames do not wait for this guest, or do again."""
-        self.pacing.on = self.table.paced = on
+    def take_notes(self) -> Frames:
+        """The notes since the last time."""
+        notes, self.notes = self.notes, []
+        return notes
+
+    def pace(self, *, on: bool) -> None:
+        """From now on the primary's frames do not wait for this guest, or do again.
+
+        Where they did not, the client stays ahead until the guest has caught up. When that is, nobody sees from here
+        (the client's ACK may be lost), so its segments wait for the guest for as long as the connection lasts.
+        """
+        self.pacing.on = on
         # Its SYN/ACK is waited for as long as its bytes.
         self.waiting.seconds = max(self.waiting.usual, PATIENCE) if on else self.waiting.usual
+        if on:
+            for flow in self.table:
+                flow.hasty = True
+                if flow.successor is not None:
+                    flow.successor.hasty = True
+                self.table.refresh(flow)
+
+    def part(self, now: float, to_guest: Frames) -> None:
+        """Nobody compares this guest with the primary any more: nothing waits for it."""
+        self.pace(on=False)
         for flow in self.table:
-            if not on:
-                self._flush(flow, now, to_guest)
-                flow.pace = None
+            self._flush(flow, now, to_guest)
+            self._level(flow)
+            if flow.successor is not None:
+                self._level(flow.successor)
             self.table.refresh(flow)
+
+    @staticmethod
+    def _level(flow: Flow) -> None:
+        flow.pace, flow.hasty = None, False
 
     def promote(self, now: float, to_guest: Frames, *, on: bool) -> None:
         """Take the LAN (or lose it): from then on no timestamp may fall behind what the client has echoed."""
         if on:
-            self.pace(to_guest, now, on=False)
+            self.part(now, to_guest)
         self.promoted = self.table.promoted = on
         for flow in self.table:
             if on and flow.heard is not None:
@@ -152,6 +177,7 @@ class Tracker:
         if successor is None or successor.client_isn != client_isn:
             self._pass_held(successor, to_guest)
             flow.successor = successor = Flow(flow.key_client, flow.key_guest, now)
+            successor.hasty = self.pacing.on
             successor.client_isn = client_isn
         successor.seen = now
         self.table.refresh(flow)
@@ -197,11 +223,12 @@ class Tracker:
 
     def _client_shift(self, flow: Flow, arrival: Arrival, now: float, to_guest: Frames) -> None:
         """A segment of a connection whose offsets are known."""
-        if not self.pacing.on:
+        if not flow.hasty:
             self._client_pass(flow, arrival, now, to_guest)
             return
         for one in self.pacing.admit(flow, arrival, now):
             self._client_pass(flow, one, now, to_guest)
+        self._tell_overrun(flow, now, to_guest)
 
     def _client_pass(self, flow: Flow, arrival: Arrival, now: float, to_guest: Frames) -> None:
         seg = arrival.segment
@@ -267,11 +294,11 @@ class Tracker:
         else:
             to_client.append(frame)
         self._guest_closing(flow, arrival, now)
-        if self.pacing.on:
+        if flow.hasty:
             self.pacing.heard(flow, seg)
         if flow.held:
             self._release(flow, now, to_guest)
-        if self.pacing.on:
+        if flow.hasty:
             self.proceed(flow, now, to_guest)
 
     def _guest_syn(self, flow: Flow | None, arrival: Arrival, now: float, to_guest: Frames) -> Flow | None:
@@ -348,6 +375,7 @@ class Tracker:
 
     def _open(self, key_client: bytes, key_guest: bytes, now: float, to_guest: Frames) -> Flow:
         flow = Flow(key_client, key_guest, now)
+        flow.hasty = self.pacing.on
         victim = self.table.add(flow)
         self.counters["flows_opened"] += 1
         if victim is not None:
@@ -403,6 +431,22 @@ class Tracker:
         """The guest has sent more: what waited for that may go."""
         for arrival in self.pacing.ready(flow, now):
             self._client_pass(flow, arrival, now, to_guest)
+        self._tell_overrun(flow, now, to_guest)
+
+    def _tell_overrun(self, flow: Flow, now: float, to_guest: Frames) -> None:
+        """Compare has to know when the guest has come to what was dropped of its client: it cannot follow any more."""
+        pace = flow.pace
+        if pace is None or pace.hole < 0 or pace.told:
+            return
+        past = ahead(pace.una, pace.hole)
+        if past > 0:
+            # The primary did not take it either, and the client has sent it again.
+            pace.hole = -1
+        elif past == 0:
+            pace.told = True
+            if self.pacing.on:
+                self.notes += self.pacing.overrun(flow)
+            self._flush(flow, now, to_guest)
 
     def _flush(self, flow: Flow, now: float, to_guest: Frames) -> None:
         for arrival in self.pacing.flush(flow):
@@ -431,7 +475,9 @@ class Tracker:
         for flow in self.waiting.overdue(now):
             self._give_up(flow, to_guest)
         for flow in self.pacing.overdue(now):
-            self._flush(flow, now, to_guest)
+            for arrival in self.pacing.relent(flow, now):
+                self._client_pass(flow, arrival, now, to_guest)
+            self._tell_overrun(flow, now, to_guest)
         due = self.table.deadline()
         if due is not None and due <= now:
             for flow in self.table.expire(now):
@@ -466,9 +512,8 @@ class Tracker:
             if flow.last is not None:
                 header, l4, length = flow.last
                 flow.last = (bytes(toward_client(header, l4, len(header), flow, False)), l4, length)
-            if self.pacing.on:
-                # How far the copy has come it has not said yet, but no client is ahead of the primary.
-                flow.pace = self.pacing.free(flow)
+            # How far the copy has come it has not said yet, but no client is ahead of the primary.
+            flow.pace, flow.hasty = self.pacing.free(flow) if self.pacing.on else None, self.pacing.on
             if flow.guest_fin is not None:
                 flow.guest_fin = (flow.guest_fin - flow.offset) & _MASK
             flow.isn_secondary, flow.ts_secondary = flow.isn_primary, flow.ts_primary

@@ -176,6 +176,72 @@ def test_what_waits_is_bounded_and_goes_with_a_lowered_ack(monkeypatch, bound, a
     play.run("guest PA 1501 2101 +500 -> seq 1001\n out client A 2101 2001 win 1000")
 
 
+def filled(monkeypatch, room=50):
+    """A guest with a small window, for which ten segments have come of which four may wait."""
+    monkeypatch.setattr(pace, "FLOW_FRAMES", 4)
+    play = Play().run(f"mode shadow\n client S 100\n guest SA 1500 101 win {room}\n client A 101 1001 -> ack 1501")
+    for number in range(10):
+        play.send(Seg("c", 24, 101 + number * room, 1001, room).frame(), "indev")
+    play.run(f"out client PA 101 1501 +{room}")
+    return play
+
+
+def test_of_what_is_too_much_the_newest_is_dropped_and_compare_hears_when_the_guest_has_come_there(monkeypatch):
+    play = filled(monkeypatch)
+    assert play.core.gauges()["held"] == 4
+    assert play.core.counters["dropped.overrun"] == 5
+    for number in range(1, 5):
+        at = 101 + number * 50
+        play.run(f"guest A 1501 {at} win 50 -> seq 1001\n out client PA {at} 1501 +50")
+        assert play.core.counters["overruns_told"] == 0, "it may still be another guest, which hangs"
+    play.run("guest A 1501 351 win 50 -> seq 1001\n out guest FRPA 1001 351 win 0")
+    assert play.core.counters["overruns_told"] == 1
+    assert play.core.gauges()["held"] == play.core.gauges()["held_bytes"] == 0
+    play.run("client PA 901 1001 +500 -> ack 1501")
+
+
+def test_a_guest_that_hangs_is_not_excused(monkeypatch):
+    play = filled(monkeypatch)
+    play.at(60)
+    assert play.core.counters["overruns_told"] == 0
+    assert play.core.gauges()["held"] == 4
+
+
+def test_nor_one_whose_client_sends_again_what_was_dropped(monkeypatch):
+    """The primary had not taken it either."""
+    play = filled(monkeypatch)
+    for number in range(1, 4):
+        at = 101 + number * 50
+        play.run(f"guest A 1501 {at} win 50 -> seq 1001\n out client PA {at} 1501 +50")
+    script = """
+        client PA 351 1001 +50 -> held
+        guest A 1501 301 win 100 -> seq 1001
+        out client PA 301 1501 +50
+        out client PA 351 1501 +50
+        guest A 1501 401 win 100 -> seq 1001
+        client PA 401 1001 +50 -> ack 1501
+        guest A 1501 451 win 100 -> seq 1001
+    """
+    play.run(script)
+    assert play.core.counters["overruns_told"] == 0
+
+
+def test_a_reset_is_not_dropped_with_the_rest(monkeypatch):
+    play = filled(monkeypatch)
+    script = """
+        client RA 601 1001 -> held
+        guest A 1501 151 win 50 -> seq 1001
+        out client PA 151 1501 +50
+        guest A 1501 201 win 50 -> seq 1001
+        out client PA 201 1501 +50
+        guest A 1501 251 win 50 -> seq 1001
+        out client PA 251 1501 +50
+        out client RA 601 1501
+        out guest FRA 1001 251 win 0
+    """
+    play.run(script)
+
+
 def test_a_flow_that_is_evicted_or_drained_keeps_nothing():
     play = opened(max_flows=2)
     ahead(play, 3)

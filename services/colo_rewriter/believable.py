@@ -1,0 +1,71 @@
+"""Segments of a client as its guest can believe them: with another acknowledgement, window or timestamp (`pace`)."""
+
+from struct import Struct
+from typing import Final
+
+from colo_proto.checksum import update16, update32
+from colo_proto.frame import F_NEEDS_CSUM
+from colo_proto.net.stamp import NO_STAMP, tsval, with_tsval
+from colo_proto.net.tcp import ACK_AT, CSUM_AT, RST, WINDOW_AT, Segment
+from colo_proto.seq import HALF, MASK
+from colo_rewriter.flow import Arrival, Flow
+
+_U16: Final = Struct("!H")
+_U32: Final = Struct("!I")
+
+
+def ahead(a: int, b: int) -> int:
+    """By how much `a` is ahead of `b`, negative when it is behind."""
+    return ((a - b + HALF) & MASK) - HALF
+
+
+def scale(flow: Flow) -> int:
+    """By how much the guest's windows are shifted."""
+    return max(flow.guest_scale, 0) if flow.client_scale >= 0 else 0
+
+
+def raised(flow: Flow, seg: Segment, ack: int) -> int:
+    """The window field that, with the smaller `ack`, has the right edge of the segment's own."""
+    shift = max(flow.client_scale, 0) if flow.guest_scale >= 0 else 0
+    away = max(ahead(seg.ack, ack), 0)
+    if seg.flags & RST:
+        return min(0xFFFF, (away >> shift) + 1)
+    return min(0xFFFF, seg.window + (away >> shift))
+
+
+def lowered(arrival: Arrival, ack: int, window: int) -> Arrival:
+    """The segment with another acknowledgement and window."""
+    l4, seg = arrival.l4, arrival.segment
+    out = bytearray(arrival.frame)
+    _U32.pack_into(out, l4 + ACK_AT, ack)
+    _U16.pack_into(out, l4 + WINDOW_AT, window)
+    if not out[0] & F_NEEDS_CSUM:
+        csum: int = _U16.unpack_from(out, l4 + CSUM_AT)[0]
+        _U16.pack_into(out, l4 + CSUM_AT, update16(update32(csum, seg.ack, ack), seg.window, window))
+    return Arrival(bytes(out), arrival.key, l4, seg._replace(ack=ack, window=window), arrival.whole)
+
+
+def restamped(arrival: Arrival, stamp: int) -> Arrival:
+    """The segment with a timestamp that is no older than `stamp`."""
+    frame, l4, data = arrival.frame, arrival.l4, arrival.segment.data
+    own = tsval(frame, l4, data)
+    if NO_STAMP in {own, stamp} or ahead(stamp, own) <= 0:
+        return arrival
+    return arrival._replace(frame=with_tsval(frame, l4, data, stamp))
+
+
+def blocks(flow: Flow) -> bytes:
+    """SACK blocks (RFC 2018) for what the guest sent behind a hole, the newest first: it fills the hole at once."""
+    pace = flow.pace
+    if pace is None or not flow.sacks:
+        return b""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(pace.gaps, key=lambda gap: ahead(gap[0], pace.sent)):
+        if merged and ahead(start, merged[-1][1]) <= 0:
+            merged[-1] = (merged[-1][0], stop if ahead(stop, merged[-1][1]) > 0 else merged[-1][1])
+        else:
+            merged.append((start, stop))
+    last = pace.gaps[-1][0]
+    merged.sort(key=lambda gap: not ahead(gap[0], last) <= 0 < ahead(gap[1], last))
+    edges = [(edge - flow.offset) & MASK for gap in merged[:3] for edge in gap]
+    return bytes((1, 1, 5, 2 + 4 * len(edges))) + b"".join(edge.to_bytes(4, "big") for edge in edges)
