@@ -250,6 +250,7 @@ class Compare(Dispatch):
             for flow in self.flows.values():
                 flow.flush(copied=True)
             ledger.unprotected.clear()
+            ledger.unjudged.clear()
             ledger.strangers = False
             self._clear_fragments("checkpoint")
         else:
@@ -350,6 +351,7 @@ class Compare(Dispatch):
             "secondary_bytes": ledger.secondary_bytes,
             "flows": len(self.flows),
             "flows_unprotected": len(ledger.unprotected),
+            "flows_unjudged": len(ledger.unjudged),
             "held_oldest_ms": int(self.oldest * 1000) if ledger.held else 0,
             "epoch": ledger.epoch,
             "parked": self.moving.parked,

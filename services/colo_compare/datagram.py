@@ -18,7 +18,7 @@ waits for its own, until compare_timeout asks for a checkpoint.
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from colo_compare.flow import Datagrams, HeldUnit, Unit, frames_in
+from colo_compare.flow import Datagrams, HeldUnit, Unit, frames_in, frames_of
 from colo_compare.history import SEGMENT_COST
 from colo_compare.stream import first_difference
 from colo_compare.tcp_state import CONTEXT, SHOWN
@@ -54,7 +54,7 @@ class HeldDatagram(HeldUnit):
 class DatagramFlow(Datagrams):
     """State of one flow; `body` is what has to be equal (payload, without checksum)."""
 
-    __slots__ = ("count", "pri", "pri_over", "sec", "sec_over", "suspect")
+    __slots__ = ("count", "moved", "pri", "pri_over", "sec", "sec_over", "suspect", "unkept", "unkept_at")
 
     kept: ClassVar[str] = "datagrams"
 
@@ -70,6 +70,13 @@ class DatagramFlow(Datagrams):
         """Since when both sides have had fresh datagrams; 0 when they have not."""
         self.count = 0
         """Primary datagrams seen: the index of the next one."""
+        self.moved = 0.0
+        """When the secondary last sent the equal of one that waited."""
+        self.unkept = 0
+        """Primary datagrams that have gone (shadow mode) and were not kept, for there were too many: as many of the
+        secondary's are taken as they are."""
+        self.unkept_at = 0.0
+        """When the last of them came."""
 
     def primary(self, unit: Unit, body: bytes, now: float) -> None:
         """A datagram of the primary guest."""
@@ -108,6 +115,10 @@ class DatagramFlow(Datagrams):
             or (self.wanted and ledger.crowded(self))
         ):
             ledger.refuse(self, held, len(pri))
+            if ledger.ahead(self) and not self.optional():
+                self.unkept += 1
+                self.unkept_at = now
+                ledger.counters["frames_unkept"] += frames_of(unit)
             return
         ledger.hold(self, held)
         pri.append(held)
@@ -130,6 +141,7 @@ class DatagramFlow(Datagrams):
                 del pri[at]
                 self.pri_over = self.pri_over - 1 if at < self.pri_over else at
                 self.sec_over = len(self.sec)
+                self.moved = now
                 ledger.unhold(held)
                 ledger.secondary_compared += 1
                 ledger.bytes_compared += len(body)
@@ -140,6 +152,8 @@ class DatagramFlow(Datagrams):
                 return
         if self.unprotected:
             ledger.secondary_gone(1, "unprotected")
+            return
+        if self.unkept and self._of_unkept(body, now):
             return
         if len(self.sec) >= ledger.room:
             if not self.sec:
@@ -152,6 +166,16 @@ class DatagramFlow(Datagrams):
         ledger.lingering[self] = None
         if pri and not self.suspect:
             self._suspect(now)
+
+    def _of_unkept(self, body: bytes, now: float) -> bool:
+        """Is it the equal of one that was not kept, as far as anybody can say?"""
+        if self.unkept_at < now - self.ledger.timeout:
+            self.unkept = 0
+            return False
+        self.unkept -= 1
+        self.ledger.counters["bytes_unjudged"] += len(body)
+        self.ledger.secondary_gone(1, "unkept")
+        return True
 
     def _forget(self, count: int, reason: str) -> None:
         """Drop the secondary's oldest `count` datagrams."""
@@ -225,6 +249,9 @@ class DatagramFlow(Datagrams):
     def expire(self, limit: float, now: float) -> None:
         """Secondary datagrams that arrived at or before `limit` have no counterpart: drop them."""
         self._forget(next((n for n, entry in enumerate(self.sec) if entry[1] > limit), len(self.sec)), "expired")
+        if self.moved > limit and not self.pri_over:
+            # It goes on, in order: it is merely behind.
+            return
         while self.pri and self.pri[0].out and self.pri[0].at <= limit:
             # Sent long ago in shadow mode and never matched: that is a difference, reported as one. In shadow mode
             # the report flushes the flow at once, so the queue may be another one afterwards.
@@ -251,6 +278,7 @@ class DatagramFlow(Datagrams):
         self._forget(len(self.sec), "checkpoint")
         self.pri_over = self.sec_over = 0
         self.suspect = 0.0
+        self.unkept = 0
         ledger.suspects.pop(self, None)
         for held in held_frames:
             ledger.unhold(held)

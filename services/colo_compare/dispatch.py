@@ -276,6 +276,7 @@ class Dispatch:
         for table in (ledger.holding, ledger.lingering, ledger.asked, ledger.suspects, ledger.stuck):
             table.pop(flow, None)
         ledger.unprotected.discard(key)
+        ledger.unjudged.discard(key)
 
     def adopt(self, key: bytes, now: float, *, stream: bool) -> Flow:
         """An empty flow for one that comes from another worker."""

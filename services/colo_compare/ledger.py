@@ -47,6 +47,8 @@ class Ledger:
         self.source = config.id
         self.timeout = config.compare_timeout / 1000
         self.max_queue_size = config.max_queue_size
+        self.max_ahead = max(config.max_queue_size, config.max_held_mib << 8)
+        """Frames of a flow that are kept though they have gone: a quarter of `max-held-mib` if they are empty."""
         self.max_stream_bytes = config.max_stream_mib << 20
         self.max_held_bytes = config.max_held_mib << 20
         self.max_secondary_bytes = config.max_secondary_mib << 20
@@ -71,6 +73,8 @@ class Ledger:
         self.asked: dict[Flow, None] = {}
         """Flows that wait for a checkpoint."""
         self.unprotected: set[bytes] = set()
+        self.unjudged: set[bytes] = set()
+        """Flows of shadow mode of which nothing can be said any more, for the secondary could not follow."""
         self.strangers = False
         """The secondary does not know connections that were open before it came: those seen from the middle are
         unprotected, for it never had them."""
@@ -141,7 +145,7 @@ class Ledger:
     def full(self, flow: Flow, held: HeldUnit, queued: int) -> bool:
         """Apply the bounds before `held` is queued; True when it was refused."""
         # In shadow mode a guest may run ahead of the other as far as there is memory: its client waits for neither.
-        room = queued < self.max_queue_size or self.shadow or flow.shadow
+        room = queued < (self.max_ahead if self.ahead(flow) else self.max_queue_size)
         if room and self.held_bytes < self.max_held_bytes and not self.crowded(flow):
             return False
         self.refuse(flow, held, queued)
@@ -153,11 +157,19 @@ class Ledger:
         """
         return bool(flow.wanted) and self.held_bytes >= self.max_held_bytes >> 1
 
+    def ahead(self, flow: Flow) -> bool:
+        """Does what the primary sends leave at once? Then it may be ahead by any amount, which is no difference."""
+        return self.shadow or flow.shadow
+
     def refuse(self, flow: Flow, held: HeldUnit, queued: int) -> None:
-        """A bound is reached: ask for a checkpoint, drop the newest, count it."""
+        """A bound is reached: ask for a checkpoint, drop the newest, count it.
+
+        Not so where it has gone already: then it is left uncompared.
+        """
+        if self.ahead(flow):
+            return
         optional = flow.optional()
-        if not (self.shadow or flow.shadow):
-            self.counters["dropped.unmatched" if optional else "dropped.queue_full"] += frames_of(held.unit)
+        self.counters["dropped.unmatched" if optional else "dropped.queue_full"] += frames_of(held.unit)
         if optional:
             return
         self.want(flow, Reason.QUEUE_FULL, None, {"held": queued, "held_bytes": self.held_bytes}, held.at)
@@ -218,6 +230,13 @@ class Ledger:
         self.asked[flow] = None
         self.outputs.append(Tell(CheckpointWanted(reason, text, offset, detail, self.epoch, self.source)))
 
+    def give_up(self, flow: Flow) -> None:
+        """Judge `flow` no more: the secondary did not get all that its client sent (`colo_rewriter.pace`)."""
+        self.counters["flows_given_up"] += 1
+        self.outputs.append(Log("warning", "flow.unjudged", {"flow": flow.describe()}))
+        flow.flush(copied=False)
+        self.unjudged.add(flow.key)
+
     def _evidence(self, flow: Flow, seen: dict[str, Any], now: float) -> None:
         """Put the frames around a difference into a pcapng file, and its path into `seen`."""
         if now < self._evidence_at:
@@ -251,6 +270,7 @@ class Ledger:
         """A new connection began on the key of a flow that had diverged."""
         self.asked.pop(flow, None)
         self.unprotected.discard(flow.key)
+        self.unjudged.discard(flow.key)
 
     def folded(self) -> Counter[str]:
         """All counters, the hot ones included."""

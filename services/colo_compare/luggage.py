@@ -134,6 +134,7 @@ def _tcp(flow: TcpFlow, now: float) -> dict[str, Any]:
         "key": flow.key,
         "idle": now - flow.touched,
         "wanted": now - flow.wanted if flow.wanted else None,
+        "unjudged": flow.key in ledger.unjudged,
         "p_syn": flow.p_syn,
         "s_syn": flow.s_syn,
         "next_syn": [*flow.next_syn[:-1], now - flow.next_syn.at] if flow.next_syn else None,
@@ -254,6 +255,10 @@ def _datagrams(flow: DatagramFlow, now: float) -> dict[str, Any]:
         "suspect": now - flow.suspect if flow.suspect else None,
         "diverged": flow.diverged,
         "unprotected": flow.unprotected,
+        "unjudged": flow.key in ledger.unjudged,
+        "moved": now - flow.moved,
+        "unkept": flow.unkept,
+        "unkept_at": now - flow.unkept_at,
         "count": flow.count,
         "pri_over": flow.pri_over,
         "sec_over": flow.sec_over,
@@ -286,6 +291,9 @@ def _put_datagrams(compare: "Compare", body: dict[str, Any], now: float) -> None
         (_octets(data), now - age, _unit(frames, many=many)) for frames, many, data, age in body["sec"]
     ]
     numbers = {name: int(body[name]) for name in ("count", "pri_over", "sec_over")}
+    # A worker of an older version says nothing of these.
+    numbers["unkept"] = int(body.get("unkept", 0))
+    unkept_at, moved = (now - float(body.get(name, now)) for name in ("unkept_at", "moved"))
     adopted = compare.adopt(_octets(body["key"]), now, stream=False)
     ledger.counters["secondary_taken_over"] += len(sec)
     if adopted.kept != DatagramFlow.kept:
@@ -296,6 +304,7 @@ def _put_datagrams(compare: "Compare", body: dict[str, Any], now: float) -> None
     flow.pri, flow.sec = pri, sec
     for name, value in numbers.items():
         setattr(flow, name, value)
+    flow.unkept_at, flow.moved = unkept_at, moved
     flow.diverged, flow.unprotected = bool(body["diverged"]), bool(body["unprotected"])
     for one in pri:
         _hold(ledger, flow, one)
@@ -351,4 +360,4 @@ def _join(ledger: "Ledger", flow: Any, body: dict[str, Any], now: float) -> None
     if flow.wanted:
         ledger.asked[flow] = None
     if flow.unprotected:
-        ledger.unprotected.add(flow.key)
+        (ledger.unjudged if body.get("unjudged") is True else ledger.unprotected).add(flow.key)

@@ -21,6 +21,7 @@ What a segment says is taken in here; the rest is in the classes that this one i
     TcpLeaving   what leaves of what is held: once, and with no old timestamp
     TcpWindow    the way out, and flow control
     TcpPart      parts of segments, where whole ones would wait for ever
+    TcpUnkept    places without bytes, where the primary is too far ahead
     TcpCommit    comparing and letting go
     TcpShadow    what has gone before it was compared
     TcpOpening   SYNs, and connections from the middle
@@ -34,7 +35,7 @@ from colo_compare.history import SEGMENT_COST, Segment
 from colo_compare.tcp_opening import TcpOpening
 from colo_compare.tcp_state import NEVER, UNKNOWN, Held
 from colo_proto.net.stamp import NO_STAMP
-from colo_proto.net.tcp import ACK, FIN, RST, SYN, syn_options
+from colo_proto.net.tcp import ACK, FIN, PSH, RST, SYN, syn_options
 from colo_proto.seq import HALF, MASK, MOD
 
 
@@ -296,9 +297,13 @@ class TcpFlow(TcpOpening):
             self._unblock()
         if flags & RST:
             ledger.secondary_compared += 1
-            if flags & FIN and (ledger.shadow or self.shadow):
-                # No guest says both: the rewriter tells that the client has reset the connection.
-                self.parted = int(now * 1000)
+            if flags & FIN and ledger.ahead(self):
+                # No guest says both: the rewriter tells that the client has reset the connection, or (with PSH) that
+                # not all of what the client said got through to the guest.
+                if flags & PSH:
+                    ledger.give_up(self)
+                else:
+                    self.parted = int(now * 1000)
                 return
             self.s_rst = True
             self.s_reset = max(self._position(seq), self.committed, self.ref.end)

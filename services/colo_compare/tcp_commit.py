@@ -13,8 +13,9 @@ from bisect import bisect_left, insort
 from typing import Final
 
 from colo_compare.stream import first_difference
-from colo_compare.tcp_part import HEAD_WAIT, TcpPart
+from colo_compare.tcp_part import HEAD_WAIT
 from colo_compare.tcp_state import NEVER, Held, by_ack, by_start
+from colo_compare.tcp_unkept import TcpUnkept
 from colo_proto.messages import Reason
 from colo_proto.net.stamp import NO_STAMP
 
@@ -22,7 +23,7 @@ LONGEST: Final = 1 << 16
 """No segment has more bytes."""
 
 
-class TcpCommit(TcpPart):
+class TcpCommit(TcpUnkept):
     """A connection's committed prefix."""
 
     __slots__ = ()
@@ -39,6 +40,8 @@ class TcpCommit(TcpPart):
     def _hold(self, held: Held) -> None:
         data, ledger = self.data, self.ledger
         if ledger.full(self, held, len(data) + len(self.waiting)):
+            if ledger.ahead(self):
+                self._unkept(held)
             return
         ledger.hold(self, held)
         if not data or data[-1].start <= held.start:
@@ -48,12 +51,17 @@ class TcpCommit(TcpPart):
             insort(data, held, key=by_start)
 
     def _wait(self, held: Held) -> None:
-        waiting = self.waiting
-        if self.ledger.full(self, held, len(self.data) + len(waiting)):
+        waiting, ledger = self.waiting, self.ledger
+        if ledger.ahead(self) and waiting and len(waiting) >= ledger.max_queue_size:
+            self._unkept_ack(held)
+            return
+        if ledger.full(self, held, len(self.data) + len(waiting)):
+            if ledger.ahead(self):
+                self._unkept_ack(held)
             return
         if self.data:
             held.overtakes = True
-        self.ledger.hold(self, held)
+        ledger.hold(self, held)
         self._queue(held)
 
     def _queue(self, held: Held) -> None:
@@ -112,7 +120,7 @@ class TcpCommit(TcpPart):
             held = data[at]
             if held.start >= stop:
                 break
-            if held.stop - held.start <= 1:
+            if held.stop - held.start <= 1 or not held.buf:
                 # A keep-alive's byte may be garbage.
                 continue
             for which in range(self.ref.find(max(start, held.start)), len(segments)):
@@ -170,6 +178,10 @@ class TcpCommit(TcpPart):
             size = upto - position
             mine, its = position + delta, one.offset + position - one.start
             if buf[mine : mine + size] != other[its : its + size]:
+                if not buf:
+                    self.ledger.counters["bytes_unjudged"] += size
+                    position = upto
+                    continue
                 if stop - held.start <= 1 and stop == self.p_top and position < committed:
                     # A keep-alive may carry one garbage byte before SND.NXT (RFC 9293 §3.8.4).
                     position = stop
@@ -226,6 +238,10 @@ class TcpCommit(TcpPart):
                 self.mask_start, self.mask_end = where, where + reach
                 return True
             undecided |= min(len(mine), len(its)) < before + mask.window
+            if len(mine) < before + mask.window and self._place_ahead(where, mask.window):
+                # What the expression would need to see was not kept.
+                self.mask_start, self.mask_end = where, held.stop
+                return True
         return None if undecided and self.ref.fin is None else False
 
     def _ahead(self, held: Held, where: int, size: int) -> bytes:

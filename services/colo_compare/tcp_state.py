@@ -353,7 +353,7 @@ class TcpState(Stream):
         """Held frames of the primary, and the secondary's around the first that is not wholly equal, on which the
         verdict stands. When the secondary's frames came is not kept: they show the time of that one.
         """
-        held = [*self.data, *self.waiting, *self.resets]
+        held = [one for one in (*self.data, *self.waiting, *self.resets) if one.buf]
         unequal = next((at for at, one in enumerate(held) if one.good < one.end), 0)
         held = held[max(unequal - 2, 0) :][:SHOWN]
         worst = next((one for one in held if one.good < one.end), held[0] if held else None)

@@ -171,3 +171,77 @@ def test_several_datagrams_that_find_no_equal_in_shadow_mode_leave_the_books_rig
     assert len(play.sent) == 3
     assert play.core.counters["miscompares"] == 1, "the flow was reported, and left alone from then on"
     assert play.core.gauges()["held_bytes"] == 0
+
+
+# -- a primary that is far ahead in shadow mode ----------------------------------------------------------------
+
+
+def ahead(count, **options):
+    play = Play(CompareConfig(mode="shadow", max_queue_size=8, **options))
+    for n in range(count):
+        play >> udp("P", bytes([n]) * 20)
+    assert len(play.sent) == count
+    return play
+
+
+def verdict(play):
+    counters = play.core.counters
+    wanted = sum(n for name, n in counters.items() if name.startswith("checkpoints_wanted."))
+    return counters["miscompares"], wanted
+
+
+def test_a_primary_that_is_far_ahead_is_not_different():
+    play = ahead(30)
+    for n in range(30):
+        play.at(0.05) >> udp("S", bytes([n]) * 20)
+    play.at(10)
+    assert verdict(play) == (0, 0)
+    assert play.core.counters["frames_unkept"] == 22
+    assert play.core.counters["bytes_unjudged"] == 22 * 20
+    assert play.core.counters["secondary_dropped.unkept"] == 22
+    play >> udp("P", b"equal") >> udp("S", b"equal")
+    play >> udp("P", b"one") >> udp("S", b"other")
+    play.at(1)
+    assert verdict(play) == (1, 1)
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_a_difference_in_what_was_kept_is_found(number):
+    play = ahead(30)
+    for n in range(30):
+        play >> udp("S", bytes([n + (n == number)]) * 20)
+    play.at(10)
+    assert verdict(play) == (1, 1)
+
+
+def test_what_was_not_kept_excuses_nothing_for_long():
+    play = ahead(30)
+    for n in range(8):
+        play >> udp("S", bytes([n]) * 20)
+    play.at(4)
+    play >> udp("P", b"one") >> udp("S", b"other")
+    play.at(1)
+    assert verdict(play) == (1, 1)
+
+
+def test_a_secondary_that_goes_on_is_only_behind():
+    play = ahead(8)
+    for n in range(8):
+        play.at(1) >> udp("S", bytes([n]) * 20)
+    assert verdict(play) == (0, 0)
+    assert play.core.counters["bytes_compared"] == 160
+
+
+def test_and_one_that_then_stops_is_another_one():
+    play = ahead(8)
+    for n in range(4):
+        play.at(1) >> udp("S", bytes([n]) * 20)
+    play.at(6)
+    assert verdict(play) == (1, 1)
+
+
+def test_one_that_the_secondary_has_left_out_is_different_though_it_goes_on():
+    play = ahead(8)
+    for n in range(1, 8):
+        play.at(1) >> udp("S", bytes([n]) * 20)
+    assert verdict(play) == (1, 1)
