@@ -105,6 +105,7 @@ def build(
             "flows": compare["flows_opened"],
             "flows_now": compare_now["flows"],
             "flows_unprotected": compare_now["flows_unprotected"],
+            "flows_unjudged": compare_now["flows_unjudged"],
             "flows_moved": compare["flows_taken_over"],
             "flows_adopted": compare["adopted"],
             "moves_given_up": compare["moves_given_up"],
