@@ -1,6 +1,10 @@
 """Shadow mode with a primary that is farther ahead than there is memory: behind is not different."""
 
+import random
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from colo_compare.config import CompareConfig
 from colo_proto.messages import CheckpointDone, Mode, SetMode, SetRules
@@ -201,3 +205,45 @@ def test_or_until_the_secondary_is_a_copy(play):
     assert play.core.gauges()["flows_unjudged"] == 0
     play >> P(1000, b"ABC") >> S(1000, b"ABX")
     assert verdict(play) == (1, 1)
+
+
+# -- any two guests that are equal ----------------------------------------------------------------------------
+
+
+def cut(dice, size, most):
+    """A stream of `size` bytes in segments, some of them again, some of them late."""
+    pieces, at = [], 0
+    while at < size:
+        stop = min(size, at + dice.randint(1, most))
+        pieces.append((at, stop))
+        at = stop
+    sent = [(n + dice.choice((0, 0, 0, 3, 9)), piece) for n, piece in enumerate(pieces)]
+    for _ in range(len(pieces) // 4):
+        n = dice.randrange(len(pieces))
+        sent.append((n + dice.randint(1, 20), pieces[n]))
+    return [piece for _, piece in sorted(sent)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 1 << 30), st.integers(1, 6000), st.sampled_from([300, 1000, 4000]), st.booleans())
+def test_equal_guests_never_differ_however_little_is_kept(seed, size, room, alone):
+    dice = random.Random(seed)
+    play = shadowed(max_queue_size=dice.choice((4, 1024)))
+    play.core.ledger.max_held_bytes = room
+    if alone:
+        play.core.ledger.max_ahead = 3
+    stream = dice.randbytes(size)
+    mine, its = cut(dice, size, 700), cut(dice, size, 500)
+    steps = [(n / len(mine) * 0.6, "P", one) for n, one in enumerate(mine)]
+    steps += [(0.2 + n / len(its) * 0.8, "S", one) for n, one in enumerate(its)]
+    for _, side, (start, stop) in sorted(steps, key=lambda step: step[0]):
+        flags = PA | (FIN if stop == size else 0)
+        ack = 500 + (start if side == "P" else min(start, size // 2))
+        play >> (P if side == "P" else S)(1000 + start, stream[start:stop], flags=flags, ack=ack)
+    play >> S(1000 + size + 1, flags=ACK, ack=500 + size)
+    play.at(20)
+    assert verdict(play) == (0, 0), play.core.status()["last"]
+    (flow,) = play.core.flows.values()
+    assert flow.committed == 1000 + size + 1 + flow.isn - 999
+    assert play.core.gauges()["held_bytes"] == 0
+    assert flow.data == flow.waiting == []
