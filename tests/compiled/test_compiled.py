@@ -12,7 +12,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 900
-UNITS = ("compare", "datagram", "errors", "luggage", "properties", "stream_model", "tcp", "tcp_stall", "tcp_window")
+UNITS = (
+    "compare",
+    "datagram",
+    "errors",
+    "luggage",
+    "properties",
+    "stream_model",
+    "tcp",
+    "tcp_stall",
+    "tcp_unkept",
+    "tcp_window",
+)
 
 
 def missing() -> str:
