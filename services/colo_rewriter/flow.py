@@ -140,8 +140,8 @@ class Flow:
 
     __slots__ = (
         "answered", "client_fin", "client_fin_acked", "client_isn", "client_scale", "closed_by_reset", "early", "echo",
-        "fast", "former", "gave_up", "guest_early", "guest_fin", "guest_fin_acked", "guest_scale", "hasty", "heard", "held",
-        "isn_primary", "isn_secondary", "key_client", "key_guest", "last", "moved", "offset", "pace", "queue",
+        "fast", "former", "gave_up", "guest_early", "guest_fin", "guest_fin_acked", "guest_scale", "hasty", "heard",
+        "held", "isn_primary", "isn_secondary", "key_client", "key_guest", "last", "moved", "offset", "pace", "queue",
         "reset_by_guest", "sacks", "seen", "state", "successor", "ts_offset", "ts_primary", "ts_secondary",
     )  # fmt: skip
 
