@@ -289,6 +289,8 @@ class TcpFlow(TcpOpening):
         if self.isn is not None and self.s_syn is None:
             # The primary opened a new connection here; this still belongs to the one before.
             ledger.secondary_gone(1, "overtaken")
+            if flags & RST and self.resets:
+                self._let_former_go()
             return
         if self.s_rst and not flags & RST:
             number = self._ack(wire_ack) if flags & ACK else NEVER

@@ -2,7 +2,7 @@
 
 from colo_compare.flow import Unit
 from colo_compare.stream import Reference
-from colo_compare.tcp_state import NEVER, Held, TcpState, by_start
+from colo_compare.tcp_state import FORMER, NEVER, Held, TcpState, by_start
 from colo_proto.net.shorten import shorten
 from colo_proto.net.stamp import NO_STAMP, tsval, with_tsval
 from colo_proto.seq import HALF, MASK
@@ -103,7 +103,7 @@ class TcpLeaving(TcpState):
         self.committed = top
         if not self.rivals:
             self.unproven = NEVER
-        offers = [(h.ack, -h.win if h.syn else h.win) for h in frames if h.ack > NEVER]
+        offers = [(h.ack, -h.win if h.syn else h.win) for h in frames if h.ack > NEVER and h.start != FORMER]
         if self.p_ack > NEVER:
             offers.append((self.p_ack, self.p_win))
         self.s_wire_ack = self.s_win = -1

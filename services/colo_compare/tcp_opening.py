@@ -5,7 +5,7 @@ from typing import Final
 from colo_compare.history import SEGMENT_COST, cost
 from colo_compare.stream import Reference
 from colo_compare.tcp_shadow import TcpShadow
-from colo_compare.tcp_state import NEVER, NextSyn
+from colo_compare.tcp_state import FORMER, NEVER, Held, NextSyn
 from colo_proto.net.tcp import ACK, SynOptions, syn_options
 from colo_proto.seq import MASK, MOD
 
@@ -38,9 +38,11 @@ class TcpOpening(TcpShadow):
             # What the secondary answered to this SYN before is its answer still.
             pending = NextSyn(self.s_syn, self.s_isn, self.s_ack, self.s_edge, now)
         near = self.near
+        resets = self._resets_of_former()
         for held in (*self.data, *self.waiting, *self.resets):
             ledger.drop(held, "replaced")
         self._clear_queues()
+        self.resets = resets
         early = self.ref.segments[0] if fresh and self.ref.segments else None
         self._forget_reference("overtaken")
         self.ref = Reference()
@@ -63,6 +65,30 @@ class TcpOpening(TcpShadow):
                 ledger.secondary_gone(-1, "overtaken", stored=True)
                 self.ref.insert(self.isn + 1, self.isn + 1 + early.stop - early.start, early.buffer, early.offset)
                 ledger.secondary_bytes += cost(self.ref.segments)
+            if not rivals:
+                self._let_former_go()
+
+    def _resets_of_former(self) -> list[Held]:
+        """Take out the RSTs of the primary that still wait for the secondary's, for another connection begins.
+
+        A stranger's SYN, or one that came late, may open that other connection at a guest that has closed (RFC 9293
+        §3.10.7.1). The client then knows nothing of it, and waits for the RST of the one that it has.
+        """
+        if self.diverged:
+            return []
+        kept = [held for held in self.resets if not held.out]
+        for held in kept:
+            self.resets.remove(held)
+            held.start = held.stop = held.end = held.good = held.gone = FORMER
+        return kept
+
+    def _let_former_go(self) -> None:
+        """The secondary has nothing left of the connection before, either: its RSTs leave."""
+        former = [held for held in self.resets if held.start == FORMER]
+        for held in former:
+            self.resets.remove(held)
+            self.ledger.unhold(held)
+            self.ledger.sink.append(held.unit)
 
     def _rivals(self, seq: int, number: int) -> tuple[int, ...]:
         """The initial sequence numbers with which the primary has answered this SYN of the client before.
@@ -92,6 +118,8 @@ class TcpOpening(TcpShadow):
             self.next_syn = NextSyn(options, seq, number, edge, now)
             ledger.secondary_compared += 1
             return
+        if self.resets:
+            self._let_former_go()
         self.s_syn, self.s_isn, self.s_rst = options, seq, False
         self.s_ack = max(self.s_ack, number)
         self.s_edge = max(self.s_edge, edge)

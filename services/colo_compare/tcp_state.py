@@ -31,6 +31,8 @@ timeouts double, and retransmissions get lost as well."""
 
 NEVER: Final = -(1 << 62)
 UNKNOWN: Final = NEVER >> 1
+FORMER: Final = NEVER
+"""Place of a RST that belongs to the connection before on the same ports: before everything of this one."""
 IDLE: Final = 7200.0
 """Seconds after which a silent connection is forgotten (tcp_keepalive_time of common stacks)."""
 LINGER: Final = 60.0
@@ -307,6 +309,10 @@ class TcpState(Stream):
         those that wait only for what was lost on its way to us: guests send it again, though later each time.
         """
         limit = now - self.ledger.timeout
+        for held in [one for one in self.resets if one.start == FORMER and one.at < limit and not one.out]:
+            # The secondary has not reset the connection before, and the client will hear of that from itself.
+            self.resets.remove(held)
+            self.ledger.drop(held, "replaced")
         if self.closed and self.s_rst:
             # Both have reset it, and the primary's RST has overtaken what both had sent before.
             self._drop_old(limit, self.s_reset, "reset")
