@@ -6,7 +6,7 @@ from typing import Final
 from colo_proto.checksum import update16, update32
 from colo_proto.frame import F_NEEDS_CSUM
 from colo_proto.net.stamp import NO_STAMP, tsval, with_tsval
-from colo_proto.net.tcp import ACK_AT, CSUM_AT, RST, WINDOW_AT, Segment
+from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FIN, RST, SYN, WINDOW_AT, Segment
 from colo_proto.seq import HALF, MASK
 from colo_rewriter.flow import Arrival, Flow
 
@@ -69,3 +69,9 @@ def blocks(flow: Flow) -> bytes:
     merged.sort(key=lambda gap: not ahead(gap[0], last) <= 0 < ahead(gap[1], last))
     edges = [(edge - flow.offset) & MASK for gap in merged[:3] for edge in gap]
     return bytes((1, 1, 5, 2 + 4 * len(edges))) + b"".join(edge.to_bytes(4, "big") for edge in edges)
+
+
+def pure(arrival: Arrival) -> bool:
+    """Is it an ACK and nothing else?"""
+    seg = arrival.segment
+    return seg.flags & (ACK | SYN | FIN | RST) == ACK and seg.data == seg.end

@@ -141,8 +141,8 @@ class Flow:
     __slots__ = (
         "answered", "client_fin", "client_fin_acked", "client_isn", "client_scale", "closed_by_reset", "early", "echo",
         "fast", "former", "gave_up", "guest_early", "guest_fin", "guest_fin_acked", "guest_scale", "hasty", "heard",
-        "held", "isn_primary", "isn_secondary", "key_client", "key_guest", "last", "moved", "offset", "pace", "queue",
-        "reset_by_guest", "sacks", "seen", "state", "successor", "ts_offset", "ts_primary", "ts_secondary",
+        "held", "isn_primary", "isn_secondary", "key_client", "key_guest", "last", "lost", "moved", "offset", "pace",
+        "queue", "reset_by_guest", "sacks", "seen", "state", "successor", "ts_offset", "ts_primary", "ts_secondary",
     )  # fmt: skip
 
     def __init__(self, key_client: bytes, key_guest: bytes, now: float) -> None:
@@ -190,6 +190,8 @@ class Flow:
         """The table's queue that it stands in."""
         self.held: list[Arrival] = []
         """Client frames that wait for the guest's SYN or SYN/ACK."""
+        self.lost = -1
+        """Where the client's bytes are that were dropped behind those, for too much waited (shadow mode)."""
         self.gave_up = False
         """The wait ended without one: later frames pass at once."""
         self.successor: Flow | None = None

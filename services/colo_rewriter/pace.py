@@ -24,7 +24,7 @@ from colo_proto.net.stamp import tsval
 from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FIN, FLAGS_AT, PSH, RST, SEQ_AT, SYN, WINDOW_AT, Segment
 from colo_proto.net.window import window_update
 from colo_proto.seq import MASK
-from colo_rewriter.believable import ahead, blocks, lowered, raised, restamped, scale
+from colo_rewriter.believable import ahead, blocks, lowered, pure, raised, restamped, scale
 from colo_rewriter.flow import Arrival, Flow, Pace, State
 from colo_rewriter.shift import toward_client
 
@@ -81,7 +81,7 @@ class Pacing:
                 # A guest that does not hear of it would go on alone.
                 reset, lost = lost, self._take(pace, -1)
                 self._put(pace, reset)
-            if not _pure(lost) and not any(_covers(one, lost.segment.seq) for one in pace.queue):
+            if not pure(lost) and not any(_covers(one, lost.segment.seq) for one in pace.queue):
                 pace.hole = lost.segment.seq
             self.counters["dropped.overrun"] += 1
         if not pace.queue:
@@ -91,10 +91,10 @@ class Pacing:
 
     def _merge(self, pace: Pace, arrival: Arrival) -> bool:
         """Of pure ACKs that wait one behind the other, the last is enough."""
-        if not pace.queue or not _pure(arrival):
+        if not pace.queue or not pure(arrival):
             return False
         last = pace.queue[-1]
-        if not _pure(last) or last.segment.seq != arrival.segment.seq:
+        if not pure(last) or last.segment.seq != arrival.segment.seq:
             return False
         if ahead(arrival.segment.ack, last.segment.ack) >= 0:
             pace.queue[-1] = arrival
@@ -336,11 +336,6 @@ class Pacing:
         return Arrival(frame, head.key, head.l4, Segment(seq, ack, ACK, window, len(frame), len(frame)), True)
 
 
-def _pure(arrival: Arrival) -> bool:
-    seg = arrival.segment
-    return seg.flags & (ACK | SYN | FIN | RST) == ACK and seg.data == seg.end
-
-
 def _fits(flow: Flow, pace: Pace, arrival: Arrival) -> bool:
     """Would the guest believe this segment, and has it room for it?"""
     seg = arrival.segment
@@ -365,7 +360,7 @@ def _covers(arrival: Arrival, seq: int) -> bool:
 def _beyond(pace: Pace, arrival: Arrival) -> bool:
     """Is this segment of no use to a guest that does not get what was dropped?"""
     seg = arrival.segment
-    return not (seg.flags & RST or _pure(arrival)) and ahead(seg.seq, pace.hole) > 0
+    return not (seg.flags & RST or pure(arrival)) and ahead(seg.seq, pace.hole) > 0
 
 
 def _room(flow: Flow, pace: Pace, arrival: Arrival) -> int:

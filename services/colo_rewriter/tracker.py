@@ -21,7 +21,7 @@ from typing import Final
 
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, Segment, syn_options
 from colo_proto.seq import leq
-from colo_rewriter.believable import ahead
+from colo_rewriter.believable import ahead, pure
 from colo_rewriter.flow import Arrival, Flow, FlowTable, State, opposite
 from colo_rewriter.pace import PATIENCE, Pacing
 from colo_rewriter.shift import new_cookie, note_echo, timestamps, toward_client, toward_guest, window_scale
@@ -64,7 +64,7 @@ class Tracker:
         """
         self.pacing.on = on
         # Its SYN/ACK is waited for as long as its bytes.
-        self.waiting.seconds = max(self.waiting.usual, PATIENCE) if on else self.waiting.usual
+        self.waiting.widen(PATIENCE, on=on)
         if on:
             for flow in self.table:
                 flow.hasty = True
@@ -208,10 +208,12 @@ class Tracker:
         if learns and flow.isn_secondary is not None:
             self._settle(flow, now, to_guest)
             self._client_shift(flow, arrival, now, to_guest)
+        elif self.pacing.on and self.waiting.merge(flow, arrival):
+            self.counters["dropped.merged_ack"] += 1
         elif (learns or flow.held) and not flow.gave_up:
             if self.waiting.hold(flow, arrival, now):
                 self.counters["held_early"] += 1
-            else:
+            elif not (self.pacing.on and self._drop_early(flow, arrival)):
                 # First in, first out: what waited goes before what no longer fits.
                 self.counters["hold_overflows"] += 1
                 self._give_up(flow, to_guest)
@@ -220,6 +222,20 @@ class Tracker:
             to_guest.append(arrival.frame)
             if flags & RST and answers(flow, (seg.seq - 1) & _MASK):
                 self._forget(flow, to_guest)
+
+    def _drop_early(self, flow: Flow, arrival: Arrival) -> bool:
+        """Too much of a client that is ahead waits for its guest's SYN/ACK: the guest cannot follow it beyond what is
+        kept (`pace`). Let the wait end here, and it could follow not at all.
+        """
+        if not flow.held:
+            return False
+        lost = self.waiting.swap(flow, arrival) if arrival.segment.flags & RST and len(flow.held) > 1 else arrival
+        self.counters["hold_overflows"] += 1
+        self.counters["dropped.overrun"] += 1
+        seq = lost.segment.seq
+        if not pure(lost) and (flow.lost < 0 or ahead(flow.lost, seq) > 0):
+            flow.lost = seq
+        return True
 
     def _client_shift(self, flow: Flow, arrival: Arrival, now: float, to_guest: Frames) -> None:
         """A segment of a connection whose offsets are known."""
@@ -424,6 +440,8 @@ class Tracker:
 
     def _release(self, flow: Flow, now: float, to_guest: Frames) -> None:
         """Let held frames go, now that the offsets are known."""
+        if flow.lost >= 0:
+            self.pacing.of(flow).hole, flow.lost = flow.lost, -1
         for arrival in self.waiting.take(flow):
             self._client_shift(flow, arrival, now, to_guest)
 

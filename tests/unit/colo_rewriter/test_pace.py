@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from colo_proto.messages import SetMode
 from colo_proto.net.packet import dissect
 from colo_proto.net.tcp import ACK, FIN, SYN, segment
-from colo_rewriter import pace
+from colo_rewriter import pace, waiting
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.flow import Pace
 from rewriting import Play, Seg
@@ -198,6 +198,27 @@ def test_of_what_is_too_much_the_newest_is_dropped_and_compare_hears_when_the_gu
     assert play.core.counters["overruns_told"] == 1
     assert play.core.gauges()["held"] == play.core.gauges()["held_bytes"] == 0
     play.run("client PA 901 1001 +500 -> ack 1501")
+
+
+def test_a_client_may_be_ahead_of_the_handshake_by_more_than_is_kept(monkeypatch):
+    monkeypatch.setattr(waiting, "MAX_FRAMES", 4)
+    play = Play(config=RewriterConfig(hold_frames=2)).run("mode shadow\n client S 100\n client A 101 1001 -> held")
+    for number in range(10):
+        play.send(Seg("c", 24, 101 + number * 50, 1001, 50).frame(), "indev")
+    play.run("client RA 601 1001 -> held")
+    assert play.core.gauges()["held"] == 4
+    assert play.core.counters["dropped.overrun"] == 8
+    script = """
+        guest SA 1500 101 -> seq 1000
+        out client A 101 1501
+        out client PA 101 1501 +50
+        out client PA 151 1501 +50
+        out client RA 601 1501
+        out guest FRA 1001 101 win 0
+    """
+    play.run(script)
+    play.run("guest A 1501 201 -> seq 1001\n out guest FRPA 1001 201 win 0")
+    assert play.core.counters["overruns_told"] == 1
 
 
 def test_a_guest_that_hangs_is_not_excused(monkeypatch):
