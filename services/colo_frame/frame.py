@@ -108,7 +108,6 @@ class Frame:
         """The epoch that will have brought a lost secondary back, and …"""
         self._resync_asked = 0.0
         self.workers = Workers(config.expected() if self.primary else (), config.process_timeout / 1000, now)
-        self.table = self.workers.table
         self._applied_at = 0
         """Checkpoints completed when the table was last looked at."""
         self._outstanding: dict[tuple[str, str], tuple[CheckpointWanted, float]] = {}
@@ -367,7 +366,7 @@ class Frame:
         return {p.id for p in processes if p.role == "compare" and p.linked}
 
     def _new_table(self, now: float) -> list[Output]:
-        self.table = self.workers.apply(self._compares(), now)
+        self.workers.apply(self._compares(), now)
         self.counters["table_changes"] += 1
         return self._send_table(now)
 
@@ -387,7 +386,6 @@ class Frame:
             outputs.append(Log("info", "worker.leaving", {"id": sender}))
         elif isinstance(message, Settled):
             self.workers.settled(sender, message.version)
-            self.table = self.workers.table
         return outputs + self._membership(now)
 
     def _gone(self, worker: str) -> list[Output]:
@@ -395,7 +393,6 @@ class Frame:
         if not self.primary:
             return []
         told = self.workers.gone(worker)
-        self.table = self.workers.table
         return [Tell(told, compare) for compare in self._compares()] if told is not None else []
 
     def _let_leave(self) -> list[Output]:
@@ -411,7 +408,6 @@ class Frame:
         """Somebody holds a table of an earlier start of this frame."""
         if not self.workers.learn(version, table):
             return []
-        self.table = self.workers.table
         return self._send_table(now)
 
     # -- the other host -------------------------------------------------------------------------
@@ -470,7 +466,7 @@ class Frame:
         table = read_table(beat.table, self.table) if beat.table else None
         other = beat.incarnation != self._primary_incarnation
         if table is not None and (table.version > self.table.version or (other and table != self.table)):
-            self.table = table
+            self.workers.table = table
             outputs.append(Tell(table, EVERYBODY))
             outputs.append(Log("info", "table.changed", {"version": table.version, "shares": shares(table)}))
         self._primary_incarnation = beat.incarnation
@@ -579,12 +575,16 @@ class Frame:
         if self.primary:
             outputs += self._membership(now)
             outputs += [Tell(self.workers.table, worker) for worker in self.workers.remind(now)]
-            self.table = self.workers.table
             outputs += self.checkpoints.on_timer(self._compares(), now)
             outputs += self._after_checkpoint(now)
             if self._resync_epoch is not None and now >= self._resync_asked + ASK_AGAIN:
                 outputs += self.resync(now)
         return outputs + self._tenured(now)
+
+    @property
+    def table(self) -> WorkerTable:
+        """The worker table in force: the primary makes it, the secondary repeats it."""
+        return self.workers.table
 
     @property
     def fence(self) -> int:

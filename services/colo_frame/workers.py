@@ -29,7 +29,9 @@ SAY_AGAIN = 1.0
 
 
 class Workers:
-    """The primary's worker table. `patience` is how long (seconds) a known worker may take to say hello."""
+    """The worker table: the primary's own, or what the secondary has heard of it. `patience` is how long (seconds) a
+    known worker may take to say hello.
+    """
 
     def __init__(self, expected: Sequence[str], patience: float, now: float) -> None:
         self.table = make_table(1, expected) if expected else WorkerTable(0, [], [])
