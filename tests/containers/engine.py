@@ -191,8 +191,19 @@ class Project:
         """Start, in the background."""
         self.compose("up", "-d", *argv, timeout=STARTED)
 
+    def stop(self) -> None:
+        """Stop the containers, one after the other.
+
+        When many leave their networks at the same time, dockerd 20.10 can lock itself up (libnetwork takes the lock of
+        a network and that of its controller in either order), and gives nobody an answer after that.
+        """
+        for one in self.containers():
+            with contextlib.suppress(EngineError, subprocess.TimeoutExpired):
+                run("docker", "stop", "--time", "3", one.id, timeout=60)
+
     def down(self) -> None:
         """Stop and remove everything, first as a user would, then whatever that left."""
+        self.stop()
         with contextlib.suppress(EngineError, subprocess.TimeoutExpired):
             self.compose("down", "-v", "--remove-orphans", timeout=STARTED)
         for kind, ids in self.leftovers().items():

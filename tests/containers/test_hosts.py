@@ -114,6 +114,7 @@ def test_two_hosts(hosts):
     assert spaces
     sandboxes = [one.about["NetworkSettings"]["SandboxKey"] for host in hosts for one in host.containers()]
     for host in hosts:
+        host.stop()
         host.compose("down", "-v")
         assert host.leftovers() == {"container": [], "network": [], "volume": []}
     assert inhabitants(spaces) == []
