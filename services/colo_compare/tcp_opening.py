@@ -65,8 +65,6 @@ class TcpOpening(TcpShadow):
                 ledger.secondary_gone(-1, "overtaken", stored=True)
                 self.ref.insert(self.isn + 1, self.isn + 1 + early.stop - early.start, early.buffer, early.offset)
                 ledger.secondary_bytes += cost(self.ref.segments)
-            if not rivals:
-                self._let_former_go()
 
     def _resets_of_former(self) -> list[Held]:
         """Take out the RSTs of the primary that still wait for the secondary's, for another connection begins.
@@ -118,8 +116,6 @@ class TcpOpening(TcpShadow):
             self.next_syn = NextSyn(options, seq, number, edge, now)
             ledger.secondary_compared += 1
             return
-        if self.resets:
-            self._let_former_go()
         self.s_syn, self.s_isn, self.s_rst = options, seq, False
         self.s_ack = max(self.s_ack, number)
         self.s_edge = max(self.s_edge, edge)
