@@ -83,8 +83,7 @@ class TcpFlow(TcpOpening):
         start = base if seq == base & MASK else base + ((seq - base + HALF) & MASK) - HALF
         if data == end:
             if ack <= self.s_ack:
-                if self.data and (start <= base or self.adopted or self.data[0].out):
-                    # The client is there, or may be: more than what was compared may have left.
+                if self.data and self._may_have_reached(start):
                     self._outrun(buf, l4, data)
                 self._emit(unit, buf, l4, data, start, ack, win)
             else:

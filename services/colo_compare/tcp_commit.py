@@ -300,7 +300,7 @@ class TcpCommit(TcpUnkept):
             self._emit(held.unit, held.buf, held.l4, held.data, held.end, held.ack, held.win)
             return
         rest = self._part(held, held.gone, held.end)
-        if held.overtakes and held.start <= self.committed:
+        if held.overtakes and self._may_have_reached(held.start):
             self._outrun(held.buf, held.l4, held.data)
         self._emit(rest, rest, held.l4, held.data, held.end, held.ack, held.win)
 

@@ -13,6 +13,13 @@ class TcpLeaving(TcpState):
 
     __slots__ = ()
 
+    def _may_have_reached(self, start: int) -> bool:
+        """May the client be at `start`? Then it counts the timestamp of what begins there (RFC 7323 §4.3)."""
+        if start <= self.committed or self.adopted:
+            return True
+        # In shadow mode more than what was compared has left.
+        return bool(self.data) and self.data[0].out
+
     def _outrun(self, buf: bytes, l4: int, data: int) -> None:
         """A segment leaves before others that are older: to the client they may not be older than it."""
         stamp = tsval(buf, l4, data)

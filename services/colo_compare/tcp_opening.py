@@ -166,6 +166,7 @@ class TcpOpening(TcpShadow):
             for held in [h for h in self.data if h.start == h.end]:
                 # A pure ACK obeys the ACK rule alone, wherever it stands.
                 self.data.remove(held)
+                held.overtakes = bool(self.data)
                 self._queue(held)
             # They came before whatever bytes are found equal now.
             self._unblock()

@@ -80,6 +80,7 @@ class Socket:
         self.rst_out = False
         self.reset = False
         self.bad_acks = self.bad_sacks = 0
+        """What acknowledged something that it has not sent."""
         self.probes = 0
         self.oow_at = 0.0
         self.asks = []
@@ -210,6 +211,9 @@ class Socket:
             if self.state == SYN_RCVD and flags & SYN and pos == 0:
                 self._syn(now)
                 return
+            if self.state == SYN_RCVD and flags & ACK and not 0 < self._number(seg.ack) <= self.max:
+                # Where it lies is a matter of the window, which is each guest's own.
+                self.bad_acks += 1
             if size and self.sack and end <= self.rcv:
                 self.dsack = (pos, pos + size)
             if end > pos or now >= self.oow_at:
@@ -237,8 +241,11 @@ class Socket:
         if size or flags & FIN:
             self._data(pos, payload, bool(flags & FIN), now)
 
+    def _number(self, ack):
+        return self.una + signed(ack - self.iss - self.una)
+
     def _acked(self, seg, pos, size, now):
-        ack = self.una + signed(seg.ack - self.iss - self.una)
+        ack = self._number(seg.ack)
         if self.state == SYN_RCVD:
             if not 0 < ack <= self.max:
                 self.bad_acks += 1
