@@ -5,20 +5,36 @@ cache runs out while the primary's does not, it could no longer send, and the re
 So the rewriter learns who has which address from what the LAN says in the mirrored frames, and
 answers the guest's requests for addresses that it knows.
 
+A rewriter that was restarted has missed the introductions: hosts that go on talking do not ask for each other again
+for a long time. So it also learns from whom the mirrored frames come. What it answers then is, in this order:
+
+1. what a host has said of itself (ARP, neighbour discovery);
+2. to a request that the guest sends to one station alone, because it wants to know whether it is still there: that
+   station;
+3. the station from which frames with this source address came;
+4. the router, when one can be told from what it forwards and has not introduced itself: frames with several source
+   addresses come from it, and the address that the guest asks for must be its own.
+
+None of the guest's frames reaches the LAN before a failover, and after it the guest hears its neighbours itself. So
+2 to 4 need not be certain: they keep the guest sending.
+
 Sources: RFC 826 (ARP), RFC 5227 (probes), RFC 4861 (neighbour discovery), RFC 4862 (duplicate address
 detection). Probes that ask whether an address is free are never answered.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Final, NamedTuple
 
 from colo_proto.checksum import internet_checksum, pseudo_sum
-from colo_proto.frame import ETH, NO_OFFLOAD
-from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, Kind, Packet
+from colo_proto.frame import ETH, NO_OFFLOAD, Buffer
+from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, Kind, Packet, dissect
 
 MAX_NEIGHBOURS: Final = 4096
 MAX_OWN: Final = 256
 """Bounds on learned addresses and on the guest's own; the least recently used makes room."""
+
+MAX_GUESSED: Final = 4
+"""Addresses for which a router is taken that has not introduced itself."""
 
 _ARP_IPV4: Final = b"\x00\x01\x08\x00\x06\x04"
 _ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT, _SOLICITATION, _ADVERTISEMENT = range(133, 137)
@@ -30,18 +46,73 @@ class _Neighbour(NamedTuple):
     mac: bytes
     router: bool | None
     """IPv6: does it say it is a router? None when it has not said."""
+    station: bytes
+    """VLAN tags, family and MAC: whose address it is."""
+
+
+class _Stations:
+    """Who has which address, at most `limit` of them, by VLAN tags and address; the least recently used makes room."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._by_address: OrderedDict[bytes, _Neighbour] = OrderedDict()
+        self.addresses: Counter[bytes] = Counter()
+        """How many addresses each station has."""
+
+    def __len__(self) -> int:
+        return len(self._by_address)
+
+    def get(self, key: bytes) -> _Neighbour | None:
+        found = self._by_address.get(key)
+        if found is not None:
+            self._by_address.move_to_end(key)
+        return found
+
+    def put(self, key: bytes, one: _Neighbour) -> None:
+        self.drop(key)
+        self._by_address[key] = one
+        self.addresses[one.station] += 1
+        if len(self._by_address) > self._limit:
+            self.drop(next(iter(self._by_address)))
+
+    def drop(self, key: bytes) -> None:
+        old = self._by_address.pop(key, None)
+        if old is not None:
+            self.addresses[old.station] -= 1
+            if not self.addresses[old.station]:
+                del self.addresses[old.station]
 
 
 class Neighbours:
-    """Addresses on the LAN, per VLAN. `learn` and `answer` take frames that are not TCP."""
+    """Addresses on the LAN, per VLAN. `learn` and `answer` take frames that are not TCP, `notice` takes all."""
 
     def __init__(self, limit: int = MAX_NEIGHBOURS) -> None:
-        self._limit = limit
-        self._known: OrderedDict[bytes, _Neighbour] = OrderedDict()
+        self._known = _Stations(limit)
+        """What hosts have said of themselves."""
+        self._seen = _Stations(limit)
+        """From whom frames came."""
+        self._guessed = _Stations(MAX_GUESSED)
+        self._last = b""
         self._own: OrderedDict[bytes, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def notice(self, frame: Buffer) -> None:
+        """Take in from whom a mirrored frame of any kind came."""
+        start = bytes(frame[ETH + 6 : ETH + 46])
+        if start == self._last:
+            return
+        self._last = start
+        packet = dissect(frame)
+        if packet.kind not in (Kind.IP, Kind.FRAGMENT):
+            return
+        mac, key = start[:6], packet.tags + packet.src
+        if not _is_address(packet.src) or not _is_station(mac) or key in self._own:
+            return
+        old = self._seen.get(key)
+        if old is None or old.mac != mac:
+            self._seen.put(key, _Neighbour(mac, None, _station(packet.tags, packet.src, mac)))
 
     def learn(self, packet: Packet) -> None:
         """Take in what a mirrored frame of the LAN says about its sender."""
@@ -65,15 +136,12 @@ class Neighbours:
 
     def _know(self, tags: bytes, address: bytes, mac: bytes, router: bool | None) -> None:
         key = tags + address
-        if not any(address) or address[0] == 0xFF or not _is_station(mac) or key in self._own:
+        if not _is_address(address) or not _is_station(mac) or key in self._own:
             return
         old = self._known.get(key)
         if router is None and old is not None and old.mac == mac:
             router = old.router
-        self._known[key] = _Neighbour(mac, router)
-        self._known.move_to_end(key)
-        if len(self._known) > self._limit:
-            self._known.popitem(last=False)
+        self._known.put(key, _Neighbour(mac, router, _station(tags, address, mac)))
 
     def answer(self, packet: Packet) -> bytes | None:
         """The reply to a request of the guest in `packet`, or None when there is nothing to say."""
@@ -90,7 +158,7 @@ class Neighbours:
         asker_mac, asker, target = (bytes(frame[at + a : at + b]) for a, b in ((8, 14), (14, 18), (24, 28)))
         if not any(asker) or not _is_station(asker_mac):
             return None  # RFC 5227: is the address free? Only its owner may answer.
-        neighbour = self._look_up(packet.tags, asker, target, asker_mac)
+        neighbour = self._look_up(packet, asker, target, asker_mac)
         if neighbour is None:
             return None
         reply = _ARP_IPV4 + b"\x00\x02" + neighbour.mac + target + asker_mac + asker
@@ -102,7 +170,7 @@ class Neighbours:
         if not any(packet.src) or not _is_station(asker_mac):
             return None  # RFC 4862: duplicate address detection asks from the unspecified address.
         target = bytes(frame[l4 + 8 : l4 + 24])
-        neighbour = self._look_up(packet.tags, packet.src, target, asker_mac)
+        neighbour = self._look_up(packet, packet.src, target, asker_mac)
         if neighbour is None:
             return None
         # Were a router's answer to lack the flag, the guest would drop its default route (RFC 4861
@@ -115,19 +183,52 @@ class Neighbours:
         header = b"\x60\0\0\0" + len(body).to_bytes(2, "big") + bytes((PROTO_ICMPV6, 255)) + target + packet.src
         return _ethernet(packet, neighbour.mac) + header + body
 
-    def _look_up(self, tags: bytes, asker: bytes, target: bytes, asker_mac: bytes) -> _Neighbour | None:
+    def _look_up(self, packet: Packet, asker: bytes, target: bytes, asker_mac: bytes) -> _Neighbour | None:
+        tags = packet.tags
         own = tags + asker
         self._own[own] = None
         self._own.move_to_end(own)
         if len(self._own) > MAX_OWN:
             self._own.popitem(last=False)
-        self._known.pop(own, None)
+        for stations in (self._known, self._seen):
+            stations.drop(own)
         key = tags + target
-        neighbour = self._known.get(key)
-        if neighbour is None or key in self._own or neighbour.mac == asker_mac:
+        if key in self._own or not _is_address(target):
             return None
-        self._known.move_to_end(key)
-        return neighbour
+        neighbour = self._known.get(key) or self._asked_alone(packet, target) or self._seen.get(key)
+        neighbour = neighbour or self._router(tags, key, target)
+        return neighbour if neighbour is not None and neighbour.mac != asker_mac else None
+
+    @staticmethod
+    def _asked_alone(packet: Packet, target: bytes) -> _Neighbour | None:
+        """The station to which the guest sends its question, when it is one (RFC 1122 §2.3.2.1, RFC 4861 §7.3.3)."""
+        mac = bytes(packet.frame[ETH : ETH + 6])
+        return _Neighbour(mac, None, _station(packet.tags, target, mac)) if _is_station(mac) else None
+
+    def _router(self, tags: bytes, key: bytes, target: bytes) -> _Neighbour | None:
+        """The station that forwards, for an address which nobody has been heard of with."""
+        found = self._guessed.get(key)
+        if found is not None:
+            return found
+        family = _station(tags, target, b"")
+        for station, addresses in self._seen.addresses.items():
+            strange = addresses > 1 and not self._known.addresses[station]
+            if strange and station.startswith(family) and len(station) == len(family) + 6:
+                if self._guessed.addresses[station] >= MAX_GUESSED:
+                    return None
+                found = _Neighbour(station[-6:], True, station)
+                self._guessed.put(key, found)
+                return found
+        return None
+
+
+def _is_address(address: bytes) -> bool:
+    """Can it be one host's? Not the unspecified one, multicast (IPv4: 224 to 239, IPv6: ff00::/8) or broadcast."""
+    return any(address) and (address[0] < 224 if len(address) == 4 else address[0] != 0xFF)
+
+
+def _station(tags: bytes, address: bytes, mac: bytes) -> bytes:
+    return tags + bytes((len(address),)) + mac
 
 
 def _is_station(mac: bytes) -> bool:

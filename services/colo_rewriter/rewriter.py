@@ -272,6 +272,9 @@ class Rewriter:
         touch = self._table.touch
         read4, read6 = _V4, _V6
         append = to_client.append if outward else to_guest.append
+        if not outward and frames and self._neighbours is not None:
+            # One of each batch: whoever goes on talking comes last at some time.
+            self._neighbours.notice(frames[-1])
         promoted = self._tracker.promoted
         stale = now - TOUCH
         rewritten = untracked = 0

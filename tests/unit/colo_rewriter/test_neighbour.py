@@ -170,3 +170,82 @@ def test_any_bytes_are_survived(raw, ethertype, tail):
     table = heard(frame)
     ask(table, frame)
     assert len(table) <= 1
+
+
+# -- after a restart, when the introductions were missed ---------------------------------------------------------------
+
+
+def noticed(*frames, limit=4096):
+    table = Neighbours(limit)
+    for frame in frames:
+        table.notice(frame)
+    return table
+
+
+def says(src, dst, mac=CLIENT_MAC, **more):
+    return craft.udp(src, dst, 1000, 53, b"x", macs=(mac, GUEST_MAC), **more)
+
+
+def test_whoever_talks_is_known():
+    assert ask(noticed(says(C4, G4)), who_has()) == craft.arp_reply(C4, G4, sender_mac=CLIENT_MAC, target_mac=GUEST_MAC)
+    assert ask(noticed(says(C6, G6)), solicit()) is not None
+    assert ask(noticed(says(C4, G4)), who_has("10.0.0.8")) is None
+    segment = craft.tcp(C4, G4, 1000, 80, 1, 1, 0x10, b"x", macs=(CLIENT_MAC, GUEST_MAC))
+    assert ask(noticed(segment), who_has()) is not None
+
+
+def test_what_a_host_has_said_of_itself_counts_more():
+    table = noticed(says(C4, G4, mac=ROUTER_MAC))
+    table.learn(dissect(arp_from()))
+    assert ask(table, who_has())[ETH + 6 : ETH + 12] == CLIENT_MAC
+
+
+def test_the_guests_own_frames_and_multicast_teach_nothing():
+    table = noticed(says(C4, G4))
+    ask(table, who_has(sender="10.0.0.3"))
+    table.notice(says("10.0.0.3", G4))
+    assert ask(table, who_has("10.0.0.3")) is None
+    assert ask(noticed(says("224.0.0.1", G4)), who_has("224.0.0.1")) is None
+    assert ask(noticed(b"short"), who_has()) is None
+
+
+def test_each_vlan_has_its_own_stations():
+    table = noticed(says(C4, G4, tags=[7]))
+    assert ask(table, who_has()) is None
+    assert ask(table, who_has(tags=[7])) is not None
+
+
+def test_a_station_that_is_asked_alone_is_there():
+    probe = craft.arp(1, G4, GUEST_MAC, ROUTER4, ROUTER_MAC, ROUTER_MAC)
+    assert ask(noticed(), probe) == craft.arp_reply(ROUTER4, G4, sender_mac=ROUTER_MAC, target_mac=GUEST_MAC)
+
+
+def test_a_router_that_forwards_and_has_not_introduced_itself():
+    table = noticed(says("192.0.2.1", G4, mac=ROUTER_MAC))
+    assert ask(table, who_has(ROUTER4)) is None, "it may be one host's only address"
+    table.notice(says("192.0.2.2", G4, mac=ROUTER_MAC))
+    assert ask(table, who_has(ROUTER4))[ETH + 6 : ETH + 12] == ROUTER_MAC
+    assert ask(table, who_has(ROUTER4)) is not None, "and again"
+    assert ask(table, solicit()) is None, "nothing is known of the other family"
+
+
+def test_a_router_that_has_introduced_itself_has_no_other_address():
+    table = noticed(says("192.0.2.1", G4, mac=ROUTER_MAC), says("192.0.2.2", G4, mac=ROUTER_MAC))
+    table.learn(dissect(arp_from(ROUTER4, ROUTER_MAC)))
+    assert ask(table, who_has("10.0.0.77")) is None
+    assert ask(table, who_has(ROUTER4)) is not None
+
+
+def test_a_router_is_not_taken_for_a_whole_network():
+    table = noticed(says("192.0.2.1", G4, mac=ROUTER_MAC), says("192.0.2.2", G4, mac=ROUTER_MAC))
+    answered = [ask(table, who_has(f"10.0.0.{n}")) is not None for n in range(20, 30)]
+    assert answered == [True] * 4 + [False] * 6
+
+
+def test_what_is_noticed_is_bounded_and_costs_the_known_ones_nothing():
+    table = heard(arp_from(), limit=8)
+    for n in range(100):
+        table.notice(says(f"192.0.2.{n}", G4, mac=ROUTER_MAC))
+    assert len(table._seen) == 8
+    assert sum(table._seen.addresses.values()) == 8
+    assert ask(table, who_has()) is not None

@@ -268,6 +268,17 @@ def test_the_guests_question_is_answered_and_still_goes_out():
     assert play.core.gauges()["neighbours"] == 1
 
 
+@pytest.mark.parametrize("config", [{}, {"standby": "tap://lan"}])
+def test_whoever_talks_is_a_neighbour(config):
+    """A rewriter that was restarted has missed how hosts that go on talking found each other."""
+    core = Rewriter(RewriterConfig(**config))
+    segment = craft.tcp(C4, G4, 5000, 80, 1, 1, 16, b"goes on", macs=(CLIENT_MAC, GUEST_MAC))
+    core.receive("indev", [segment], 1.0)
+    outputs = core.receive("netdev", [craft.arp_request(G4, C4, sender_mac=GUEST_MAC)], 1.1)
+    assert outputs[0] == Send("netdev", [craft.arp_reply(C4, G4, sender_mac=CLIENT_MAC, target_mac=GUEST_MAC)])
+    assert core.counters["neighbour_answers"] == 1
+
+
 @pytest.mark.parametrize("off", ["option", "promotion"])
 def test_neighbours_are_not_answered_for_when_off_or_after_promotion(off):
     play = Play(config=RewriterConfig(answer_neighbours=off != "option"))
