@@ -40,9 +40,10 @@ LABEL org.opencontainers.image.title="colo-proxy" \
 COPY --from=build /opt/colo /opt/colo
 # Base images come without bytecode, and a read-only container compiles its imports at every start: do it once, for
 # what a process imports. Then: the sockets of a host's processes live in /run/colo, a volume that they share.
-RUN /opt/colo/bin/python3 -c "import importlib, pkgutil, pyroute2, colo_runtime as runtime, colo_netdev as netdev; \
-      [importlib.import_module(f'{p.__name__}.{m.name}') for p in (runtime, netdev) \
-       for m in pkgutil.iter_modules(p.__path__) if m.name != '__main__']" \
+RUN /opt/colo/bin/python3 -c "import importlib, pkgutil, pyroute2, colo_cli, colo_frame, colo_netdev, colo_runtime; \
+      [importlib.import_module(f'{p.__name__}.{m.name}') for p in (colo_cli, colo_frame, colo_netdev, colo_runtime) \
+       for m in pkgutil.iter_modules(p.__path__) if m.name != '__main__']; \
+      importlib.import_module('colo_runtime.service').services()" \
  && echo 'colo:x:65532:' >> /etc/group \
  && echo 'colo:x:65532:65532:COLO proxy:/nonexistent:/usr/sbin/nologin' >> /etc/passwd \
  && mkdir -p /run/colo && chown 65532:65532 /run/colo && chmod 1770 /run/colo

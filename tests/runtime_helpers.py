@@ -149,7 +149,7 @@ class Bench:
         common = CommonConfig(id=name, **{n: v for n, v in options.items() if n.rstrip("_") not in ports})
         notify = parse_endpoint(notify_dev) if notify_dev else None
         context = None if alone else self.context
-        one = FilterShell(role, core, endpoints, common, Log(), context=context, notify_dev=notify)
+        one = FilterShell(role, core, endpoints, common, Log(), zmq_context=context, notify_dev=notify)
         one.open()
         self.shells.append(one)
         return one
@@ -219,7 +219,7 @@ class Bench:
         self.started += 1
         with (self.directory / f"log-{self.started:03}").open("wb") as log:
             child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "colo_runtime.cli", *arguments],
+                [sys.executable, "-P", "-m", "colo_cli", *arguments],
                 env={**os.environ, "PYTHONPATH": PYTHONPATH, **environ},
                 stderr=log,
             )

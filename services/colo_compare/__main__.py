@@ -2,7 +2,17 @@
 
 import sys
 
-from colo_runtime.cli import main
+from colo_runtime.commandline import main
+from colo_runtime.options import NotifyConfig
+from colo_runtime.service import Service
+
+SERVICE = Service(
+    "compare",
+    "Release what both guests agree on (QEMU's colo-compare).",
+    config="colo_compare.config:CompareConfig",
+    core="colo_compare.compare:Compare",
+    extra=(NotifyConfig,),
+)
 
 if __name__ == "__main__":
-    sys.exit(main(["compare", *sys.argv[1:]]))
+    sys.exit(main(SERVICE))

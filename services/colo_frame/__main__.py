@@ -2,7 +2,19 @@
 
 import sys
 
-from colo_runtime.cli import main
+from colo_runtime.commandline import main
+from colo_runtime.options import FrameLinksConfig
+from colo_runtime.service import Service
+
+SERVICE = Service(
+    "frame",
+    "Checkpoints, modes, heartbeat, worker table (the COLO frame).",
+    config="colo_frame.config:FrameConfig",
+    core="colo_frame.frame:Frame",
+    make="colo_frame.shell:make",
+    check="colo_frame.shell:check",
+    extra=(FrameLinksConfig,),
+)
 
 if __name__ == "__main__":
-    sys.exit(main(["frame", *sys.argv[1:]]))
+    sys.exit(main(SERVICE))

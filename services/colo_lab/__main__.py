@@ -2,7 +2,8 @@
 
 import sys
 
-from colo_runtime.cli import main
+from colo_lab.cli import lab
+from colo_runtime.commandline import run
 
 if __name__ == "__main__":
-    sys.exit(main(["lab", *sys.argv[1:]]))
+    sys.exit(run(lab, sys.argv[1:], "colo lab"))

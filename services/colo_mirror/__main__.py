@@ -2,7 +2,15 @@
 
 import sys
 
-from colo_runtime.cli import main
+from colo_runtime.commandline import main
+from colo_runtime.service import Service
+
+SERVICE = Service(
+    "mirror",
+    "Client frames to the guest, and a copy to the secondary (QEMU's filter-mirror).",
+    config="colo_mirror.config:MirrorConfig",
+    core="colo_mirror.mirror:Mirror",
+)
 
 if __name__ == "__main__":
-    sys.exit(main(["mirror", *sys.argv[1:]]))
+    sys.exit(main(SERVICE))

@@ -2,7 +2,16 @@
 
 import sys
 
-from colo_runtime.cli import main
+from colo_runtime.commandline import main
+from colo_runtime.service import Service
+
+SERVICE = Service(
+    "netdev",
+    "Open the taps and hand their descriptors to the filters (QEMU's -netdev tap).",
+    config="colo_netdev.config:NetdevConfig",
+    core="colo_netdev.netdev:Netdev",
+    make="colo_netdev.shell:make",
+)
 
 if __name__ == "__main__":
-    sys.exit(main(["netdev", *sys.argv[1:]]))
+    sys.exit(main(SERVICE))

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from colo_netdev.passing import Request
 from colo_proto.errors import ConfigError
+from colo_proto.netdev import Request
 
 MAX_USER: Final = (1 << 32) - 2
 """The number above it is the kernel's "none"."""

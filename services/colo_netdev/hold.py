@@ -13,8 +13,9 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from colo_netdev.passing import RefusedError, offer_netns
 from colo_proto.errors import ConfigError, WireError
+from colo_proto.netdev import RefusedError, Request, decode_ok, encode_request
+from colo_runtime.descriptors import close_all, receive
 from colo_runtime.logs import FORMATS, LEVELS, configure
 from colo_runtime.options import NETDEV_SOCKET
 
@@ -23,6 +24,18 @@ RETRY_MAX: Final = 1.0
 """Seconds between attempts to reach netdev."""
 ANSWER: Final = 10.0
 """Seconds that netdev has for an answer; making its first tap takes it a while."""
+
+
+def offer_netns(sock: socket.socket, name: str, who: str) -> None:
+    """Offer the namespace that this process is in. The offer counts until the connection ends."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inet,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as inet6,
+    ):
+        socket.send_fds(sock, [encode_request(Request("netns", name, who))], [inet.fileno(), inet6.fileno()])
+    data, fds = receive(sock)
+    close_all(fds)
+    decode_ok(data)
 
 
 def hold(name: str, path: str, who: str, log: Callable[..., None], pause: Callable[[float], None]) -> NoReturn:

@@ -19,10 +19,10 @@ from typing import Any, Final, Protocol
 from colo_netdev.allow import Allowed
 from colo_netdev.config import NetdevConfig, TapSpec
 from colo_netdev.overflow import overflowed
-from colo_netdev.passing import Request, TapInfo, encode_error, encode_reply
 from colo_netdev.space import Space
 from colo_netdev.taps import Tap, TapExistsError, adopt_tap, open_tap
 from colo_proto.errors import ConfigError
+from colo_proto.netdev import Request, TapInfo, encode_error, encode_reply
 
 AGAIN = 1.0
 """Seconds between attempts to make an awaited tap while there are no descriptors."""

@@ -9,25 +9,19 @@ from struct import Struct
 from typing import Any
 
 from colo_netdev.netdev import Netdev
-from colo_netdev.passing import (
-    NO_DESCRIPTORS,
-    Request,
-    close_all,
-    decode_request,
-    encode_error,
-    encode_ok,
-    receive,
-)
 from colo_netdev.space import Space
-from colo_proto.errors import ConfigError, WireError
+from colo_proto.errors import ConfigError, StartError, WireError
+from colo_proto.netdev import Request, decode_request, encode_error, encode_ok
+from colo_runtime.descriptors import NO_DESCRIPTORS, close_all, receive
 from colo_runtime.doors import crowded
-from colo_runtime.link import StartError
 from colo_runtime.reactor import READ, Reactor, Timer
 from colo_runtime.shell import LogFn
 from colo_runtime.socketfile import SocketFile
 
 _CREDENTIALS = Struct("iII")
 """struct ucred: process, user, group."""
+
+_EVENTS = {"get": "tap.get", "return": "tap.return", "netns": "tap.netns"}
 
 PAUSE = 0.1
 """Seconds without `accept` after there was no descriptor for it."""
@@ -122,7 +116,7 @@ class Server:
             reply, fd = encode_error(f"{request.verb} {request.tap[:40]}: {error.strerror}", retry=True), None
         finally:
             close_all(fds)
-        self._log("debug", f"tap.{request.verb}", tap=request.tap, client=request.id, ok=fd is not None)
+        self._log("debug", _EVENTS[request.verb], tap=request.tap, client=request.id, ok=fd is not None)
         self._reply(client, reply, fd)
 
     def _not_allowed(self, client: socket.socket, request: Request, why: str) -> bytes:

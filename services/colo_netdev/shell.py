@@ -1,7 +1,6 @@
 """The shell of netdev: taps first, then the socket; loop, control link, metrics and signals are the runtime's."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from colo_netdev.netdev import Netdev
@@ -11,19 +10,20 @@ from colo_proto.messages import Drain, Message
 from colo_runtime.control import Control
 from colo_runtime.counting import Snapshot
 from colo_runtime.options import CommonConfig
-from colo_runtime.shell import Shell
+from colo_runtime.service import Resolved
+from colo_runtime.shell import LogFn, Shell
 
 
 class NetdevShell(Shell):
     """See the module."""
 
-    def __init__(self, core: Netdev, common: CommonConfig, log: Callable[..., None]) -> None:
+    def __init__(self, core: Netdev, common: CommonConfig, log: LogFn) -> None:
         super().__init__("netdev", common, log)
         self.core = core
         self._server: Server | None = None
         self._control: Control | None = None
         if common.frame:
-            self._control = Control(parse_endpoint(common.frame), self.around, "netdev", self._hear, self.snapshot)
+            self._control = Control(parse_endpoint(common.frame), self.context, "netdev", self._hear, self.snapshot)
 
     def open_links(self) -> None:
         """Open the taps, listen, greet the frame."""
@@ -61,7 +61,7 @@ class NetdevShell(Shell):
     def _look(self, now: float) -> None:
         for tap, frames in self.core.look(now).items():
             queue = self.core.owned[tap].spec.queue
-            self.around.complain("tap.overflowed", tap, tap=tap, frames=frames, queue=queue)
+            self.context.complain("tap.overflowed", tap, tap=tap, frames=frames, queue=queue)
 
     def begin_drain(self) -> None:
         """Nothing is queued here: say that this is the end."""
@@ -100,3 +100,8 @@ class NetdevShell(Shell):
         gauges = self.core.gauges() | {"clients": self._server.clients if self._server else 0}
         status = self.core.status() | {"ready": not waiting, "waiting_for": list(waiting)}
         return Snapshot("netdev", self.id, counters, gauges, status, waiting)
+
+
+def make(found: Resolved, log: LogFn, _zmq_context: Any = None) -> NetdevShell:
+    """Netdev in its shell, not yet open."""
+    return NetdevShell(found.service.core_class()(found.config), found.common, log)

@@ -2,7 +2,15 @@
 
 import sys
 
-from colo_runtime.cli import main
+from colo_runtime.commandline import main
+from colo_runtime.service import Service
+
+SERVICE = Service(
+    "redirector",
+    "Frames out of the chain, or into it (QEMU's filter-redirector).",
+    config="colo_redirector.config:RedirectorConfig",
+    core="colo_redirector.redirector:Redirector",
+)
 
 if __name__ == "__main__":
-    sys.exit(main(["redirector", *sys.argv[1:]]))
+    sys.exit(main(SERVICE))

@@ -2,7 +2,15 @@
 
 import sys
 
-from colo_runtime.cli import main
+from colo_runtime.commandline import main
+from colo_runtime.service import Service
+
+SERVICE = Service(
+    "rewriter",
+    "The secondary's TCP numbers in terms of the primary's (QEMU's filter-rewriter).",
+    config="colo_rewriter.config:RewriterConfig",
+    core="colo_rewriter.rewriter:Rewriter",
+)
 
 if __name__ == "__main__":
-    sys.exit(main(["rewriter", *sys.argv[1:]]))
+    sys.exit(main(SERVICE))

@@ -1,4 +1,4 @@
-"""The one shell around every core: links, taps, the loop, control, metrics, logs, and the command line.
+"""The one shell around every core: links, taps, the loop, control, metrics, logs, and options.
 
 ::
 
@@ -10,9 +10,12 @@
 module                  holds
 ======================  ==========================================================================
 `reactor`               one epoll(7) loop: watched sockets and descriptors, timers, signals
-`shell`                 `Shell`: what filters and the frame have in common; `FilterShell` around a core
-`frameshell`            `FrameShell`: around the COLO frame's core, which is behind bound sockets
-`link`                  `Link`, the interface of all links, and `Surroundings`, what they share
+`shell`                 `Shell`: what all processes have in common
+`filtershell`           `FilterShell`: around a filter's core
+`service`               `Service`: what a process is made of, and the way from its settings to its running shell
+`commandline`           the command of one service, and what becomes of errors
+`context`               `Context`: what the links of one process share
+`link`                  `Link`, the interface of all links
 `links`                 endpoint -> link
 `zmqsocket`             making ZeroMQ sockets
 `monitor`, `doors`      their connections, and bounds on what strangers can take
@@ -27,6 +30,6 @@ module                  holds
 `counting`, `http`      what is measured, and `/metrics` `/health` `/ready`
 `logs`                  structlog, JSON unless on a terminal
 `options`               defaults < file < environment < flags
-`cli`, `commands`       the `colo` command
+`descriptors`           packets with file descriptors
 ======================  ==========================================================================
 """

@@ -24,7 +24,7 @@ class ChardevLink(Link):
 
     def open(self) -> None:
         """Listen or connect."""
-        self._stream = Stream(self.endpoint, self.around, self.option)
+        self._stream = Stream(self.endpoint, self.context, self.option)
         self._stream.on_up = self._up
         self._stream.on_data = self._data
         self._stream.on_down = self._down
@@ -56,7 +56,7 @@ class ChardevLink(Link):
     def _up(self) -> None:
         # What was left of the last connection's bytes is no beginning of this one's.
         self._new_parser()
-        self.around.on_ready()
+        self.context.on_ready()
 
     def _down(self, lost: int) -> None:
         self._slow = False
@@ -64,16 +64,16 @@ class ChardevLink(Link):
             self._lose("disconnected", lost)
         if self._parser.partial:
             self.counters["truncated"] += 1
-        self.around.on_ready()
+        self.context.on_ready()
 
     def _drained(self) -> None:
         if self._slow:
             self._slow = False
-            self.around.on_ready()
+            self.context.on_ready()
 
     def _lose(self, reason: str, frames: int) -> None:
         self.drop(reason, frames)
-        self.around.on_lost(self.port, reason, frames)
+        self.context.on_lost(self.port, reason, frames)
 
     def _data(self, data: memoryview) -> None:
         if not self._reading:
@@ -82,12 +82,12 @@ class ChardevLink(Link):
             return
         frames = self._parser.feed(data)
         if self._parser.vnet_hdr_len is not None:
-            self.around.vnet_hdr_len = self._parser.vnet_hdr_len
+            self.context.vnet_hdr_len = self._parser.vnet_hdr_len
         for name in ("empty", "runt", "giant", "vnet_hdr_len"):
             bad = self.counters.pop(name, 0)
             if bad:
                 self.counters["wire_errors." + name] += bad
-                self.around.complain("frame.refused", f"{self.port} {name}", port=self.port, reason=name)
+                self.context.complain("frame.refused", f"{self.port} {name}", port=self.port, reason=name)
         if frames:
             self.took(frames)
             for at in range(0, len(frames), BATCH_FRAMES):
@@ -105,16 +105,16 @@ class ChardevLink(Link):
         if not self._stream.up:
             self._lose("disconnected", len(frames))
             return
-        around, endpoint = self.around, self.endpoint
-        length = endpoint.vnet_hdr_len if around.vnet_hdr_len is None else around.vnet_hdr_len
+        context, endpoint = self.context, self.endpoint
+        length = endpoint.vnet_hdr_len if context.vnet_hdr_len is None else context.vnet_hdr_len
         messages = encode(frames, vnet_hdr=endpoint.vnet_hdr, vnet_hdr_len=length)
         if len(messages) < len(frames):
             self.drop("offload", len(frames) - len(messages))
-        if messages and not self._stream.send(messages, around.queue_bytes):
+        if messages and not self._stream.send(messages, context.queue_bytes):
             self._lose("queue_full" if self._stream.up else "disconnected", len(messages))
-        if not self._slow and self._stream.pending > min(STALLED, around.queue_bytes // 2):
+        if not self._slow and self._stream.pending > min(STALLED, context.queue_bytes // 2):
             self._slow = True
-            around.on_ready()
+            context.on_ready()
 
     def stop_reading(self) -> None:
         """Read on, so that the peer does not stand still, but take nothing."""

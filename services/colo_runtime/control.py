@@ -20,8 +20,8 @@ from colo_proto.codec import decode_message, encode
 from colo_proto.endpoint import Endpoint
 from colo_proto.errors import WireError
 from colo_proto.messages import CheckpointDone, Hello, Message, Report, Welcome
+from colo_runtime.context import Context
 from colo_runtime.counting import Snapshot
-from colo_runtime.link import Surroundings
 from colo_runtime.reactor import READ, WRITE, Timer
 from colo_runtime.zmqsocket import PeerSocket, whole
 
@@ -36,7 +36,7 @@ class Control:
     def __init__(
         self,
         endpoint: Endpoint,
-        around: Surroundings,
+        context: Context,
         role: str,
         hear: Callable[[Message], None],
         snapshot: Callable[[], Snapshot],
@@ -44,7 +44,7 @@ class Control:
         option: str = "--frame",
     ) -> None:
         self.endpoint = endpoint
-        self.around = around
+        self.context = context
         self.role = role
         self.http = ""
         self.counters: Counter[str] = Counter()
@@ -65,7 +65,7 @@ class Control:
     def open(self) -> None:
         """Connect, and say hello until somebody answers."""
         self._wire = PeerSocket(
-            self.around, self.endpoint, self._option, router=False, counters=self.counters, on_change=self._connection
+            self.context, self.endpoint, self._option, router=False, counters=self.counters, on_change=self._connection
         )
         self.opened = True
         self._wire.watch(self._ready, READ | WRITE)
@@ -99,7 +99,7 @@ class Control:
         now = self._snapshot()
         message = encode(
             Report(
-                role=self.role, id=self.around.id, incarnation=self.around.incarnation, counters=now.counters,
+                role=self.role, id=self.context.id, incarnation=self.context.incarnation, counters=now.counters,
                 gauges=now.gauges, status=now.status, pid=os.getpid(),
             )
         )  # fmt: skip
@@ -125,7 +125,7 @@ class Control:
         if self.welcomed:
             self.report()
         self._wire.mind(self._heard)
-        self._timer = self.around.reactor.call_later(INTERVAL, self._tick)
+        self._timer = self.context.reactor.call_later(INTERVAL, self._tick)
 
     def _ready(self, events: int) -> None:
         if events & WRITE:
@@ -140,7 +140,7 @@ class Control:
                 message = decode_message(whole(got[1]))
             except WireError as error:
                 self.counters["wire_errors." + error.reason] += 1
-                self.around.complain("message.refused", "control", port="frame", error=str(error))
+                self.context.complain("message.refused", "control", port="frame", error=str(error))
                 continue
             self.counters["received"] += 1
             self._heard = monotonic()
@@ -150,28 +150,28 @@ class Control:
         status = self._snapshot().status
         promoted, fence = status.get("promoted", False), status.get("fence", 0)
         hello = Hello(
-            self.role, self.around.id, self.around.incarnation, os.getpid(), self.http, mode=status.get("mode", ""),
-            fence=fence if promoted else max(fence, self.around.fence), promoted=promoted,
-            leased=self.around.lease > monotonic(), frame=self._frame,
+            self.role, self.context.id, self.context.incarnation, os.getpid(), self.http, mode=status.get("mode", ""),
+            fence=fence if promoted else max(fence, self.context.fence), promoted=promoted,
+            leased=self.context.lease > monotonic(), frame=self._frame,
         )  # fmt: skip
         if self._wire.send(b"", encode(hello)):
             self._greeting = False
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Welcome):
-            self.around.epoch = message.epoch
+            self.context.epoch = message.epoch
             if self.welcomed and message.incarnation != self._frame:
-                self.around.log("info", "frame.restarted", incarnation=message.incarnation)
+                self.context.log("info", "frame.restarted", incarnation=message.incarnation)
                 self._hello()
             elif not self.welcomed:
-                self.around.log("info", "frame.welcomed", epoch=message.epoch, mode=message.mode)
+                self.context.log("info", "frame.welcomed", epoch=message.epoch, mode=message.mode)
             self._frame = message.incarnation
             first, self.welcomed = not self.welcomed, True
             if first:
-                self.around.on_ready()
+                self.context.on_ready()
                 self.report()
         elif isinstance(message, CheckpointDone):
-            self.around.epoch = message.epoch
+            self.context.epoch = message.epoch
         self._hear(message)
 
     def close(self) -> None:

@@ -22,17 +22,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import zmq
 
 from colo_proto.endpoint import Endpoint
 from colo_proto.errors import ConfigError
-from colo_runtime.reactor import READ
+from colo_runtime.reactor import READ, Reactor
 from colo_runtime.secretfile import exposed
-
-if TYPE_CHECKING:
-    from colo_runtime.link import Surroundings
 
 _LINE: Final = re.compile(r"""^[ \t]*(public|secret)-key[ \t]*=[ \t]*["']?([^\s"']*)["']?[ \t]*$""", re.MULTILINE)
 MAX_FILE: Final = 1 << 20
@@ -142,12 +139,18 @@ def dial(socket: zmq.Socket[bytes], keys: Keys, server_key: bytes) -> None:
 class Curve:
     """The keys of one process, and the ZAP handler of its ZeroMQ context."""
 
-    def __init__(self, secret_file: str, peers: str, around: "Surroundings") -> None:
+    def __init__(
+        self, secret_file: str, peers: str, zmq_context: zmq.Context[Any], reactor: Reactor, log: Callable[..., None]
+    ) -> None:
         self.keys = load(secret_file, peers)
         self.renewals: set[Callable[[], None]] = set()
         """Called when connections must not go on as they are."""
         self._files = (secret_file, peers)
-        self._around = around
+        self._zmq = zmq_context
+        self._reactor = reactor
+        self._log = log
+        self.complain: Callable[..., None] = lambda _event, _key, **_fields: None
+        """`complain(event, key, **fields)` of the process's context: at most once a minute."""
         self._authenticator: Any = None
         self._asking = ""
 
@@ -156,16 +159,16 @@ class Curve:
         # It imports asyncio, so only who has keys pays for it. Its coroutine awaits nothing here.
         from zmq.auth.base import Authenticator  # noqa: PLC0415
 
-        self._authenticator = Authenticator(self._around.zmq, log=_Quiet())
+        self._authenticator = Authenticator(self._zmq, log=_Quiet())
         self._authenticator.start()
-        self._around.reactor.watch(self._authenticator.zap_socket, READ, self._question)
+        self._reactor.watch(self._authenticator.zap_socket, READ, self._question)
         if exposed(self._files[0]):
-            self._around.log("warning", "key.exposed", path=self._files[0])
+            self._log("warning", "key.exposed", path=self._files[0])
 
     def close(self) -> None:
         """Stop answering."""
         if self._authenticator is not None:
-            self._around.reactor.unwatch(self._authenticator.zap_socket)
+            self._reactor.unwatch(self._authenticator.zap_socket)
             self._authenticator.stop()
             self._authenticator = None
 
@@ -193,15 +196,15 @@ class Curve:
 
     def reload(self) -> None:
         """Read the files again. Whoever is not listed any more is cut off; broken files change nothing."""
-        around, before = self._around, self.keys
+        before = self.keys
         try:
             now = load(*self._files)
         except ConfigError as error:
-            around.log("error", "keys.refused", error=str(error))
+            self._log("error", "keys.refused", error=str(error))
             return
         self.keys = now
         added, removed = now.peers.keys() - before.peers.keys(), before.peers.keys() - now.peers.keys()
-        around.log("info", "keys.loaded", peers=len(now.peers), added=len(added), removed=len(removed))
+        self._log("info", "keys.loaded", peers=len(now.peers), added=len(added), removed=len(removed))
         if removed or now.secret != before.secret or not before.peers:
             for renew in list(self.renewals):
                 renew()
@@ -225,7 +228,7 @@ class Curve:
         if key in self.keys.peers:
             return True
         who = {"address": self._asking, "key": key.decode()}
-        self._around.complain("peer.refused", f"{domain} {key.decode()}", port=domain, reason="unknown_key", **who)
+        self.complain("peer.refused", f"{domain} {key.decode()}", port=domain, reason="unknown_key", **who)
         return False
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import zmq
 
 from colo_proto import pcapng
-from colo_proto.core import Core, Log, Marked, Output, Save, Send, Tell, Way
+from colo_proto.core import Core, Judges, Leaves, Log, Marked, Output, Save, Send, Tell, Way
 from colo_proto.endpoint import Endpoint, parse_endpoint
 from colo_proto.errors import ConfigError
 from colo_proto.messages import CheckpointWanted, Drain, Lease, Message, Reason, WorkerTable, Yielded
@@ -27,6 +27,8 @@ from colo_runtime.link import Link
 from colo_runtime.links import make_link
 from colo_runtime.options import CommonConfig
 from colo_runtime.pressure import Pressure
+from colo_runtime.rulesfile import RulesFile, TakesRules
+from colo_runtime.service import Resolved
 from colo_runtime.shell import LogFn, Shell
 from colo_runtime.tuning import yield_less
 
@@ -53,10 +55,10 @@ class FilterShell(Shell):
         common: CommonConfig,
         log: LogFn,
         *,
-        context: zmq.Context[Any] | None = None,
+        zmq_context: zmq.Context[Any] | None = None,
         notify_dev: Endpoint | None = None,
     ) -> None:
-        super().__init__(role, common, log, context)
+        super().__init__(role, common, log, zmq_context)
         self.core = core
         self.links: dict[str, Link] = {}
         self.control: Control | None = None
@@ -72,17 +74,17 @@ class FilterShell(Shell):
         self._leased = False
         self._offline = False
         """All inputs were captures, and have ended."""
-        self.around.on_gap = self._gap
-        self.around.on_lost = self._lost
-        self.around.congested = lambda: any(link.pending > CONGESTED for link in self._out.values())
-        self.around.on_end = self._ended
+        self.context.on_gap = self._gap
+        self.context.on_lost = self._lost
+        self.context.congested = lambda: any(link.pending > CONGESTED for link in self._out.values())
+        self.context.on_end = self._ended
         for port in core.ports:
             endpoint = endpoints.get(port.name)
             if endpoint is None:
                 if port.required:
                     raise ConfigError(f"--{port.name.replace('_', '-')}: required ({port.doc})")
                 continue
-            link = make_link(port, endpoint, self.around, self._taker(port.name))
+            link = make_link(port, endpoint, self.context, self._taker(port.name))
             self.links[port.name] = link
             if port.marks:
                 link.on_mark = self._marker(port.name)
@@ -94,7 +96,7 @@ class FilterShell(Shell):
         # must not hear of it when the other host is slow.
         slow = [link for link in self._out.values() if not link.endpoint.reliable and link.endpoint.scheme != "tap"]
         if slow and role != "mirror":
-            self._pressure = Pressure(slow, self.around.queue_bytes, self.reactor)
+            self._pressure = Pressure(slow, self.context.queue_bytes, self.reactor)
         self._control(notify_dev)
         if self._leased and self.control is None:
             raise ConfigError("lease=on: needs a COLO frame (--frame) that gives the permission")
@@ -126,7 +128,7 @@ class FilterShell(Shell):
         if notify_dev is not None and notify_dev.is_chardev:
             from colo_runtime.notify import Notify  # noqa: PLC0415
 
-            self.notify = Notify(notify_dev, self.around, self._hear)
+            self.notify = Notify(notify_dev, self.context, self._hear)
         elif notify_dev is not None:
             if frame is not None and frame != notify_dev:
                 raise ConfigError(f"--frame {frame} and --notify-dev {notify_dev}: one control link only")
@@ -134,7 +136,7 @@ class FilterShell(Shell):
         if frame is not None:
             if not frame.is_zmq or frame.server or frame.split or frame.reliable:
                 raise ConfigError(f"{option} {frame}: a plain ipc:// or tcp:// endpoint to connect to is expected")
-            self.control = Control(frame, self.around, self.role, self._hear, self.snapshot, option=option)
+            self.control = Control(frame, self.context, self.role, self._hear, self.snapshot, option=option)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -191,7 +193,7 @@ class FilterShell(Shell):
         for link in sorted(self.links.values(), key=lambda one: one.writes):
             if link.opened:
                 link.close()
-        if self._offline and any(getattr(link, "failed", False) for link in self.links.values()):
+        if self._offline and any(link.failed for link in self.links.values()):
             self.status = 1
         if self.notify is not None:
             self.notify.close()
@@ -200,12 +202,11 @@ class FilterShell(Shell):
 
     def drain(self, why: str) -> None:
         """First ask the others to take over what is here, if there are any; then begin to end."""
-        leave = getattr(self.core, "leave", None)
-        control = self.control
-        if leave is None or control is None or self.draining or self.leaving or not control.connected:
+        core, control = self.core, self.control
+        if not isinstance(core, Leaves) or control is None or self.draining or self.leaving or not control.connected:
             super().drain(why)
             return
-        outputs = leave(time.monotonic())
+        outputs = core.leave(time.monotonic())
         if not outputs:
             super().drain(why)
             return
@@ -239,16 +240,16 @@ class FilterShell(Shell):
     def _ended(self) -> None:
         """A capture has ended; when all inputs are captures and all have, the process is done."""
         inputs = [link for link in self.links.values() if link.reads]
-        if all(getattr(link, "ended", False) for link in inputs):
+        if all(link.ended for link in inputs):
             self._judge()
             self.drain("captures ended")
 
     def _judge(self) -> None:
         """The exit status of an offline run; of compare it says whether the captures differ."""
-        finish = getattr(self.core, "finish", None)
-        if finish is not None:
-            self._do(finish(time.monotonic()))
-            found = self.core.differences()  # type: ignore[attr-defined]
+        core = self.core
+        if isinstance(core, Judges):
+            self._do(core.finish(time.monotonic()))
+            found = core.differences()
             self.log("warning" if found else "info", "captures.compared", differences=found)
             self.status = DIFFERENT if found else 0
         self._offline = True
@@ -297,7 +298,7 @@ class FilterShell(Shell):
             path.write_bytes(pcapng.encode(output.capture, time.time() - time.monotonic()))
         except OSError as error:
             self.counters["files_not_written"] += 1
-            self.around.complain("file.not_written", output.path, path=output.path, error=error.strerror)
+            self.context.complain("file.not_written", output.path, path=output.path, error=error.strerror)
 
     def _tell(self, message: Message) -> None:
         if self.notify is not None:
@@ -307,7 +308,7 @@ class FilterShell(Shell):
         elif self.notify is None:
             self.counters["control.untold"] += 1
             if isinstance(message, CheckpointWanted):
-                self.around.complain("checkpoint.unheard", message.reason, reason=message.reason, flow=message.flow)
+                self.context.complain("checkpoint.unheard", message.reason, reason=message.reason, flow=message.flow)
 
     def _hear(self, message: Message) -> None:
         if isinstance(message, Drain):
@@ -322,8 +323,8 @@ class FilterShell(Shell):
 
     def _lease(self, lease: Lease) -> None:
         """Permission to write to the client LAN, or its end."""
-        had, self.around.lease = self.around.lease > time.monotonic(), lease.until
-        self.around.fence = max(self.around.fence, lease.fence)
+        had, self.context.lease = self.context.lease > time.monotonic(), lease.until
+        self.context.fence = max(self.context.fence, lease.fence)
         if not self._leased:
             return
         if had != (lease.until > time.monotonic()):
@@ -333,7 +334,7 @@ class FilterShell(Shell):
 
     def _gap(self, port: str, fields: dict[str, Any]) -> None:
         detail = {"port": port, **fields}
-        self._tell(CheckpointWanted(Reason.MIRROR_GAP, detail=detail, epoch=self.around.epoch, source=self.id))
+        self._tell(CheckpointWanted(Reason.MIRROR_GAP, detail=detail, epoch=self.context.epoch, source=self.id))
 
     def _lost(self, port: str, reason: str, frames: int) -> None:
         """An output lost frames. Behind a reliable input they are a gap: they were acknowledged."""
@@ -377,7 +378,20 @@ class FilterShell(Shell):
             "waiting_for": list(waiting),
             "endpoints": {name: str(link.endpoint) for name, link in self.links.items()},
         }
-        gauges = self.core.gauges() | link_gauges(links) | {"epoch": self.around.epoch}
+        gauges = self.core.gauges() | link_gauges(links) | {"epoch": self.context.epoch}
         if self._leased:
-            gauges["leased"] = int(self.around.lease > time.monotonic())
+            gauges["leased"] = int(self.context.lease > time.monotonic())
         return Snapshot(self.role, self.id, counters, gauges, status, waiting)
+
+
+def make(found: Resolved, log: LogFn, zmq_context: zmq.Context[Any] | None = None) -> FilterShell:
+    """The shell of a filter, not yet open."""
+    core: Core = found.service.core_class()(found.config)
+    endpoints = found.parsed()
+    notify = endpoints.pop("notify_dev", None)
+    shell = FilterShell(
+        found.service.role, core, endpoints, found.common, log, notify_dev=notify, zmq_context=zmq_context
+    )
+    if isinstance(core, TakesRules):
+        shell.files.append(RulesFile(found.config.rules, core))
+    return shell

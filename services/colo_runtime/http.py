@@ -27,9 +27,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 
 from colo_proto.config import host_port
+from colo_proto.errors import StartError
 from colo_runtime.counting import Snapshot, families
 from colo_runtime.doors import crowded
-from colo_runtime.link import StartError
 
 FRESH: Final = 1.0
 """Seconds to wait for the loop's snapshot before the last one is served."""

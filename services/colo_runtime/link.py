@@ -1,4 +1,4 @@
-"""What every link is to the shell, and what links share.
+"""What every link is to the shell.
 
 ::
 
@@ -9,32 +9,21 @@ A link never blocks and never raises for what a peer does: garbage is counted by
 most once a minute. It may raise `ConfigError` (wrong for good) or `StartError` (wrong here and now).
 """
 
-import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import zmq
+from typing import Any
 
 from colo_proto.core import Way
 from colo_proto.endpoint import Endpoint
 from colo_proto.errors import ConfigError, WireError
 from colo_proto.frame import Buffer
 from colo_proto.messages import WorkerTable
-from colo_runtime.dialling import Endings
-from colo_runtime.reactor import Reactor
-
-if TYPE_CHECKING:
-    from colo_runtime.curve import Curve
+from colo_runtime.context import Context
 
 BATCH_FRAMES = 64
 BATCH_BYTES = 256 * 1024
 """A link hands over at most this much in one call of the core."""
-
-COMPLAIN_EVERY = 60.0
-"""Seconds between two log lines about the same trouble of the same link."""
 
 Deliver = Callable[[Sequence[bytes]], None]
 
@@ -47,70 +36,21 @@ def keep_safe(what: str, endpoint: Endpoint, *, keys: bool, insecure: bool) -> N
         )
 
 
-class StartError(Exception):
-    """The process cannot run here and now (an address is taken, …): one line, exit status 1."""
-
-
-@dataclass
-class Surroundings:
-    """What the links of one process share."""
-
-    reactor: Reactor
-    zmq: zmq.Context[zmq.Socket[bytes]]
-    id: str
-    incarnation: int
-    log: Callable[..., None]
-    """`log(level, event, **fields)`."""
-    endings: Endings = field(default_factory=Endings)
-    queue_bytes: int = 8 << 20
-    ring_bytes: int = 64 << 20
-    netdev_socket: str = "/run/colo/netdev.sock"
-    epoch: int = 0
-    """Of the COLO frame; goes with every batch."""
-    curve: "Curve | None" = None
-    """Keys for links over TCP."""
-    insecure: bool = False
-    """Links between hosts may do without."""
-    lease: float = float("-inf")
-    """Monotonic time until which outputs with `lease=on` may be written to."""
-    fence: int = 0
-    """Highest fencing token that came with such a permission."""
-    vnet_hdr_len: int | None = None
-    """Header length last seen on any chardev input of this process."""
-    on_gap: Callable[[str, dict[str, Any]], None] = lambda _port, _fields: None
-    """A reliable input misses frames for good."""
-    on_lost: Callable[[str, str, int], None] = lambda _port, _reason, _frames: None
-    """An output lost frames that it had accepted."""
-    on_ready: Callable[[], None] = lambda: None
-    """A link's `waiting_for` or `stalled` has changed."""
-    congested: Callable[[], bool] = lambda: False
-    """True while outputs have much to send: unhurried inputs (captures) wait."""
-    on_end: Callable[[], None] = lambda: None
-    """An input that can end has ended."""
-    _complained: dict[tuple[str, str], float] = field(default_factory=dict)
-
-    def complain(self, event: str, key: str, /, **fields: Any) -> None:
-        """Log a warning about something that may repeat very often, at most once a minute per `key`."""
-        now = time.monotonic()
-        last = self._complained.get((event, key))
-        if last is None or now - last >= COMPLAIN_EVERY:
-            if len(self._complained) > 1024:
-                self._complained.clear()
-            self._complained[event, key] = now
-            self.log("warning", event, **fields)
-
-
 class Link(ABC):
     """Base of all links. Subclasses fill in `open`, `send`, `stop_reading`, `close`."""
 
-    def __init__(self, port: str, way: Way, endpoint: Endpoint, around: Surroundings, deliver: Deliver) -> None:
+    def __init__(self, port: str, way: Way, endpoint: Endpoint, context: Context, deliver: Deliver) -> None:
         self.port = port
         self.option = "--" + port.replace("_", "-")
         self.opened = False
+        self.ended = False
+        """A capture: all of it was read."""
+        self.failed = False
+        """A capture: it could not be read or written to its end."""
         self.reads = way in (Way.IN, Way.BOTH)
         self.writes = way in (Way.OUT, Way.BOTH)
         self.endpoint = endpoint
-        self.around = around
+        self.context = context
         self.deliver = deliver
         self.counters: Counter[str] = Counter()
         self.on_mark: Callable[[int], None] | None = None
@@ -178,9 +118,9 @@ class Link(ABC):
     def drop(self, reason: str, frames: int = 1) -> None:
         """Count frames that go nowhere."""
         self.counters["dropped." + reason] += frames
-        self.around.complain("frames.dropped", f"{self.port} {reason}", port=self.port, reason=reason, frames=frames)
+        self.context.complain("frames.dropped", f"{self.port} {reason}", port=self.port, reason=reason, frames=frames)
 
     def garbage(self, error: WireError, **fields: Any) -> None:
         """Count and (seldom) log what a peer sent and nobody understands."""
         self.counters["wire_errors." + error.reason] += 1
-        self.around.complain("message.refused", self.port, port=self.port, error=str(error), **fields)
+        self.context.complain("message.refused", self.port, port=self.port, error=str(error), **fields)

@@ -3,10 +3,11 @@
 from colo_proto.core import Port, Way
 from colo_proto.endpoint import Endpoint
 from colo_proto.errors import ConfigError
-from colo_runtime.link import Deliver, Link, Surroundings
+from colo_runtime.context import Context
+from colo_runtime.link import Deliver, Link
 
 
-def make_link(port: Port, endpoint: Endpoint, around: Surroundings, deliver: Deliver) -> Link:
+def make_link(port: Port, endpoint: Endpoint, context: Context, deliver: Deliver) -> Link:
     """The link for a port's endpoint, not yet open. `ConfigError` when they do not go together."""
     option = f"--{port.name.replace('_', '-')}"
     if endpoint.split and port.way is not Way.OUT:
@@ -19,7 +20,7 @@ def make_link(port: Port, endpoint: Endpoint, around: Surroundings, deliver: Del
         raise ConfigError(f"{option} {endpoint}: reliable=on and split=on do not go together")
     if endpoint.lease and port.way is Way.IN:
         raise ConfigError(f"{option} {endpoint}: lease=on is for outputs")
-    return _class(endpoint, port.way)(port.name, port.way, endpoint, around, deliver)
+    return _class(endpoint, port.way)(port.name, port.way, endpoint, context, deliver)
 
 
 def _class(endpoint: Endpoint, way: Way) -> type[Link]:

@@ -8,8 +8,8 @@ from typing import Final
 
 import zmq
 
+from colo_runtime.context import Context
 from colo_runtime.doors import MAX_BEHIND, MAX_PEERS, MAX_PENDING, Callers, crowded, hang_up
-from colo_runtime.link import Surroundings
 from colo_runtime.reactor import READ
 
 BURST: Final = 512
@@ -41,8 +41,8 @@ class Monitor:
     of what was ended here because there were too many.
     """
 
-    def __init__(self, around: Surroundings, socket: zmq.Socket[bytes], on_change: Callable[[str, int], None]) -> None:
-        self._around = around
+    def __init__(self, context: Context, socket: zmq.Socket[bytes], on_change: Callable[[str, int], None]) -> None:
+        self._context = context
         self._watched = socket
         self._on_change = on_change
         self._pending = Callers()
@@ -60,7 +60,7 @@ class Monitor:
         except zmq.ZMQError:
             self._socket.close(0)
             raise
-        self._watch = around.reactor.watch(self._socket, READ, self._event)
+        self._watch = context.reactor.watch(self._socket, READ, self._event)
 
     @property
     def peers(self) -> int:
@@ -144,7 +144,7 @@ class Monitor:
         of it when the other end in this process takes notice. One that connects to a name has few, and libzmq's thread
         may be busy with a resolver.
         """
-        self._around.reactor.unwatch(self._socket)
+        self._context.reactor.unwatch(self._socket)
         if not waits:
             self._watched.disable_monitor()
             self._watched.close(linger)
@@ -157,8 +157,8 @@ class Monitor:
         while time.monotonic() < until:
             if not self._socket.poll(ATTEND_MS):
                 # Connections that have asked for a key wait until the one who was asked has let go of them.
-                if self._around.curve is not None:
-                    self._around.curve.attend()
+                if self._context.curve is not None:
+                    self._context.curve.attend()
             elif _EVENT.unpack_from(self._socket.recv_multipart()[0])[0] == zmq.EVENT_MONITOR_STOPPED:
                 break
         self._socket.close(0)

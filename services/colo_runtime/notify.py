@@ -20,7 +20,7 @@ from colo_proto.chardev import WordParser, word
 from colo_proto.endpoint import Endpoint
 from colo_proto.errors import WireError
 from colo_proto.messages import CheckpointDone, CheckpointWanted, Message
-from colo_runtime.link import Surroundings
+from colo_runtime.context import Context
 from colo_runtime.stream import Stream
 
 INIT: Final = b"COLO_USERSPACE_PROXY_INIT"
@@ -36,13 +36,13 @@ MAX_WORD: Final = 1024
 class Notify:
     """Stands where `Control` stands, for a frame that speaks QEMU's words."""
 
-    def __init__(self, endpoint: Endpoint, around: Surroundings, hear: Callable[[Message], None]) -> None:
+    def __init__(self, endpoint: Endpoint, context: Context, hear: Callable[[Message], None]) -> None:
         self.counters: Counter[str] = Counter()
-        self.around = around
+        self.context = context
         self._hear = hear
         self._vnet_hdr = endpoint.vnet_hdr
         self._asked: float | None = None
-        self._stream = Stream(endpoint, around, "--notify-dev")
+        self._stream = Stream(endpoint, context, "--notify-dev")
         self._stream.on_up = self._up
         self._stream.on_data = self._data
         self._parser = WordParser(vnet_hdr=endpoint.vnet_hdr, limit=MAX_WORD)
@@ -79,7 +79,7 @@ class Notify:
             self._parser.check()
         except WireError as error:
             self.counters["wire_errors." + error.reason] += 1
-            self.around.complain("message.refused", "notify", port="notify_dev", error=str(error))
+            self.context.complain("message.refused", "notify", port="notify_dev", error=str(error))
             self._stream.hang_up()
 
     def _word(self, one: bytes) -> None:
@@ -87,11 +87,11 @@ class Notify:
             self._stream.send([word(INIT_ANSWER)], 65536)
         elif one == DONE:
             self._asked = None
-            self.around.epoch += 1
-            self._hear(CheckpointDone(self.around.epoch, state_copied=True))
+            self.context.epoch += 1
+            self._hear(CheckpointDone(self.context.epoch, state_copied=True))
         else:
             self.counters["wire_errors.unknown_word"] += 1
-            self.around.complain("message.refused", "notify", port="notify_dev", error=f"unknown word {one[:40]!r}")
+            self.context.complain("message.refused", "notify", port="notify_dev", error=f"unknown word {one[:40]!r}")
 
     def close(self) -> None:
         """Hang up."""

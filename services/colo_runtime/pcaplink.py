@@ -23,9 +23,6 @@ class PcapLink(Link):
         """Open the file. `ConfigError` when that fails, or when it is no capture."""
         if self.reads and self.writes:
             raise ConfigError(f"{self.option}: a capture is read or written, not both")
-        self.ended = False
-        self.failed = False
-        """Something could not be read, or written."""
         self._timer: Timer | None = None
         self._written = 0
         path = self.endpoint.address
@@ -46,11 +43,11 @@ class PcapLink(Link):
             self._file.close()
             why = error.strerror if isinstance(error, OSError) else error
             raise ConfigError(f"{self.option}: {path}: {why}") from None
-        self._timer = self.around.reactor.call_later(0, self._read)
+        self._timer = self.context.reactor.call_later(0, self._read)
 
     def _read(self) -> None:
-        if self.around.congested():
-            self._timer = self.around.reactor.call_later(PATIENCE, self._read)
+        if self.context.congested():
+            self._timer = self.context.reactor.call_later(PATIENCE, self._read)
             return
         frames, self._first = self._first, []
         size = 0
@@ -77,10 +74,10 @@ class PcapLink(Link):
             self.deliver(good)
         if self.ended:
             self._timer = None
-            self.around.log("info", "capture.ended", port=self.port, frames=self.counters["frames_in"])
-            self.around.on_end()
+            self.context.log("info", "capture.ended", port=self.port, frames=self.counters["frames_in"])
+            self.context.on_end()
         else:
-            self._timer = self.around.reactor.call_later(0, self._read)
+            self._timer = self.context.reactor.call_later(0, self._read)
 
     def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
         """Write them, offloads done."""
@@ -115,4 +112,4 @@ class PcapLink(Link):
             self._file.close()
         except OSError as error:
             self.failed = True
-            self.around.complain("file.not_written", self.port, path=self.endpoint.address, error=error.strerror)
+            self.context.complain("file.not_written", self.port, path=self.endpoint.address, error=error.strerror)

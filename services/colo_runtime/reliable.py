@@ -63,7 +63,7 @@ class ReliableOut(Link):
         self._announced = 0
         self._announce: Timer | None = None
         self.sender = ReplaySender(
-            f"{self.around.id}.{self.port}", self.around.incarnation, self.around.ring_bytes, source=not self.relay
+            f"{self.context.id}.{self.port}", self.context.incarnation, self.context.ring_bytes, source=not self.relay
         )
         self._wire.watch(self._ready)
         if not self._wire.router:
@@ -98,11 +98,11 @@ class ReliableOut(Link):
             self._pump()
 
     def _pump(self) -> None:
-        sender, around = self.sender, self.around
+        sender, context = self.sender, self.context
         while (batch := sender.due()) is not None:
             assert self._peer is not None
             message = encode_batch(
-                batch.link, batch.incarnation, batch.sequence, around.epoch, monotonic(), batch.frames
+                batch.link, batch.incarnation, batch.sequence, context.epoch, monotonic(), batch.frames
             )
             if not self._tell(message):
                 return
@@ -171,10 +171,10 @@ class ReliableOut(Link):
             raise WireError("second_receiver", "the link has one already")
         answer = self.sender.hello(hello.incarnation, hello.next)
         if peer != self._peer:
-            self.around.log("info", "receiver.attached", port=self.port, receiver=peer.decode(errors="replace"))
+            self.context.log("info", "receiver.attached", port=self.port, receiver=peer.decode(errors="replace"))
         self._peer, self._heard = peer, now
         if isinstance(answer, LinkReset):
-            self.around.log("warning", "replay.impossible", port=self.port, asked=hello.next, starts=answer.sequence)
+            self.context.log("warning", "replay.impossible", port=self.port, asked=hello.next, starts=answer.sequence)
         if not self._tell(encode(answer)):
             # It must not get batches without the answer; it will say hello again.
             self.sender.detached()
@@ -183,14 +183,14 @@ class ReliableOut(Link):
 
     def _say_here(self) -> None:
         if not self.sender.attached or monotonic() - self._heard > FAITHFUL:
-            around = self.around
-            self._wire.send(b"", encode_batch(self.sender.link, around.incarnation, 0, around.epoch, monotonic(), []))
+            context = self.context
+            self._wire.send(b"", encode_batch(self.sender.link, context.incarnation, 0, context.epoch, monotonic(), []))
         self._announced += 1
         if self._announced % 2 == 0:
             # A receiver owes us an acknowledgement of what it was sent, and a greeting when it had greeted before.
             owed = self._peer is not None and (self.sender.unacknowledged or not self.sender.attached)
             self._wire.mind(self._heard if owed else monotonic())
-        self._announce = self.around.reactor.call_later(ANNOUNCE, self._say_here)
+        self._announce = self.context.reactor.call_later(ANNOUNCE, self._say_here)
 
     def _connection(self, what: str) -> None:
         if what == "down" and not self._wire.peers:
@@ -229,7 +229,7 @@ class ReliableIn(Link):
         self._senders: dict[bytes, _Sender] = {}
         if not self._wire.router:
             self._senders[b""] = _Sender(ReplayReceiver())
-        self._name = f"{self.around.id}.{self.port}"
+        self._name = f"{self.context.id}.{self.port}"
         self._reading = True
         self._held = False
         self._greeted = False
@@ -282,8 +282,8 @@ class ReliableIn(Link):
             sender.done = sender.acked = sender.receiver.next
         if missing:
             fields = {"link": value.link, "sequence": value.sequence}
-            self.around.log("warning", "frames.missing", port=self.port, **fields)
-            self.around.on_gap(self.port, fields)
+            self.context.log("warning", "frames.missing", port=self.port, **fields)
+            self.context.on_gap(self.port, fields)
         return []
 
     def _new(self, peer: bytes) -> _Sender:
@@ -309,7 +309,7 @@ class ReliableIn(Link):
         if sender.done - sender.acked >= ACK_FRAMES or sender.bytes >= ACK_BYTES:
             self._acknowledge()
         elif self._ack_timer is None:
-            self._ack_timer = self.around.reactor.call_later(ACK_DELAY, self._acknowledge)
+            self._ack_timer = self.context.reactor.call_later(ACK_DELAY, self._acknowledge)
         return size
 
     def settle(self) -> None:
@@ -317,7 +317,7 @@ class ReliableIn(Link):
         for sender in self._senders.values():
             self._settle(sender)
         if self._ack_timer is None:
-            self._ack_timer = self.around.reactor.call_later(ACK_DELAY, self._acknowledge)
+            self._ack_timer = self.context.reactor.call_later(ACK_DELAY, self._acknowledge)
 
     def _settle(self, sender: _Sender) -> None:
         acked = tuple(out.sender.acked for out in self.outputs)
@@ -370,7 +370,7 @@ class ReliableIn(Link):
             receiver = self._senders[b""].receiver
             owed = self._reading and not self._held and receiver.incarnation
             self._wire.mind(receiver.heard if owed else now)
-        self._timer = self.around.reactor.call_later(TICK, self._tick)
+        self._timer = self.context.reactor.call_later(TICK, self._tick)
 
     def _connection(self, what: str) -> None:
         if what == "down":

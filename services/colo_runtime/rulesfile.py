@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, runtime_checkable
 
 from colo_proto.config import Option
 from colo_proto.core import Output
@@ -11,6 +11,7 @@ from colo_proto.rules import MAX_TEXT, parse_rules
 from colo_runtime.options import Settings
 
 
+@runtime_checkable
 class TakesRules(Protocol):
     """A core that has rules: compare, or the frame on behalf of its compares."""
 
@@ -42,9 +43,9 @@ def check_rules(table: Mapping[str, Option], settings: Settings) -> None:
 class RulesFile:
     """The file of one process. Without a path there is nothing to do."""
 
-    def __init__(self, path: str, core: Any) -> None:
+    def __init__(self, path: str, core: TakesRules) -> None:
         self.path = path
-        self._core: TakesRules = core
+        self._core = core
 
     def load(self) -> list[Output]:
         """Read it for the core. `ConfigError` when it is wrong; the core then keeps what it has."""

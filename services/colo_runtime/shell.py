@@ -1,4 +1,4 @@
-"""The life of every process: open, turn, drain, end well. `filtershell` and `frameshell` are what runs in it.
+"""The life of every process: open, turn, drain, end well. The shells of filters, of netdev and of the frame have it.
 
 ::
 
@@ -15,19 +15,18 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import zmq
 
 from colo_proto.core import Output
 from colo_proto.errors import ConfigError
+from colo_runtime.context import Context
 from colo_runtime.counting import Snapshot
+from colo_runtime.curve import Curve
 from colo_runtime.doors import raise_limit
-from colo_runtime.link import Surroundings
 from colo_runtime.options import CommonConfig
 from colo_runtime.reactor import Reactor
-from colo_runtime.rulesfile import RulesFile
-from colo_runtime.secretfile import SecretFile
 from colo_runtime.tuning import settle
 
 DRAIN_LOOK: Final = 0.02
@@ -40,18 +39,30 @@ def incarnation() -> int:
     return int.from_bytes(os.urandom(8), "big") % (2**63 - 1) + 1
 
 
+class Reloaded(Protocol):
+    """A file that is read at the start, and again at SIGHUP."""
+
+    def load(self) -> list[Output]:
+        """Read it for the core; what the core asks for then. `ConfigError` when it is wrong: the core keeps what it
+        has.
+        """
+        ...
+
+
 class Shell(ABC):
     """What filters and the frame have in common: reactor, signals, HTTP, draining."""
 
-    def __init__(self, role: str, common: CommonConfig, log: LogFn, context: zmq.Context[Any] | None = None) -> None:
+    def __init__(
+        self, role: str, common: CommonConfig, log: LogFn, zmq_context: zmq.Context[Any] | None = None
+    ) -> None:
         self.role = role
         self.common = common
         self.id = common.id or role
         self.log = log
         self.reactor = Reactor()
-        self._own_context = context is None
-        self.zmq: zmq.Context[Any] = context or zmq.Context()
-        self.around = Surroundings(
+        self._own_context = zmq_context is None
+        self.zmq: zmq.Context[Any] = zmq_context or zmq.Context()
+        self.context = Context(
             reactor=self.reactor,
             zmq=self.zmq,
             id=self.id,
@@ -64,17 +75,17 @@ class Shell(ABC):
             insecure=common.insecure,
         )
         if common.curve_secret or common.curve_peers:
-            from colo_runtime.curve import Curve  # noqa: PLC0415  most processes have no link between hosts
-
-            self.around.curve = Curve(common.curve_secret, common.curve_peers, self.around)
+            curve = Curve(common.curve_secret, common.curve_peers, self.zmq, self.reactor, log)
+            curve.complain = self.context.complain
+            self.context.curve = curve
         self._closed = False
         self.draining = False
         self.done = False
         self.status = 0
         self.counters: Counter[str] = Counter()
         """The shell's own."""
-        self.rules = RulesFile("", None)
-        self.secret = SecretFile("", None)
+        self.files: list[Reloaded] = []
+        """What the core is told from files."""
         self._http: Any = None
         self._exchange: Any = None
         self._drain_until = 0.0
@@ -125,16 +136,19 @@ class Shell(ABC):
         try:
             if self.common.http:
                 self._open_http()
-            self._do(self.rules.load())
-            self._do(self.secret.load())
-            if self.around.curve is not None:
-                self.around.curve.open()
+            self._load_files()
+            if self.context.curve is not None:
+                self.context.curve.open()
             self.open_links()
         except BaseException:
             self.close()
             raise
-        self.log("info", "process.started", pid=os.getpid(), incarnation=self.around.incarnation, http=self.http)
+        self.log("info", "process.started", pid=os.getpid(), incarnation=self.context.incarnation, http=self.http)
         self._look_ready()
+
+    def _load_files(self) -> None:
+        for file in self.files:
+            self._do(file.load())
 
     def _open_http(self) -> None:
         from colo_runtime.http import Exchange, HttpServer  # noqa: PLC0415  only who serves pays for it
@@ -184,11 +198,10 @@ class Shell(ABC):
 
     def reload(self) -> None:
         """SIGHUP: read again what can change while we run. What is wrong is logged, and the old stays."""
-        if self.around.curve is not None:
-            self.around.curve.reload()
+        if self.context.curve is not None:
+            self.context.curve.reload()
         try:
-            self._do(self.rules.load())
-            self._do(self.secret.load())
+            self._load_files()
         except ConfigError as error:
             self.counters["reloads_refused"] += 1
             self.log("error", "process.not_reloaded", error=str(error))
@@ -231,9 +244,9 @@ class Shell(ABC):
             self._http.close()
             self._http = None
         self.close_links()
-        if self.around.curve is not None:
-            self.around.curve.close()
-        self.around.endings.wait()
+        if self.context.curve is not None:
+            self.context.curve.close()
+        self.context.endings.wait()
         if self._own_context:
             self.zmq.term()
         self.reactor.close()

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import zmq
 
-from colo_proto.errors import ConfigError
-from colo_runtime.link import COMPLAIN_EVERY, StartError
+from colo_proto.errors import ConfigError, StartError
+from colo_runtime.context import COMPLAIN_EVERY
 from colo_runtime.reactor import Reactor, Timer
 
 EVERY: Final = 1.0

@@ -38,7 +38,7 @@ class SplitLink(Link):
     def open(self) -> None:
         """Bind."""
         self._wire = wire(self, router=True)
-        self._name = f"{self.around.id}.{self.port}"
+        self._name = f"{self.context.id}.{self.port}"
         self._splitter = Splitter()
         self._sequence: dict[str, int] = defaultdict(int)
         self._queues: dict[str, deque[tuple[bytes, int]]] = {}
@@ -54,7 +54,7 @@ class SplitLink(Link):
             # Whoever loses flows and whoever gets some must know where in the stream of frames that is.
             for worker in dict.fromkeys([*before, *message.workers]):
                 self._mark(worker)
-            self.around.log("info", "table.changed", port=self.port, version=message.version, workers=message.workers)
+            self.context.log("info", "table.changed", port=self.port, version=message.version, workers=message.workers)
 
     @property
     def pending(self) -> int:
@@ -81,7 +81,9 @@ class SplitLink(Link):
         peer = worker.encode()
         for piece in cut(frames):
             sequence = self._sequence[worker]
-            message = encode_batch(self._name, self.around.incarnation, sequence, self.around.epoch, monotonic(), piece)
+            message = encode_batch(
+                self._name, self.context.incarnation, sequence, self.context.epoch, monotonic(), piece
+            )
             try:
                 waits = worker in self._queues or not self._wire.send(peer, message)
             except ConnectionError:
@@ -93,14 +95,14 @@ class SplitLink(Link):
             self._sequence[worker] = sequence + len(piece)
 
     def _mark(self, worker: str) -> None:
-        self._say(worker, encode(LinkMark(self._name, self.around.incarnation, self._splitter.version)))
+        self._say(worker, encode(LinkMark(self._name, self.context.incarnation, self._splitter.version)))
 
     def _count(self, worker: str) -> None:
         """Say how far we have counted: what a cut link lost is known when it is back, also if nothing follows."""
         sequence = self._sequence.get(worker, 0)
         if sequence and worker not in self._queues:
-            around = self.around
-            self._say(worker, encode_batch(self._name, around.incarnation, sequence, around.epoch, monotonic(), []))
+            context = self.context
+            self._say(worker, encode_batch(self._name, context.incarnation, sequence, context.epoch, monotonic(), []))
 
     def _say(self, worker: str, message: bytes) -> None:
         if worker in self._queues:
@@ -114,7 +116,7 @@ class SplitLink(Link):
             return
 
     def _hold(self, worker: str, message: bytes, frames: int) -> bool:
-        if frames and self._pending_bytes + len(message) > self.around.queue_bytes:
+        if frames and self._pending_bytes + len(message) > self.context.queue_bytes:
             self.drop("queue_full", frames)
             return False
         queue = self._queues.setdefault(worker, deque())
@@ -125,7 +127,7 @@ class SplitLink(Link):
         queue.append((message, frames))
         self._pending_bytes += len(message)
         if self._retry is None:
-            self._retry = self.around.reactor.call_later(RETRY, self._flush)
+            self._retry = self.context.reactor.call_later(RETRY, self._flush)
         return True
 
     def _flush(self) -> None:
@@ -145,7 +147,7 @@ class SplitLink(Link):
         self._retry = None
         if self._queues:
             self._pause = RETRY if self._pending_bytes < before else min(self._pause * 2, RETRY_MAX)
-            self._retry = self.around.reactor.call_later(self._pause, self._flush)
+            self._retry = self.context.reactor.call_later(self._pause, self._flush)
         if self.on_relief is not None:
             self.on_relief()
 

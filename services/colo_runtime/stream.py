@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from colo_proto.endpoint import Endpoint
-from colo_proto.errors import ConfigError
+from colo_proto.errors import ConfigError, StartError
 from colo_proto.frame import Buffer
-from colo_runtime.link import StartError, Surroundings
+from colo_runtime.context import Context
 from colo_runtime.reactor import READ, WRITE, Timer
 from colo_runtime.socketfile import SocketFile
 
@@ -39,9 +39,9 @@ KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket
 class Stream:
     """One endpoint; `on_up` when a connection is there, `on_data` for its bytes, `on_down` at its end."""
 
-    def __init__(self, endpoint: Endpoint, around: Surroundings, what: str) -> None:
+    def __init__(self, endpoint: Endpoint, context: Context, what: str) -> None:
         self.endpoint = endpoint
-        self.around = around
+        self.context = context
         self.what = what
         self.on_up: Callable[[], None] = lambda: None
         self.on_data: Callable[[memoryview], None] = lambda _data: None
@@ -90,20 +90,20 @@ class Stream:
             raise StartError(f"{self.what}: cannot listen on {self.endpoint.url}: {error.strerror}") from None
         self._serve(sock)
         if self.endpoint.scheme == "chardev+unix":
-            around = self.around
-            self._file = SocketFile(self.endpoint.address, around.reactor, self._bind_again, around.log)
+            context = self.context
+            self._file = SocketFile(self.endpoint.address, context.reactor, self._bind_again, context.log)
 
     def _serve(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._listener = sock
         # The next peer waits in the backlog until the present one is gone.
-        self.around.reactor.watch(sock.fileno(), 0 if self.up else READ, self._accept)
+        self.context.reactor.watch(sock.fileno(), 0 if self.up else READ, self._accept)
 
     def _bind_again(self) -> None:
         """Its file is gone: who is connected stays, the next one finds a new one."""
         before, sock = self._listener, self._bind(self.endpoint.address)
         if before is not None:
-            self.around.reactor.unwatch(before.fileno())
+            self.context.reactor.unwatch(before.fileno())
             before.close()
         self._serve(sock)
 
@@ -128,18 +128,18 @@ class Stream:
             return
         except OSError as error:
             # No descriptor. The listener stays readable: do not look at it for a while.
-            self.around.complain("stream.unreachable", self.what, endpoint=str(self.endpoint), error=error.strerror)
-            self.around.reactor.interest(self._listener.fileno(), 0)
-            self._timer = self.around.reactor.call_later(RETRY_MAX, self._accept_again)
+            self.context.complain("stream.unreachable", self.what, endpoint=str(self.endpoint), error=error.strerror)
+            self.context.reactor.interest(self._listener.fileno(), 0)
+            self._timer = self.context.reactor.call_later(RETRY_MAX, self._accept_again)
             return
         # The next peer waits in the backlog until this one is gone.
-        self.around.reactor.interest(self._listener.fileno(), 0)
+        self.context.reactor.interest(self._listener.fileno(), 0)
         self._begin(sock)
 
     def _accept_again(self) -> None:
         self._timer = None
         if self._listener is not None and self._socket is None:
-            self.around.reactor.interest(self._listener.fileno(), READ)
+            self.context.reactor.interest(self._listener.fileno(), READ)
 
     def _connect(self) -> None:
         self._timer = None
@@ -157,7 +157,7 @@ class Stream:
                 # Neither a descriptor nor a thread is to be had.
                 self._again(str(error))
                 return
-            self.around.reactor.watch(self._lookup.done.fileno(), READ, self._looked_up)
+            self.context.reactor.watch(self._lookup.done.fileno(), READ, self._looked_up)
 
     def _looked_up(self, _events: int) -> None:
         lookup = self._lookup
@@ -170,7 +170,7 @@ class Stream:
 
     def _forget_lookup(self) -> None:
         if self._lookup is not None:
-            self.around.reactor.unwatch(self._lookup.done.fileno())
+            self.context.reactor.unwatch(self._lookup.done.fileno())
             self._lookup.done.close()
             self._lookup = None
 
@@ -190,7 +190,7 @@ class Stream:
             self._begin(sock)
         elif number == errno.EINPROGRESS:
             self._connecting = sock
-            self.around.reactor.watch(sock.fileno(), WRITE, self._connected)
+            self.context.reactor.watch(sock.fileno(), WRITE, self._connected)
         else:
             sock.close()
             self._again(os.strerror(number))
@@ -199,7 +199,7 @@ class Stream:
         sock = self._connecting
         assert sock is not None
         self._connecting = None
-        self.around.reactor.unwatch(sock.fileno())
+        self.context.reactor.unwatch(sock.fileno())
         number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             sock.close()
@@ -208,8 +208,8 @@ class Stream:
             self._begin(sock)
 
     def _again(self, why: str) -> None:
-        self.around.complain("stream.unreachable", self.what, endpoint=str(self.endpoint), error=why)
-        self._timer = self.around.reactor.call_later(self._pause, self._connect)
+        self.context.complain("stream.unreachable", self.what, endpoint=str(self.endpoint), error=why)
+        self._timer = self.context.reactor.call_later(self._pause, self._connect)
         self._pause = min(self._pause * 2, RETRY_MAX)
 
     def _begin(self, sock: socket.socket) -> None:
@@ -221,8 +221,8 @@ class Stream:
                 sock.setsockopt(socket.IPPROTO_TCP, name, value)
         self._pause = RETRY
         self._socket = sock
-        self.around.reactor.watch(sock.fileno(), READ, self._ready)
-        self.around.log("info", "stream.connected", option=self.what, endpoint=str(self.endpoint))
+        self.context.reactor.watch(sock.fileno(), READ, self._ready)
+        self.context.log("info", "stream.connected", option=self.what, endpoint=str(self.endpoint))
         self.on_up()
 
     def hang_up(self) -> None:
@@ -234,13 +234,13 @@ class Stream:
         lost = len(self._queue)
         self._queue.clear()
         self.pending = 0
-        self.around.reactor.unwatch(sock.fileno())
+        self.context.reactor.unwatch(sock.fileno())
         sock.close()
-        self.around.log("info", "stream.closed", option=self.what, endpoint=str(self.endpoint))
+        self.context.log("info", "stream.closed", option=self.what, endpoint=str(self.endpoint))
         if self._listener is not None:
-            self.around.reactor.interest(self._listener.fileno(), READ)
+            self.context.reactor.interest(self._listener.fileno(), READ)
         elif not self.endpoint.server:
-            self._timer = self.around.reactor.call_later(self._pause, self._connect)
+            self._timer = self.context.reactor.call_later(self._pause, self._connect)
         self.on_down(lost)
 
     # -- bytes ----------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ class Stream:
                 return False
             if sent == size:
                 return True
-            self.around.reactor.interest(sock.fileno(), READ | WRITE)
+            self.context.reactor.interest(sock.fileno(), READ | WRITE)
             self._queue.extend(messages)
             self.pending = size
             self._sent(sent)
@@ -311,7 +311,7 @@ class Stream:
         except OSError:
             self.hang_up()
             return
-        self.around.reactor.interest(sock.fileno(), READ)
+        self.context.reactor.interest(sock.fileno(), READ)
         self.on_drained()
 
     def close(self) -> None:
@@ -323,7 +323,7 @@ class Stream:
             self._file.close()
         for sock in (self._listener, self._connecting, self._socket):
             if sock is not None:
-                self.around.reactor.unwatch(sock.fileno())
+                self.context.reactor.unwatch(sock.fileno())
                 sock.close()
         self._listener = self._connecting = self._socket = None
         if self._inode is not None:

@@ -1,4 +1,4 @@
-"""A tap, by the descriptor that netdev passes (`colo_netdev.passing`).
+"""A tap, by the descriptor that netdev passes (`colo_proto.netdev`).
 
 ::
 
@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final, cast
 
-from colo_netdev.passing import RefusedError, Request, TapInfo, close_all, decode_reply, encode_request, receive
 from colo_proto.errors import ConfigError, WireError
 from colo_proto.frame import MAX_FRAME, MIN_FRAME, NO_OFFLOAD, Buffer
 from colo_proto.net.coalesce import coalesce
 from colo_proto.net.offload import to_plain
+from colo_proto.netdev import RefusedError, Request, TapInfo, decode_reply, encode_request
 from colo_proto.replay import cut
+from colo_runtime.descriptors import close_all, receive
 from colo_runtime.link import Link
 from colo_runtime.reactor import READ, Timer
 
@@ -53,7 +54,7 @@ class TapLink(Link):
     def open(self) -> None:
         """Start to ask netdev."""
         self.name = self.endpoint.address
-        self._path = self.endpoint.netdev or self.around.netdev_socket
+        self._path = self.endpoint.netdev or self.context.netdev_socket
         self._fd = -1
         self._vnet_hdr = True
         self._socket: socket.socket | None = None
@@ -126,10 +127,10 @@ class TapLink(Link):
             before, frames = len(frames), coalesce(frames)
             self.counters["coalesced"] += before - len(frames)
         written = 0
-        leased, around = self.endpoint.lease, self.around
+        leased, context = self.endpoint.lease, self.context
         for at, frame in enumerate(frames):
             # Before each frame: the process may have been stopped since the last one.
-            if leased and monotonic() >= around.lease:
+            if leased and monotonic() >= context.lease:
                 self.drop("no_lease", len(frames) - at)
                 break
             try:
@@ -166,7 +167,7 @@ class TapLink(Link):
         try:
             sock.setblocking(False)
             sock.connect(self._path)
-            request = encode_request(Request(self._verb, self.name, self.around.id, self.endpoint.lease))
+            request = encode_request(Request(self._verb, self.name, self.context.id, self.endpoint.lease))
             if self._verb == "get":
                 sock.send(request)
             else:
@@ -176,8 +177,8 @@ class TapLink(Link):
             self._again(error.strerror or str(error))
             return
         self._socket = sock
-        self.around.reactor.watch(sock.fileno(), READ, self._answer)
-        self._timer = self.around.reactor.call_later(ANSWER, self._hang_up)
+        self.context.reactor.watch(sock.fileno(), READ, self._answer)
+        self._timer = self.context.reactor.call_later(ANSWER, self._hang_up)
 
     def _answer(self, _events: int) -> None:
         assert self._socket is not None
@@ -190,7 +191,7 @@ class TapLink(Link):
         except RefusedError as error:
             if self._verb == "get" and not error.retry and self._fd < 0:
                 raise ConfigError(f"{self.option} {self.endpoint}: {error}") from None
-            self.around.complain("tap.refused", self.name, tap=self.name, error=str(error))
+            self.context.complain("tap.refused", self.name, tap=self.name, error=str(error))
             # A netdev that does not want our descriptor back may have another one for us.
             self._verb = "get"
             self._disconnect()
@@ -207,9 +208,11 @@ class TapLink(Link):
         self._pause = RETRY
         if self._verb == "get" and fds:
             self._attach(fds.pop(0), vnet_hdr=info.vnet_hdr)
-            self.around.log("info", "tap.attached", port=self.port, tap=self.name, mac=info.mac, vnet_hdr=info.vnet_hdr)
+            self.context.log(
+                "info", "tap.attached", port=self.port, tap=self.name, mac=info.mac, vnet_hdr=info.vnet_hdr
+            )
         elif self._verb == "return":
-            self.around.log("info", "tap.returned", port=self.port, tap=self.name)
+            self.context.log("info", "tap.returned", port=self.port, tap=self.name)
         close_all(fds)
         self._verb = "return"
 
@@ -224,24 +227,24 @@ class TapLink(Link):
         os.set_blocking(fd, False)
         self._fd, self._vnet_hdr = fd, vnet_hdr
         if self._reading:
-            self.around.reactor.watch(fd, 0 if self._resting else READ, self._ready)
-        self.around.on_ready()
+            self.context.reactor.watch(fd, 0 if self._resting else READ, self._ready)
+        self.context.on_ready()
 
     def _detach(self) -> None:
         if self._fd >= 0:
-            self.around.reactor.unwatch(self._fd)
+            self.context.reactor.unwatch(self._fd)
             os.close(self._fd)
             self._fd = -1
 
     def _died(self, error: OSError) -> None:
         if error.errno not in _DEAD:
             self.counters["read_errors"] += 1
-            self.around.complain("tap.unreadable", self.name, tap=self.name, error=error.strerror)
+            self.context.complain("tap.unreadable", self.name, tap=self.name, error=error.strerror)
             return
-        self.around.log("warning", "tap.died", port=self.port, tap=self.name, error=error.strerror)
+        self.context.log("warning", "tap.died", port=self.port, tap=self.name, error=error.strerror)
         self._why = f"tap {self.name}: its interface is gone"
         self._detach()
-        self.around.on_ready()
+        self.context.on_ready()
         self._verb = "get"
         self._disconnect()
         self._again("gone")
@@ -251,7 +254,7 @@ class TapLink(Link):
             self._timer.cancel()
             self._timer = None
         if self._socket is not None:
-            self.around.reactor.unwatch(self._socket.fileno())
+            self.context.reactor.unwatch(self._socket.fileno())
             self._socket.close()
             self._socket = None
 
@@ -263,7 +266,7 @@ class TapLink(Link):
     def _again(self, why: str) -> None:
         if self._fd < 0:
             self._why = f"tap {self.name}: netdev at {self._path}: {why}"
-        self._timer = self.around.reactor.call_later(self._pause, self._connect)
+        self._timer = self.context.reactor.call_later(self._pause, self._connect)
         self._pause = min(self._pause * 2, RETRY_MAX)
 
     # -- end ------------------------------------------------------------------------------------
@@ -272,13 +275,13 @@ class TapLink(Link):
         """Leave the frames in the kernel for a while: its queue is the longest, and knows what it drops."""
         self._resting = resting
         if self._reading and self._fd >= 0:
-            self.around.reactor.interest(self._fd, 0 if resting else READ)
+            self.context.reactor.interest(self._fd, 0 if resting else READ)
 
     def stop_reading(self) -> None:
         """Leave the frames in the kernel, for the next reader."""
         self._reading = False
         if self._fd >= 0:
-            self.around.reactor.unwatch(self._fd)
+            self.context.reactor.unwatch(self._fd)
 
     def close(self) -> None:
         """Netdev has its own copy of the descriptor: the link stays up."""

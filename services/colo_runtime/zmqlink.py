@@ -59,7 +59,7 @@ class ZmqLink(Link):
     def open(self) -> None:
         """Bind or connect."""
         self._wire = wire(self, router=False, on_change=self._connection)
-        self._name = f"{self.around.id}.{self.port}"
+        self._name = f"{self.context.id}.{self.port}"
         self._sequence = 0
         self._pending: deque[tuple[bytes, int]] = deque()
         self._pending_bytes = 0
@@ -98,11 +98,11 @@ class ZmqLink(Link):
         self.counters["sequence"] = self._sequence
 
     def _packed(self, frames: Sequence[Buffer]) -> bytes:
-        around = self.around
-        return encode_batch(self._name, around.incarnation, self._sequence, around.epoch, monotonic(), frames)
+        context = self.context
+        return encode_batch(self._name, context.incarnation, self._sequence, context.epoch, monotonic(), frames)
 
     def _hold(self, message: bytes, frames: int) -> bool:
-        if self._pending_bytes + len(message) > self.around.queue_bytes:
+        if self._pending_bytes + len(message) > self.context.queue_bytes:
             self.drop("queue_full", frames)
             return False
         if not self._pending:
@@ -186,18 +186,18 @@ class ZmqLink(Link):
         """Whoever shares out to us answers a greeting; if it does not, it has given our place to somebody else."""
         if self._marked and self._reading and not self._resting:
             if monotonic() - self._heard > ASK:
-                self._wire.send(b"", encode(LinkHello(self._name, self.around.incarnation, -1)))
+                self._wire.send(b"", encode(LinkHello(self._name, self.context.incarnation, -1)))
             self._wire.mind(self._heard)
-        self._timer = self.around.reactor.call_later(ASK, self._ask)
+        self._timer = self.context.reactor.call_later(ASK, self._ask)
 
     def _connection(self, what: str) -> None:
-        self.around.log("debug", f"link.{what}", port=self.port, endpoint=str(self.endpoint))
+        self.context.log("debug", f"link.{what}", port=self.port, endpoint=str(self.endpoint))
         if what == "up" and self._sequence and not self._pending:
             # How far we have counted: what a cut link lost is known when it is back, also if nothing follows.
             self._wire.send(b"", self._packed([]))
         if what == "up" and self.on_mark is not None and not self.endpoint.server:
             # Whoever shares out to us answers with the table in force.
-            self._wire.send(b"", encode(LinkHello(self._name, self.around.incarnation, -1)))
+            self._wire.send(b"", encode(LinkHello(self._name, self.context.incarnation, -1)))
 
     # -- end ------------------------------------------------------------------------------------
 

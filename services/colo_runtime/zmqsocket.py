@@ -25,10 +25,11 @@ import zmq
 
 from colo_proto.codec import MAX_MESSAGE
 from colo_proto.endpoint import Endpoint
-from colo_proto.errors import ConfigError, WireError
+from colo_proto.errors import ConfigError, StartError, WireError
+from colo_runtime.context import Context
 from colo_runtime.dialling import LINGER_MS, looks_up
 from colo_runtime.doors import BACKLOG, HANDSHAKE_MS, LEAST, limit
-from colo_runtime.link import Link, StartError, Surroundings, keep_safe
+from colo_runtime.link import Link, keep_safe
 from colo_runtime.monitor import Monitor
 from colo_runtime.reactor import READ, Handler, Timer, Watch
 from colo_runtime.socketfile import SocketFile
@@ -96,7 +97,7 @@ class PeerSocket:
 
     def __init__(
         self,
-        around: Surroundings,
+        context: Context,
         endpoint: Endpoint,
         what: str,
         *,
@@ -109,14 +110,14 @@ class PeerSocket:
         self.router = router
         self._sends = sends
         self.endpoint = endpoint
-        self._around = around
+        self._context = context
         self._what = what
         self._counters = counters
         self._prefix = prefix
         self._on_change = on_change
-        self._context = zmq.Context() if looks_up(endpoint) else around.zmq
-        self._curve = around.curve if endpoint.scheme == "tcp" else None
-        keep_safe(what, endpoint, keys=self._curve is not None, insecure=around.insecure)
+        self._zmq = zmq.Context() if looks_up(endpoint) else context.zmq
+        self._curve = context.curve if endpoint.scheme == "tcp" else None
+        keep_safe(what, endpoint, keys=self._curve is not None, insecure=context.insecure)
         self._handler: Handler | None = None
         self._interest: int = READ
         self._watch: Watch | None = None
@@ -147,15 +148,15 @@ class PeerSocket:
         self._listeners = 1
         self._file: SocketFile | None = None
         if endpoint.server and endpoint.scheme == "ipc" and not endpoint.address.startswith("@"):
-            self._file = SocketFile(endpoint.address, around.reactor, self._bind_again, around.log)
+            self._file = SocketFile(endpoint.address, context.reactor, self._bind_again, context.log)
 
     # -- the socket -----------------------------------------------------------------------------
 
     def _make(self) -> Socket:
-        socket = self._context.socket(zmq.ROUTER if self.router else zmq.DEALER)
+        socket = self._zmq.socket(zmq.ROUTER if self.router else zmq.DEALER)
         try:
             self._prepare(socket)
-            self._monitor = Monitor(self._around, socket, self._connection)
+            self._monitor = Monitor(self._context, socket, self._connection)
         except zmq.ZMQError:
             socket.close(0)
             raise
@@ -182,7 +183,7 @@ class PeerSocket:
             socket.router_mandatory = True
             socket.router_handover = True
         if not endpoint.server:
-            socket.routing_id = self._around.id.encode()
+            socket.routing_id = self._context.id.encode()
 
     def _attach(self) -> None:
         """Bind or connect."""
@@ -220,15 +221,15 @@ class PeerSocket:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._around.reactor.unwatch(self.socket)
+        self._context.reactor.unwatch(self.socket)
         self._watch = None
         if not self.socket.closed:
-            waits = self.endpoint.scheme != "inproc" and self._context is self._around.zmq
+            waits = self.endpoint.scheme != "inproc" and self._zmq is self._context.zmq
             self._monitor.close(linger, waits=waits)
 
     def _end_context(self) -> None:
-        if self._context is not self._around.zmq:
-            self._around.endings.add(self._context)
+        if self._zmq is not self._context.zmq:
+            self._context.endings.add(self._zmq)
 
     def renew(self) -> None:
         """End every connection and begin anew: keys have changed, and libzmq asks about keys only once a connection.
@@ -246,11 +247,11 @@ class PeerSocket:
             self.socket = self._make()
         except zmq.ZMQError as error:
             # No descriptor is left: nobody is connected until one is.
-            self._around.log("error", "endpoint.lost", endpoint=self.endpoint.url, error=error.strerror)
-            self._timer = self._around.reactor.call_later(REDIAL, self._open_again)
+            self._context.log("error", "endpoint.lost", endpoint=self.endpoint.url, error=error.strerror)
+            self._timer = self._context.reactor.call_later(REDIAL, self._open_again)
             return
         if self._handler is not None:
-            self._watch = self._around.reactor.watch(self.socket, self._interest, self._handler)
+            self._watch = self._context.reactor.watch(self.socket, self._interest, self._handler)
         self._attach_again()
 
     def _attach_again(self) -> None:
@@ -260,8 +261,8 @@ class PeerSocket:
         except zmq.ZMQError as error:
             taken = error.errno == errno.EADDRINUSE
             if not taken:
-                self._around.log("error", "endpoint.lost", endpoint=self.endpoint.url, error=error.strerror)
-            self._timer = self._around.reactor.call_later(REBIND if taken else REDIAL, self._attach_again)
+                self._context.log("error", "endpoint.lost", endpoint=self.endpoint.url, error=error.strerror)
+            self._timer = self._context.reactor.call_later(REBIND if taken else REDIAL, self._attach_again)
 
     def close(self) -> None:
         """What was sent still goes out within the linger time."""
@@ -275,13 +276,13 @@ class PeerSocket:
     def watch(self, handler: Handler, events: int = READ) -> None:
         """Call `handler(events)` when the socket is ready."""
         self._handler, self._interest = handler, events
-        self._watch = self._around.reactor.watch(self.socket, events, handler)
+        self._watch = self._context.reactor.watch(self.socket, events, handler)
 
     def interest(self, events: int) -> None:
         """Change what it is watched for."""
         self._interest = events
         if self._watch is not None:
-            self._around.reactor.interest(self.socket, events)
+            self._context.reactor.interest(self.socket, events)
 
     # -- connections ----------------------------------------------------------------------------
 
@@ -300,25 +301,25 @@ class PeerSocket:
             return
         self._refused(why)
         if not self.endpoint.server and self._timer is None:
-            self._timer = self._around.reactor.call_later(REDIAL, self._redial)
+            self._timer = self._context.reactor.call_later(REDIAL, self._redial)
 
     def _refused(self, why: int) -> None:
-        around, port = self._around, self._what.removeprefix("--").replace("-", "_")
+        context, port = self._context, self._what.removeprefix("--").replace("-", "_")
         if self._curve is None:
             self._counters[self._prefix + "wire_errors.handshake"] += 1
-            around.complain("message.refused", port, port=port, error="handshake: a peer does not speak ZMTP as we do")
+            context.complain("message.refused", port, port=port, error="handshake: a peer does not speak ZMTP as we do")
             return
         reasons = _BOUND_REASONS if self.endpoint.server else _CONNECTING_REASONS
         reason = reasons.get(why, "protocol") if why else NO_HANDSHAKE
         self._counters[f"{self._prefix}curve_refused.{reason}"] += 1
         if reason != "unknown_key":
             # The ZAP handler knows more of that one, and has told.
-            around.complain("peer.refused", f"{port} {reason}", port=port, reason=reason, endpoint=self.endpoint.url)
+            context.complain("peer.refused", f"{port} {reason}", port=port, reason=reason, endpoint=self.endpoint.url)
 
     def _turned_away(self) -> None:
         port = self._what.removeprefix("--").replace("-", "_")
         self._counters[self._prefix + "turned_away"] += 1
-        self._around.complain("peer.refused", f"{port} turned_away", port=port, reason="turned_away",
+        self._context.complain("peer.refused", f"{port} turned_away", port=port, reason="turned_away",
                               endpoint=self.endpoint.url)  # fmt: skip
 
     def _redial(self) -> None:
@@ -344,9 +345,9 @@ class PeerSocket:
         if self.endpoint.server or self._unheard < SILENT:
             return
         self._unheard = 0
-        around, port = self._around, self._what.removeprefix("--").replace("-", "_")
+        context, port = self._context, self._what.removeprefix("--").replace("-", "_")
         self._counters[self._prefix + "redialled"] += 1
-        around.complain("link.silent", port, port=port, endpoint=self.endpoint.url, seconds=SILENT)
+        context.complain("link.silent", port, port=port, endpoint=self.endpoint.url, seconds=SILENT)
         with contextlib.suppress(zmq.ZMQError):
             self.socket.disconnect(self.endpoint.url)
         self._monitor.forget()
@@ -405,7 +406,7 @@ class PeerSocket:
 def wire(link: Link, *, router: bool, on_change: Callable[[str], None] = lambda _what: None) -> PeerSocket:
     """The socket of a link."""
     return PeerSocket(
-        link.around,
+        link.context,
         link.endpoint,
         link.option,
         router=router,

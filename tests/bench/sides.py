@@ -202,7 +202,7 @@ def our_compare(*more: str) -> Iterator[Side]:
     """`colo compare`, one worker, over the same byte streams."""
     with tempfile.TemporaryDirectory(prefix="colo-") as folder:
         paths = {port: f"{folder}/{port}" for port in ("pri", "sec", "out", "ntf")}
-        argv = [sys.executable, "-P", "-m", "colo_runtime.cli", "compare", "--id", "c0"]
+        argv = [sys.executable, "-P", "-m", "colo_cli", "compare", "--id", "c0"]
         for port, option in (("pri", "primary-in"), ("sec", "secondary-in"), ("out", "outdev"), ("ntf", "notify-dev")):
             argv += [f"--{option}", f"chardev+unix://{paths[port]}?server=on"]
         with started("colo compare", [*argv, *more], paths) as side:
@@ -292,7 +292,7 @@ class LinkedSide:
 def our_linked_compare() -> Iterator[LinkedSide]:
     """`colo compare`, one worker, over ZeroMQ, as compose wires it."""
     with tempfile.TemporaryDirectory(prefix="colo-") as folder, zmq.Context() as context:
-        argv = [sys.executable, "-P", "-m", "colo_runtime.cli", "compare", "--id", "c0"]
+        argv = [sys.executable, "-P", "-m", "colo_cli", "compare", "--id", "c0"]
         sockets = {}
         for port, option in (("pri", "primary-in"), ("sec", "secondary-in"), ("out", "outdev")):
             sockets[port] = context.socket(zmq.DEALER)
@@ -327,7 +327,7 @@ def our_rewriter() -> Iterator[Side]:
     """`colo rewriter` over the same byte streams: `net` carries both ways outside, `guest` the guest's."""
     with tempfile.TemporaryDirectory(prefix="colo-") as folder:
         paths = {port: f"{folder}/{port}" for port in ("net", "guest", "out")}
-        argv = [sys.executable, "-P", "-m", "colo_runtime.cli", "rewriter", "--id", "rw"]
+        argv = [sys.executable, "-P", "-m", "colo_cli", "rewriter", "--id", "rw"]
         for port, option in (("net", "indev"), ("guest", "netdev"), ("out", "outdev")):
             argv += [f"--{option}", f"chardev+unix://{paths[port]}?server=on"]
         with started("colo rewriter", argv, paths) as side:

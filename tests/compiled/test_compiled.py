@@ -88,7 +88,7 @@ def test_what_is_asked_for_and_cannot_be_is_said(env: dict[str, str], said: str,
 
 @pytest.mark.timeout(TIMEOUT)
 def test_it_is_compiled(python: Path) -> None:
-    assert "(compiled cores)" in run(python, "-P", "-m", "colo_runtime.cli", "--version")
+    assert "(compiled cores)" in run(python, "-P", "-m", "colo_cli", "--version")
     names = "colo_compare.tcp", "colo_compare.dispatch", "colo_rewriter.shift", "colo_proto.net.packet"
     program = f"from importlib import import_module as m; print(*(m(n).__file__ for n in {names!r}))"
     assert all(name.endswith(".so") for name in run(python, "-P", "-c", program).split())

@@ -58,12 +58,12 @@ def key_files(folder, name, other):
     """
     for one in (name, other):
         if not (folder / f"{one}.key").exists():
-            run(sys.executable, "-m", "colo_runtime", "keygen", "--out", str(folder), "--name", one)
+            run(sys.executable, "-m", "colo_cli", "keygen", "--out", str(folder), "--name", one)
             os.chown(folder / f"{one}.key_secret", 0, engine.GROUP)
             os.chmod(folder / f"{one}.key_secret", 0o640)
     pair = folder / "pair.pair_secret"
     if not pair.exists():
-        run(sys.executable, "-m", "colo_runtime", "keygen", "--out", str(folder), "--name", "pair", "--pair")
+        run(sys.executable, "-m", "colo_cli", "keygen", "--out", str(folder), "--name", "pair", "--pair")
         os.chown(pair, 0, engine.GROUP)
         os.chmod(pair, 0o640)
     return {

@@ -286,7 +286,7 @@ def test_a_report_on_standard_output():
 
 def test_a_demo_without_a_terminal_is_lines():
     """Through a pipe every scene is one line, and nothing is drawn into anything else."""
-    argv = [sys.executable, "-P", "-m", "colo_runtime.cli", "demo"]
+    argv = [sys.executable, "-P", "-m", "colo_cli", "demo"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     scenes = [line for line in done.stdout.splitlines() if line.startswith(" ✔")]

@@ -10,13 +10,15 @@ import time
 
 import pytest
 
-from colo_netdev import netns, passing, taps
+from colo_netdev import netns, taps
 from colo_netdev.config import NetdevConfig, parse_tap
 from colo_netdev.netdev import Netdev
 from colo_netdev.server import Server
 from colo_proto.errors import ConfigError, WireError
+from colo_proto.netdev import RefusedError, decode_reply
 from colo_runtime.link import StartError
 from colo_runtime.reactor import Reactor
+from tap_client import fetch_tap, return_tap
 
 pytestmark = pytest.mark.usefixtures("privileged")
 
@@ -221,15 +223,15 @@ def test_a_descriptor_is_passed_and_works(run, spaces, tmp_path):
     run("lan,mac=02:00:00:00:00:07", "guest,vnet_hdr=off")
     assert os.stat(tmp_path / "netdev.sock").st_mode & 0o777 == 0o660
     with connect(tmp_path) as sock:
-        info, fd = passing.fetch_tap(sock, "lan", "m0")
+        info, fd = fetch_tap(sock, "lan", "m0")
         assert (info.tap, info.vnet_hdr, info.mac, info.mtu) == ("lan", True, "02:00:00:00:00:07", 1500)
-        other, fd2 = passing.fetch_tap(sock, "guest", "m0")
+        other, fd2 = fetch_tap(sock, "guest", "m0")
         assert not other.vnet_hdr
         assert taps.describe(fd)[0] == "lan"
         os.close(fd)
         os.close(fd2)
-        with pytest.raises(passing.RefusedError, match="nope"):
-            passing.fetch_tap(sock, "nope", "m0")
+        with pytest.raises(RefusedError, match="nope"):
+            fetch_tap(sock, "nope", "m0")
 
 
 def test_garbage_is_answered_counted_and_logged_once(run, tmp_path):
@@ -237,18 +239,18 @@ def test_garbage_is_answered_counted_and_logged_once(run, tmp_path):
     with connect(tmp_path) as sock:
         for _ in range(3):
             sock.send(b"\xffnonsense")
-            with pytest.raises(passing.RefusedError):
-                passing.decode_reply(sock.recv(4096))
+            with pytest.raises(RefusedError):
+                decode_reply(sock.recv(4096))
         sock.send(b"x" * 5000)
-        with pytest.raises(passing.RefusedError, match="oversized"):
-            passing.decode_reply(sock.recv(4096))
+        with pytest.raises(RefusedError, match="oversized"):
+            decode_reply(sock.recv(4096))
         # Descriptors that came with garbage are closed, and the connection still serves.
         before = len(os.listdir("/proc/self/fd"))
         socket.send_fds(sock, [b"\xc1"], [0, 1, 2])
-        with pytest.raises(passing.RefusedError):
-            passing.decode_reply(sock.recv(4096))
+        with pytest.raises(RefusedError):
+            decode_reply(sock.recv(4096))
         assert len(os.listdir("/proc/self/fd")) == before
-        _, fd = passing.fetch_tap(sock, "lan", "m0")
+        _, fd = fetch_tap(sock, "lan", "m0")
         os.close(fd)
     counted = {k: n for k, n in running.netdev.counters.items() if k.startswith("bad_requests")}
     assert sum(counted.values()) == 5
@@ -260,17 +262,17 @@ def test_a_killed_netdev_gets_its_taps_back(run, spaces, tmp_path):
     text = f"guest,netns={path(there)},ifname=eth0"
     first = run(text)
     with connect(tmp_path) as sock:
-        info, fd = passing.fetch_tap(sock, "guest", "m0")
+        info, fd = fetch_tap(sock, "guest", "m0")
     first.end()
     index = links(there)["eth0"]
     second = run(text)
     assert not second.netdev.ready
     with connect(tmp_path) as sock:
-        with pytest.raises(passing.RefusedError) as error:
-            passing.fetch_tap(sock, "guest", "m0")
+        with pytest.raises(RefusedError) as error:
+            fetch_tap(sock, "guest", "m0")
         assert error.value.retry
-        assert passing.return_tap(sock, "guest", fd, "m0").mac == info.mac
-        _, again = passing.fetch_tap(sock, "guest", "m1")
+        assert return_tap(sock, "guest", fd, "m0").mac == info.mac
+        _, again = fetch_tap(sock, "guest", "m1")
         assert taps.describe(again)[0] == "eth0"
     assert second.netdev.ready
     assert links(there)["eth0"] == index, "it is the same interface, with all its addresses and connections"
@@ -297,7 +299,7 @@ def test_the_socket_is_not_left_behind_and_not_stolen(run, tmp_path):
     stale.close()
     run("lan")
     with connect(tmp_path) as sock:
-        os.close(passing.fetch_tap(sock, "lan", "m0")[1])
+        os.close(fetch_tap(sock, "lan", "m0")[1])
 
 
 def test_a_file_in_the_way(run, tmp_path):
@@ -312,7 +314,7 @@ def test_not_netdev_at_the_other_end():
     with here, there:
         there.send(b"\x93\x01\x02\x03")
         with pytest.raises(WireError):
-            passing.fetch_tap(here, "lan", "m0")
+            fetch_tap(here, "lan", "m0")
 
 
 def test_what_the_kernel_drops_at_a_tap_is_known_in_any_namespace(spaces):

@@ -7,11 +7,13 @@ import sys
 
 import pytest
 
-from colo_netdev import netns, passing, taps
+from colo_netdev import netns, taps
 from colo_netdev.space import Space
 from colo_proto.errors import ConfigError
+from colo_proto.netdev import RefusedError
 from lab.conftest import wait_for
 from lab.test_netdev import connect, links, run, show, spaces
+from tap_client import fetch_tap, return_tap
 
 __all__ = ["run", "spaces"]
 pytestmark = pytest.mark.usefixtures("privileged")
@@ -107,11 +109,11 @@ def test_a_holder_brings_its_namespace_and_netdev_restarts(run, spaces, tmp_path
     assert "inet 10.1.0.2/24" in show(there, "addr", "show", "eth0")
     index = links(there)["eth0"]
     with connect(tmp_path) as sock:
-        _, fd = passing.fetch_tap(sock, "guest", "m0")
+        _, fd = fetch_tap(sock, "guest", "m0")
     first.end()
     second = run(text)
     with connect(tmp_path) as sock:
-        passing.return_tap(sock, "guest", fd, "m0")
+        return_tap(sock, "guest", fd, "m0")
     wait_for(lambda: second.netdev.offers, 20, "the offer to be repeated")
     assert second.netdev.ready
     assert links(there)["eth0"] == index
@@ -127,20 +129,20 @@ def test_a_namespace_that_ends_takes_its_tap_and_the_next_gets_another(run, tmp_
     held = holder(first, "guest")
     wait_for(lambda: running.netdev.ready, 20, "the first tap")
     with connect(tmp_path) as sock:
-        _, fd = passing.fetch_tap(sock, "guest", "m0")
+        _, fd = fetch_tap(sock, "guest", "m0")
         os.close(first)
         held.kill()
         held.wait()
         wait_for(lambda: not running.netdev.offers, 20, "netdev to notice")
         tap = running.netdev.owned["guest"]
         wait_for(lambda: not tap.alive, 20, "the kernel to take the tap away")
-        with pytest.raises(passing.RefusedError) as error:
-            passing.fetch_tap(sock, "guest", "m0")
+        with pytest.raises(RefusedError) as error:
+            fetch_tap(sock, "guest", "m0")
         assert error.value.retry
         holder(second, "guest")
         wait_for(lambda: "eth0" in links(second), 20, "another tap")
         os.close(fd)
-        _, fd = passing.fetch_tap(sock, "guest", "m0")
+        _, fd = fetch_tap(sock, "guest", "m0")
         assert taps.describe(fd)[0] == "eth0"
         os.close(fd)
     os.close(second)

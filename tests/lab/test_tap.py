@@ -236,7 +236,7 @@ def test_a_tap_that_netdev_does_not_know_is_one_clear_line(place):
     place.netdev()
     place.until(lambda: place.said("netdev.listening"))
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "colo_runtime.cli", "redirector", "--netdev",
+        [sys.executable, "-P", "-m", "colo_cli", "redirector", "--netdev",
          f"tap://nosuch?netdev={place.bench.path('netdev')}", "--indev", "pcap:///dev/zero", "--outdev", "pcap:///dev/null"],
         env=os.environ | {"PYTHONPATH": PYTHONPATH}, capture_output=True, text=True, check=False,
         timeout=PATIENCE,

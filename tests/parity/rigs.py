@@ -157,7 +157,7 @@ def qemu_compare(options, vnet):
 
 
 def colo(*arguments):
-    return [sys.executable, "-P", "-m", "colo_runtime.cli", *arguments, "--log-format", "json"]
+    return [sys.executable, "-P", "-m", "colo_cli", *arguments, "--log-format", "json"]
 
 
 def environ():

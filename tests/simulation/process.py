@@ -1,7 +1,7 @@
 """A core as a process: it can be killed with all it knew, started again, and paused; it speaks to its frame.
 
 `Filter` does what `colo_runtime.filtershell` and `colo_runtime.control` do around a core, `FrameProcess` what
-`colo_runtime.frameshell` does around the frame.
+`colo_frame.shell` does around the frame.
 """
 
 from colo_proto.core import Log, Send, Tell

@@ -10,15 +10,18 @@ import pytest
 
 from colo_netdev.allow import Allowed, Grant, parse_allow
 from colo_netdev.config import NetdevConfig
+from colo_netdev.hold import offer_netns
 from colo_netdev.netdev import Netdev
-from colo_netdev.passing import RefusedError, Request, close_all, decode_ok, encode_request, fetch_tap, offer_netns
-from colo_netdev.passing import receive as receive_packet
 from colo_netdev.server import Server
 from colo_netdev.taps import Tap
 from colo_proto.core import Way
 from colo_proto.errors import ConfigError
+from colo_proto.netdev import RefusedError, Request, decode_ok, encode_request
+from colo_runtime.descriptors import close_all
+from colo_runtime.descriptors import receive as receive_packet
 from colo_runtime.reactor import Reactor
 from runtime_helpers import Bench, Log, Probe
+from tap_client import fetch_tap
 
 ME = os.getuid()
 TAPS = ("lan,netns=@lan", "guest")

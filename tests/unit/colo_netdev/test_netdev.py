@@ -4,9 +4,9 @@ import pytest
 
 from colo_netdev.config import NetdevConfig
 from colo_netdev.netdev import Netdev
-from colo_netdev.passing import RefusedError, Request, decode_reply
 from colo_netdev.taps import Tap, TapExistsError
 from colo_proto.errors import ConfigError
+from colo_proto.netdev import RefusedError, Request, decode_reply
 
 TEXTS = ("lan", "guest,mac=02:00:00:00:00:09,mtu=1400")
 

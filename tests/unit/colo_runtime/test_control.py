@@ -67,7 +67,7 @@ def count(shell, name):
 def test_hello_says_who_we_are(bench):
     who, shell = Frame(bench), start(bench)
     (hello, *_) = bench.until(lambda: who.read(Hello))
-    assert (hello.role, hello.id, hello.incarnation) == ("mirror", "m0", shell.around.incarnation)
+    assert (hello.role, hello.id, hello.incarnation) == ("mirror", "m0", shell.context.incarnation)
     assert hello.pid > 0
     assert who.peer == b"m0"
 
@@ -99,7 +99,7 @@ def test_the_frame_may_come_later(bench, quick):
 
 def test_a_welcome_brings_the_epoch_and_reaches_the_core(bench, joined):
     _, shell = joined
-    assert shell.around.epoch == 4
+    assert shell.context.epoch == 4
     assert shell.core.told == [Welcome(4, "shadow", 99)]
     assert shell.waiting_for() == ()
 
@@ -109,7 +109,7 @@ def test_reports_come_by_themselves_and_hold_what_is_counted(bench, joined):
     shell.core.counters["released"] = 5
     bench.until(lambda: any(r.counters.get("released") == 5 for r in who.read(Report)))
     report = who.read(Report)[-1]
-    assert (report.role, report.id, report.incarnation) == ("mirror", "m0", shell.around.incarnation)
+    assert (report.role, report.id, report.incarnation) == ("mirror", "m0", shell.context.incarnation)
     assert report.gauges["held"] == 0
     assert report.status["ready"] is True
     assert report.status["endpoints"] == {"in": "inproc://in?server=on"}
@@ -118,7 +118,7 @@ def test_reports_come_by_themselves_and_hold_what_is_counted(bench, joined):
 def test_checkpoints_done_move_the_epoch(bench, joined):
     who, shell = joined
     who.say(CheckpointDone(7, state_copied=True))
-    bench.until(lambda: shell.around.epoch == 7)
+    bench.until(lambda: shell.context.epoch == 7)
     assert shell.core.told[-1] == CheckpointDone(7, state_copied=True)
 
 
@@ -145,7 +145,7 @@ def test_a_frame_that_was_restarted_gets_us_back(bench, joined):
     who.say(Welcome(5, incarnation=100))
     bench.until(lambda: len(who.read(Hello)) > before)
     assert shell.log.events("frame.restarted") == [{"incarnation": 100}]
-    assert shell.around.epoch == 5
+    assert shell.context.epoch == 5
 
 
 def test_it_learns_from_us_what_permission_we_had(bench, joined):
@@ -174,7 +174,7 @@ def test_a_new_frame_at_the_same_place(bench, joined):
     again = Frame(bench)
     bench.until(again.read)
     again.say(Welcome(9, incarnation=123))
-    bench.until(lambda: shell.around.epoch == 9)
+    bench.until(lambda: shell.context.epoch == 9)
 
 
 def test_messages_wait_in_order_while_nobody_is_there_and_the_oldest_makes_room(bench, quick):

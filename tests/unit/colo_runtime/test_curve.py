@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from colo_cli.cli import main
 from colo_frame.config import FrameConfig
 from colo_frame.frame import Frame
+from colo_frame.shell import FrameShell
 from colo_proto.core import Send, Tell
 from colo_proto.endpoint import parse_endpoint
 from colo_proto.errors import ConfigError
 from colo_proto.messages import CheckpointWanted
 from colo_runtime import curve, zmqsocket
-from colo_runtime.cli import main
-from colo_runtime.frameshell import FrameShell
 from colo_runtime.options import CommonConfig
 from runtime_helpers import Log, frames, free_port, sink, source
 

@@ -11,14 +11,14 @@ import time
 import pytest
 import zmq
 
-from colo_netdev import passing
 from colo_netdev.config import NetdevConfig
 from colo_netdev.netdev import Netdev
-from colo_netdev.passing import Request
 from colo_netdev.server import Server
 from colo_proto.core import Way
 from colo_proto.errors import ConfigError, WireError
+from colo_proto.netdev import RefusedError, Request, TapInfo, decode_reply, decode_request, encode_reply, encode_request
 from colo_runtime import curve, zmqsocket
+from colo_runtime.descriptors import NO_DESCRIPTORS, receive
 from colo_runtime.reactor import Reactor
 from runtime_helpers import Log, sink
 
@@ -60,7 +60,7 @@ def test_a_filter_that_asks_for_its_tap(bench):
         netdev.listen()
         netdev.setblocking(False)
         with accepted(bench, netdev) as asked:
-            assert passing.decode_request(passing.receive(asked)[0]) == Request("get", "lan", "b")
+            assert decode_request(receive(asked)[0]) == Request("get", "lan", "b")
 
 
 def test_a_descriptor_that_had_no_place_is_asked_for_again(bench):
@@ -72,7 +72,7 @@ def test_a_descriptor_that_had_no_place_is_asked_for_again(bench):
         asked = netdev.accept()[0]
         bench.until(lambda: asked.recv(4096))
         pipe = os.pipe()
-        info = passing.encode_reply(passing.TapInfo("lan", True, "", 1500))
+        info = encode_reply(TapInfo("lan", True, "", 1500))
         socket.send_fds(asked, [info], [pipe[0]])
         with no_descriptors():
             bench.until(lambda: "none left" in shell.links["in"].waiting_for)
@@ -80,7 +80,7 @@ def test_a_descriptor_that_had_no_place_is_asked_for_again(bench):
         netdev.setblocking(False)
         again = accepted(bench, netdev)
         verbs = []
-        bench.until(lambda: verbs.append(passing.decode_request(again.recv(4096))) or verbs)
+        bench.until(lambda: verbs.append(decode_request(again.recv(4096))) or verbs)
         assert verbs == [Request("get", "lan", "b")]
         socket.send_fds(again, [info], [pipe[0]])
         bench.until(lambda: not shell.links["in"].waiting_for)
@@ -94,8 +94,8 @@ def test_what_the_kernel_threw_away_is_said():
     with here, there:
         socket.send_fds(there, [b"x"], [0])
         with no_descriptors(), pytest.raises(WireError) as error:
-            passing.receive(here)
-        assert error.value.reason == passing.NO_DESCRIPTORS
+            receive(here)
+        assert error.value.reason == NO_DESCRIPTORS
 
 
 @pytest.mark.parametrize("scheme", ["unix", "tcp"])
@@ -139,15 +139,15 @@ def test_netdev_refuses_and_is_asked_again(bench):
     server = Server(netdev, reactor, log)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as one:
         one.connect(bench.path("n.sock"))
-        one.send(passing.encode_request(Request("get", "lan", "b")))
+        one.send(encode_request(Request("get", "lan", "b")))
         one.setblocking(False)
         reply, end = b"", time.monotonic() + 60
         while not reply and time.monotonic() < end:
             reactor.turn(time.monotonic() + 0.01)
             with contextlib.suppress(BlockingIOError):
                 reply = one.recv(4096)
-        with pytest.raises(passing.RefusedError, match="Too many open files") as error:
-            passing.decode_reply(reply)
+        with pytest.raises(RefusedError, match="Too many open files") as error:
+            decode_reply(reply)
         assert error.value.retry
     server.close()
     reactor.close()

@@ -52,7 +52,7 @@ def limited(bench, soft, hard, *arguments):
     """A real process with so many descriptors."""
     code = (
         f"import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard})); "
-        f"sys.argv[0] = 'colo'; from colo_runtime.cli import main; sys.exit(main())"
+        f"sys.argv[0] = 'colo'; from colo_cli.cli import main; sys.exit(main())"
     )
     from where import PYTHONPATH
 

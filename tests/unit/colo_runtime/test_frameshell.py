@@ -5,11 +5,13 @@ import threading
 import pytest
 import zmq
 
+from colo_cli.statusview import fetch
 from colo_frame.config import FrameConfig
 from colo_frame.frame import Frame
+from colo_frame.shell import MAX_KNOWN, MAX_QUEUED, FrameShell
 from colo_proto import codec
 from colo_proto.endpoint import parse_endpoint
-from colo_proto.errors import ConfigError
+from colo_proto.errors import ConfigError, StartError
 from colo_proto.messages import (
     Answer,
     CheckpointDone,
@@ -24,10 +26,7 @@ from colo_proto.messages import (
     WorkerTable,
 )
 from colo_runtime.client import NoAnswerError, ask
-from colo_runtime.frameshell import MAX_KNOWN, MAX_QUEUED, FrameShell
-from colo_runtime.link import StartError
 from colo_runtime.options import CommonConfig
-from colo_runtime.statusview import fetch
 from runtime_helpers import Log, frames
 
 
@@ -37,7 +36,7 @@ def frame_of(bench, name="frame-p", peer="", **config):
         endpoints["peer"] = parse_endpoint(peer)
     side = "secondary" if name.endswith("s") else "primary"
     core = Frame(FrameConfig(id=name, side=side, peer=peer, heartbeat_interval=20, **config), 1 + len(name), 0.0)
-    return bench.add(FrameShell(core, endpoints, CommonConfig(id=name), Log(), context=bench.context))
+    return bench.add(FrameShell(core, endpoints, CommonConfig(id=name), Log(), zmq_context=bench.context))
 
 
 class Process:
@@ -245,7 +244,7 @@ def test_endpoints_that_do_not_go(bench, endpoints, named):
     core = Frame(FrameConfig(id="f"), 1, 0.0)
     parsed = {name: parse_endpoint(text) for name, text in endpoints.items()}
     with pytest.raises(ConfigError, match=named):
-        FrameShell(core, parsed, CommonConfig(id="f"), Log(), context=bench.context)
+        FrameShell(core, parsed, CommonConfig(id="f"), Log(), zmq_context=bench.context)
 
 
 def nested(depth):

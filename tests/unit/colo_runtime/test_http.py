@@ -15,9 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from colo_proto import codec
 from colo_proto.core import Way
+from colo_proto.errors import StartError
 from colo_proto.messages import Welcome
 from colo_runtime import http
-from colo_runtime.link import StartError
 from runtime_helpers import sink, source
 
 

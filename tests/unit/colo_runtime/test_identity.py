@@ -9,14 +9,14 @@ import zmq
 
 from colo_proto.endpoint import parse_endpoint
 from colo_proto.errors import ConfigError
-from colo_runtime.commands import SERVICES, resolve
-from colo_runtime.link import Surroundings
+from colo_runtime.context import Context
 from colo_runtime.reactor import Reactor
+from colo_runtime.service import resolve, services
 from colo_runtime.zmqsocket import PeerSocket
 
 
 def named(flag):
-    service = SERVICES["compare"]
+    service = services()["compare"]
     return resolve(service, service.table(), {"id": flag}, {})
 
 
@@ -38,11 +38,11 @@ def test_an_ipc_socket_is_for_owner_and_group(tmp_path):
     before = os.umask(0o022)
     reactor = Reactor()
     try:
-        with zmq.Context() as context:
-            around = Surroundings(reactor=reactor, zmq=context, id="x", incarnation=1, log=lambda *_, **__: None)
+        with zmq.Context() as sockets:
+            context = Context(reactor=reactor, zmq=sockets, id="x", incarnation=1, log=lambda *_, **__: None)
             where = parse_endpoint(f"ipc://{tmp_path}/a.sock?server=on")
-            PeerSocket(around, where, "--listen", router=False, counters=Counter()).close()
-            bound = PeerSocket(around, where, "--listen", router=False, counters=Counter())
+            PeerSocket(context, where, "--listen", router=False, counters=Counter()).close()
+            bound = PeerSocket(context, where, "--listen", router=False, counters=Counter())
             assert (tmp_path / "a.sock").stat().st_mode & 0o777 == 0o660
             bound.close()
         assert os.umask(0o022) == 0o022, "the process's own mask is as it was"

@@ -64,7 +64,7 @@ def test_the_whole_conversation(bench, talk, query):
     peer.sendall(said(DONE))
     bench.until(lambda: core.told)
     assert core.told == [CheckpointDone(1, state_copied=True)]
-    assert shell.around.epoch == 1
+    assert shell.context.epoch == 1
 
 
 def test_one_request_is_outstanding_at_a_time(bench, talk):

@@ -3,15 +3,15 @@
 import pytest
 
 from colo_proto.errors import ConfigError
-from colo_runtime.commands import SERVICES, anywhere, resolve
 from colo_runtime.options import environment, gather, load, only
+from colo_runtime.service import anywhere, resolve, services
 
-TABLE = SERVICES["compare"].table()
+TABLE = services()["compare"].table()
 PORTS = {"primary_in": "ipc:///a", "secondary_in": "ipc:///b", "outdev": "ipc:///c"}
 
 
 def compare(flags=None, environ=None):
-    return resolve(SERVICES["compare"], TABLE, {**PORTS, **(flags or {})}, environ or {})
+    return resolve(services()["compare"], TABLE, {**PORTS, **(flags or {})}, environ or {})
 
 
 @pytest.fixture
@@ -77,24 +77,24 @@ class TestNames:
             assert compare({"config": path, "id": "c1"}).config.compare_timeout == 77
 
     def test_an_endpoint_of_a_port_needs_the_role_in_front(self):
-        table = SERVICES["mirror"].table()
+        table = services()["mirror"].table()
         assert environment("mirror", table, {"COLO_OUTDEV": "ipc:///x"}).values == {}
         assert environment("mirror", table, {"COLO_MIRROR_OUTDEV": "ipc:///x"}).values == {"outdev": "ipc:///x"}
 
     def test_netdevs_socket_and_the_frame_are_known_to_all(self):
-        table = SERVICES["mirror"].table()
+        table = services()["mirror"].table()
         found = environment("mirror", table, {"COLO_NETDEV": "/run/n.sock", "COLO_FRAME": "ipc:///f"})
         assert found.values == {"netdev_socket": "/run/n.sock", "frame": "ipc:///f"}
         assert found.where["netdev_socket"] == "COLO_NETDEV"
 
     def test_several_values_are_split_at_spaces(self):
-        found = environment("netdev", SERVICES["netdev"].table(), {"COLO_NETDEV_TAP": "lan,bridge=b guest"})
+        found = environment("netdev", services()["netdev"].table(), {"COLO_NETDEV_TAP": "lan,bridge=b guest"})
         assert found.values["tap"] == ["lan,bridge=b", "guest"]
 
     def test_a_variable_that_is_another_roles_is_not_ours(self):
         # COLO_COMPARE_TIMEOUT is an option of compare, or COLO_<OPTION> of everybody: fine for compare itself.
         assert environment("compare", TABLE, {"COLO_COMPARE_TIMEOUT": "5"}).values == {"compare_timeout": "5"}
-        assert environment("mirror", SERVICES["mirror"].table(), {"COLO_COMPARE_TIMEOUT": "5"}).values == {}
+        assert environment("mirror", services()["mirror"].table(), {"COLO_COMPARE_TIMEOUT": "5"}).values == {}
 
 
 class TestRefused:
@@ -165,9 +165,9 @@ def test_where_a_value_came_from_is_kept(tmp_path):
     assert found.where["mode"] == ""
 
 
-@pytest.mark.parametrize("role", SERVICES)
+@pytest.mark.parametrize("role", services())
 def test_every_service_has_a_table_without_contradictions(role):
-    table = SERVICES[role].table()
+    table = services()[role].table()
     assert all(name == one.name for name, one in table.items())
     assert all(one.help for one in table.values())
     for one in table.values():

@@ -9,7 +9,7 @@ import zmq
 
 from colo_proto.core import Way
 from colo_proto.endpoint import parse_endpoint
-from colo_runtime.link import Surroundings
+from colo_runtime.context import Context
 from colo_runtime.pressure import STUCK, Pressure
 from colo_runtime.reactor import READ, Reactor, Timer
 from colo_runtime.tap import TapLink
@@ -120,12 +120,12 @@ def test_a_peer_that_takes_nothing_is_not_waited_for_until_it_has_caught_up(part
 
 
 def test_a_link_that_rests_leaves_what_comes_to_its_sender():
-    reactor, context = Reactor(), zmq.Context()
+    reactor, sockets = Reactor(), zmq.Context()
     got = []
-    around = Surroundings(reactor, context, "x", 1, lambda *_a, **_k: None)
+    context = Context(reactor, sockets, "x", 1, lambda *_a, **_k: None)
     name = f"inproc://rest-{os.getpid()}"
-    reader = ZmqLink("indev", Way.IN, parse_endpoint(name + "?server=on"), around, got.extend)
-    writer = ZmqLink("outdev", Way.OUT, parse_endpoint(name), around, lambda _frames: None)
+    reader = ZmqLink("indev", Way.IN, parse_endpoint(name + "?server=on"), context, got.extend)
+    writer = ZmqLink("outdev", Way.OUT, parse_endpoint(name), context, lambda _frames: None)
     reader.open()
     writer.open()
     try:
@@ -144,15 +144,15 @@ def test_a_link_that_rests_leaves_what_comes_to_its_sender():
     finally:
         writer.close()
         reader.close()
-        context.term()
+        sockets.term()
         reactor.close()
 
 
 def test_a_tap_that_rests_is_not_read():
-    reactor, context = Reactor(), zmq.Context()
+    reactor, sockets = Reactor(), zmq.Context()
     got = []
-    around = Surroundings(reactor, context, "x", 1, lambda *_a, **_k: None, netdev_socket="/nowhere")
-    link = TapLink("netdev", Way.IN, parse_endpoint("tap://guest"), around, got.extend)
+    context = Context(reactor, sockets, "x", 1, lambda *_a, **_k: None, netdev_socket="/nowhere")
+    link = TapLink("netdev", Way.IN, parse_endpoint("tap://guest"), context, got.extend)
     mine, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link.open()
     try:
@@ -169,5 +169,5 @@ def test_a_tap_that_rests_is_not_read():
         link.close()
         mine.close()
         kernel.close()
-        context.term()
+        sockets.term()
         reactor.close()

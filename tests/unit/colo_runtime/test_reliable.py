@@ -275,10 +275,10 @@ class TestPeers:
         peer.send(codec.encode(LinkHello("", 0, -1)))
         bench.until(lambda: peer.poll(0))
         answer = codec.decode(peer.recv())
-        assert answer == LinkStart("m0.out", a.around.incarnation, 0)
+        assert answer == LinkStart("m0.out", a.context.incarnation, 0)
         bench.until(lambda: peer.poll(0))
         assert codec.decode(peer.recv()).frames == frames(0, 3)
-        peer.send(codec.encode(LinkAck("m0.out", a.around.incarnation, 2)))
+        peer.send(codec.encode(LinkAck("m0.out", a.context.incarnation, 2)))
         bench.until(lambda: a.links["out"].sender.acked == 2)
 
     @pytest.mark.parametrize(
@@ -304,8 +304,8 @@ class TestPeers:
         a = sender(bench)
         peer = bench.zmq(zmq.DEALER, bench.ipc("m"), identity=b"f1")
         peer.send(codec.encode(LinkHello("", 0, -1)))
-        peer.send(codec.encode(LinkAck("", a.around.incarnation, 1 << 40)))
-        peer.send(codec.encode(LinkHello("", a.around.incarnation, 1 << 40)))
+        peer.send(codec.encode(LinkAck("", a.context.incarnation, 1 << 40)))
+        peer.send(codec.encode(LinkHello("", a.context.incarnation, 1 << 40)))
         bench.until(lambda: a.snapshot().counters.get("link.out.wire_errors.hello_range"))
         assert a.snapshot().counters["link.out.wire_errors.ack_range"] == 1
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from colo_cli.checking import check_file
+from colo_cli.cli import main
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Query
 from colo_proto.net import craft
-from colo_runtime.checking import check_file
-from colo_runtime.cli import main
 from colo_runtime.client import ask
 from colo_runtime.rulesfile import read_rules
 from runtime_helpers import PATIENCE
@@ -178,7 +178,7 @@ def test_check_needs_something_to_look_at(tmp_path):
 
 
 def test_help_names_the_commands():
-    from colo_runtime.cli import colo
+    from colo_cli.cli import colo
 
     text = CliRunner().invoke(colo, ["--help"]).output
     assert "rules" in text

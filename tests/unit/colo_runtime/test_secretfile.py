@@ -5,15 +5,15 @@ from collections import Counter
 
 import pytest
 
+from colo_cli.checking import check_file
+from colo_cli.cli import main
 from colo_frame.config import FrameConfig
 from colo_frame.frame import Frame
 from colo_proto.claim import derive
 from colo_proto.errors import ConfigError
 from colo_runtime import curve
-from colo_runtime.checking import check_file
-from colo_runtime.cli import main
-from colo_runtime.commands import SERVICES, resolve
 from colo_runtime.secretfile import SecretFile, read_secrets, write_secret
+from colo_runtime.service import resolve, services
 
 ONE, TWO = "00ff" * 16, "ABCD" * 16
 
@@ -85,7 +85,7 @@ def keys(tmp_path):
 
 
 def frame(**flags):
-    service = SERVICES["frame"]
+    service = services()["frame"]
     return resolve(service, service.table(), {"listen": "ipc:///run/colo/control.sock", **flags}, {})
 
 

@@ -13,12 +13,11 @@ from colo_proto import codec
 from colo_proto.core import Log as LogOutput
 from colo_proto.core import Save, Send, Tell, Way
 from colo_proto.endpoint import parse_endpoint
-from colo_proto.errors import ConfigError
+from colo_proto.errors import ConfigError, StartError
 from colo_proto.messages import CheckpointWanted, WorkerTable
 from colo_proto.pcapng import Capture, Shown
 from colo_runtime.capture import read_capture
 from colo_runtime.filtershell import FilterShell
-from colo_runtime.link import StartError
 from colo_runtime.options import CommonConfig
 from runtime_helpers import Log, frame, frames, relay, sink, source
 
@@ -83,7 +82,7 @@ class TestStart:
         def make(core, common=None, notify=None, **endpoints):
             parsed = {name: parse_endpoint(text) for name, text in endpoints.items()}
             common = common or CommonConfig(id="x")
-            return FilterShell("probe", core, parsed, common, Log(), context=bench.context, notify_dev=notify)
+            return FilterShell("probe", core, parsed, common, Log(), zmq_context=bench.context, notify_dev=notify)
 
         return make
 

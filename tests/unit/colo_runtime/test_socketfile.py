@@ -10,11 +10,11 @@ import pytest
 
 from colo_netdev.config import NetdevConfig
 from colo_netdev.netdev import Netdev
-from colo_netdev.passing import RefusedError, Request, decode_reply, encode_request
 from colo_netdev.server import Server
 from colo_proto.core import Send
 from colo_proto.messages import WorkerTable
 from colo_proto.net.flow import SLOTS
+from colo_proto.netdev import RefusedError, Request, decode_reply, encode_request
 from colo_runtime import socketfile
 from colo_runtime.reactor import Reactor
 from colo_runtime.zmqsocket import MAX_LISTENERS

@@ -10,8 +10,7 @@ import zmq
 
 from colo_proto import codec
 from colo_proto.core import Way
-from colo_proto.errors import ConfigError
-from colo_runtime.link import StartError
+from colo_proto.errors import ConfigError, StartError
 from runtime_helpers import frames, free_port, sink
 
 

@@ -7,12 +7,12 @@ import pytest
 
 from colo_frame.config import FrameConfig
 from colo_frame.frame import Frame
+from colo_frame.shell import FrameShell
 from colo_proto.core import Port, Send, Way
 from colo_proto.endpoint import parse_endpoint
 from colo_proto.messages import WorkerTable
 from colo_proto.shard import SLOTS
 from colo_runtime import control, reliable, zmqlink, zmqsocket
-from colo_runtime.frameshell import FrameShell
 from colo_runtime.options import CommonConfig
 from runtime_helpers import Log, frames, sink, source
 
@@ -23,7 +23,7 @@ def frame_of(bench, name="frame-p", peer="", listen=""):
         endpoints["peer"] = parse_endpoint(peer)
     side = "secondary" if name.endswith("s") else "primary"
     core = Frame(FrameConfig(id=name, side=side, peer=peer, heartbeat_interval=20), 1 + len(name + listen), 0.0)
-    return bench.add(FrameShell(core, endpoints, CommonConfig(id=name), Log(), context=bench.context))
+    return bench.add(FrameShell(core, endpoints, CommonConfig(id=name), Log(), zmq_context=bench.context))
 
 
 @pytest.fixture(autouse=True)
@@ -50,13 +50,13 @@ def test_control(bench):
     bench.drop(two)
     bench.until(lambda: one.control.counters["redialled"])
     at = frame.core.registry.processes["comp0"]
-    bench.until(lambda: at.incarnation == one.around.incarnation)
+    bench.until(lambda: at.incarnation == one.context.incarnation)
     before = one.control._heard
     bench.until(lambda: one.control._heard > before)
     assert one.log.events("link.silent")[0]["port"] == "frame"
     said = frame.log.events("process.twice")[0]
-    assert (said["id"], said["incarnation"]) == ("comp0", one.around.incarnation)
-    assert said["lost_incarnation"] == two.around.incarnation
+    assert (said["id"], said["incarnation"]) == ("comp0", one.context.incarnation)
+    assert said["lost_incarnation"] == two.context.incarnation
     assert frame.snapshot().counters["ids_twice"] >= 1
     calm = one.control.counters["redialled"]
     bench.turn(1)

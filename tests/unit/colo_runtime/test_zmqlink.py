@@ -48,13 +48,13 @@ def test_one_call_is_one_message_within_the_limits(bench):
     assert [len(batch.frames) for batch in got] == [64, 64, 1, 5, 5]
     assert [batch.sequence for batch in got] == [0, 64, 128, 129, 134]
     assert {batch.link for batch in got} == {"a.out"}
-    assert {batch.incarnation for batch in got} == {a.around.incarnation}
+    assert {batch.incarnation for batch in got} == {a.context.incarnation}
 
 
 def test_batches_carry_the_epoch(bench):
     a = bench.shell(source(), "a", out="inproc://a?server=on")
     peer = bench.zmq(zmq.DEALER, "inproc://a")
-    a.around.epoch = 7
+    a.context.epoch = 7
     send(a, frames(0, 1))
     assert codec.decode(peer.recv()).epoch == 7
 

@@ -22,7 +22,7 @@ from colo_proto.messages import Reason
 from colo_proto.net import craft, tcp
 from colo_proto.net import packet as p
 from colo_proto.topology import SIDES, WIRINGS, Site, plan
-from colo_runtime.commands import SERVICES, make_shell, resolve
+from colo_runtime.service import make_shell, resolve, services
 from runtime_helpers import Log
 
 ADDRESSES = {4: ("10.77.0.1", "10.77.0.2"), 6: ("fd77::1", "fd77::2")}
@@ -177,7 +177,7 @@ class World:
     def start(self, name):
         """A process of the plan, with its links in memory."""
         side, spec = self.plans[name]
-        service = SERVICES[spec.role]
+        service = services()[spec.role]
         ways = {port.name: port.way for port in self.core_ports(spec)}
         flags = {key.replace("-", "_"): value for key, value in spec.options.items()}
         for key, value in flags.items():
@@ -190,7 +190,7 @@ class World:
 
     @staticmethod
     def core_ports(spec):
-        service = SERVICES[spec.role]
+        service = services()[spec.role]
         flags = {k.replace("-", "_"): v for k, v in spec.options.items()} | {"insecure": "on"}
         found = resolve(service, service.table(), flags, {})
         return getattr(service.core_class()(found.config), "ports", ()) if spec.role != "frame" else ()

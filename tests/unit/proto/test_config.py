@@ -7,7 +7,7 @@ import pytest
 
 from colo_proto.config import build, host_port, option, options
 from colo_proto.errors import ConfigError
-from colo_runtime.commands import SERVICES
+from colo_runtime.service import services
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +115,9 @@ HUGE = [
 ]
 
 
-@pytest.mark.parametrize("role", sorted(SERVICES))
+@pytest.mark.parametrize("role", sorted(services()))
 def test_every_number_has_bounds_and_what_is_beyond_them_is_one_line(role):
-    numbers = [one for one in SERVICES[role].table().values() if one.type in (int, float)]
+    numbers = [one for one in services()[role].table().values() if one.type in (int, float)]
     assert numbers
     for one in numbers:
         assert one.least is not None, one.flag

@@ -12,7 +12,7 @@ from colo_proto.codec import decode, encode
 from colo_proto.core import Log, Save, Send, Tell, Way
 from colo_proto.messages import TYPES, Heartbeat, Report, SetMode, WorkerTable
 from colo_proto.net import craft
-from colo_runtime.commands import SERVICES, resolve
+from colo_runtime.service import resolve, services
 
 ENDPOINTS = {
     "mirror": {"netdev": "tap://lan", "next": "tap://guest", "outdev": "ipc:///o"},
@@ -20,12 +20,12 @@ ENDPOINTS = {
     "rewriter": {"netdev": "tap://guest", "indev": "ipc:///i", "outdev": "ipc:///o"},
     "compare": {"primary_in": "ipc:///p", "secondary_in": "ipc:///s", "outdev": "ipc:///o"},
 }
-ROLES = sorted(set(SERVICES) - {"netdev", "frame"})
+ROLES = sorted(set(services()) - {"netdev", "frame"})
 each_role = pytest.mark.parametrize("role", ROLES)
 
 
 def make(role):
-    service = SERVICES[role]
+    service = services()[role]
     return service.core_class()(resolve(service, service.table(), ENDPOINTS[role], {}).config)
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 
-from colo_proto.errors import ConfigError
+from colo_proto.errors import ConfigError, StartError
 from colo_proto.messages import Mode, Query
 from colo_runtime.client import NoAnswerError, ask
-from colo_runtime.link import StartError
 from colo_runtime.numbers import Number
 from colo_runtime.options import CONTROL
 from colo_runtime.rulesfile import read_rules

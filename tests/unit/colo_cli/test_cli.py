@@ -22,7 +22,7 @@ HERE = {"PYTHONPATH": PYTHONPATH}
 def colo(*arguments, **environ):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("COLO_")}
     return subprocess.run(
-        [sys.executable, "-P", "-m", "colo_runtime.cli", *arguments],
+        [sys.executable, "-P", "-m", "colo_cli", *arguments],
         env=clean | HERE | environ, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ class TestUsage:
 
     def test_a_reader_that_leaves_is_no_error(self):
         done = subprocess.run(
-            f"{sys.executable} -P -m colo_runtime.cli compare --help | head -1",
+            f"{sys.executable} -P -m colo_cli compare --help | head -1",
             shell=True, env=os.environ | HERE, capture_output=True, text=True, check=False, timeout=240,
         )  # fmt: skip
         assert done.stdout.startswith("Usage:")

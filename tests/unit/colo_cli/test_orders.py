@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
+from colo_cli.orders import order_failover, order_resync
+from colo_proto.errors import StartError
 from colo_proto.messages import Query
 from colo_runtime.client import ask
-from colo_runtime.link import StartError
-from colo_runtime.orders import order_failover, order_resync
 from runtime_helpers import PATIENCE, free_port
 
 
@@ -66,7 +66,7 @@ def test_nobody_there(bench):
 
 @pytest.mark.parametrize("command", ["failover", "resync"])
 def test_the_command_line(bench, command):
-    argv = [sys.executable, "-m", "colo_runtime.cli", command, "--frame", bench.ipc("nobody"), "--timeout", "0.2"]
+    argv = [sys.executable, "-m", "colo_cli", command, "--frame", bench.ipc("nobody"), "--timeout", "0.2"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"colo {command}: ")

@@ -25,7 +25,10 @@ from colo_proto.messages import Hello, Message
 from colo_runtime.counting import Snapshot
 from colo_runtime.options import CommonConfig
 from colo_runtime.reactor import READ, WRITE, Timer
-from colo_runtime.shell import LogFn, Shell
+from colo_runtime.rulesfile import RulesFile
+from colo_runtime.secretfile import SecretFile, read_secrets
+from colo_runtime.service import Resolved
+from colo_runtime.shell import LogFn, Shell, incarnation
 from colo_runtime.zmqsocket import PeerSocket, whole
 
 PEER: Final = "peer"
@@ -79,10 +82,10 @@ class FrameShell(Shell):
         log: LogFn,
         *,
         incarnation: int = 0,
-        context: zmq.Context[Any] | None = None,
+        zmq_context: zmq.Context[Any] | None = None,
     ) -> None:
-        super().__init__("frame", common, log, context)
-        self.around.incarnation = incarnation or self.around.incarnation
+        super().__init__("frame", common, log, zmq_context)
+        self.context.incarnation = incarnation or self.context.incarnation
         self.core = core
         self._endpoints = endpoints
         for name, endpoint in endpoints.items():
@@ -103,11 +106,11 @@ class FrameShell(Shell):
     def open_links(self) -> None:
         """Bind, and join the peer."""
         counted: Any = {"counters": self.counters, "prefix": "control."}
-        self._router = PeerSocket(self.around, self._listen, "--listen", router=True, **counted)
+        self._router = PeerSocket(self.context, self._listen, "--listen", router=True, **counted)
         self._router.watch(self._local)
         peer = self._endpoints.get("peer")
         if peer is not None:
-            self._peer = PeerSocket(self.around, peer, "--peer", router=peer.server, **counted)
+            self._peer = PeerSocket(self.context, peer, "--peer", router=peer.server, **counted)
             if not peer.server:
                 self._peer_id = b""
             self._peer.watch(self._remote)
@@ -175,7 +178,7 @@ class FrameShell(Shell):
             self.counters["control.wire_errors." + error.reason] += 1
             # Under as many names as it likes a stranger gets one line.
             who = sender if sender in self._known or sender == PEER else ""
-            self.around.complain("message.refused", who, port="listen", error=str(error), sender=sender[:64])
+            self.context.complain("message.refused", who, port="listen", error=str(error), sender=sender[:64])
             return None
         self.counters["control.received"] += 1
         return value
@@ -255,3 +258,21 @@ class FrameShell(Shell):
         }
         gauges = dict(self.core.gauges())
         return Snapshot("frame", self.id, dict(self.core.counters) | self.counters, gauges, status, waiting)
+
+
+def check(found: Resolved) -> None:
+    """The frames of a pair that has keys have a secret as well: by that they know each other on the client LAN."""
+    if found.config.pair_secret:
+        read_secrets(found.config.pair_secret)
+    elif found.endpoints.get("peer") and found.keys:
+        raise ConfigError("--pair-secret: required with keys (colo keygen --pair makes it, one file for both hosts)")
+
+
+def make(found: Resolved, log: LogFn, zmq_context: zmq.Context[Any] | None = None) -> FrameShell:
+    """The frame in its shell, not yet open."""
+    start = incarnation()
+    core = found.service.core_class()(found.config, incarnation=start, now=time.monotonic())
+    links = {name: one for name, one in found.parsed().items() if name in ("listen", "peer")}
+    shell = FrameShell(core, links, found.common, log, incarnation=start, zmq_context=zmq_context)
+    shell.files += [RulesFile(found.config.rules, core), SecretFile(found.config.pair_secret, core)]
+    return shell

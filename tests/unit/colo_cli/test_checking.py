@@ -4,8 +4,8 @@ import tomllib
 
 import pytest
 
+from colo_cli.checking import check_file, render
 from colo_proto.errors import ConfigError
-from colo_runtime.checking import check_file, render
 
 
 @pytest.fixture

@@ -5,17 +5,17 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from colo_proto.compiled import cores
 from colo_proto.config import host_port
-from colo_proto.errors import ConfigError
-from colo_runtime.commands import SERVICES, SETTINGS, service_command
-from colo_runtime.link import StartError
+from colo_proto.errors import ConfigError, StartError
+from colo_runtime.commandline import SETTINGS, run, service_command
 from colo_runtime.numbers import Number
 from colo_runtime.options import CONTROL
+from colo_runtime.service import services
 
 ELSEWHERE: Final = {
     "lab": ("colo_lab.cli", "The whole pair on this machine, around any program."),
@@ -28,7 +28,7 @@ ASKING: Final = {
     "mode": "Put all compares into another mode while they run.",
     "rules": "Put rules for chosen flows into force while they run.",
 }
-"""Commands of `colo_runtime.asking`."""
+"""Commands of `colo_cli.asking`."""
 
 ORDER: Final = (
     "netdev", "netns", "mirror", "redirector", "rewriter", "compare", "frame", "lab", "demo", "status", "mode", "rules",
@@ -37,7 +37,7 @@ ORDER: Final = (
 
 
 class Colo(click.Group):
-    """Imports a command's package only when that command runs, so that a filter starts fast."""
+    """Imports what a command consists of only when that command runs, so that a filter starts fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the pipeline."""
@@ -45,8 +45,9 @@ class Colo(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Find or make a command."""
-        if cmd_name in SERVICES:
-            return service_command(cmd_name)
+        service = services().get(cmd_name)
+        if service is not None:
+            return service_command(service)
         if cmd_name in ELSEWHERE:
             module = ELSEWHERE[cmd_name][0]
             try:
@@ -57,20 +58,20 @@ class Colo(click.Group):
                 raise ConfigError(f"{cmd_name}: this installation has no {module}") from None
             return command
         if cmd_name in ASKING:
-            from colo_runtime import asking  # noqa: PLC0415
+            from colo_cli import asking  # noqa: PLC0415
 
             asked: click.Command = getattr(asking, cmd_name)
             return asked
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One line each, without importing anything."""
+        """One line each."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, self._line(ctx, name)) for name in ORDER])
 
     def _line(self, ctx: click.Context, name: str) -> str:
-        if name in SERVICES:
-            return SERVICES[name].help
+        if name in services():
+            return services()[name].help
         if name in ELSEWHERE:
             return ELSEWHERE[name][1]
         if name in ASKING:
@@ -94,7 +95,7 @@ def colo() -> None:
 @click.option("--timeout", type=Number(0.1, 60), default=2.0, show_default=True, metavar="S", help="How long to wait.")
 def status(frame: str | None, as_json: bool, watch: bool, timeout: float) -> None:
     """What every process of this host is doing."""
-    from colo_runtime.statusview import fetch, show, watch_it  # noqa: PLC0415
+    from colo_cli.statusview import fetch, show, watch_it  # noqa: PLC0415
 
     where = frame or os.environ.get("COLO_FRAME") or CONTROL
     if watch:
@@ -116,7 +117,7 @@ def status(frame: str | None, as_json: bool, watch: bool, timeout: float) -> Non
               help="How long to wait until it is done.")  # fmt: skip
 def failover(frame: str | None, force: bool, timeout: float) -> None:
     """Make the secondary take the client LAN over; exit 0 when it has it."""
-    from colo_runtime.orders import order_failover  # noqa: PLC0415
+    from colo_cli.orders import order_failover  # noqa: PLC0415
 
     click.echo(order_failover(frame or os.environ.get("COLO_FRAME") or CONTROL, timeout, force=force))
 
@@ -127,7 +128,7 @@ def failover(frame: str | None, force: bool, timeout: float) -> None:
               help="How long to wait until it is done.")  # fmt: skip
 def resync(frame: str | None, timeout: float) -> None:
     """Compare again with a secondary that was lost and is back, or is another one."""
-    from colo_runtime.orders import order_resync  # noqa: PLC0415
+    from colo_cli.orders import order_resync  # noqa: PLC0415
 
     click.echo(order_resync(frame or os.environ.get("COLO_FRAME") or CONTROL, timeout))
 
@@ -138,7 +139,7 @@ def resync(frame: str | None, timeout: float) -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of TOML.")
 def check(config: str | None, rules: str | None, as_json: bool) -> None:
     """Validate a configuration and print it resolved, defaults and environment included; or a file of rules."""
-    from colo_runtime.checking import check_file, render  # noqa: PLC0415
+    from colo_cli.checking import check_file, render  # noqa: PLC0415
     from colo_runtime.rulesfile import read_rules  # noqa: PLC0415
 
     if rules is not None:
@@ -204,34 +205,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line. Returns the exit status; an operator's error is one line, never a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = "colo " + arguments[0] if arguments and not arguments[0].startswith("-") else "colo"
-    try:
-        result: Any = colo.main(arguments, prog_name="colo", standalone_mode=False)
-    except ConfigError as error:
-        return _fail(name, str(error), 2)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return 2
-    except click.UsageError as error:
-        return _fail(name, error.format_message(), 2)
-    except click.ClickException as error:
-        return _fail(name, error.format_message(), 1)
-    except StartError as error:
-        return _fail(name, str(error), 1)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail(name, "interrupted", 130)
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BrokenPipeError:
-        # Whoever read our output (`| head`) has gone.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return result if isinstance(result, int) else 0
-
-
-def _fail(name: str, message: str, code: int) -> int:
-    click.echo(f"{name}: {' '.join(message.split())}", err=True)
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return run(colo, arguments, name)

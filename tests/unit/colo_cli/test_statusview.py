@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from colo_runtime.statusview import view
+from colo_cli.statusview import view
 
 
 def shown(body, width=160):

@@ -4,9 +4,9 @@ import time
 from typing import Any, Final
 
 from colo_proto.claim import State
+from colo_proto.errors import StartError
 from colo_proto.messages import Mode, Query
 from colo_runtime.client import NoAnswerError, ask
-from colo_runtime.link import StartError
 
 LOOK: Final = 0.05
 """Seconds between looks at how far it is."""

@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from colo_proto.errors import StartError
 from colo_proto.messages import Query
 from colo_runtime.client import NoAnswerError, ask
-from colo_runtime.link import StartError
 
 
 def fetch(where: str, timeout: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Requests, replies and descriptors on netdev's socket (Unix, SOCK_SEQPACKET).
+"""What filters and netdev say to each other on netdev's socket (Unix, SOCK_SEQPACKET), as bytes and values.
 
 One packet each way, a msgpack map::
 
@@ -8,14 +8,12 @@ One packet each way, a msgpack map::
     {"ok": true, "tap": NAME, "vnet_hdr": bool, "mac": "..", "mtu": 1500}
     {"ok": false, "error": "…", "retry": bool}   `retry`: it may well work a moment later
 
-A client keeps the connection: its end (EOF) means that netdev is gone. It then connects again and
-sends `return` with its descriptor, so that a restarted netdev has its taps back.
+A client keeps the connection open. When it ends (EOF), netdev is gone: the client then connects again and sends
+`return` with its descriptor, so that a restarted netdev has its taps back. `colo_runtime.descriptors` receives the
+descriptors.
 """
 
-import os
-import socket
 from dataclasses import dataclass
-from struct import Struct
 from typing import Any, Final
 
 import msgpack
@@ -23,14 +21,7 @@ import msgpack
 from colo_proto.errors import WireError
 
 VERSION: Final = 1
-MAX_PACKET: Final = 4096
-MAX_FDS: Final = 4
-"""Descriptors accepted with one packet; all but the first are closed at once."""
-
-NO_DESCRIPTORS: Final = "descriptors"
 VERBS: Final = ("get", "return", "netns")
-
-_INT = Struct("i")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,70 +114,6 @@ def decode_ok(data: bytes) -> dict[str, Any]:
     if body.get("ok") is not True:
         raise WireError("malformed", "not a reply of netdev")
     return body
-
-
-def offer_netns(sock: socket.socket, name: str, who: str) -> None:
-    """Offer the namespace that this process is in. It counts until the connection ends."""
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inet,
-        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as inet6,
-    ):
-        socket.send_fds(sock, [encode_request(Request("netns", name, who))], [inet.fileno(), inet6.fileno()])
-    data, fds = receive(sock)
-    close_all(fds)
-    decode_ok(data)
-
-
-def fetch_tap(sock: socket.socket, tap: str, who: str, *, lease: bool = False) -> tuple[TapInfo, int]:
-    """Ask for a tap on a connected socket; what it is, and its descriptor (close-on-exec)."""
-    sock.send(encode_request(Request("get", tap, who, lease)))
-    data, fds = receive(sock)
-    try:
-        info = decode_reply(data)
-    except (RefusedError, WireError):
-        close_all(fds)
-        raise
-    if not fds:
-        raise WireError("malformed", "netdev sent no descriptor")
-    close_all(fds[1:])
-    return info, fds[0]
-
-
-def return_tap(sock: socket.socket, tap: str, fd: int, who: str) -> TapInfo:
-    """Give netdev a copy of a tap's descriptor after it was restarted."""
-    socket.send_fds(sock, [encode_request(Request("return", tap, who))], [fd])
-    data, fds = receive(sock)
-    close_all(fds)
-    return decode_reply(data)
-
-
-def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
-    """One packet and its descriptors; `ConnectionError` at the end of the connection."""
-    # Not socket.recv_fds: it forgets its flags argument.
-    space = socket.CMSG_SPACE(MAX_FDS * _INT.size)
-    data, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
-    fds = [
-        fd
-        for level, kind, body in ancillary
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS
-        for (fd,) in _INT.iter_unpack(body[: len(body) - len(body) % _INT.size])
-    ]
-    if not data and not fds:
-        raise ConnectionError("netdev's socket was closed")
-    if flags & socket.MSG_TRUNC:
-        close_all(fds)
-        raise WireError("oversized", f"more than {MAX_PACKET} bytes")
-    if flags & socket.MSG_CTRUNC and len(fds) < MAX_FDS:
-        # The kernel has thrown away what we had no descriptor for.
-        close_all(fds)
-        raise WireError(NO_DESCRIPTORS, "there was none left for what came with it")
-    return data, fds
-
-
-def close_all(fds: list[int]) -> None:
-    """Close descriptors that nobody wants."""
-    for fd in fds:
-        os.close(fd)
 
 
 def _map(data: bytes) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from colo_proto.config import Option, unknown
 from colo_proto.errors import ConfigError
-from colo_runtime.commands import SERVICES, Service, anywhere, check
 from colo_runtime.options import gather, load
+from colo_runtime.service import Service, anywhere, check, services
 
 
 def check_file(path: str, environ: Mapping[str, str]) -> tuple[dict[str, dict[str, dict[str, Any]]], list[str]]:
@@ -19,9 +19,9 @@ def check_file(path: str, environ: Mapping[str, str]) -> tuple[dict[str, dict[st
     for role, section in content.items():
         if role == "defaults":
             continue
-        service = SERVICES.get(role)
+        service = services().get(role)
         if service is None:
-            errors.append(f"{path}: {unknown(role, ['defaults', *SERVICES], 'table')}")
+            errors.append(f"{path}: {unknown(role, ['defaults', *services()], 'table')}")
             continue
         table = service.table()
         names = [name for name, value in section.items() if isinstance(value, dict)] if _is_table(section) else []
