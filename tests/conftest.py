@@ -6,7 +6,17 @@ A ring's own conftest skips its tests with a reason; this one adds the table at 
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile(
+    "any machine",
+    # How fast a machine is that others use as well says nothing about the code.
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    print_blob=True,
+)
+hypothesis.settings.load_profile("any machine")
 
 RINGS = {
     "unit": "Python alone",

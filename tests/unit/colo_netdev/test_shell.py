@@ -10,10 +10,9 @@ from colo_runtime.options import CommonConfig
 from runtime_helpers import Log
 
 
-def test_it_has_no_rules_to_load_and_can_be_asked_to():
+def test_it_has_no_files_to_load_and_can_be_asked_to():
     log = Log()
     shell = NetdevShell(Netdev(NetdevConfig(listen="/run/netdev.sock", tap=("lan",))), CommonConfig(id="netdev"), log)
-    shell._do(shell.rules.load())
     shell.reload()
     assert log.events("process.reloaded") == [{}]
     shell.close()
