@@ -215,7 +215,7 @@ def metric_names(folder: Path) -> set[str]:
 
 def in_code(name: str, known: frozenset[str]) -> bool:
     """`dropped.queue_full` is there whole, or as `dropped.` and `queue_full`."""
-    if name.startswith("link."):
+    if name.startswith(("link.", "tap.")) and name.count(".") > 1:
         return in_code(name.split(".", 2)[2], known)
     head, dot, tail = name.partition(".")
     if not dot:
