@@ -68,4 +68,4 @@ faults: $(BIN)/colo ## faults against the pair in the lab, two at a time, under 
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(INSTALLED) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INSTALLED) out/docs .pytest_cache .mypy_cache .ruff_cache .hypothesis

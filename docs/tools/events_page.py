@@ -18,7 +18,14 @@ The README of each service says what its events mean. A filter's log also has th
 """
 
 LEVELS = ("debug", "info", "warning", "error")
-MADE_BY = {"Log": (0, 1), "log": (0, 1), "_log": (0, 1), "complain": (None, 0), "_once": (None, 0), "_complain": (None, 0)}
+MADE_BY = {
+    "Log": (0, 1),
+    "log": (0, 1),
+    "_log": (0, 1),
+    "complain": (None, 0),
+    "_once": (None, 0),
+    "_complain": (None, 0),
+}
 """Calls that log: where level and event stand among the arguments. Without a level it is a warning."""
 LEVEL_OF = {"_complain": "error"}
 EVENT = re.compile(r"[a-z]+\.([a-z_]+|\*)")
@@ -40,7 +47,12 @@ def page(services: Path) -> str:
     for folder in sorted(services.glob("colo_*")):
         events = of_package(folder)
         if events:
-            parts += [f"## {folder.name.removeprefix('colo_')}", "", "| event | level | fields |", "| --- | --- | --- |"]
+            parts += [
+                f"## {folder.name.removeprefix('colo_')}",
+                "",
+                "| event | level | fields |",
+                "| --- | --- | --- |",
+            ]
             for name, event in sorted(events.items()):
                 levels = ", ".join(one for one in LEVELS if one in event.levels) or "info"
                 names = [f"`{one}`" for one in event.fields] + (["others"] if event.more else [])
@@ -89,7 +101,10 @@ def _read(call: ast.Call, scope: ast.AST, found: dict[str, Event]) -> None:
     for name in names:
         event = found[name]
         event.levels |= levels & set(LEVELS)
-        fields = [*_keywords(call, scope), *(_keys(call.args[2], scope) if made_by == "Log" and len(call.args) > 2 else ())]
+        fields = [
+            *_keywords(call, scope),
+            *(_keys(call.args[2], scope) if made_by == "Log" and len(call.args) > 2 else ()),
+        ]
         event.more |= None in fields
         event.fields |= dict.fromkeys(one for one in fields if one)
 
@@ -114,9 +129,15 @@ def _texts(node: ast.AST, scope: ast.AST) -> Iterable[str]:
 def _values(name: str, scope: ast.AST) -> Iterator[ast.expr]:
     """What is assigned to a name in a function."""
     for node in ast.walk(scope):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        if node is not scope and any(isinstance(one, ast.Name) and one.id == name for one in targets) and node.value:
-            yield node.value
+        match node:
+            case ast.Assign(targets=targets, value=value):
+                pass
+            case ast.AnnAssign(target=target, value=ast.expr() as value):
+                targets = [target]
+            case _:
+                continue
+        if any(isinstance(one, ast.Name) and one.id == name for one in targets):
+            yield value
 
 
 def _keywords(call: ast.Call, scope: ast.AST) -> Iterator[str | None]:
@@ -128,11 +149,11 @@ def _keys(node: ast.AST, scope: ast.AST) -> Iterator[str | None]:
     """Keys of a mapping: a literal, or a local variable with one and what is put into it. None: there may be more."""
     match node:
         case ast.Dict():
-            for key, value in zip(node.keys, node.values, strict=True):
-                if key is None:
+            for one, value in zip(node.keys, node.values, strict=True):
+                if one is None:
                     yield from _keys(value, scope)
                 else:
-                    yield key.value if isinstance(key, ast.Constant) and isinstance(key.value, str) else None
+                    yield one.value if isinstance(one, ast.Constant) and isinstance(one.value, str) else None
         case ast.BinOp(op=ast.BitOr()):
             yield from _keys(node.left, scope)
             yield from _keys(node.right, scope)
@@ -145,7 +166,9 @@ def _keys(node: ast.AST, scope: ast.AST) -> Iterator[str | None]:
                 yield from _keys(value, scope)
             for below in ast.walk(scope):
                 match below:
-                    case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=node.id), slice=ast.Constant(value=str(key)))]):
+                    case ast.Assign(
+                        targets=[ast.Subscript(value=ast.Name(id=node.id), slice=ast.Constant(value=str(key)))]
+                    ):
                         yield key
             if not values:
                 yield None

@@ -1,7 +1,7 @@
 """Writes the pages of `docs/reference` from the code: `make docs` runs it, and a test looks whether it was run.
 
-    python docs/tools/generate.py            write them
-    python docs/tools/generate.py --check    write nothing; exit 1 when a page is not what it would be now
+python docs/tools/generate.py            write them
+python docs/tools/generate.py --check    write nothing; exit 1 when a page is not what it would be now
 """
 
 import sys

@@ -7,6 +7,7 @@ that makes them there (`colo_runtime.counting.metric`). `missing` compares the R
 import ast
 import re
 from collections.abc import Iterator
+from os.path import relpath
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,9 +47,15 @@ def page(services: Path) -> str:
             some = [row for row in rows if row.kind == kind]
             if some:
                 parts += [f"| {kind} | in /metrics | meaning |", "| --- | --- | --- |"]
-                parts += [f"| `{row.name}` | `{exported(role, row)}` | {row.meaning} |" for row in some]
+                parts += [f"| `{row.name}` | `{exported(role, row)}` | {_moved(row.meaning, folder)} |" for row in some]
                 parts.append("")
     return "\n".join(parts)
+
+
+def _moved(text: str, folder: Path) -> str:
+    """Links of a README, for a page in `docs/reference`."""
+    here = folder.parents[1] / "docs" / "reference"
+    return re.sub(r"\]\((?=\.)([^)#]+)", lambda found: f"]({relpath(folder / found[1], here)}", text)
 
 
 def exported(role: str, row: Row) -> str:
@@ -66,15 +73,20 @@ def exported(role: str, row: Row) -> str:
 
 def documented(folder: Path) -> list[Row]:
     """The rows of a README's tables, and the names of its sentences that begin with "Counters:" or "Gauges:"."""
-    text = (folder / "README.md").read_text()
+    readme = folder / "README.md"
+    text = readme.read_text() if readme.exists() else ""
     found = re.search(r"^## Metrics\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL)
-    rows = []
+    rows: list[Row] = []
     for block in re.split(r"\n\n+", found[1] if found else ""):
         if block.lstrip().startswith("|"):
             rows += _table(block)
             continue
-        for kind, sentence in re.findall(r"\b(Counters|Gauges)(?: of [a-z ]+)?: (.*?)(?=\bGauges: |\Z)", block, flags=re.DOTALL):
-            rows += _sentence(kind.lower().removesuffix("s"), re.split(r"\.(?: [A-Z]|$)", " ".join(sentence.split()))[0])
+        for kind, sentence in re.findall(
+            r"\b(Counters|Gauges)(?: of [a-z ]+)?: (.*?)(?=\bGauges: |\Z)", block, flags=re.DOTALL
+        ):
+            rows += _sentence(
+                kind.lower().removesuffix("s"), re.split(r"\.(?: [A-Z]|$)", " ".join(sentence.split()))[0]
+            )
     return rows
 
 
@@ -165,7 +177,13 @@ def levels(folder: Path) -> set[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name == "gauges":
                 for below in ast.walk(node):
-                    keys = below.keys if isinstance(below, ast.Dict) else [below.key] if isinstance(below, ast.DictComp) else []
+                    keys = (
+                        below.keys
+                        if isinstance(below, ast.Dict)
+                        else [below.key]
+                        if isinstance(below, ast.DictComp)
+                        else []
+                    )
                     if isinstance(below, ast.Assign) and isinstance(below.targets[0], ast.Subscript):
                         keys = [below.targets[0].slice]
                     found |= {pattern for key in keys if key is not None for pattern in _patterns(key)}
@@ -194,7 +212,7 @@ def missing(names: set[str], rows: list[Row]) -> list[str]:
 
 
 def _covers(known: str, name: str) -> bool:
-    name = re.sub(r"^(link|tap)\.\*\.", "", name)
+    name = re.sub(r"^((link|tap)\.\*|control)\.", "", name)
     head, _, tail = known.partition(".")
     if tail.isupper():
         return name == head or name.startswith(head + ".")

@@ -7,7 +7,7 @@ and from those that all services share (`colo_runtime.options`), for these know 
 import dataclasses
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
@@ -71,7 +71,7 @@ def _module(name: str) -> ModuleType | None:
 
 def _config_classes(module: ModuleType | None) -> Iterator[type[Any]]:
     for value in vars(module).values() if module is not None else ():
-        if dataclasses.is_dataclass(value) and value.__module__ == module.__name__ and value.__name__.endswith("Config"):
+        if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__name__.endswith("Config"):
             yield value
 
 
@@ -92,10 +92,10 @@ def _service(name: str, command: click.Command) -> list[str]:
 
 
 def _option_table(role: str, table: list[Option]) -> list[str]:
-    rows = [
-        (f"`{one.flag}`", kind_of(one), default_of(one), one.unit, ", ".join(f"`{v}`" for v in variables(role, one)), one.help)
-        for one in table
-    ]  # fmt: skip
+    rows = []
+    for one in table:
+        environment = ", ".join(f"`{name}`" for name in variables(role, one))
+        rows.append((f"`{one.flag}`", kind_of(one), default_of(one), one.unit, environment, one.help))
     return _table(("option", "value", "default", "unit", "environment", "what it is for"), rows)
 
 
@@ -156,7 +156,7 @@ def _click_kind(param: click.Option) -> str:
     return text + (", may be repeated" if param.multiple and "repeated" not in (param.help or "") else "")
 
 
-def _choices(kind: click.ParamType) -> str:
+def _choices(kind: object) -> str:
     return ", ".join(f"`{one}`" for one in kind.choices) if isinstance(kind, click.Choice) else ""
 
 
@@ -173,7 +173,7 @@ def _first_sentence(command: click.Command) -> str:
     return (command.help or "").strip().partition("\n\n")[0].replace("\n", " ")
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """A Markdown table; columns that are empty throughout are left out."""
     keep = [at for at in range(len(head)) if at == 0 or any(row[at] for row in rows)]
     lines = [[head[at] for at in keep], ["---"] * len(keep), *([_cell(row[at]) for at in keep] for row in rows)]

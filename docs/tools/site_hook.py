@@ -40,9 +40,11 @@ def _turned(found: re.Match[str], here: str, known: set[str]) -> str:
     if re.match(r"[a-z]+:", target) or target.startswith("#"):
         return found[0]
     path, sharp, anchor = target.partition("#")
-    there = _in_site(posixpath.normpath(posixpath.join(posixpath.dirname(_in_repository(here)), path)))
+    file = posixpath.normpath(posixpath.join(posixpath.dirname(_in_repository(here)), path))
+    there = _in_site(file)
     if there not in known:
-        return found["text"]
+        # One that leads nowhere stays, so that MkDocs complains.
+        return found["text"] if (ROOT / file).exists() else found[0]
     relative = posixpath.relpath(there, posixpath.dirname(here) or ".")
     return f"{found['image']}[{found['text']}]({relative}{sharp}{anchor})"
 
