@@ -9,7 +9,7 @@ EXAMPLES ?= 20000
 JOBS   ?= $(shell nproc)
 ARGS   ?=
 
-.PHONY: help demo test lint types check tests bench failovers simulate ownership fuzz chaos faults clean
+.PHONY: help demo docs test lint types check tests bench failovers simulate ownership fuzz chaos faults clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -29,6 +29,10 @@ $(INSTALLED)/bin/colo: pyproject.toml hatch_build.py $(shell find services proto
 
 demo: $(BIN)/colo ## the whole pipeline on this machine, live, in half a minute
 	$(BIN)/colo demo $(ARGS)
+
+docs: $(BIN)/colo ## the pages as a site in out/docs, and the reference made anew from the code
+	$(BIN)/python docs/tools/generate.py
+	$(BIN)/mkdocs build --quiet --strict --clean --config-file docs/tools/mkdocs.yml
 
 test: lint types tests ## everything that CI checks
 
@@ -64,4 +68,4 @@ faults: $(BIN)/colo ## faults against the pair in the lab, two at a time, under 
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(INSTALLED) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INSTALLED) out/docs .pytest_cache .mypy_cache .ruff_cache .hypothesis

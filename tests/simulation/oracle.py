@@ -1,4 +1,4 @@
-"""The invariants (DESIGN §12), checked after every step by somebody who knows everything.
+"""The invariants (docs/design.md), checked after every step by somebody who knows everything.
 
 It never asks compare what is equal: it looks into the guests' sockets. A frame that compare lets go is held
 against the secondary's own socket: has it sent this very byte at this place, acknowledged as much, offered as much?

@@ -311,9 +311,9 @@ def test_one_image_is_built_once(name):
     assert {about["image"] for about in services.values()} == {defaults()["COLO_IMAGE"]}
 
 
-def test_the_guest_in_the_readme_can_run_as_it_is_printed():
+def test_the_guest_in_the_documents_can_run_as_it_is_printed():
     """It has what it writes to, and a health check that its image has."""
-    text = (COMPOSE / "README.md").read_text()
+    text = (COMPOSE.parent / "docs" / "guests.md").read_text()
     printed = re.search(r"# nginx.yaml[^\n]*\n(services:\n.*?)\n\n", text, re.DOTALL)[1]
     ((service, about),) = yaml.safe_load(printed)["services"].items()
     for name in ("primary.yaml", "secondary.yaml"):
