@@ -39,7 +39,7 @@ HISTORY: Final = 64 * 1024
 FLAGS: Final = "adopted", "closed", "diverged", "opener", "s_rst", "unprotected"
 NUMBERS: Final = (
     "committed", "headed", "mask_end", "mask_start", "near", "origin", "p_ack", "p_fin", "p_scale", "p_top", "p_win",
-    "p_wire_ack", "parted", "s_ack", "s_edge", "s_isn", "s_last_ack", "s_plain", "s_reset", "s_scale", "s_top", "s_win",
+    "p_wire_ack", "parted", "repeated", "s_ack", "s_edge", "s_isn", "s_last_ack", "s_plain", "s_reset", "s_scale", "s_top", "s_win",
     "s_wire_ack", "stamp", "stamp_until", "unproven",
 )  # fmt: skip
 UNSURE: Final = "isn", "p_first", "s_first"
@@ -50,6 +50,7 @@ LATER: Final = {
     "headed": NEVER,
     "p_fin": NEVER,
     "parted": NEVER,
+    "repeated": NEVER,
     "s_reset": NEVER,
     "s_top": NEVER,
     "stamp": NO_STAMP,

@@ -387,6 +387,7 @@ class TcpFlow(TcpOpening):
 
     def _overtaken(self, buf: bytes, data: int, start: int, stop: int, now: float) -> None:
         """The secondary repeats what is committed: either it waits for an ACK, or this is news after an adoption."""
+        self.repeated = int(now * 1000)
         self.ledger.secondary_gone(1, "overtaken")
         if start < self.unproven:
             self._remember(buf, data, start, stop)

@@ -52,6 +52,8 @@ class TcpShadow(TcpCommit):
         upto = max(self.s_top, NEVER if ref.fin is None else ref.fin)
         if ref.pending():
             upto = ref.segments[ref.first].start
+        # What has not left yet is compared, and nothing is taken for equal that the primary has not even sent.
+        upto = min(upto, next((one.start for one in self.data if not one.out), self.p_top))
         if base < 0 or upto <= base or not self.data:
             return False
         self.ledger.counters["secondary_unseen"] += upto - base

@@ -117,6 +117,7 @@ class TcpState(Stream):
         "ref",
         "resets",
         "rivals",
+        "repeated",
         "s_ack",
         "s_edge",
         "s_first",
@@ -201,6 +202,8 @@ class TcpState(Stream):
         self.p_syn: SynOptions | None = None
         self.s_syn: SynOptions | None = None
         self.s_isn = -1
+        self.repeated = NEVER
+        """When the secondary last repeated what is committed, in milliseconds."""
         self.mask_start = self.mask_end = NEVER
         """Bytes between these positions may differ: a mask covers them."""
         self.headed = NEVER
@@ -306,7 +309,9 @@ class TcpState(Stream):
 
         While bytes are still found equal, the primary is merely ahead: its congestion window is larger, or the
         client's network slow. Then the old frames are dropped, which is loss on a wire, and come again in time. So are
-        those that wait only for what was lost on its way to us: guests send it again, though later each time.
+        those that wait only for what was lost on its way to us: guests send it again, though later each time. And so are
+        those that wait for a secondary which repeats what the client has from us already, or has lost: it may send no
+        more before the client acknowledges that.
         """
         limit = now - self.ledger.timeout
         for held in [one for one in self.resets if one.start == FORMER and one.at < limit and not one.out]:
@@ -316,7 +321,8 @@ class TcpState(Stream):
         if self.closed and self.s_rst:
             # Both have reset it, and the primary's RST has overtaken what both had sent before.
             self._drop_old(limit, self.s_reset, "reset")
-        if self.moved > limit or (self.moved > now - PATIENCE * self.ledger.timeout and self._lost()):
+        waits = self.repeated > limit * 1000 or self._lost()
+        if self.moved > limit or (waits and self.moved > now - PATIENCE * self.ledger.timeout):
             self._drop_old(limit, -NEVER, "stale")
         late = [h for h in (*self.data, *self.waiting, *self.resets) if not h.out and h.at < limit]
         if late:
