@@ -44,7 +44,8 @@ class TcpLeaving(TcpState):
         buf = held.buf
         if start > held.start or end < held.end:
             stop = held.data + held.stop - held.start
-            buf = shorten(buf, held.l4, held.data, stop, min(end, held.stop) - held.start, start - held.start)
+            keep = min(end, held.stop) - held.start
+            buf = shorten(buf, held.l4, held.data, stop, keep, start - held.start, fin=end >= held.end)
         if self.stamp == NO_STAMP:
             return buf
         until = self.stamp_until

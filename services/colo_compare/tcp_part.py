@@ -67,7 +67,7 @@ class TcpPart(TcpWindow):
             if held.start > client:
                 break
             if (
-                held.start < held.good < held.stop
+                held.start < held.good < held.end
                 and held.ack <= self.s_ack
                 and (found is None or held.at >= found.at)
                 and not (held.out or held.syn or isinstance(held.unit, tuple))

@@ -17,11 +17,11 @@ _U16: Final = Struct("!H")
 _U32: Final = Struct("!I")
 
 
-def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 0) -> bytes:
+def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 0, *, fin: bool = True) -> bytes:
     """The segment at `l4` of an unfragmented packet that ends at `end`, with only the bytes `skip` to `keep` of its
     payload.
 
-    FIN and PSH belong to the last byte and go with it; the urgent pointer still points to the same place. The checksum
+    FIN and PSH belong to the last byte and go with it, FIN only if `fin`; the urgent pointer still points to the same place. The checksum
     follows from what changes alone (RFC 1624), so a wrong one stays wrong; a partial one stays partial. A GSO frame
     that now fits one segment is one.
     """
@@ -41,6 +41,8 @@ def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 
         _U16.pack_into(out, l3 + 10, internet_checksum(out[l3:l4]))
     if keep < end - data:
         out[l4 + FLAGS_AT] &= ~(FIN | PSH) & 0xFF
+    elif not fin:
+        out[l4 + FLAGS_AT] &= ~FIN & 0xFF
     if skip:
         _U32.pack_into(out, l4 + SEQ_AT, (_U32.unpack_from(out, l4 + SEQ_AT)[0] + skip) & MASK)
         urgent = _U16.unpack_from(out, l4 + URGENT_AT)[0]

@@ -14,10 +14,10 @@ from colo_proto.net.verify import ip_checksum_ok, l4_checksum_ok
 ENDS = {4: ("10.0.0.2", "10.0.0.9"), 6: ("fd00::2", "fd00::9")}
 
 
-def cut(frame, keep, skip=0):
+def cut(frame, keep, skip=0, **more):
     packet = dissect(frame)
     data = segment(frame, packet.l4, packet.end).data
-    return shorten(frame, packet.l4, data, packet.end, keep, skip)
+    return shorten(frame, packet.l4, data, packet.end, keep, skip, **more)
 
 
 @given(
@@ -58,6 +58,20 @@ def test_so_is_any_part(family, payload, skip, keep, seq, tags, partial, options
     part = craft.tcp(*ENDS[family], 80, 5000, (seq + skip) % 2**32, 200, flags, payload[skip:keep], **more)
     assert l4_checksum_ok(cut(whole, keep, skip))
     assert same(cut(whole, keep, skip)) == same(part)
+
+
+@given(
+    st.sampled_from([4, 6]),
+    st.binary(min_size=1, max_size=90),
+    st.integers(0, 89),
+    st.booleans(),
+)
+def test_the_bytes_without_the_fin_behind_them(family, payload, skip, partial):
+    skip = min(skip, len(payload) - 1)
+    ends, more = ENDS[family], {"partial": partial, "ident": 7}
+    whole = craft.tcp(*ends, 80, 5000, 100, 200, ACK | PSH | FIN, payload, **more)
+    part = craft.tcp(*ends, 80, 5000, 100 + skip, 200, ACK | PSH, payload[skip:], **more)
+    assert same(cut(whole, len(payload), skip, fin=False)) == same(part)
 
 
 def same(frame):
