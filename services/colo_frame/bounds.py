@@ -8,6 +8,7 @@ a message, and within a small factor what it takes in memory: 16 for each value 
 from dataclasses import replace
 from typing import Any, Final
 
+from colo_frame.config import SIDES
 from colo_proto.messages import CheckpointWanted, Heartbeat, Hello
 
 MAX_NAME: Final = 255
@@ -26,7 +27,6 @@ MAX_DETAIL: Final = 8 << 10
 MAX_BODY: Final = 4 << 10
 """Weight of what a heartbeat says for people."""
 EACH: Final = 16
-SIDES: Final = ("primary", "secondary")
 
 
 class TooMuchError(Exception):
@@ -74,6 +74,11 @@ def fits(value: object, depth: int, most: int) -> bool:
     except TooMuchError:
         return False
     return True
+
+
+def is_text(sender: str) -> bool:
+    """False for a routing id that is not UTF-8 (its other bytes are surrogates in `sender`)."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in sender)
 
 
 def proper(hello: Hello) -> bool:

@@ -24,6 +24,8 @@ from typing import Any
 
 from colo_frame.causes import FLOW, LENGTH, Causes, Named, name
 from colo_frame.drivers import Driver, Step
+from colo_frame.peer import PEER
+from colo_frame.registry import EVERYBODY
 from colo_proto.core import Log, Output, Tell
 from colo_proto.messages import CheckpointDone, CheckpointWanted, Flushed, Message, Reason
 
@@ -200,8 +202,8 @@ class Checkpoints:
             self.copied_epoch = self.epoch
         done = CheckpointDone(self.epoch, verdict.state_copied)
         # The rewriter first: after a copy its offsets are wrong for every frame of the new state.
-        outputs.append(Tell(done, "peer"))
-        outputs.append(Tell(done, "*"))
+        outputs.append(Tell(done, PEER))
+        outputs.append(Tell(done, EVERYBODY))
         self.state = State.FLUSHING
         self._waiting_for = set(compares)
         self._since = now

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from colo_frame.config import FrameConfig
 from colo_frame.freshness import NEWS
-from colo_frame.registry import Registry
+from colo_frame.registry import EVERYBODY, Registry
 from colo_frame.tenure import WRITES, Tenure
 from colo_proto.claim import Stand, State, derive, read_claim, write_claim
 from colo_proto.core import Log, Output, Tell
@@ -131,10 +131,10 @@ class Ownership:
         if after == State.PROMOTED:
             if self.promoted_at is None:
                 self.promoted_at, self.silence = now, now - self.tenure.heard
-            outputs.append(Tell(Promote(fence), "*"))
+            outputs.append(Tell(Promote(fence), EVERYBODY))
         elif after == State.FENCED and not self.tenure.primary:
             self.promoted_at = None
-            outputs.append(Tell(Demote(fence), "*"))
+            outputs.append(Tell(Demote(fence), EVERYBODY))
         if after not in WRITES and (before in WRITES or after == State.YIELDING):
             self._yielded.clear()
             outputs += [Tell(Lease(0.0, fence), one) for one in self._live(WRITERS)]

@@ -1,8 +1,11 @@
 """The other host's frame, as its heartbeats show it."""
 
-from typing import Any
+from typing import Any, Final
 
 from colo_proto.messages import Heartbeat
+
+PEER: Final = "peer"
+"""The name under which the other host's frame speaks, and is told something."""
 
 
 class Peer:

@@ -1,11 +1,13 @@
 """The processes of this host, as they introduced themselves and reported."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from colo_frame.bounds import MAX_DEPTH, MAX_KEPT, MAX_REPORT, weigh
 from colo_proto.messages import Hello, Report
 
+EVERYBODY: Final = "*"
+"""The name under which every process of this host is told something."""
 MAX_PROCESSES = 1024
 MAX_FORMER = 8
 FORGET_AFTER = 600.0
@@ -20,23 +22,23 @@ class Process:
     role: str
     incarnation: int
     seen: float
-    pid: int = 0
-    http: str = ""
-    lost: bool = False
-    restarts: int = 0
-    report: Report | None = None
-    reported: float = 0.0
-    weight: int = 0
+    pid: int = field(init=False, default=0)
+    http: str = field(init=False, default="")
+    lost: bool = field(init=False, default=False)
+    restarts: int = field(init=False, default=0)
+    report: Report | None = field(init=False, default=None)
+    reported: float = field(init=False, default=0.0)
+    weight: int = field(init=False, default=0)
     """Of the report that is kept."""
-    linked: bool = False
+    linked: bool = field(init=False, default=False)
     """A compare that whoever shares frames out can reach, by its last report, as the next one."""
-    leased: bool = False
+    leased: bool = field(init=False, default=False)
     """It can write to the client LAN, with a permission."""
-    former: list[tuple[int, int]] = field(default_factory=list)
+    former: list[tuple[int, int]] = field(init=False, default_factory=list)
     """Incarnation and process id of those who had this name before, the last one last."""
-    unknown: bool = False
+    unknown: bool = field(init=False, default=False)
     """It came without having been welcomed by any frame, and what it may have replaced was not looked at yet."""
-    twice: bool = False
+    twice: bool = field(init=False, default=False)
     """One that another had replaced is back: two processes have this name."""
 
     def replace(self, incarnation: int) -> None:
@@ -154,6 +156,10 @@ class Registry:
     def live(self, role: str) -> list[str]:
         """Ids of the processes of `role` that are not lost."""
         return [p.id for p in self.processes.values() if p.role == role and not p.lost]
+
+    def linked(self) -> set[str]:
+        """Compares that whoever shares frames out can reach, as far as they have reported it."""
+        return {p.id for p in self.processes.values() if p.role == "compare" and p.linked}
 
     def sweep(self, now: float) -> list[Process]:
         """Processes that are lost as of now; those silent for very long are forgotten."""

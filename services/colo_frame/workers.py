@@ -35,13 +35,10 @@ class Workers:
 
     def __init__(self, expected: Sequence[str], patience: float, now: float) -> None:
         self.table = make_table(1, expected) if expected else WorkerTable(0, [], [])
-        self.changes = 0
         self.leaving: set[str] = set()
         """Workers that want to stop."""
         self.unsettled: set[str] = set()
         """Givers and takers of the last change that are not done yet."""
-        self.given_up = 0
-        """Changes that were not settled in time."""
         self._patient_until = now + patience
         self._settled_at: float | None = None
         self._wanted: list[str] = []
@@ -91,7 +88,7 @@ class Workers:
         """May the table that is wanted be made now that a checkpoint is over? Not while flows are on their way."""
         return bool(self._wanted and self.table.version and not self.unsettled)
 
-    def apply(self, live: Collection[str], now: float) -> WorkerTable:
+    def apply(self, live: Collection[str], now: float) -> None:
         """Make the table that is wanted. Of the workers that had slots, those in `live` hand their flows over."""
         before = self.table
         table = make_table(before.version + 1, self._wanted)
@@ -111,8 +108,6 @@ class Workers:
         self.unsettled = {*givers, *takers}
         self._moving_since = now
         self._wanted = []
-        self.changes += 1
-        return table
 
     def settled(self, worker: str, version: int) -> None:
         """A worker has given and taken."""
@@ -146,7 +141,6 @@ class Workers:
             return []
         if now >= self._moving_since + PATIENCE:
             self.unsettled.clear()
-            self.given_up += 1
             self._rest()
         return sorted(self.unsettled)
 
