@@ -14,18 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
+from colo_lab.observed import Usage
 from colo_netdev import netns
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(slots=True)
-class Usage:
-    """What all incarnations of a process used together."""
-
-    cpu_seconds: float = 0.0
-    max_rss_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -39,23 +32,22 @@ class Child:
     argv: Sequence[str]
     netns_fd: int
     env: Mapping[str, str] | None = None
-    endpoints: dict[str, str] = field(default_factory=dict)
     log: str = ""
-    """File for stdout and stderr; empty: inherited."""
+    """File for stdout and stderr; empty: they are inherited."""
     output: int | None = None
-    """Descriptor for stdout, when there is no `log`; None: inherited."""
-    session: bool = True
-    """A session of its own: Ctrl-C on the terminal is for the lab and the client only."""
-    retired: bool = False
+    """Descriptor for stdout, when there is no `log`; None: it is inherited."""
+    endpoints: dict[str, str] = field(init=False, default_factory=dict)
+    """Of a filter: the endpoints of its links by option, for the state file."""
+    retired: bool = field(init=False, default=False)
     """It was asked to end for good."""
-    pid: int = 0
-    pidfd: int = -1
-    status: int | None = None
-    """Exit status of the last incarnation (negative: signal), None while it runs."""
-    starts: int = 0
-    started: float = 0.0
-    usage: Usage = field(default_factory=Usage)
-    _process: "subprocess.Popen[bytes] | None" = None
+    pid: int = field(init=False, default=0)
+    pidfd: int = field(init=False, default=-1)
+    status: int | None = field(init=False, default=None)
+    """Exit status of the last incarnation (negative: the signal that ended it), None while it runs."""
+    starts: int = field(init=False, default=0)
+    started: float = field(init=False, default=0.0)
+    usage: Usage = field(init=False, default_factory=Usage)
+    _process: "subprocess.Popen[bytes] | None" = field(init=False, default=None)
 
     @property
     def running(self) -> bool:
@@ -80,7 +72,8 @@ class Child:
                 stdout=out,
                 stderr=out if self.log else None,
                 env=self.env,
-                start_new_session=self.session,
+                # Ctrl-C on the terminal is for the lab and the client alone.
+                start_new_session=self.role != "client",
                 preexec_fn=entering(self.netns_fd),  # noqa: PLW1509 - one thread, and setns has no other place
             )
         self.pid = self._process.pid

@@ -58,13 +58,9 @@ class Spaces:
         """A path that names the namespace while this process lives."""
         return f"/proc/{self._pid}/fd/{self.fds[name]}"
 
-    def inode(self, name: str) -> int:
-        """The namespace's number, as in `net:[4026531840]`."""
-        return os.fstat(self.fds[name]).st_ino
-
     def inodes(self) -> set[int]:
-        """Numbers of all of them."""
-        return {self.inode(name) for name in self.fds}
+        """The numbers of all of them, as in `net:[4026531840]`."""
+        return {os.fstat(fd).st_ino for fd in self.fds.values()}
 
     def furnish(self, *, impaired: bool = False) -> None:
         """Everything that does not wait for a tap: loopbacks, the client's bridge, the hosts' cable. Of an impaired

@@ -13,7 +13,7 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from colo_lab.report import Process, drops, frames
+from colo_lab.observed import Process, drops, frames
 
 _SAVE, _RESTORE = "\x1b7", "\x1b8"
 
@@ -78,9 +78,9 @@ class Rates:
         self._at = now
         for name, process in processes.items():
             count = frames(process)
-            had, cpu = self._before.get(name, (count, process.cpu_seconds))
-            self._before[name] = (count, process.cpu_seconds)
-            self.now[name] = (max(0, count - had) / elapsed, max(0.0, process.cpu_seconds - cpu) / elapsed)
+            had, cpu = self._before.get(name, (count, process.usage.cpu_seconds))
+            self._before[name] = (count, process.usage.cpu_seconds)
+            self.now[name] = (max(0, count - had) / elapsed, max(0.0, process.usage.cpu_seconds - cpu) / elapsed)
 
 
 def table(processes: Mapping[str, Process], rates: Rates, title: str) -> Table:
@@ -91,7 +91,7 @@ def table(processes: Mapping[str, Process], rates: Rates, title: str) -> Table:
     for name in ("frames", "frames/s", "held", "drops", "CPU", "MiB"):
         out.add_column(name, justify="right")
     for name, process in processes.items():
-        if process.role in ("client", "guest", "extra"):
+        if process.role in ("client", "guest"):
             continue
         rate, cpu = rates.now.get(name, (0.0, 0.0))
         gauges = process.status.gauges if process.status else {}
@@ -107,6 +107,6 @@ def table(processes: Mapping[str, Process], rates: Rates, title: str) -> Table:
             f"{gauges.get('held', 0):,}",
             f"[red]{lost:,}[/red]" if lost else "0",
             f"{cpu:4.0%}",
-            f"{process.max_rss_bytes >> 20}",
+            f"{process.usage.max_rss_bytes >> 20}",
         )
     return out

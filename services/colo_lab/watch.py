@@ -7,7 +7,7 @@ from typing import Any
 
 import zmq
 
-from colo_lab.report import Status
+from colo_lab.observed import Status
 from colo_proto import codec
 from colo_proto.errors import WireError
 from colo_proto.messages import Answer, Query
@@ -101,12 +101,9 @@ class Watch:
             counters.update({k: n for k, n in entry["counters"].items() if isinstance(n, int)})
         newest = list(reports.values())[-1]
         return Status(
-            role=str(newest.get("role", "")),
-            id=name,
             counters=dict(counters),
             gauges=dict(newest.get("gauges") or {}),
             detail=dict(newest.get("status") or {}),
-            incarnations=len(reports),
         )
 
     def settle(self, timeout: float, step: Callable[[float], None]) -> bool:
@@ -175,9 +172,7 @@ def entries(body: dict[str, Any]) -> list[dict[str, Any]]:
         "role": "frame",
         "state": "live",
         "report_age_ms": 0,
-        "status": {
-            key: body[key] for key in ("epoch", "mode", "fence", "table", "tenure", "peer", "checkpoint") if key in body
-        },
+        "status": {key: body[key] for key in _SHOWN if key in body},
         **{key: body.get(key) for key in ("id", "incarnation", "counters", "gauges")},
     }
     found = [frame, *body.get("processes", [])]
