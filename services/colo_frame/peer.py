@@ -9,7 +9,7 @@ PEER: Final = "peer"
 
 
 class Peer:
-    """Alive while heartbeats come; `timeout` seconds without one make it lost."""
+    """The peer is alive while heartbeats come, and lost after `timeout` seconds without one."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
@@ -20,7 +20,7 @@ class Peer:
         """It was alive once, and is silent now."""
 
     def hear(self, beat: Heartbeat, now: float) -> tuple[bool, bool]:
-        """Take a heartbeat in: is the peer new or back, and is it another incarnation than before?"""
+        """Note a heartbeat. Returns whether the peer is new or back, and whether it is another incarnation."""
         appeared = not self.alive
         restarted = self.last is not None and self.last.incarnation != beat.incarnation
         self.last, self.heard = beat, now
@@ -39,11 +39,11 @@ class Peer:
         return False
 
     def silent(self, now: float, since: float) -> bool:
-        """Was nothing heard for the whole timeout, `since` which it was listened to?"""
+        """True when nothing was heard for the whole timeout, in which somebody has listened (`since` when)."""
         return not self.alive and now >= max(self.heard, since) + self._timeout
 
     def deadline(self) -> float | None:
-        """When the verdict over the peer is due."""
+        """When the peer is to be taken for lost."""
         return self.heard + self._timeout if self.alive else None
 
     def status(self, now: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One process of the lab: started inside its namespace, ended with the lab, accounted for.
 
-No signal handler is involved: the end of a process is seen on its pidfd, and `wait4` tells what it
-used. PR_SET_PDEATHSIG makes the kernel end it should the lab be killed.
+No signal handler is involved: the end of a process is seen on its pidfd, and `wait4` tells what the process has used.
+PR_SET_PDEATHSIG makes the kernel end the process if the lab is killed.
 """
 
 import contextlib
@@ -56,11 +56,11 @@ class Child:
 
     @property
     def restarts(self) -> int:
-        """How many times it was started again."""
+        """How many times it was started again after its first start."""
         return max(0, self.starts - 1)
 
     def start(self) -> None:
-        """Start it. `OSError` when the program cannot be run."""
+        """Start the process. `OSError` when the program cannot be run."""
         assert not self.running
         out: IO[bytes] | int | None = self.output
         with contextlib.ExitStack() as stack:
@@ -83,7 +83,7 @@ class Child:
         self.started = time.monotonic()
 
     def signal(self, number: int) -> None:
-        """Send a signal; nothing happens when it has ended."""
+        """Send a signal. Nothing happens when the process has ended."""
         if self.running:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
@@ -107,7 +107,7 @@ class Child:
         return total
 
     def reap(self, *, block: bool = False) -> bool:
-        """True when it has ended; its status and usage are then known."""
+        """True when the process has ended; its status and usage are known then."""
         if not self.running:
             return True
         pid, status, used = os.wait4(self.pid, 0 if block else os.WNOHANG)
@@ -135,7 +135,7 @@ class Child:
 
 
 def entering(fd: int) -> Callable[[], None]:
-    """What a child does between fork and exec: end with us, live in the namespace of `fd`."""
+    """What a child does between fork and exec: it asks to end with us, and enters the namespace of `fd`."""
     parent = os.getpid()
 
     def enter() -> None:
@@ -148,9 +148,9 @@ def entering(fd: int) -> Callable[[], None]:
 
 
 def kill_inhabitants(inodes: set[int], spare: set[int]) -> int:
-    """SIGKILL every process whose namespace is one of ours, but for `spare`; how many there were.
+    """Send SIGKILL to every process whose namespace is one of these, except for `spare`. Returns how many there were.
 
-    This finds what a guest or client command has left in the background, whoever its parent is now.
+    This finds what the command of a guest or client has left in the background, whoever its parent is now.
     """
     found = 0
     for name in os.listdir("/proc"):

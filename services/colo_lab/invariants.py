@@ -1,7 +1,7 @@
-"""Invariants of DESIGN §12, judged from what the processes counted. Pure.
+"""The invariants (ARCHITECTURE.md names them), judged from what the processes have counted. Pure.
 
-`held`: the counters show it. `violated`: the counters contradict it. `unknown`: they cannot tell
-(a process was killed and took its counts along, a mode suspends the rule, nobody looked).
+`held`: the counters show that the invariant holds. `violated`: they contradict it. `unknown`: they cannot tell, because
+a process was killed and its counts are lost, because a mode suspends the rule, or because nobody looked.
 
 ====  ====================================================================================
 S1    every frame that compare released has a cause, and with one compare mode `enforce`
@@ -19,7 +19,7 @@ L1    the oldest held frame is younger than compare_timeout + one scan, or a che
 E2    both guests ran the same command, and no checkpoint was wanted
 ====  ====================================================================================
 
-S2 is about bytes at the client: whoever checks those (a test, the demo) knows them.
+S2 is about the bytes that the client gets. Only who checks these bytes (a test, the demo) can tell whether it holds.
 """
 
 from collections import Counter
@@ -51,7 +51,7 @@ class Facts:
     mode: str
     same_guests: bool
     settled: bool
-    """The counters had come to rest; while frames are under way sums over processes cannot agree."""
+    """The counters had come to rest. While frames are under way, sums over several processes cannot agree."""
     processes: Sequence[Process]
     wiring: Wiring = "faithful"
     lan: dict[str, Any] | None = None
@@ -63,7 +63,7 @@ class Facts:
 
 
 def judge(facts: Facts) -> dict[str, Verdict]:
-    """All of them."""
+    """Judge all invariants."""
     return {
         "S1": _s1(facts),
         "S2": Verdict(UNKNOWN, "the client's bytes were not looked at"),
@@ -81,7 +81,7 @@ def _sum_of(counters: dict[str, int], *names: str) -> int:
 
 
 def _complete(processes: Sequence[Process]) -> str:
-    """Empty when all of them can be believed; else why not."""
+    """Empty when the counters of all of them can be believed; otherwise the reason why not."""
     if not processes:
         return "there is no such process"
     for process in processes:
@@ -142,7 +142,7 @@ def _s3(facts: Facts) -> Verdict:
     if lan is None or not lan["frames"].get("lan-s"):
         return Verdict(UNKNOWN, "no failover was looked at")
     if lan["lost"]:
-        # A frame that was not seen looks like one that never came.
+        # A frame that the capture has missed looks like a frame that never came.
         return Verdict(UNKNOWN, f"the capture on the LAN missed {lan['lost']} frames")
     if lan["broken"]:
         return Verdict(VIOLATED, "; ".join(lan["broken"]))
@@ -164,7 +164,7 @@ def _s5(facts: Facts) -> Verdict:
 
 
 def _writes_lan(process: Process) -> bool:
-    """Did it write frames of the guest there? A claim of the frame's is none."""
+    """True when it has written frames of the guest to the client LAN. A claim of the frame does not count as one."""
     assert process.status is not None
     counters = process.status.counters
     written = sum(n for name, n in counters.items() if name.startswith("tap.lan") and name.endswith(".written"))
@@ -211,7 +211,7 @@ def _links_add_up(facts: Facts) -> Verdict:
             return Verdict(UNKNOWN, gap)
         if source is None or target is None or source.status is None or target.status is None:
             return Verdict(UNKNOWN, f"{link.name}: an end of it is unknown")
-        # Several ends share a name on the side where one of them is bound.
+        # Where one end of a link is bound, several processes at the other end share it.
         key = link.name
         out = f"link.{link.source.port.replace('-', '_')}."
         into = f"link.{link.target.port.replace('-', '_')}."
@@ -258,7 +258,7 @@ def _e2(facts: Facts) -> Verdict:
 
 
 def _wanted(facts: Facts) -> int:
-    """Checkpoints that anybody wanted; the frame counts those of compare again."""
+    """How many checkpoints anybody wanted. The frame counts those of compare once more, so the sums are not added."""
     own = [summed(p.status.counters, "checkpoints_wanted.") for p in facts.of("compare") if p.status]
     heard = [
         summed(p.status.counters, "checkpoints_wanted.") for p in facts.of("frame") if p.status and p.host == "host-p"

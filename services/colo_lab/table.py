@@ -1,7 +1,7 @@
 """The live table of a lab: at the bottom of the terminal, while the client writes above it.
 
-The terminal's scroll region (DECSTBM) is shortened, so whatever the client prints scrolls above and
-never meets the table; the client keeps the terminal for itself, nothing is piped through us.
+The terminal's scroll region (DECSTBM) is made shorter, so what the client prints scrolls above the table and never
+meets it. The client has the terminal for itself, and nothing is piped through us.
 """
 
 import io
@@ -52,7 +52,7 @@ class Footer:
             self._lines = 0
 
     def _room(self, lines: int, rows: int) -> str:
-        # New lines push what is on the screen up; then the region ends above the footer.
+        # New lines push up what is on the screen. After that the scroll region ends above the footer.
         up = "\n" * lines + f"\x1b[{lines}A" if lines > self._lines else ""
         return up + f"{_SAVE}\x1b[1;{rows - lines}r{_RESTORE}"
 
@@ -84,7 +84,7 @@ class Rates:
 
 
 def table(processes: Mapping[str, Process], rates: Rates, title: str) -> Table:
-    """One row a process."""
+    """The table, with one row for each process."""
     out = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     out.add_column("process")
     out.add_column("host")
