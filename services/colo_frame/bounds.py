@@ -38,7 +38,7 @@ class TooMuchError(Exception):
         self.reason = reason
 
 
-def weigh(value: object, depth: int, most: int = 1 << 62) -> int:
+def weigh(value: object, depth: int, most: int) -> int:
     """The weight of a value; `TooMuchError` when it is more than `most`, nested deeper than `depth`, or has keys that
     are no text.
     """

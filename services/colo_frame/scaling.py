@@ -85,7 +85,7 @@ class Scaling:
         late = self._workers.remind(now)
         return [Tell(self._workers.table, worker) for worker in late]
 
-    def learn(self, now: float, version: int, table: WorkerTable | None = None) -> list[Output]:
+    def learn(self, now: float, version: int, table: WorkerTable | None) -> list[Output]:
         """Somebody holds a table of an earlier start of this frame."""
         return self._send(now) if self._workers.learn(version, table) else []
 

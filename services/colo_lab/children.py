@@ -18,6 +18,8 @@ from colo_lab.observed import Usage
 from colo_netdev import netns
 
 PR_SET_PDEATHSIG = 1
+TAIL = 5
+"""So many lines of its log are shown when a process has ended."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -106,13 +108,9 @@ class Child:
                 total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return total
 
-    def reap(self, *, block: bool = False) -> bool:
-        """True when the process has ended; its status and usage are known then."""
-        if not self.running:
-            return True
-        pid, status, used = os.wait4(self.pid, 0 if block else os.WNOHANG)
-        if pid == 0:
-            return False
+    def reap(self) -> None:
+        """Wait until the process has ended, and note its status and what it has used."""
+        _, status, used = os.wait4(self.pid, 0)
         self.status = os.waitstatus_to_exitcode(status)
         self.usage.cpu_seconds += used.ru_utime + used.ru_stime
         if not self.usage.max_rss_bytes:
@@ -120,17 +118,17 @@ class Child:
         os.close(self.pidfd)
         self.pidfd = -1
         if self._process is not None:
-            self._process.returncode = self.status  # or Popen would look for a child that is gone
-        return True
+            # Otherwise Popen would look for a child that is gone.
+            self._process.returncode = self.status
 
-    def tail(self, lines: int = 5) -> str:
+    def tail(self) -> str:
         """The last lines it wrote, for an error message."""
         if not self.log:
             return ""
         with contextlib.suppress(OSError), open(self.log, "rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 4096))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL:])
         return ""
 
 

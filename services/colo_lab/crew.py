@@ -81,7 +81,7 @@ class Crew:
         for key, _ in self._selector.select(timeout):
             child: Child = key.data
             self._selector.unregister(key.fd)
-            child.reap(block=True)
+            child.reap()
             self._ended(child)
         now = time.monotonic()
         for name, due in list(self._due.items()):
@@ -96,7 +96,7 @@ class Crew:
         if child.running:
             self._selector.unregister(child.pidfd)
             child.signal(signal.SIGKILL)
-            child.reap(block=True)
+            child.reap()
 
     def stop(self) -> None:
         """End all. Guests and clients are killed at once; filters are asked first, so that they can drain."""

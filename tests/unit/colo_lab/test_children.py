@@ -35,7 +35,7 @@ def run(here, *argv, **options):
 def test_status_output_and_usage(here, tmp_path):
     child = run(here, "sh", "-c", "echo one; echo two >&2; exit 3", log=str(tmp_path / "log"))
     assert child.running
-    assert child.reap(block=True)
+    child.reap()
     assert not child.running
     assert child.status == 3
     assert child.tail().splitlines() == ["one", "two"]
@@ -46,18 +46,18 @@ def test_status_output_and_usage(here, tmp_path):
 def test_a_signal_and_a_second_life(here):
     child = run(here, "sleep", "60")
     first = child.pid
-    assert not child.reap()
+    assert child.running
     child.sample()
     assert 0 < child.usage.max_rss_bytes < 8 << 20, "the program's own memory, not the lab's before exec"
     child.signal(signal.SIGKILL)
-    child.reap(block=True)
+    child.reap()
     assert child.status == -signal.SIGKILL
     child.signal(signal.SIGKILL)
     child.start()
     assert child.pid != first
     assert child.restarts == 1
     child.signal(signal.SIGTERM)
-    child.reap(block=True)
+    child.reap()
     assert child.status == -signal.SIGTERM
 
 
