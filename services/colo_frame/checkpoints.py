@@ -228,7 +228,7 @@ class Checkpoints:
         return max(int((self._begins() - now) * 1000), 0)
 
     def status(self, now: float) -> dict[str, Any]:
-        """For `colo status`; the newest wish last, with its age in milliseconds."""
+        """What `colo status` shows: the newest wish comes last, and ages are milliseconds."""
         wanted = [{k: v for k, v in one.items() if k != "at"} for one in self.wanted]
         for shown, one in zip(wanted, self.wanted, strict=True):
             shown["age_ms"] = int((now - one["at"]) * 1000)

@@ -192,7 +192,7 @@ class Ownership:
     # -- looking in --------------------------------------------------------------------------------
 
     def status(self, now: float) -> dict[str, Any]:
-        """For `colo status`. Ages are milliseconds; `at` is monotonic seconds of this host."""
+        """What `colo status` shows of it. Ages are milliseconds; `at` is monotonic seconds of this host."""
         tenure = self.tenure
         known: dict[str, Any] = {
             "state": tenure.state,

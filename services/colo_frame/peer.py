@@ -47,7 +47,7 @@ class Peer:
         return self.heard + self._timeout if self.alive else None
 
     def status(self, now: float) -> dict[str, Any]:
-        """For `colo status`."""
+        """What `colo status` shows of the other side. Ages are milliseconds."""
         last = self.last
         state = "alive" if self.alive else "lost" if self.lost else "never seen"
         if last is None:

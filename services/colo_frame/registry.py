@@ -48,7 +48,7 @@ class Process:
         self.former = [*self.former[1 - MAX_FORMER :], (self.incarnation, self.pid)]
 
     def status(self, now: float) -> dict[str, Any]:
-        """For `colo status`. Ages are milliseconds."""
+        """What `colo status` shows of it. Ages are milliseconds."""
         report = self.report
         return {
             "role": self.role,

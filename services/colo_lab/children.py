@@ -143,23 +143,3 @@ def entering(fd: int) -> Callable[[], None]:
         netns.enter(fd)
 
     return enter
-
-
-def kill_inhabitants(inodes: set[int], spare: set[int]) -> int:
-    """Send SIGKILL to every process whose namespace is one of these, except for `spare`. Returns how many there were.
-
-    This finds what the command of a guest or client has left in the background, whoever its parent is now.
-    """
-    found = 0
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) in spare:
-            continue
-        with contextlib.suppress(OSError):
-            pidfd = os.pidfd_open(int(name))
-            try:
-                if os.stat(f"/proc/{name}/ns/net").st_ino in inodes:
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    found += 1
-            finally:
-                os.close(pidfd)
-    return found

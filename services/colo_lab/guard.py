@@ -14,17 +14,21 @@ import sys
 import time
 
 
-def _sweep(inodes: set[int]) -> bool:
-    found = False
+def kill_inhabitants(inodes: set[int], spare: set[int]) -> int:
+    """Send SIGKILL to every process whose namespace is one of these, except for `spare`. Returns how many there were.
+
+    This finds what the command of a guest or client has left in the background, whoever its parent is now.
+    """
+    found = 0
     for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
+        if not name.isdigit() or int(name) in spare:
             continue
         with contextlib.suppress(OSError):
             pidfd = os.pidfd_open(int(name))
             try:
                 if os.stat(f"/proc/{name}/ns/net").st_ino in inodes:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    found = True
+                    found += 1
             finally:
                 os.close(pidfd)
     return found
@@ -38,7 +42,7 @@ def main(directory: str, inodes: set[int]) -> None:
         return
     # A process that is just forking may be missed once, so look until nobody is left.
     deadline = time.monotonic() + 5
-    while _sweep(inodes) and time.monotonic() < deadline:
+    while kill_inhabitants(inodes, {os.getpid()}) and time.monotonic() < deadline:
         time.sleep(0.02)
     if directory:
         shutil.rmtree(directory, ignore_errors=True)

@@ -23,9 +23,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from colo_lab import elevate, look, ready, report
-from colo_lab.children import Child, entering, kill_inhabitants
+from colo_lab.children import Child, entering
 from colo_lab.config import LabConfig
 from colo_lab.crew import GRACE, Crew, LabError
+from colo_lab.guard import kill_inhabitants
 from colo_lab.invariants import Facts
 from colo_lab.launch import LAN_FILE, LAN_WATCH, Launcher, client_environment, control, start_guard
 from colo_lab.observed import Process

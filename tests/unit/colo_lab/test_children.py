@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from colo_lab.children import Child, kill_inhabitants
+from colo_lab.children import Child
 
 
 @pytest.fixture
@@ -87,7 +87,3 @@ def test_it_ends_with_its_parent(here):
 
     assert select.select([pidfd], [], [], 5)[0], "the child outlives its parent"
     os.close(pidfd)
-
-
-def test_nobody_lives_in_a_namespace_that_is_not_there():
-    assert kill_inhabitants({1}, set()) == 0
