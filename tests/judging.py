@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from colo_lab import invariants
-from colo_lab.report import Process, Status
+from colo_lab.observed import Process, Status, Usage
 
 NAMES = ("S1", "S5", "S6", "L1")
 UNCOMPARED = ("checkpoint", "unprotected", "mode")
@@ -37,10 +37,9 @@ class Judge:
                     id=one["id"],
                     host=one["host"],
                     pid=one.get("pid", 0),
-                    cpu_seconds=0.0,
-                    max_rss_bytes=0,
+                    usage=Usage(),
                     restarts=one.get("restarts", 0),
-                    status=Status(one["role"], one["id"], one["counters"], one["gauges"], one["status"]),
+                    status=Status(one["counters"], one["gauges"], one["status"]),
                     complete=True,
                 )
                 for one in live

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from colo_frame.config import FrameConfig
-from colo_frame.frame import PEER, Frame
+from colo_frame.frame import Frame
+from colo_frame.peer import PEER
 from colo_proto.claim import ETHERTYPE, Stand, State, derive, read_claim, write_claim
 from colo_proto.codec import decode, encode
 from colo_proto.core import Log, Tell
@@ -196,7 +197,7 @@ class Host:
 
     @property
     def state(self):
-        return self.frame.ownership.tenure.state
+        return self.frame.standing.ownership.tenure.state
 
 
 class World:
@@ -363,7 +364,7 @@ class World:
 
     def excuse(self):
         """The secondary is about to take over. Does it hear nothing, and does not know that it could?"""
-        sure = not self.forced and self.s.frame.ownership.tenure.said >= 0
+        sure = not self.forced and self.s.frame.standing.ownership.tenure.said >= 0
         unheard = not self.link or not self.p.processes["frame"].up
         self.excused |= unheard and not self.s.ear.up and not sure
 

@@ -16,7 +16,9 @@ from random import Random
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
 from colo_frame.config import FrameConfig
-from colo_frame.frame import EVERYBODY, PEER, Frame
+from colo_frame.frame import Frame
+from colo_frame.peer import PEER
+from colo_frame.registry import EVERYBODY
 from colo_proto.core import Send, Tell
 from colo_proto.messages import CheckpointDone, Drain, Heartbeat, Hello, Report, WorkerTable
 from colo_proto.net import craft

@@ -1,24 +1,26 @@
 """How much of what others say the frame takes in and keeps, so that nobody can fill its memory or break its answers.
 
-An answer to `colo status` holds all that is kept, in one message: what is kept must fit into one (`codec.MAX_MESSAGE`),
-with its depth (`codec.MAX_DEPTH`, of which an answer takes five itself). A *weight* is what a value takes at most in
-a message, and within a small factor what it takes in memory: 16 for each value and key, and the length of text.
+An answer to `colo status` holds all that is kept, in one message. So what is kept must fit into a message
+(`codec.MAX_MESSAGE`) and must not be nested too deep for one (`codec.MAX_DEPTH`, of which the answer itself takes
+five). A *weight* is what a value takes at most in a message, and within a small factor what it takes in memory: 16 for
+each value and key, and the length of text.
 """
 
 from dataclasses import replace
 from typing import Any, Final
 
+from colo_frame.config import SIDES
 from colo_proto.messages import CheckpointWanted, Heartbeat, Hello
 
 MAX_NAME: Final = 255
-"""Bytes of a process's id: ZeroMQ has no longer routing ids."""
+"""Bytes of a process's id. ZeroMQ does not allow longer routing ids."""
 MAX_WORD: Final = 64
 """Characters of a role, a mode, a reason."""
 MAX_FLOW: Final = 512
 MAX_DEPTH: Final = 8
-"""Lists and maps inside each other in what a report says; the deepest of ours has three."""
+"""Levels of lists and maps inside each other in a report. The deepest of our own reports has three."""
 MAX_REPORT: Final = 256 << 10
-"""Weight of one report. Ours have some 2,500, a compare's its differences and rules (at most 64 KiB) besides."""
+"""Weight of one report. Our own weigh some 2,500; those of compare also hold differences and rules (up to 64 KiB)."""
 MAX_KEPT: Final = 2 << 20
 """Weight of all reports that are kept."""
 MAX_DETAIL: Final = 8 << 10
@@ -26,18 +28,17 @@ MAX_DETAIL: Final = 8 << 10
 MAX_BODY: Final = 4 << 10
 """Weight of what a heartbeat says for people."""
 EACH: Final = 16
-SIDES: Final = ("primary", "secondary")
 
 
 class TooMuchError(Exception):
-    """It is not kept; `reason` is `depth`, `size` or `key`."""
+    """A value is too much to be kept; `reason` is `depth`, `size` or `key`."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
         self.reason = reason
 
 
-def weigh(value: object, depth: int, most: int = 1 << 62) -> int:
+def weigh(value: object, depth: int, most: int) -> int:
     """The weight of a value; `TooMuchError` when it is more than `most`, nested deeper than `depth`, or has keys that
     are no text.
     """
@@ -47,7 +48,7 @@ def weigh(value: object, depth: int, most: int = 1 << 62) -> int:
 def _rest(value: object, depth: int, left: int) -> int:
     left -= EACH
     if isinstance(value, str):
-        # UTF-8 has up to four bytes a character; only where that matters they are counted.
+        # A character takes up to four bytes in UTF-8. They are counted only where there are such characters.
         left -= len(value) if value.isascii() else len(value.encode())
     elif isinstance(value, bytes):
         left -= len(value)
@@ -76,14 +77,19 @@ def fits(value: object, depth: int, most: int) -> bool:
     return True
 
 
+def is_text(sender: str) -> bool:
+    """False for a routing id that is not UTF-8 (its other bytes are surrogates in `sender`)."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in sender)
+
+
 def proper(hello: Hello) -> bool:
-    """Are the names in an introduction names?"""
+    """True when the names in an introduction are short enough to be names."""
     words = (hello.role, hello.mode)
     return max(map(len, words)) <= MAX_WORD and max(len(hello.id.encode()), len(hello.http.encode())) <= MAX_NAME
 
 
 def modest(wish: CheckpointWanted) -> CheckpointWanted | None:
-    """A wish with less in it, or None when it is as it should be: what is wished for counts in any case."""
+    """The wish without what is too much in it, or None when nothing is. A checkpoint is wanted in either case."""
     detail = wish.detail if fits(wish.detail, MAX_DEPTH, MAX_DETAIL) else {}
     reason, flow, source = wish.reason[:MAX_WORD], wish.flow[:MAX_FLOW], wish.source[:MAX_NAME]
     if (reason, flow, source) == (wish.reason, wish.flow, wish.source) and detail is wish.detail:
@@ -92,7 +98,7 @@ def modest(wish: CheckpointWanted) -> CheckpointWanted | None:
 
 
 def remembered(beat: Heartbeat) -> Heartbeat | None:
-    """What is kept of a heartbeat; None when it is none of a frame's."""
+    """What is kept of a heartbeat; None when no frame can have sent it."""
     if beat.role not in SIDES or max(len(beat.mode), len(beat.state)) > MAX_WORD:
         return None
     body: dict[str, Any] = beat.body if fits(beat.body, 2, MAX_BODY) else {}

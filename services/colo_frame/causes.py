@@ -1,15 +1,16 @@
 """Who asks for checkpoints again and again, and how long the next one of each has to wait.
 
 A wish has two causes: the *service* of the guest that differs (its protocol and the guest's port), and the *client*
-(its address). It waits as long as the slower of the two. Each checkpoint that answers a cause doubles its delay::
+(its address). It waits as long as the cause with the longer delay. Each checkpoint that answers a cause doubles its
+delay::
 
     checkpoint   1     2         3                 4                                   5
                  |-----|---------|-----------------|-----------------------------------|---
     delay         FIRST  twice     four times        eight times, and so on up to `longest`
 
-and each `longest` seconds halve it. So a cause may ask a few times in a row, but over a long time once in `longest`.
-Services and clients are remembered apart from each other: a client can make up any number of addresses, and the service
-stays known all the same.
+and each time `longest` seconds have passed, the delay is halved. So a cause may ask a few times in a row, but in the
+long run only once in `longest` seconds. Services and clients are remembered apart from each other, because a client can
+make up any number of addresses: the service stays known all the same.
 """
 
 from collections import OrderedDict
@@ -22,27 +23,27 @@ FIRST: Final = 1.0
 """Seconds from a cause's first checkpoint to its second."""
 
 REMEMBERED: Final = 256
-"""Services, and as many clients. The one that was answered longest ago is forgotten."""
+"""So many services are remembered, and as many clients. The one that was answered longest ago is forgotten."""
 
 NAMED: Final = 64
-"""Services that have a counter of their own; later ones share one, for counters are never taken away."""
+"""So many services have a counter of their own. Later ones share one, because counters are never removed."""
 
 SHOWN: Final = 16
-"""Causes in `colo status`."""
+"""At most so many causes are shown in `colo status`."""
 
 REPEATED: Final = 3
 """Checkpoints in a row from which on a cause counts as repeated."""
 
 LENGTH: Final = 60
 FLOW: Final = 200
-"""Bounds on the name of a cause and on the flow that is shown with it: both come from another process."""
+"""Longest name of a cause, and longest flow that is shown with it. Both are bounded, for another process says them."""
 
 OWN: Final = frozenset({Reason.MIRROR_GAP, Reason.WORKER_LOST, Reason.RESCALE, Reason.RESYNC, Reason.REQUEST})
-"""Reasons that lie in the pair itself; no flow is to blame."""
+"""Reasons that lie in the pair itself, so that no flow has caused them."""
 
 
 class Named(NamedTuple):
-    """The causes of one wish; empty where there is none of that kind."""
+    """The causes of one wish. A name is empty where the wish has no cause of that kind."""
 
     service: str
     client: str
@@ -60,10 +61,10 @@ class Cause:
         """When it was answered last."""
         self.checkpoints = 0
         self.noted = False
-        """That its next checkpoint is put off was counted and logged already."""
+        """It was already counted and logged that the next checkpoint of this cause is put off."""
         self.reason = ""
         self.flow = ""
-        """Of the last wish."""
+        """Reason and flow of the last wish that this cause had."""
 
 
 def name(wish: CheckpointWanted) -> Named:
@@ -92,7 +93,7 @@ def _end(text: str) -> tuple[str, str]:
 
 
 class Causes:
-    """The causes that are remembered. `longest` is in seconds; 0: nobody waits."""
+    """The causes that are remembered. `longest` is the longest delay in seconds; with 0 nobody waits."""
 
     def __init__(self, longest: float) -> None:
         self.longest = longest
@@ -100,7 +101,9 @@ class Causes:
         self._clients: OrderedDict[str, Cause] = OrderedDict()
         self._named: set[str] = set()
         self._top = next(level for level in range(1, 64) if FIRST * 2.0 ** (level - 1) >= longest)
-        """The level at which the delay is `longest`; there are none above it, or it would last long to come down."""
+        """The level at which the delay is `longest`. Levels do not rise above it, or it would take long to come down
+        again.
+        """
 
     def due(self, named: Named) -> float:
         """When the next checkpoint of these causes may begin; 0 when they have had none."""
@@ -108,7 +111,9 @@ class Causes:
         return max((cause.at + self._delay(cause) for cause in found if cause is not None), default=0.0)
 
     def put_off(self, named: Named, wish: CheckpointWanted, now: float) -> tuple[str, float] | None:
-        """A wish of these causes has to wait: which one makes it, and for how long in all. None when that is known."""
+        """A wish of these causes has to wait: the cause that makes it wait, and for how long. None if that was said
+        before.
+        """
         found: list[tuple[float, str, Cause]] = []
         for table, key in ((self._services, named.service), (self._clients, named.client)):
             cause = table.get(key)
@@ -131,7 +136,7 @@ class Causes:
         return key
 
     def answered(self, many: Iterable[Named], now: float) -> None:
-        """A checkpoint was made for all these: one for each cause, however many wishes had it."""
+        """A checkpoint has answered all these. It counts once for each cause, however many wishes had that cause."""
         many = list(many)
         for table, keys in (
             (self._services, {named.service for named in many}),
@@ -180,7 +185,9 @@ class Causes:
         return max(cause.level - int((now - cause.at) / self.longest), 0)
 
     def _delay(self, cause: Cause) -> float:
-        """From its last checkpoint to its next. What time takes away is at least as long, so it shortens no wait."""
+        """Seconds from its last checkpoint to its next. A level is lost after at least as long, so no wait gets
+        shorter.
+        """
         if not cause.level or not self.longest:
             return 0.0
         return min(FIRST * 2.0 ** (cause.level - 1), self.longest)

@@ -7,10 +7,10 @@
        ^                                       | failed                |
        +---------------------------------------+-----------------------+
 
-The epoch grows by one when the driver has succeeded and `CheckpointDone` goes out. Compare stamps a wish
-with the last epoch it knows: one made while the driver runs, or that carries an older epoch, was made
-before `CheckpointDone` arrived there and is covered by it. Wishes of others carry no useful epoch: when
-a checkpoint is under way, one more follows it. A failed checkpoint covers nothing; compare asks again.
+The epoch grows by one when the driver has succeeded and `CheckpointDone` goes out. Compare stamps each wish with the
+last epoch that it knows. A wish that arrives while the driver runs, or that carries an older epoch, was made before
+`CheckpointDone` arrived at the compare, so that checkpoint covers it. Wishes of other processes carry no useful epoch:
+if a checkpoint is under way, another one follows it. A failed checkpoint covers nothing, and compare asks again.
 
 No client may make checkpoints follow one another as fast as they can be made. There is a shortest time from one to
 the next (`interval`), and a wish whose causes have had checkpoints before waits longer each time (`causes`). A
@@ -24,12 +24,14 @@ from typing import Any
 
 from colo_frame.causes import FLOW, LENGTH, Causes, Named, name
 from colo_frame.drivers import Driver, Step
+from colo_frame.peer import PEER
+from colo_frame.registry import EVERYBODY
 from colo_proto.core import Log, Output, Tell
 from colo_proto.messages import CheckpointDone, CheckpointWanted, Flushed, Message, Reason
 
 MAX_REMEMBERED = 32
 MAX_OPEN = 1024
-"""Causes that one checkpoint is held against. A client that makes up more addresses is known by its service."""
+"""One checkpoint counts for at most so many causes. A client that makes up more addresses is known by its service."""
 ORDERS = frozenset({Reason.REQUEST, Reason.RESYNC})
 _REASONS = frozenset(value for name, value in vars(Reason).items() if name.isupper())
 
@@ -55,27 +57,27 @@ class Checkpoints:
         self.state = State.IDLE
         self.completed = 0
         self.levels = {"causes_repeated": 0, "checkpoint_put_off_ms": 0}
-        """Gauges, as of the last timer."""
+        """Gauges, with the values that they had when the timer last fired."""
         self.wanted: deque[dict[str, Any]] = deque(maxlen=MAX_REMEMBERED)
         self._flush_timeout = flush_timeout
         self._interval = interval
         self.causes = Causes(backoff)
         self._again = False
         self._due = 0.0
-        """When a pending wish may be answered; the earliest of all that are."""
+        """When the first of the pending wishes may be answered."""
         self._ordered = False
-        """Somebody ordered the pending one, so it does not wait."""
+        """Somebody has ordered the checkpoint that is pending, so it does not wait."""
         self._open: set[Named] = set()
-        """Causes of the wishes that the next checkpoint answers …"""
+        """Causes of the wishes that the next checkpoint will answer."""
         self._answering: set[Named] = set()
-        """… and that the one under way answers."""
+        """Causes of the wishes that the checkpoint under way answers."""
         self._waiting_for: set[str] = set()
         self._since = 0.0
         self._earliest = 0.0
-        """The interval since the last checkpoint is over."""
+        """When the interval since the last checkpoint will be over."""
 
     def want(self, message: CheckpointWanted, sender: str, covers: bool, now: float) -> list[Output]:
-        """Note a wish. `covers` says that its epoch tells whether it is covered (see the module)."""
+        """Note a wish. `covers`: its epoch tells whether a checkpoint covers it already (see the module)."""
         reason = message.reason if message.reason in _REASONS else "other"
         self.counters["checkpoints_wanted." + reason] += 1
         self.wanted.append(
@@ -90,7 +92,8 @@ class Checkpoints:
             }
         )
         if covers:
-            self.epoch = max(self.epoch, message.epoch)  # this frame was restarted and knows less than compare
+            # A frame that was restarted may know an older epoch than compare does.
+            self.epoch = max(self.epoch, message.epoch)
             if message.epoch < self.epoch or self.state is State.RUNNING:
                 self.counters["checkpoints_coalesced"] += 1
                 if self.state is State.RUNNING and len(self._answering) < MAX_OPEN:
@@ -101,7 +104,7 @@ class Checkpoints:
         return self._pend(message, now)
 
     def _pend(self, message: CheckpointWanted, now: float) -> list[Output]:
-        """A wish that the next checkpoint answers, as soon as its causes may have one."""
+        """Let the next checkpoint answer this wish, as soon as its causes may have one."""
         named = name(message)
         due = self.causes.due(named)
         self._ordered |= message.reason in ORDERS
@@ -126,7 +129,7 @@ class Checkpoints:
         return self.state is State.IDLE
 
     def learn(self, epoch: int) -> None:
-        """Somebody has heard of `epoch`: this frame was restarted, and counts on from there."""
+        """Somebody has heard of `epoch`, so this frame was restarted and continues to count from there."""
         if epoch > self.epoch and self.state is not State.RUNNING:
             self.epoch = epoch
 
@@ -174,14 +177,14 @@ class Checkpoints:
         return 0.0 if self._ordered else max(self._earliest, self._due)
 
     def flushed(self, sender: str, message: Flushed) -> None:
-        """A compare dealt with its queues."""
+        """A compare has dealt with its queues for the checkpoint that was announced."""
         if self.state is State.FLUSHING and message.epoch == self.epoch:
             self._waiting_for.discard(sender)
             self.counters["flush_released"] += message.released
             self.counters["flush_dropped"] += message.dropped
 
     def restarted(self, compare: str) -> None:
-        """A compare began anew: it holds nothing of what it was asked to flush."""
+        """A compare was restarted: it no longer holds anything that it was asked to flush."""
         self._waiting_for.discard(compare)
 
     def _took(self, step: Step, compares: list[str], now: float) -> list[Output]:
@@ -199,9 +202,9 @@ class Checkpoints:
         if verdict.state_copied:
             self.copied_epoch = self.epoch
         done = CheckpointDone(self.epoch, verdict.state_copied)
-        # The rewriter first: after a copy its offsets are wrong for every frame of the new state.
-        outputs.append(Tell(done, "peer"))
-        outputs.append(Tell(done, "*"))
+        # The other host hears it first: after a copy the rewriter's offsets are wrong for every frame of the new state.
+        outputs.append(Tell(done, PEER))
+        outputs.append(Tell(done, EVERYBODY))
         self.state = State.FLUSHING
         self._waiting_for = set(compares)
         self._since = now
@@ -225,7 +228,7 @@ class Checkpoints:
         return max(int((self._begins() - now) * 1000), 0)
 
     def status(self, now: float) -> dict[str, Any]:
-        """For `colo status`; the newest wish last, with its age in milliseconds."""
+        """What `colo status` shows: the newest wish comes last, and ages are milliseconds."""
         wanted = [{k: v for k, v in one.items() if k != "at"} for one in self.wanted]
         for shown, one in zip(wanted, self.wanted, strict=True):
             shown["age_ms"] = int((now - one["at"]) * 1000)

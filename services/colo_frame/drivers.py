@@ -1,9 +1,9 @@
 """Drivers: how the two guests are brought to the same state, behind one interface.
 
-A driver is pure like every core. `start` begins a checkpoint; what must be done outside goes out as
-messages to the process `DRIVER_ID` on the control link (a small shell that runs a command or speaks to
-a QEMU), and its answers come back through `hear`. Each call returns a `Step`; the checkpoint is over
-when one carries a `Verdict`.
+A driver is pure like every core. `start` begins a checkpoint. What must be done outside of the frame is sent as
+messages to the process `DRIVER_ID` on the control link (a small shell that runs a command or speaks to a QEMU), and the
+answers of that process come back through `hear`. Each call returns a `Step`; the checkpoint is over when a step carries
+a `Verdict`.
 
 ======  ==========================================================================================
 flush   Copies nothing. What compare holds for flows that differ is let go, and those flows are
@@ -23,7 +23,7 @@ DRIVER_ID = "driver"
 
 
 class Verdict(NamedTuple):
-    """How a checkpoint ended. A failed one changes nothing; whoever wanted it asks again."""
+    """How a checkpoint ended. A failed one changes nothing, and whoever wanted it asks again."""
 
     ok: bool
     state_copied: bool
@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
 
 class Driver(Protocol):
-    """One checkpoint at a time. Times are monotonic seconds."""
+    """What makes a checkpoint, one at a time. Times are monotonic seconds."""
 
     name: str
     copies_state: bool
@@ -67,19 +67,19 @@ class Flush:
     copies_state = False
 
     def start(self, epoch: int, now: float) -> Step:
-        """Done before it began."""
+        """There is nothing to do, so the checkpoint is over at once."""
         return Step([], Verdict(ok=True, state_copied=False))
 
     def hear(self, message: Message, now: float) -> Step:
-        """Nobody answers a driver that asks nothing."""
+        """No answer is expected, because this driver asks nothing."""
         return Step([])
 
     def deadline(self) -> float | None:
-        """It never waits."""
+        """There is no deadline, because this driver never waits."""
         return None
 
     def on_timer(self, now: float) -> Step:
-        """It never waits."""
+        """There is nothing to do, because this driver never waits."""
         return Step([])
 
 

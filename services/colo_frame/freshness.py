@@ -1,21 +1,21 @@
-"""Is what was heard of the other side news, or could somebody have kept it and said it again? Pure.
+"""Tells whether what was heard of the other side is news, or could have been recorded and repeated by somebody. Pure.
 
-A claim's seal says that the other side has said this once, not when. What says when is a nonce: our own `incarnation`
-is random, and each of our words has a number, so nobody can repeat one before it was said. ::
+A claim's seal proves that the other side has said this at some time, but not when. A nonce proves when: our own
+`incarnation` is random, and each of our words has a number, so nobody can repeat one of them before we have said it. ::
 
     we say word 17 --------------------------> the other side hears it
     it is at most as old as our word 17 <----- claim that repeats "17 of this incarnation" (`echo`, or among `answers`)
 
 * **A start of the other side** (its incarnation) is believed from its first claim that repeats a word which we have
   said within `patience`. From then on the one that was believed before is retired and never believed again.
-* **Within an incarnation** counts grow: what has a count that was heard already, or a lower one, is no news.
+* **Within an incarnation** counts grow: a claim whose count was heard already, or is lower than that, is no news.
 * **How old it can be at most** follows from the newest word of ours that it repeats. The difference between the two
   clocks follows from that, too, so the age of a later claim that repeats nothing new (the other side does not hear us
   at the moment) is known as well, within what two clocks can drift apart. What may be older than `patience` is not
   believed.
 
-Whatever is not believed changes nothing but this: we repeat its number as an answer, so that whoever has said it just
-now can prove it. A recording is answered as well, and nobody makes anything of that.
+What is not believed has one effect only: we repeat its number as an answer, so that whoever has said it just now can
+prove that. A recording is answered as well, but that answer helps nobody.
 """
 
 from collections import OrderedDict
@@ -25,13 +25,15 @@ from typing import Final
 from colo_proto.claim import MAX_ANSWERS, Stand
 
 REMEMBERED: Final = 256
-"""Of our own words, when they were said."""
+"""For so many of our own words we remember when they were said."""
 RETIRED: Final = 64
-"""Incarnations that were believed once. What they said is too old to be believed again long before one drops out."""
+"""So many incarnations that were believed once are remembered. When one is forgotten, all that it has said has long
+been too old to be believed.
+"""
 STRANGERS: Final = 64
-"""Incarnations that have proved nothing; the one that was answered most often makes room."""
+"""So many incarnations that have proved nothing are remembered. The one that was answered most often makes room."""
 DRIFT: Final = 1e-3
-"""Seconds a second by which two monotonic clocks may part (NTP slews each by half of that at most)."""
+"""By so many seconds in each second two monotonic clocks may drift apart (NTP slews each by at most half of that)."""
 
 NEWS: Final = "news"
 KNOWN: Final = "known"
@@ -52,15 +54,15 @@ class Freshness:
         self.incarnation = incarnation
         self.patience = patience
         self.believed = 0
-        """Incarnation of the other side that has proved itself; 0: none has."""
+        """The incarnation of the other side that has proved itself; 0 when none has."""
         self._count = -1
-        """Of its newest word that was believed."""
+        """The number of its newest word that was believed."""
         self._started = now
         self._words: OrderedDict[int, float] = OrderedDict()
         self._zero = float("-inf")
-        """The believed incarnation's clock showed 0 at this time of ours, or later …"""
+        """By our clock, the believed incarnation's clock showed 0 at this time or later."""
         self._zero_at = now
-        """… as it was known then."""
+        """When `_zero` was found out."""
         self._retired: OrderedDict[int, None] = OrderedDict()
         self._strangers: dict[int, _Stranger] = {}
 
@@ -73,7 +75,7 @@ class Freshness:
             self._words.popitem(last=False)
 
     def when(self, count: int) -> float | None:
-        """When that was said; None: long ago, or never."""
+        """When that was said; None when it was never said, or so long ago that it was forgotten."""
         return self._words.get(count)
 
     def clock(self, now: float) -> int:
@@ -81,7 +83,9 @@ class Freshness:
         return max(0, int((now - self._started) * 1000))
 
     def answers(self, now: float) -> tuple[tuple[int, int], ...]:
-        """What is to be repeated of those who have proved nothing: who had the fewest answers, and was heard last."""
+        """The numbers to repeat for those who have proved nothing. Who had the fewest answers, and was heard last, goes
+        first.
+        """
         for name in [name for name, one in self._strangers.items() if now > one.heard + self.patience]:
             del self._strangers[name]
         chosen = sorted(self._strangers.items(), key=lambda item: (item[1].answered, -item[1].heard))[:MAX_ANSWERS]
@@ -92,7 +96,7 @@ class Freshness:
     # -- what we hear ------------------------------------------------------------------------------------
 
     def judge(self, stand: Stand, now: float) -> str:
-        """`NEWS` is to be believed; `KNOWN` was said before; of `UNPROVEN` nobody knows how old it is."""
+        """`NEWS` is to be believed, `KNOWN` was said before, and nobody knows how old `UNPROVEN` is."""
         name, sent = stand.incarnation, stand.sent_ms / 1000
         if name in self._retired or (name == self.believed and stand.count <= self._count):
             return KNOWN
@@ -112,7 +116,7 @@ class Freshness:
         return NEWS
 
     def _proof(self, stand: Stand) -> float:
-        """It was said after this, for it repeats what we have said then."""
+        """A time after which it was said, because it repeats what we said at that time."""
         repeated = [(stand.echo_of, stand.echo), *stand.answers]
         times = [self._words.get(count) for name, count in repeated if name == self.incarnation]
         return max((when for when in times if when is not None), default=float("-inf"))

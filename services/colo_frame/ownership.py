@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from colo_frame.config import FrameConfig
 from colo_frame.freshness import NEWS
-from colo_frame.registry import Registry
+from colo_frame.registry import EVERYBODY, Registry
 from colo_frame.tenure import WRITES, Tenure
 from colo_proto.claim import Stand, State, derive, read_claim, write_claim
 from colo_proto.core import Log, Output, Tell
@@ -25,12 +25,12 @@ WRITERS: Final = ("redirector", "compare", "rewriter")
 """Roles that have a port to the client LAN in one wiring or the other."""
 VOICES: Final = ("mirror", "redirector", "rewriter")
 COMPLAIN: Final = 60.0
-"""Seconds between two lines about a peer whose claims cannot be read."""
+"""Seconds between two log lines about a peer whose claims cannot be read."""
 _LEVEL: Final = {State.FENCED: "error", State.YIELDING: "warning", State.ALONE: "warning", State.ASKING: "info"}
 
 
 class Ownership:
-    """See the module. `changes` collects (before, after) of the tenure until the frame has looked at them."""
+    """See the module. `changes` collects the tenure's changes (before, after) until `progress` has looked at them."""
 
     def __init__(
         self, config: FrameConfig, registry: Registry, counters: Counter[str], incarnation: int, now: float
@@ -52,7 +52,7 @@ class Ownership:
         self._yielded: set[str] = set()
         self._keys = [derive(b"", config.pair)]
         self.sealed = False
-        """Is there a secret that nobody but the pair knows?"""
+        """True when there is a secret that nobody but the pair knows."""
         self._complained = float("-inf")
 
     def use_secrets(self, secrets: Sequence[bytes]) -> None:
@@ -77,8 +77,8 @@ class Ownership:
         self._counters["claims_heard" if verdict == NEWS else "claims_" + verdict] += 1
 
     def hear_link(self, claim: bytes, now: float) -> list[Output]:
-        """A heartbeat brought a claim. One that cannot be read comes from a peer with another secret, or of another
-        version: it lives, and that is all that it can say.
+        """A heartbeat brought a claim. A claim that cannot be read comes from a peer with another secret, or of another
+        version. It shows that this peer lives, and nothing else.
         """
         try:
             stand = read_claim(claim, self._keys)
@@ -94,11 +94,11 @@ class Ownership:
         return []
 
     def yielded(self, sender: str) -> None:
-        """A process writes no more."""
+        """A process has confirmed that it no longer writes to the client LAN."""
         self._yielded.add(sender)
 
     def writing(self, now: float) -> bool:
-        """May a filter of this host still be writing?"""
+        """True when a filter of this host may still be writing."""
         if now >= self._lease_until:
             return False
         live = self._registry.processes.values()
@@ -131,10 +131,10 @@ class Ownership:
         if after == State.PROMOTED:
             if self.promoted_at is None:
                 self.promoted_at, self.silence = now, now - self.tenure.heard
-            outputs.append(Tell(Promote(fence), "*"))
+            outputs.append(Tell(Promote(fence), EVERYBODY))
         elif after == State.FENCED and not self.tenure.primary:
             self.promoted_at = None
-            outputs.append(Tell(Demote(fence), "*"))
+            outputs.append(Tell(Demote(fence), EVERYBODY))
         if after not in WRITES and (before in WRITES or after == State.YIELDING):
             self._yielded.clear()
             outputs += [Tell(Lease(0.0, fence), one) for one in self._live(WRITERS)]
@@ -145,7 +145,7 @@ class Ownership:
         return outputs
 
     def grant(self, now: float) -> list[Output]:
-        """Permissions for everybody who could write, if there are any to give."""
+        """Give a permission to every process that could write, if this side may give any."""
         until = self.tenure.lease(now)
         if not until:
             return []
@@ -153,7 +153,7 @@ class Ownership:
         return [Tell(Lease(until, self.tenure.fence), one) for one in self._live(WRITERS)]
 
     def claim(self, stand: Stand) -> bytes:
-        """What is said, sealed."""
+        """Seal what is to be said."""
         return write_claim(stand, self._config.pair, self._keys[0])
 
     def say(self, claim: bytes, count: int) -> list[Output]:
@@ -162,7 +162,7 @@ class Ownership:
         return [Tell(message, one) for one in self._live(VOICES)]
 
     def welcome(self, sender: str, role: str, now: float, *, promoted: bool) -> list[Output]:
-        """What a process that has just come must know. `promoted`: it was told so, here or by an earlier start."""
+        """What a process that has just come must know. `promoted`: this frame, or its start before, has promoted it."""
         outputs: list[Output] = []
         if self.tenure.state == State.PROMOTED:
             outputs.append(Tell(Promote(self.tenure.fence), sender))
@@ -192,7 +192,7 @@ class Ownership:
     # -- looking in --------------------------------------------------------------------------------
 
     def status(self, now: float) -> dict[str, Any]:
-        """For `colo status`. Ages are milliseconds; `at` is monotonic seconds of this host."""
+        """What `colo status` shows of it. Ages are milliseconds; `at` is monotonic seconds of this host."""
         tenure = self.tenure
         known: dict[str, Any] = {
             "state": tenure.state,

@@ -1,12 +1,15 @@
 """The other host's frame, as its heartbeats show it."""
 
-from typing import Any
+from typing import Any, Final
 
 from colo_proto.messages import Heartbeat
 
+PEER: Final = "peer"
+"""The name under which the other host's frame speaks, and is told something."""
+
 
 class Peer:
-    """Alive while heartbeats come; `timeout` seconds without one make it lost."""
+    """The peer is alive while heartbeats come, and lost after `timeout` seconds without one."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
@@ -17,7 +20,7 @@ class Peer:
         """It was alive once, and is silent now."""
 
     def hear(self, beat: Heartbeat, now: float) -> tuple[bool, bool]:
-        """Take a heartbeat in: is the peer new or back, and is it another incarnation than before?"""
+        """Note a heartbeat. Returns whether the peer is new or back, and whether it is another incarnation."""
         appeared = not self.alive
         restarted = self.last is not None and self.last.incarnation != beat.incarnation
         self.last, self.heard = beat, now
@@ -36,15 +39,15 @@ class Peer:
         return False
 
     def silent(self, now: float, since: float) -> bool:
-        """Was nothing heard for the whole timeout, `since` which it was listened to?"""
+        """True when nothing was heard for the whole timeout, in which somebody has listened (`since` when)."""
         return not self.alive and now >= max(self.heard, since) + self._timeout
 
     def deadline(self) -> float | None:
-        """When the verdict over the peer is due."""
+        """When the peer is to be taken for lost."""
         return self.heard + self._timeout if self.alive else None
 
     def status(self, now: float) -> dict[str, Any]:
-        """For `colo status`."""
+        """What `colo status` shows of the other side. Ages are milliseconds."""
         last = self.last
         state = "alive" if self.alive else "lost" if self.lost else "never seen"
         if last is None:

@@ -1,11 +1,13 @@
 """The processes of this host, as they introduced themselves and reported."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from colo_frame.bounds import MAX_DEPTH, MAX_KEPT, MAX_REPORT, weigh
 from colo_proto.messages import Hello, Report
 
+EVERYBODY: Final = "*"
+"""The name under which every process of this host is told something."""
 MAX_PROCESSES = 1024
 MAX_FORMER = 8
 FORGET_AFTER = 600.0
@@ -20,32 +22,33 @@ class Process:
     role: str
     incarnation: int
     seen: float
-    pid: int = 0
-    http: str = ""
-    lost: bool = False
-    restarts: int = 0
-    report: Report | None = None
-    reported: float = 0.0
-    weight: int = 0
-    """Of the report that is kept."""
-    linked: bool = False
-    """A compare that whoever shares frames out can reach, by its last report, as the next one."""
-    leased: bool = False
-    """It can write to the client LAN, with a permission."""
-    former: list[tuple[int, int]] = field(default_factory=list)
-    """Incarnation and process id of those who had this name before, the last one last."""
-    unknown: bool = False
-    """It came without having been welcomed by any frame, and what it may have replaced was not looked at yet."""
-    twice: bool = False
-    """One that another had replaced is back: two processes have this name."""
+    pid: int = field(init=False, default=0)
+    http: str = field(init=False, default="")
+    lost: bool = field(init=False, default=False)
+    restarts: int = field(init=False, default=0)
+    report: Report | None = field(init=False, default=None)
+    reported: float = field(init=False, default=0.0)
+    weight: int = field(init=False, default=0)
+    """The weight of the report that is kept."""
+    linked: bool = field(init=False, default=False)
+    """A compare whose last report says that the processes which share frames out can reach it."""
+    leased: bool = field(init=False, default=False)
+    """Its last report says that it can write to the client LAN, with a permission."""
+    former: list[tuple[int, int]] = field(init=False, default_factory=list)
+    """Incarnation and process id of the processes that had this name before, the latest one last."""
+    unknown: bool = field(init=False, default=False)
+    """No frame had welcomed it before it came here, and nobody has looked yet whether it came in the place of another.
+    """
+    twice: bool = field(init=False, default=False)
+    """A process that another one had replaced is back, so two processes have this name."""
 
     def replace(self, incarnation: int) -> None:
-        """Another one has this name from now on."""
+        """Another process has this name from now on."""
         self.twice = any(one == incarnation for one, _ in self.former)
         self.former = [*self.former[1 - MAX_FORMER :], (self.incarnation, self.pid)]
 
     def status(self, now: float) -> dict[str, Any]:
-        """For `colo status`. Ages are milliseconds."""
+        """What `colo status` shows of it. Ages are milliseconds."""
         report = self.report
         return {
             "role": self.role,
@@ -65,24 +68,26 @@ class Process:
 
 @dataclass(slots=True)
 class Registry:
-    """All processes by routing id; `timeout` seconds of silence make one lost."""
+    """All processes by routing id. A process is lost after `timeout` seconds of silence."""
 
     timeout: float
     processes: dict[str, Process] = field(default_factory=dict)
     weight: int = 0
-    """Of all reports that are kept."""
+    """The weight of all reports that are kept."""
     renewed: bool = False
     """There was a frame here before this one."""
 
     def seen(self, sender: str, now: float) -> Process | None:
-        """`sender` said something; None when it has not introduced itself."""
+        """`sender` said something. Returns its process, or None when it has not introduced itself."""
         process = self.processes.get(sender)
         if process is not None:
             process.seen = now
         return process
 
     def hello(self, sender: str, hello: Hello, now: float) -> tuple[Process | None, bool, bool]:
-        """Take an introduction in: the process (None: too many), is it new or back, did it restart?"""
+        """Note an introduction. Returns the process (None when there are too many), whether it is new or back, and
+        whether it was restarted.
+        """
         process = self.processes.get(sender)
         if process is None:
             if len(self.processes) >= MAX_PROCESSES and not self._make_room():
@@ -104,9 +109,9 @@ class Registry:
         return process, fresh, restarted
 
     def successors(self, hello: Hello, incarnation: int) -> list[Process]:
-        """Mirrors of which a frame that was restarted cannot tell whether they came in the place of others, once each.
+        """Mirrors that may have come in the place of others while there was no frame. Each of them is named once.
 
-        It was restarted if another start of it, not the one with `incarnation`, has welcomed somebody.
+        This frame was restarted if another start of it, not the one with `incarnation`, has welcomed somebody.
         """
         self.renewed |= hello.frame not in {0, incarnation}
         found = [p for p in self.processes.values() if self.renewed and p.unknown and p.role == "mirror"]
@@ -122,8 +127,8 @@ class Registry:
         return lost is not None
 
     def keep(self, process: Process, report: Report, now: float) -> list[Process]:
-        """Keep a report in place of the one before; `TooMuchError` when it is too large or too deep. Those whose
-        reports had to go for it, the heaviest first: it may be this one.
+        """Keep a report in place of the one before; `TooMuchError` when it is too large or too deep. Returns the
+        processes whose reports had to go to make room, the heaviest first. This process may be one of them.
         """
         weight = sum(
             weigh(part, depth, MAX_REPORT)
@@ -141,7 +146,7 @@ class Registry:
         return gone
 
     def forget(self, process: Process) -> None:
-        """Keep its report no longer."""
+        """Do not keep its report any longer."""
         self.weight -= process.weight
         process.report, process.weight = None, 0
 
@@ -155,11 +160,15 @@ class Registry:
         """Ids of the processes of `role` that are not lost."""
         return [p.id for p in self.processes.values() if p.role == role and not p.lost]
 
+    def linked(self) -> set[str]:
+        """Compares that have reported that the processes which share frames out can reach them."""
+        return {p.id for p in self.processes.values() if p.role == "compare" and p.linked}
+
     def sweep(self, now: float) -> list[Process]:
-        """Processes that are lost as of now; those silent for very long are forgotten."""
+        """The processes that have just become lost. Those that have been silent for very long are forgotten."""
         lost = []
         for process in list(self.processes.values()):
-            # The same sum as in `deadline`: a difference may round the other way, and be due for ever.
+            # The same sum as in `deadline`: a difference may round the other way, and then it would be due for ever.
             if not process.lost and now >= process.seen + self.timeout:
                 process.lost = True
                 lost.append(process)

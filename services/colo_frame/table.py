@@ -1,7 +1,7 @@
 """Which compare worker has which slots: rendezvous hashing, so that few slots move.
 
-Every slot goes to the worker with the highest keyed hash of (slot, worker). A worker that joins takes
-its share evenly from all others; of one that leaves only its own slots move.
+Every slot goes to the worker with the highest keyed hash of (slot, worker). A worker that joins takes its share evenly
+from all others. When a worker leaves, only its own slots move.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def assign(workers: Sequence[str]) -> list[int]:
 
 
 def make_table(version: int, workers: Sequence[str]) -> WorkerTable:
-    """The table of `workers`, who stand in it by name: equal sets make equal tables."""
+    """The table of `workers`, which stand in it in the order of their names, so that equal sets make equal tables."""
     ordered = sorted(set(workers))[:MAX_WORKERS]
     return WorkerTable(version, ordered, assign(ordered) if ordered else [])
 
@@ -40,7 +40,7 @@ def make_table(version: int, workers: Sequence[str]) -> WorkerTable:
 def read_table(given: dict[str, Any], known: WorkerTable | None = None) -> WorkerTable | None:
     """The table in a peer's heartbeat, or None when it is not a proper one.
 
-    A heartbeat mostly brings the one that is `known`, which need not be looked through again.
+    A heartbeat mostly brings the table that is `known` already, which need not be checked again.
     """
     if (
         known is not None
@@ -59,12 +59,12 @@ def read_table(given: dict[str, Any], known: WorkerTable | None = None) -> Worke
 
 
 def named_table(version: int, workers: object) -> WorkerTable | None:
-    """The table of `version` that somebody uses who tells its workers; equal sets make equal tables."""
+    """The table of `version`, made from the `workers` that somebody reports; None when those are not ids."""
     return make_table(version, workers) if version >= 1 and isinstance(workers, list) and _names(workers) else None
 
 
 def _names(workers: list[Any]) -> bool:
-    """Is it a list of ids of workers?"""
+    """True when this is a list of ids of workers."""
     ids = all(isinstance(worker, str) and 0 < len(worker.encode()) <= MAX_NAME for worker in workers)
     return 0 < len(workers) <= MAX_WORKERS and ids
 

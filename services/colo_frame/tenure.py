@@ -1,4 +1,4 @@
-r"""Who may write to the client LAN: one side, whatever dies, stands still, or is cut off. Pure.
+r"""Decides who may write to the client LAN: one side alone, whatever dies, stands still, or is cut off. Pure.
 
 ::
 
@@ -14,20 +14,21 @@ r"""Who may write to the client LAN: one side, whatever dies, stands still, or i
     ASKING <--nobody has it-- FENCED <--permissions over    FENCED <--the primary's fence is higher-- PROMOTED
                                                                                 stood still: TAKING again --^
 
-**Fences** order promotions: the primary takes even numbers, the secondary odd ones, each the next above
-all that it has seen; so no two are equal, and whoever hears of a higher one stops.
+**Fences** order promotions. The primary takes even numbers and the secondary odd ones, each the next number above all
+that it has seen. So no two are equal, and a side that hears of a higher one stops.
 
 **Permission** to write (`lease`) is given to the filters of a host for a time shorter than the silence
 after which the other side may take over, and on the host's own clock, so it runs out in a process that is
 stopped. It counts from when the other side could hear us last. A side that did not run for that long, or
-that could not be heard, knows nothing: it asks before it permits again. So does one that was promoted by an
-earlier start of this frame, unless a permission still runs.
+that could not be heard, cannot know what has happened meanwhile, so it asks before it permits again. So does a side
+that was promoted by an earlier start of this frame, unless a permission still runs.
 
 **Two ways to hear**: the link between the hosts, and the client LAN (`colo_proto.claim`). On both only what proves that
-it is new counts (`colo_frame.freshness`): a recording is no sign of life. The secondary
-takes over by itself only when both were silent while its own ear on the LAN worked, and when the primary's
-last word was that all it had sent was compared. So: host dead, both silent, takes over. Link cut, the LAN
-speaks, stays. What no rule of two can do is tell a dead host from one cut off on both ways.
+it is new counts (`colo_frame.freshness`): a recording is no sign of life. The secondary takes over by itself only when
+both were silent while its own ear on the LAN worked, and when the primary's last word was that all it had sent was
+compared. So it takes over when the primary's host is dead, because both ways are silent then. It stays where it is when
+only the link is cut, because it still hears the primary on the LAN. No rule of two sides can tell a dead host from one
+that is cut off on both ways.
 """
 
 from typing import Final
@@ -37,20 +38,22 @@ from colo_proto.claim import Stand, State
 
 PRIMARY: Final = "primary"
 GRACE: Final = 2
-"""Intervals for which a side that has lost the other asks on the LAN before it acts on silence."""
+"""A side that has lost the other asks on the LAN for so many intervals before it acts on the silence."""
 LEASE: Final = 2 / 3
-"""Of the time after which silence counts as death. The rest covers clocks, queues and a slow machine."""
+"""A permission runs for this part of the time after which silence counts as death. The rest is for differences of
+clocks, for queues and for a slow machine.
+"""
 PATIENCE: Final = 0.9
-"""Of the time after which silence counts as death: what may be older is not believed. Whoever has said that it does not
-write needs longer than this before it writes again, unless it has been heard since.
+"""What may be older than this part of the time after which silence counts as death is not believed. A side that has
+said that it does not write needs longer than this before it writes again, unless it has been heard since.
 """
 MARGIN: Final = 1.25
 """A secondary waits at least this much longer than the primary's permissions run."""
 URGENT: Final = 4
-"""How many times as often a side speaks while it waits for the other's word."""
+"""A side speaks so many times as often as usual while it waits for the other side's word."""
 
 HURRY: Final = 16
-"""How many times as often, at most, it speaks to answer somebody who has proved nothing yet."""
+"""It speaks at most so many times as often as usual to answer somebody who has proved nothing yet."""
 
 WRITES: Final = frozenset({State.HOLDING, State.LEAVING, State.ALONE, State.PROMOTED})
 _URGENT: Final = frozenset({State.ASKING, State.LEAVING, State.TAKING, State.YIELDING})
@@ -70,33 +73,34 @@ class Tenure:
         """Highest fencing token that this side has seen or taken."""
         self.count = 0
         self.heard = now
-        """When the other side last spoke, on either way, or since when this side could have heard it."""
+        """When the other side last spoke on either way, or the time since which this side could have heard it."""
         self.other: Stand | None = None
         self.fit = False
         """Secondary: the primary's last word was that nothing left uncompared."""
         self.said = float("-inf")
-        """When we were last told that a claim is out on the LAN: our voice and ear there work."""
+        """When we were last told that a claim of ours is on the LAN. It shows that our voice and our ear there work."""
         self.proven = now
-        """When what the other side has heard, or was put on the LAN, was said."""
+        """When we said the latest word that the other side has heard, or that is on the LAN."""
         self.ear_since = now
         self.ran = now
         self.since = now
         """When the present state began."""
         self.stalls = 0
         self.again = False
-        """Secondary, taking: it had the LAN already, and cannot know whether it still has."""
+        """Secondary, taking: it had the LAN before, and cannot know whether it still has it."""
         self._careful = False
         """Taking: silence counts only while our own ear on the LAN works."""
         self._forced = False
         """The operator wants this side to write though nobody can hear it on the LAN."""
         self._unclaimed: tuple[int, float] | None = None
-        """Primary, fenced: which start of the other side says that it does not have the LAN, and since when."""
+        """Primary, fenced: the start of the other side that says it does not have the LAN, and since when it says so.
+        """
         self._alone = not peer
         self._asked_from = 1
-        """Only answers to what was said from this count on prove anything."""
+        """Only answers to words with this number or a higher one prove anything."""
         self._spoken = float("-inf")
         self._urged = False
-        """Somebody spoke whom only an answer of ours can help to prove who it is."""
+        """Somebody spoke who needs an answer of ours to prove who it is."""
         self.fresh = Freshness(incarnation, timeout * PATIENCE, now)
         if self.primary:
             self.state = State.ASKING if peer else State.ALONE
@@ -118,8 +122,8 @@ class Tenure:
 
     @property
     def _heeded(self) -> bool:
-        """Is there a way on which the other side should hear us? Where a secondary has no process with a port for
-        claims, the primary never goes on alone either.
+        """True when there is a way on which the other side should hear us. Where a secondary has no process with a port
+        for claims, the primary never goes on alone either.
         """
         return not self._alone and (self.primary or (self.said >= 0 and not self._forced))
 
@@ -132,7 +136,7 @@ class Tenure:
     # -- hearing and speaking --------------------------------------------------------------------------
 
     def notice(self, now: float) -> bool:
-        """Did this process stand still for so long that permissions ran out and words were missed?"""
+        """True when this process stood still for so long that permissions ran out and words were missed."""
         gap, self.ran = now - self.ran, max(now, self.ran)
         if gap < self.lease_time:
             return False
@@ -187,7 +191,7 @@ class Tenure:
         self.heard = now
 
     def knows(self, incarnation: int) -> bool:
-        """Is this the start of the other side that is believed?"""
+        """True when this is the start of the other side that is believed."""
         return self.fresh.believed == incarnation
 
     def _primary_hears(self, stand: Stand, now: float) -> None:
@@ -236,7 +240,7 @@ class Tenure:
             self.fit = stand.protected
 
     def told(self) -> bool:
-        """Primary: has the other side heard what was said since the present state began?"""
+        """Primary: true when the other side has heard what was said since the present state began."""
         other = self.other
         return other is not None and other.echo_of == self.incarnation and other.echo >= self._asked_from
 
@@ -253,7 +257,7 @@ class Tenure:
         if when is None:
             return
         if self._forced:
-            # From here on as always.
+            # The other side can hear us again, so the rules hold again.
             self._forced = False
         elif now >= self.proven + self.lease_time and self.state in WRITES and self._heeded:
             # Permissions have run out, for the other side could not hear us: it may have taken over.
@@ -261,7 +265,7 @@ class Tenure:
         self.proven = max(self.proven, when)
 
     def due(self, now: float) -> bool:
-        """Is it time to speak?"""
+        """True when it is time to speak."""
         return now >= self._spoken + self._pause
 
     def compose(self, now: float, *, protected: bool) -> Stand:
@@ -313,7 +317,7 @@ class Tenure:
         return not deaf and now >= max(self.heard, self.ear_since) + self.takeover
 
     def may_take(self, now: float) -> bool:
-        """Secondary: may it take over without being asked to?"""
+        """Secondary: true when it may take over without being asked to."""
         return self.state == State.STANDBY and self.other is not None and self.fit and self.silent(now, ear=True)
 
     def tick(self, now: float, *, writing: bool) -> None:

@@ -6,10 +6,10 @@
     table v  ---------------------------------------------> table v + 1 --> flows on their way --> settled
                  one joined, one wants to leave: at once         (givers hand over to takers)
 
-The first table is made at once when the workers are named by option, else when none has joined for a moment. In
-every later change flows move together with their state (`colo_compare.moving`), so nothing has to be waited for but
-the change before it. A worker that was lost has taken its state along: its slots move behind a checkpoint, and their
-flows are adopted from the middle. A frame that was restarted goes on with the table that is in use.
+The first table is made at once when an option names the workers, and otherwise when no worker has joined for a moment.
+In every later change flows move together with their state (`colo_compare.moving`), so a change has to wait only for the
+one before it. The state of a worker that was lost is lost with it: its slots move behind a checkpoint, and their flows
+are adopted in the middle. A frame that was restarted continues with the table that is in use.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,9 +23,9 @@ SETTLE = 0.5
 ASK_AGAIN = 2.0
 """Seconds after which a change asks for its checkpoint again."""
 PATIENCE = 8.0
-"""Seconds after which a change counts as settled though somebody has not said so."""
+"""Seconds after which a change counts as settled, even if some worker has not said so."""
 SAY_AGAIN = 1.0
-"""Seconds after which whoever has not settled is told the table again."""
+"""Seconds after which workers that have not settled are told the table again."""
 
 
 class Workers:
@@ -35,30 +35,27 @@ class Workers:
 
     def __init__(self, expected: Sequence[str], patience: float, now: float) -> None:
         self.table = make_table(1, expected) if expected else WorkerTable(0, [], [])
-        self.changes = 0
         self.leaving: set[str] = set()
         """Workers that want to stop."""
         self.unsettled: set[str] = set()
-        """Givers and takers of the last change that are not done yet."""
-        self.given_up = 0
-        """Changes that were not settled in time."""
+        """Workers that have not finished giving or taking flows in the last change."""
         self._patient_until = now + patience
         self._settled_at: float | None = None
         self._wanted: list[str] = []
         self._planned = False
-        """The change that is wanted loses nobody: it needs no checkpoint."""
+        """No worker is lost in the change that is wanted, so it needs no checkpoint."""
         self._asked = 0.0
         self._moving_since = 0.0
 
     def check(self, live: Sequence[str], known: Sequence[str], linked: Collection[str], now: float) -> str | None:
         """Compare the workers that are there with the table.
 
-        `live` are the compares that are well, `known` all that ever said hello, `linked` those that whoever shares
-        frames out can reach. Returns the reason for which a checkpoint is wanted, or None; afterwards `due` says
-        whether a table may be made at once.
+        `live` are the compares that are not lost, `known` those that have ever said hello, and `linked` those that the
+        processes which share frames out can reach. Returns the reason for which a checkpoint is wanted, or None.
+        Afterwards `due` says whether a table may be made at once.
         """
         table = self.table
-        # Where there is a table a newcomer must be within reach before anything is sent its way.
+        # Once there is a table, a new worker must be reachable before anything is sent to it.
         candidates = {*table.workers, *(w for w in live if not table.version or w in linked)}
         patient = now < self._patient_until
         there = sorted(w for w in candidates - self.leaving if w in live or (patient and w not in known))
@@ -79,7 +76,7 @@ class Workers:
         return self._wanted
 
     def due(self, now: float) -> bool:
-        """May the table that is wanted be made without a checkpoint?"""
+        """True when the table that is wanted may be made now, without a checkpoint."""
         if not self._wanted:
             return False
         if not self.table.version:
@@ -88,10 +85,10 @@ class Workers:
 
     @property
     def covered(self) -> bool:
-        """May the table that is wanted be made now that a checkpoint is over? Not while flows are on their way."""
+        """True when the table that is wanted may be made now that a checkpoint is over, because no flows are moving."""
         return bool(self._wanted and self.table.version and not self.unsettled)
 
-    def apply(self, live: Collection[str], now: float) -> WorkerTable:
+    def apply(self, live: Collection[str], now: float) -> None:
         """Make the table that is wanted. Of the workers that had slots, those in `live` hand their flows over."""
         before = self.table
         table = make_table(before.version + 1, self._wanted)
@@ -111,17 +108,17 @@ class Workers:
         self.unsettled = {*givers, *takers}
         self._moving_since = now
         self._wanted = []
-        self.changes += 1
-        return table
 
     def settled(self, worker: str, version: int) -> None:
-        """A worker has given and taken."""
+        """A worker has given and taken all flows that the table of `version` moves."""
         if version >= self.table.version:
             self.unsettled.discard(worker)
             self._rest()
 
     def gone(self, worker: str) -> WorkerTable | None:
-        """A worker was lost or restarted: what it was to hand over is gone. The table to tell the others, if so."""
+        """A worker was lost or restarted, and what it had to hand over is gone. Returns the table to tell the others,
+        if any.
+        """
         self.leaving.discard(worker)
         self.unsettled.discard(worker)
         table = self.table
@@ -141,24 +138,23 @@ class Workers:
             self.table = replace(self.table, givers=[], moved=[])
 
     def remind(self, now: float) -> list[str]:
-        """Who is to be told the table again; after `PATIENCE` nobody is waited for any more."""
+        """The workers to be told the table again. After `PATIENCE` seconds nobody is waited for any more."""
         if not self.unsettled or now < self._moving_since + SAY_AGAIN:
             return []
         if now >= self._moving_since + PATIENCE:
             self.unsettled.clear()
-            self.given_up += 1
             self._rest()
         return sorted(self.unsettled)
 
     def may_leave(self, live: Collection[str]) -> list[str]:
-        """Those of the leaving whose flows are elsewhere now, or that nobody could take over from."""
+        """Workers that want to leave and may: their flows are elsewhere now, or there is nobody to take them over."""
         table = self.table
-        # One that is here but not within reach yet will be in a moment.
+        # A worker that is here but cannot be reached yet will be reachable in a moment.
         others = set(live) - self.leaving
         return [worker for worker in sorted(self.leaving - self.unsettled) if worker not in table.workers or not others]
 
     def learn(self, version: int, table: WorkerTable | None = None) -> bool:
-        """A table of `version` is in use: go on from it. True when the present table is to be sent again."""
+        """A table of `version` is in use, so continue from it. True when our table must be sent again."""
         if table is not None and table.version > self.table.version:
             self.table = replace(table, givers=[], moved=[])
             return True
@@ -170,7 +166,7 @@ class Workers:
         return False
 
     def deadline(self) -> float | None:
-        """When `check`, `due` or `remind` may come to another result by itself."""
+        """When `check`, `due` or `remind` may have another result although nothing was heard."""
         due = []
         if self._wanted and not (self._planned and self.unsettled):
             due.append(self._asked + ASK_AGAIN if self.table.version else self._settled_at or self._asked)

@@ -1,7 +1,7 @@
 """One process of the lab: started inside its namespace, ended with the lab, accounted for.
 
-No signal handler is involved: the end of a process is seen on its pidfd, and `wait4` tells what it
-used. PR_SET_PDEATHSIG makes the kernel end it should the lab be killed.
+No signal handler is involved: the end of a process is seen on its pidfd, and `wait4` tells what the process has used.
+PR_SET_PDEATHSIG makes the kernel end the process if the lab is killed.
 """
 
 import contextlib
@@ -14,18 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
+from colo_lab.observed import Usage
 from colo_netdev import netns
 
 PR_SET_PDEATHSIG = 1
+TAIL = 5
+"""So many lines of its log are shown when a process has ended."""
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(slots=True)
-class Usage:
-    """What all incarnations of a process used together."""
-
-    cpu_seconds: float = 0.0
-    max_rss_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -39,23 +34,22 @@ class Child:
     argv: Sequence[str]
     netns_fd: int
     env: Mapping[str, str] | None = None
-    endpoints: dict[str, str] = field(default_factory=dict)
     log: str = ""
-    """File for stdout and stderr; empty: inherited."""
+    """File for stdout and stderr; empty: they are inherited."""
     output: int | None = None
-    """Descriptor for stdout, when there is no `log`; None: inherited."""
-    session: bool = True
-    """A session of its own: Ctrl-C on the terminal is for the lab and the client only."""
-    retired: bool = False
+    """Descriptor for stdout, when there is no `log`; None: it is inherited."""
+    endpoints: dict[str, str] = field(init=False, default_factory=dict)
+    """Of a filter: the endpoints of its links by option, for the state file."""
+    retired: bool = field(init=False, default=False)
     """It was asked to end for good."""
-    pid: int = 0
-    pidfd: int = -1
-    status: int | None = None
-    """Exit status of the last incarnation (negative: signal), None while it runs."""
-    starts: int = 0
-    started: float = 0.0
-    usage: Usage = field(default_factory=Usage)
-    _process: "subprocess.Popen[bytes] | None" = None
+    pid: int = field(init=False, default=0)
+    pidfd: int = field(init=False, default=-1)
+    status: int | None = field(init=False, default=None)
+    """Exit status of the last incarnation (negative: the signal that ended it), None while it runs."""
+    starts: int = field(init=False, default=0)
+    started: float = field(init=False, default=0.0)
+    usage: Usage = field(init=False, default_factory=Usage)
+    _process: "subprocess.Popen[bytes] | None" = field(init=False, default=None)
 
     @property
     def running(self) -> bool:
@@ -64,11 +58,11 @@ class Child:
 
     @property
     def restarts(self) -> int:
-        """How many times it was started again."""
+        """How many times it was started again after its first start."""
         return max(0, self.starts - 1)
 
     def start(self) -> None:
-        """Start it. `OSError` when the program cannot be run."""
+        """Start the process. `OSError` when the program cannot be run."""
         assert not self.running
         out: IO[bytes] | int | None = self.output
         with contextlib.ExitStack() as stack:
@@ -80,7 +74,8 @@ class Child:
                 stdout=out,
                 stderr=out if self.log else None,
                 env=self.env,
-                start_new_session=self.session,
+                # Ctrl-C on the terminal is for the lab and the client alone.
+                start_new_session=self.role != "client",
                 preexec_fn=entering(self.netns_fd),  # noqa: PLW1509 - one thread, and setns has no other place
             )
         self.pid = self._process.pid
@@ -90,7 +85,7 @@ class Child:
         self.started = time.monotonic()
 
     def signal(self, number: int) -> None:
-        """Send a signal; nothing happens when it has ended."""
+        """Send a signal. Nothing happens when the process has ended."""
         if self.running:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, number)
@@ -113,13 +108,9 @@ class Child:
                 total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return total
 
-    def reap(self, *, block: bool = False) -> bool:
-        """True when it has ended; its status and usage are then known."""
-        if not self.running:
-            return True
-        pid, status, used = os.wait4(self.pid, 0 if block else os.WNOHANG)
-        if pid == 0:
-            return False
+    def reap(self) -> None:
+        """Wait until the process has ended, and note its status and what it has used."""
+        _, status, used = os.wait4(self.pid, 0)
         self.status = os.waitstatus_to_exitcode(status)
         self.usage.cpu_seconds += used.ru_utime + used.ru_stime
         if not self.usage.max_rss_bytes:
@@ -127,22 +118,22 @@ class Child:
         os.close(self.pidfd)
         self.pidfd = -1
         if self._process is not None:
-            self._process.returncode = self.status  # or Popen would look for a child that is gone
-        return True
+            # Otherwise Popen would look for a child that is gone.
+            self._process.returncode = self.status
 
-    def tail(self, lines: int = 5) -> str:
+    def tail(self) -> str:
         """The last lines it wrote, for an error message."""
         if not self.log:
             return ""
         with contextlib.suppress(OSError), open(self.log, "rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 4096))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL:])
         return ""
 
 
 def entering(fd: int) -> Callable[[], None]:
-    """What a child does between fork and exec: end with us, live in the namespace of `fd`."""
+    """What a child does between fork and exec: it asks to end with us, and enters the namespace of `fd`."""
     parent = os.getpid()
 
     def enter() -> None:
@@ -152,23 +143,3 @@ def entering(fd: int) -> Callable[[], None]:
         netns.enter(fd)
 
     return enter
-
-
-def kill_inhabitants(inodes: set[int], spare: set[int]) -> int:
-    """SIGKILL every process whose namespace is one of ours, but for `spare`; how many there were.
-
-    This finds what a guest or client command has left in the background, whoever its parent is now.
-    """
-    found = 0
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) in spare:
-            continue
-        with contextlib.suppress(OSError):
-            pidfd = os.pidfd_open(int(name))
-            try:
-                if os.stat(f"/proc/{name}/ns/net").st_ino in inodes:
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    found += 1
-            finally:
-                os.close(pidfd)
-    return found

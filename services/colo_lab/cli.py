@@ -29,7 +29,7 @@ _SETTINGS = {
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
-    """A signal asked us to leave."""
+    """A signal has asked us to leave."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -37,7 +37,7 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 
 class Signals:
-    """SIGINT, SIGTERM, SIGHUP: an exception while the lab starts, a note while the client runs, then nothing."""
+    """SIGINT, SIGTERM and SIGHUP raise an exception while the lab starts, and are only noted after that."""
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -38,9 +38,9 @@ class LabConfig:
     start_timeout: float = 30.0
     """Seconds until everything must be up."""
     curve: bool = False
-    """Keys on the links between the hosts, as real ones need."""
+    """Use keys on the links between the hosts, as real hosts need them."""
     restart: bool = True
-    """Restart a filter that dies, as compose's restart policy does."""
+    """Start a filter again that dies, as the restart policy of compose does."""
     logs: str = ""
     """Directory to keep the logs in; empty: they go with the lab."""
     log_level: str = "info"
@@ -63,7 +63,7 @@ class LabConfig:
 
     @property
     def impaired(self) -> bool:
-        """Is there a bad LAN?"""
+        """True when the client's LAN is a bad one."""
         return bool(self.loss or self.reorder)
 
     def _names(self) -> list[str]:

@@ -12,8 +12,9 @@ from typing import Final
 from colo_lab.children import Child
 
 BACKOFF: Final = 0.1
+"""Seconds before a process that died for the first time is started again. Each further death doubles it …"""
 MAX_BACKOFF: Final = 5.0
-"""Seconds before a process that died is started again: the first, doubled each time, and the most."""
+"""… up to this."""
 STABLE: Final = 10.0
 """Seconds a process must have lived for its earlier deaths to be forgotten."""
 GRACE: Final = 2.0
@@ -25,7 +26,7 @@ class LabError(Exception):
 
 
 class Crew:
-    """Children by id. A death before `settled` is an error; after it, processes come back, guests do not."""
+    """Children by id. A death before `settled` is an error. After it, filters are started again, and guests are not."""
 
     def __init__(self, *, restart: bool) -> None:
         self.children: dict[str, Child] = {}
@@ -41,25 +42,25 @@ class Crew:
         self._abandoned: set[str] = set()
 
     def abandon(self, names: Collection[str]) -> None:
-        """End these at once, and for good: their host has died."""
+        """End these at once and do not start them again, because their host has died."""
         self._abandoned.update(names)
         for name in names:
             self._due.pop(name, None)
             self.children[name].signal(signal.SIGKILL)
 
     def retire(self, name: str) -> None:
-        """Ask one to end for good, in its own time."""
+        """Ask one to end. It may take the time that it needs, and is not started again."""
         self._abandoned.add(name)
         self._due.pop(name, None)
         self.children[name].retired = True
         self.children[name].signal(signal.SIGTERM)
 
     def revive(self, name: str) -> None:
-        """One that was retired is wanted again."""
+        """One that was retired is wanted again and may be started."""
         self._abandoned.discard(name)
 
     def resume(self, names: Collection[str]) -> None:
-        """Their host is back: start what was abandoned."""
+        """Start those that were abandoned, because their host is back."""
         for name in names:
             if name in self._abandoned and not self.children[name].running:
                 self._abandoned.discard(name)
@@ -80,7 +81,7 @@ class Crew:
         for key, _ in self._selector.select(timeout):
             child: Child = key.data
             self._selector.unregister(key.fd)
-            child.reap(block=True)
+            child.reap()
             self._ended(child)
         now = time.monotonic()
         for name, due in list(self._due.items()):
@@ -91,14 +92,14 @@ class Crew:
                 self.on_change()
 
     def finish(self, child: Child) -> None:
-        """End one child now and for good."""
+        """End one child now."""
         if child.running:
             self._selector.unregister(child.pidfd)
             child.signal(signal.SIGKILL)
-            child.reap(block=True)
+            child.reap()
 
     def stop(self) -> None:
-        """End all: guests and clients at once (nobody asks them), filters with a chance to drain."""
+        """End all. Guests and clients are killed at once; filters are asked first, so that they can drain."""
         self._due.clear()
         for child in self.children.values():
             child.sample()
@@ -110,7 +111,7 @@ class Crew:
                 self.finish(child)
 
     def close(self) -> None:
-        """After `stop`."""
+        """Let go of what the crew needs itself, after `stop`."""
         self._selector.close()
 
     def _ended(self, child: Child) -> None:

@@ -5,9 +5,9 @@
     page -> 200 MB download -> requests one by one -> the secondary lies -> what compare says
          -> the primary host dies in the middle of a download, which goes on -> the numbers
 
-Everything shown is measured in this run, and everything claimed is checked: exit status 0 means that
-every byte was right, nothing asked for a checkpoint while the guests agreed, the one wrong digit was
-found at its place, and the client's connection outlived the primary.
+All that is shown is measured in this run, and all that is claimed is checked. Exit status 0 means that every byte was
+right, that nothing asked for a checkpoint while the guests agreed, that the one wrong digit was found at its place, and
+that the client's connection outlived the primary.
 """
 
 import contextlib
@@ -37,9 +37,9 @@ SIZE: Final = 200_000_000
 REQUESTS: Final = 500
 LAST_SIZE: Final = 100_000_000
 LAST_RATE: Final = 50_000_000
-"""Bytes, and bytes a second, of the download during which the primary host dies …"""
+"""Bytes, and bytes a second, of the download during which the primary host dies."""
 DEATH: Final = 1.0
-"""… so many seconds after its start."""
+"""The primary host dies so many seconds after the start of that download."""
 PYTHON: Final = f"exec {sys.executable} -P -m colo_lab.programs."
 
 _HEAD = "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n"

@@ -1,6 +1,6 @@
-"""What a lab needs of the machine, and how it gets it without root.
+"""What a lab needs of the machine, and how it gets that without root.
 
-Root has it all. Anybody else runs the lab inside a user namespace of their own, in which they are
+Root has all of it. Anybody else runs the lab inside a user namespace of their own, in which they are
 root and may make network namespaces and taps, provided that the system allows user namespaces and
 `/dev/net/tun` may be opened.
 """
@@ -19,7 +19,7 @@ _CAP_SYS_ADMIN, _CAP_NET_ADMIN = 21, 12
 
 
 def missing() -> list[str]:
-    """What is not there, in words; nothing when a lab can run (perhaps in a user namespace)."""
+    """What is missing, in words; an empty list when a lab can run (perhaps in a user namespace)."""
     out = []
     if shutil.which("unshare") is None:
         out.append("the program unshare (package util-linux)")
@@ -51,7 +51,7 @@ def privileged() -> bool:
 
 
 def require() -> None:
-    """Return when a lab can run in this process; else start this program again where it can, or say why not."""
+    """Return when a lab can run in this process. Otherwise start this program again where it can, or say why not."""
     if gaps := missing():
         raise ConfigError("colo lab needs " + ", and ".join(gaps))
     if privileged():

@@ -1,9 +1,9 @@
-"""Clears up after a lab that was killed: run as a script, it waits on a pipe.
+"""Clears up after a lab that was killed. It is run as a script and waits on a pipe.
 
-`guard.py DIRECTORY INODE…` with the pipe as standard input. The lab holds the other end and says a
-byte when it has cleared up itself; an end without that byte means that it was killed. Then every
-process in its namespaces is ended and its directory removed. Only the standard library, and no site
-packages (`python -I -S`): it must be there quickly and cost nothing.
+`guard.py DIRECTORY INODE…` has the pipe as standard input. The lab holds the other end, and writes a byte when it has
+cleared up itself. If the pipe ends without that byte, the lab was killed. Then every process in its namespaces is ended
+and its directory is removed. This file uses the standard library alone and no site packages (`python -I -S`), because
+it must start quickly and need little memory.
 """
 
 import contextlib
@@ -14,31 +14,35 @@ import sys
 import time
 
 
-def _sweep(inodes: set[int]) -> bool:
-    found = False
+def kill_inhabitants(inodes: set[int], spare: set[int]) -> int:
+    """Send SIGKILL to every process whose namespace is one of these, except for `spare`. Returns how many there were.
+
+    This finds what the command of a guest or client has left in the background, whoever its parent is now.
+    """
+    found = 0
     for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
+        if not name.isdigit() or int(name) in spare:
             continue
         with contextlib.suppress(OSError):
             pidfd = os.pidfd_open(int(name))
             try:
                 if os.stat(f"/proc/{name}/ns/net").st_ino in inodes:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    found = True
+                    found += 1
             finally:
                 os.close(pidfd)
     return found
 
 
 def main(directory: str, inodes: set[int]) -> None:
-    """Wait for the lab's end."""
+    """Wait for the end of the lab, and clear up if it was killed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if os.read(0, 1):
         return
-    # A process that was just forking may be missed once; look until there is nobody.
+    # A process that is just forking may be missed once, so look until nobody is left.
     deadline = time.monotonic() + 5
-    while _sweep(inodes) and time.monotonic() < deadline:
+    while kill_inhabitants(inodes, {os.getpid()}) and time.monotonic() < deadline:
         time.sleep(0.02)
     if directory:
         shutil.rmtree(directory, ignore_errors=True)

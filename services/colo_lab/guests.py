@@ -6,7 +6,7 @@ from typing import Final
 from colo_proto.topology import Side
 
 PRIVATE: Final = ("run", "tmp")
-"""Folders that two hosts would not share. `/tmp` is the last one: the scratch folder may lie below it."""
+"""Folders that two hosts would not share. `/tmp` comes last, because the scratch folder may lie below it."""
 
 _PRIVATE_FOLDERS: Final = (
     'scratch=$1; command=$2; mount -t tmpfs -o mode=0700 tmpfs "$scratch" || exit 1; '

@@ -5,8 +5,8 @@
     client's addresses on tap net0 <--> this process <--> tap imp0, a port of the bridge <--> hosts
 
 Both ways a frame is lost with LOSS percent, and with REORDER percent held back until some later frames have
-passed it (or a few milliseconds are over). What is lost or held follows from SEED. The taps take no
-offloads, so that frames are of MTU size here, as on a wire, and lost one by one.
+passed it (or a few milliseconds are over). SEED decides which frames are lost or held back. The taps take no offloads,
+so that frames have MTU size here, as on a wire, and are lost one by one.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ from colo_netdev.taps import open_tap
 
 PORT: Final = "imp0"
 PASSED_BY: Final = 8
-"""At most so many frames overtake one that is held back …"""
+"""At most so many frames overtake a frame that is held back."""
 LATE: Final = 0.005
-"""… and none for longer than this, seconds."""
+"""No frame is held back for longer than this, seconds."""
 BURST: Final = 64
 MAX_FRAME: Final = 65536
 
 
 class Way:
-    """One direction: what is lost, and what is held back. Pure."""
+    """One direction of the LAN: which frames are lost, and which are held back. Pure."""
 
     def __init__(self, loss: float, reorder: float, seed: int) -> None:
         self._loss, self._reorder = loss / 100, reorder / 100
@@ -43,7 +43,7 @@ class Way:
         self.lost = self.reordered = self.passed = 0
 
     def pass_on(self, frame: bytes, now: float) -> list[bytes]:
-        """What goes out when `frame` comes in."""
+        """The frames that go out when `frame` comes in."""
         self._count += 1
         dice = self._random.random()
         out: list[bytes] = []
@@ -57,11 +57,11 @@ class Way:
         return self._due(now, out)
 
     def on_timer(self, now: float) -> list[bytes]:
-        """What was held for long enough."""
+        """The frames that were held back for long enough."""
         return self._due(now, [])
 
     def deadline(self) -> float | None:
-        """When `on_timer` has something."""
+        """When `on_timer` has frames to send."""
         return min((late for _, late, _ in self._held), default=None)
 
     def _due(self, now: float, out: list[bytes]) -> list[bytes]:

@@ -1,7 +1,7 @@
-"""Invariants of DESIGN §12, judged from what the processes counted. Pure.
+"""The invariants (ARCHITECTURE.md names them), judged from what the processes have counted. Pure.
 
-`held`: the counters show it. `violated`: the counters contradict it. `unknown`: they cannot tell
-(a process was killed and took its counts along, a mode suspends the rule, nobody looked).
+`held`: the counters show that the invariant holds. `violated`: they contradict it. `unknown`: they cannot tell, because
+a process was killed and its counts are lost, because a mode suspends the rule, or because nobody looked.
 
 ====  ====================================================================================
 S1    every frame that compare released has a cause, and with one compare mode `enforce`
@@ -19,21 +19,21 @@ L1    the oldest held frame is younger than compare_timeout + one scan, or a che
 E2    both guests ran the same command, and no checkpoint was wanted
 ====  ====================================================================================
 
-S2 is about bytes at the client: whoever checks those (a test, the demo) knows them.
+S2 is about the bytes that the client gets. Only who checks these bytes (a test, the demo) can tell whether it holds.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
+from colo_lab.observed import Process, gaps, summed
 from colo_proto.messages import Mode
 from colo_proto.topology import Wiring, links
 
-if TYPE_CHECKING:
-    from colo_lab.report import Process
-
 HELD, VIOLATED, UNKNOWN = "held", "violated", "unknown"
+HELD_AT_MOST_MS: Final = 3000 + 1000
+"""Milliseconds after which compare must have asked for a checkpoint: its default timeout, and one scan for ages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +51,19 @@ class Facts:
     mode: str
     same_guests: bool
     settled: bool
-    """The counters had come to rest; while frames are under way sums over processes cannot agree."""
-    processes: Sequence["Process"]
+    """The counters had come to rest. While frames are under way, sums over several processes cannot agree."""
+    processes: Sequence[Process]
     wiring: Wiring = "faithful"
     lan: dict[str, Any] | None = None
     """What the capture on the client LAN has seen (`colo_lab.lanwatch`)."""
-    compare_timeout_ms: int = 3000
-    scan_ms: int = 1000
 
-    def of(self, role: str) -> list["Process"]:
+    def of(self, role: str) -> list[Process]:
         """The processes of a role."""
         return [process for process in self.processes if process.role == role]
 
 
 def judge(facts: Facts) -> dict[str, Verdict]:
-    """All of them."""
+    """Judge all invariants."""
     return {
         "S1": _s1(facts),
         "S2": Verdict(UNKNOWN, "the client's bytes were not looked at"),
@@ -78,21 +76,12 @@ def judge(facts: Facts) -> dict[str, Verdict]:
     }
 
 
-def gaps(processes: Sequence["Process"]) -> int:
-    """Frames that receivers of a reliable link found missing and could not have replayed."""
-    return sum(_sum(process.status.counters, "link.", ".gaps") for process in processes if process.status)
-
-
-def _sum(counters: dict[str, int], prefix: str, suffix: str = "") -> int:
-    return sum(n for name, n in counters.items() if name.startswith(prefix) and name.endswith(suffix))
-
-
 def _sum_of(counters: dict[str, int], *names: str) -> int:
     return sum(counters.get(name, 0) for name in names)
 
 
-def _complete(processes: Sequence["Process"]) -> str:
-    """Empty when all of them can be believed; else why not."""
+def _complete(processes: Sequence[Process]) -> str:
+    """Empty when the counters of all of them can be believed; otherwise the reason why not."""
     if not processes:
         return "there is no such process"
     for process in processes:
@@ -153,7 +142,7 @@ def _s3(facts: Facts) -> Verdict:
     if lan is None or not lan["frames"].get("lan-s"):
         return Verdict(UNKNOWN, "no failover was looked at")
     if lan["lost"]:
-        # A frame that was not seen looks like one that never came.
+        # A frame that the capture has missed looks like a frame that never came.
         return Verdict(UNKNOWN, f"the capture on the LAN missed {lan['lost']} frames")
     if lan["broken"]:
         return Verdict(VIOLATED, "; ".join(lan["broken"]))
@@ -174,8 +163,8 @@ def _s5(facts: Facts) -> Verdict:
     return Verdict(HELD, "only the primary side has the client tap open for writing")
 
 
-def _writes_lan(process: "Process") -> bool:
-    """Did it write frames of the guest there? A claim of the frame's is none."""
+def _writes_lan(process: Process) -> bool:
+    """True when it has written frames of the guest to the client LAN. A claim of the frame does not count as one."""
     assert process.status is not None
     counters = process.status.counters
     written = sum(n for name, n in counters.items() if name.startswith("tap.lan") and name.endswith(".written"))
@@ -191,13 +180,13 @@ def _s6(facts: Facts) -> Verdict:
         counters, gauges = process.status.counters, process.status.gauges
         into = counters.get("frames_primary", 0) + counters.get("taken_over", 0)
         out = counters.get("released", 0) - counters.get("synthesized", 0) + counters.get("handed_over", 0)
-        dropped, held = _sum(counters, "dropped."), gauges.get("held", 0)
+        dropped, held = summed(counters, "dropped."), gauges.get("held", 0)
         if into != out + dropped + held:
             return Verdict(
                 VIOLATED, f"{process.id}: {into} primary frames in, {out} released + {dropped} dropped + {held} held"
             )
         into = _sum_of(counters, "frames_secondary", "secondary_split", "secondary_taken_over")
-        dropped = _sum(counters, "secondary_dropped.") + counters.get("secondary_handed_over", 0)
+        dropped = summed(counters, "secondary_dropped.") + counters.get("secondary_handed_over", 0)
         held = gauges.get("held_secondary", 0)
         if into != dropped + held:
             return Verdict(VIOLATED, f"{process.id}: {into} secondary frames in, {dropped} done with + {held} held")
@@ -222,11 +211,11 @@ def _links_add_up(facts: Facts) -> Verdict:
             return Verdict(UNKNOWN, gap)
         if source is None or target is None or source.status is None or target.status is None:
             return Verdict(UNKNOWN, f"{link.name}: an end of it is unknown")
-        # Several ends share a name on the side where one of them is bound.
+        # Where one end of a link is bound, several processes at the other end share it.
         key = link.name
         out = f"link.{link.source.port.replace('-', '_')}."
         into = f"link.{link.target.port.replace('-', '_')}."
-        mine = source.status.counters.get(out + "frames_out", 0) - _sum(source.status.counters, out + "dropped.")
+        mine = source.status.counters.get(out + "frames_out", 0) - summed(source.status.counters, out + "dropped.")
         if link.bound == "source":
             given[key] = mine
             taken[key] += _taken(target.status.counters, into)
@@ -247,13 +236,12 @@ def _l1(facts: Facts) -> Verdict:
     compares = facts.of("compare")
     if gap := _complete(compares):
         return Verdict(UNKNOWN, gap)
-    limit = facts.compare_timeout_ms + facts.scan_ms
     for process in compares:
         assert process.status is not None
         oldest = process.status.gauges.get("held_oldest_ms", 0)
-        if oldest > limit and not _wanted(facts):
+        if oldest > HELD_AT_MOST_MS and not _wanted(facts):
             return Verdict(VIOLATED, f"{process.id} holds a frame for {oldest} ms and asks for nothing")
-    return Verdict(HELD, f"no frame is held for longer than {limit} ms without a checkpoint wanted")
+    return Verdict(HELD, f"no frame is held for longer than {HELD_AT_MOST_MS} ms without a checkpoint wanted")
 
 
 def _e2(facts: Facts) -> Verdict:
@@ -261,7 +249,7 @@ def _e2(facts: Facts) -> Verdict:
         return Verdict(UNKNOWN, "the guests ran different commands")
     if gap := _complete(facts.of("compare")):
         return Verdict(UNKNOWN, gap)
-    if any(not process.complete for process in facts.processes if process.role not in ("client", "extra")):
+    if any(not process.complete for process in facts.processes if process.role != "client"):
         return Verdict(UNKNOWN, "a process was killed or restarted")
     wanted = _wanted(facts)
     if wanted:
@@ -270,9 +258,9 @@ def _e2(facts: Facts) -> Verdict:
 
 
 def _wanted(facts: Facts) -> int:
-    """Checkpoints that anybody wanted; the frame counts those of compare again."""
-    own = [_sum(p.status.counters, "checkpoints_wanted.") for p in facts.of("compare") if p.status]
+    """How many checkpoints anybody wanted. The frame counts those of compare once more, so the sums are not added."""
+    own = [summed(p.status.counters, "checkpoints_wanted.") for p in facts.of("compare") if p.status]
     heard = [
-        _sum(p.status.counters, "checkpoints_wanted.") for p in facts.of("frame") if p.status and p.host == "host-p"
+        summed(p.status.counters, "checkpoints_wanted.") for p in facts.of("frame") if p.status and p.host == "host-p"
     ]
     return max(sum(own), sum(heard))

@@ -5,10 +5,10 @@ times a second and at its end::
 
     {"frames": {"lan-p": n, "lan-s": n}, "switches": [[seconds, "lan-s"], …], "late": n, "lost": n, …}
 
-`switches` says when the port changed from which the guest was heard; more than one change is two writers.
-For each connection that goes on after a change: did the byte come that the client expected next (whatever
-else was sent before it: frames are lost at a failover), and did the ACK not go back (S3)? The kernel hands
-over the first bytes of those frames alone (a packet filter), all of them in the order in which they came.
+`switches` says when the port changed from which the guest was heard; more than one change means that there were two
+writers. For each connection that goes on after a change, two things are checked (S3). The byte must come that the
+client expected next, whatever else is sent before it, because frames are lost at a failover. And the ACK must not go
+back. A packet filter makes the kernel hand over only the first bytes of those frames, in the order in which they came.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ SNAP: Final = 128
 WRITE: Final = 0.2
 """Seconds between writes of the file."""
 RCVBUF: Final = 256 << 20
-"""Bytes of whole frames, which the kernel counts and keeps though it hands over the beginnings alone: on a busy machine
-it may be a second until we run.
+"""Bytes of the socket's buffer. The kernel counts and keeps whole frames in it, though it hands over their beginnings
+alone, and on a busy machine it may take a second until we run.
 """
 LAST_LOOK: Final = 2.0
-"""Seconds after SIGTERM in which what had been captured by then must have been read."""
+"""So many seconds after SIGTERM all that had been captured by then must have been read."""
 _ETH_P_ALL = 3
 _SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
@@ -48,7 +48,9 @@ _TCP = struct.Struct("!HHIIBB")
 
 
 def packet_filter(mac: bytes, ifindex: int) -> list[tuple[int, int, int, int]]:
-    """Classic BPF: frames from `mac`, not those of interface `ifindex` (the bridge itself, which repeats them)."""
+    """Classic BPF that passes frames from `mac`, except for those of interface `ifindex` (the bridge, which repeats
+    them).
+    """
     high, low = struct.unpack("!HI", mac)
     ifidx = 0xFFFFF000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX
     return [
@@ -64,13 +66,13 @@ def packet_filter(mac: bytes, ifindex: int) -> list[tuple[int, int, int, int]]:
 
 
 class Flows:
-    """Per connection of the guest: how far it got on the port that it was last heard from."""
+    """For each connection of the guest: how far it got on the port from which it was last heard."""
 
     def __init__(self) -> None:
         self._flows: dict[bytes, list[Any]] = {}
         self.continued = 0
         self.expected: dict[bytes, int] = {}
-        """Connections that went on somewhere behind the byte that the client expects next, which must still come."""
+        """Connections that went on behind the byte that the client expects next. This byte must still come."""
         self._broken: list[str] = []
         self.resets: dict[str, int] = {}
 
@@ -120,7 +122,7 @@ class Flows:
         return moved
 
     def broken(self) -> list[str]:
-        """What contradicts S3."""
+        """What contradicts S3, in words."""
         late = [f"{_name(key)}: byte {wanted} never came" for key, wanted in self.expected.items()]
         return (self._broken + late)[:20]
 
@@ -134,14 +136,14 @@ def _name(key: bytes) -> str:
 
 
 class Watcher:
-    """Everything that was seen."""
+    """Everything that the capture has seen."""
 
     def __init__(self) -> None:
         self.flows = Flows()
         self.frames: dict[str, int] = {}
         self.switches: list[tuple[float, str]] = []
         self.moves: dict[str, list[float]] = {}
-        """Per port: when a connection first and last moved on there."""
+        """For each port: when a connection first moved on there, and when one did last."""
         self.late = 0
         """Frames from a port that had been left for another one."""
         self._port = ""
@@ -190,10 +192,10 @@ def main() -> None:
     sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
     sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
-        while True:  # what came before the filter was there
+        while True:  # This came before the filter was there.
             sock.recv(1)
     with contextlib.suppress(OSError):
-        # What it costs is little, what it misses makes the whole run worthless.
+        # The capture costs little, but frames that it misses make the whole run worthless.
         os.nice(-10)
     stop: list[float] = []
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.append(time.monotonic()))
@@ -207,7 +209,7 @@ def main() -> None:
         with contextlib.suppress(BlockingIOError):
             for _ in range(256):
                 size, where = sock.recvfrom_into(buffer)
-                if where[0].startswith("lan-"):  # not what an impaired LAN hands on
+                if where[0].startswith("lan-"):  # Other ports repeat what an impaired LAN hands on.
                     watcher.see(now, where[0], view[:size], size)
         if now >= due or over:
             due = now + WRITE

@@ -1,152 +1,107 @@
 """The report of a lab: numbers summed over instances, per process, and the invariants. Pure."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from colo_lab import invariants
-from colo_proto.topology import Wiring
+from colo_lab.invariants import Facts
+from colo_lab.observed import Process, gaps, labelled, total, wanted
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """What a process last said of itself, summed over the incarnations that were heard of."""
+class Run:
+    """How the client's command went, and when the hosts changed places meanwhile. Moments are monotonic seconds."""
 
-    role: str
-    id: str
-    counters: dict[str, int]
-    gauges: dict[str, int]
-    detail: dict[str, Any] = field(default_factory=dict)
-    incarnations: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """A process of the lab as its parent knows it, with its last status if it ever gave one."""
-
-    role: str
-    id: str
-    host: str
-    pid: int
-    cpu_seconds: float
-    max_rss_bytes: int
-    restarts: int
-    status: Status | None
-    complete: bool
-    """One incarnation, alive when it was asked: its counters are the whole truth."""
+    exit_status: int
+    seconds: float
+    failed_at: float | None = None
+    """When everything of the primary host died."""
+    promotion: dict[str, Any] | None = None
+    """What the secondary's frame says of its promotion."""
 
 
-def total(processes: Iterable[Process], role: str) -> tuple[Counter[str], Counter[str]]:
-    """Counters and gauges of a role, summed over its instances."""
-    counters: Counter[str] = Counter()
-    gauges: Counter[str] = Counter()
-    for process in processes:
-        if process.role == role and process.status is not None:
-            counters.update(process.status.counters)
-            gauges.update(process.status.gauges)
-    return counters, gauges
-
-
-def labelled(counters: Counter[str], name: str) -> dict[str, int]:
-    """`{"a": 1}` from the counters `name.a`."""
-    prefix = name + "."
-    return {key.removeprefix(prefix): n for key, n in sorted(counters.items()) if key.startswith(prefix) and n}
-
-
-def wanted(processes: Sequence[Process]) -> dict[str, int]:
-    """Checkpoints wanted by reason: compare's, and what others asked the primary's frame for (a mirror gap, …)."""
-    compare, _ = total(processes, "compare")
-    frame, _ = total((process for process in processes if process.host == "host-p"), "frame")
-    return {**labelled(frame, "checkpoints_wanted"), **labelled(compare, "checkpoints_wanted")}
-
-
-def build(
-    *,
-    exit_status: int,
-    seconds: float,
-    wiring: Wiring,
-    mode: str,
-    same_guests: bool,
-    settled: bool,
-    processes: Sequence[Process],
-    lan: dict[str, Any] | None = None,
-    failed_at: float | None = None,
-    promotion: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The report file; see the README for its keys. Moments are monotonic seconds, durations milliseconds."""
-    compare, compare_now = total(processes, "compare")
-    mirror, _ = total(processes, "mirror")
-    rewriter, rewriter_now = total(processes, "rewriter")
-    facts = invariants.Facts(
-        mode=mode, same_guests=same_guests, settled=settled, processes=processes, wiring=wiring, lan=lan
-    )
-    verdicts = invariants.judge(facts)
+def build(run: Run, facts: Facts) -> dict[str, Any]:
+    """The report file; see the README for its keys."""
+    processes, verdicts = facts.processes, invariants.judge(facts)
     return {
-        "exit": exit_status,
-        "seconds": round(seconds, 3),
-        "wiring": wiring,
-        "mode": mode,
-        "settled": settled,
-        "compare": {
-            "frames_primary": compare["frames_primary"],
-            "frames_secondary": compare["frames_secondary"],
-            "released": compare["released"],
-            "released_by": labelled(compare, "released"),
-            "synthesized": compare["synthesized"],
-            "held": compare_now["held"],
-            "held_secondary": compare_now["held_secondary"],
-            "dropped": labelled(compare, "dropped"),
-            "secondary_dropped": labelled(compare, "secondary_dropped"),
-            "bytes_compared": compare["bytes_compared"],
-            "miscompares": compare["miscompares"],
-            "checkpoints_wanted": wanted(processes),
-            "checkpoints_done": compare["checkpoints_done"],
-            "flows": compare["flows_opened"],
-            "flows_now": compare_now["flows"],
-            "flows_unprotected": compare_now["flows_unprotected"],
-            "flows_unjudged": compare_now["flows_unjudged"],
-            "flows_moved": compare["flows_taken_over"],
-            "flows_adopted": compare["adopted"],
-            "moves_given_up": compare["moves_given_up"],
-            "last": [
-                one
-                for process in processes
-                if process.role == "compare" and process.status is not None
-                for one in process.status.detail.get("last", [])
-            ],
-        },
-        "mirror": {
-            "frames": mirror["frames"],
-            "sequence": mirror["link.outdev.sequence"],
-            "gaps": invariants.gaps(processes),
-            "replayed": mirror["link.outdev.replayed"],
-        },
-        "rewriter": {
-            "flows": rewriter["flows_opened"],
-            "flows_now": rewriter_now["flows"],
-            "rewritten": rewriter["rewritten"],
-        },
-        "failover": failover(lan, failed_at, promotion),
-        "lan": lan,
+        "exit": run.exit_status,
+        "seconds": round(run.seconds, 3),
+        "wiring": facts.wiring,
+        "mode": facts.mode,
+        "settled": facts.settled,
+        "compare": _compare(processes),
+        "mirror": _mirror(processes),
+        "rewriter": _rewriter(processes),
+        "failover": failover(facts.lan, run.failed_at, run.promotion),
+        "lan": facts.lan,
         "invariants": {name: verdict.verdict for name, verdict in verdicts.items()},
         "invariants_why": {name: verdict.why for name, verdict in verdicts.items()},
         "restarts": sum(process.restarts for process in processes),
-        "processes": [
-            {
-                "role": process.role,
-                "id": process.id,
-                "host": process.host,
-                "pid": process.pid,
-                "cpu_seconds": round(process.cpu_seconds, 3),
-                "max_rss_bytes": process.max_rss_bytes,
-                "restarts": process.restarts,
-                "counters": process.status.counters if process.status else {},
-                "gauges": process.status.gauges if process.status else {},
-                "status": process.status.detail if process.status else {},
-            }
+        "processes": [_process(process) for process in processes],
+    }
+
+
+def _compare(processes: Sequence[Process]) -> dict[str, Any]:
+    counters, gauges = total(processes, "compare")
+    return {
+        "frames_primary": counters["frames_primary"],
+        "frames_secondary": counters["frames_secondary"],
+        "released": counters["released"],
+        "released_by": labelled(counters, "released"),
+        "synthesized": counters["synthesized"],
+        "held": gauges["held"],
+        "held_secondary": gauges["held_secondary"],
+        "dropped": labelled(counters, "dropped"),
+        "secondary_dropped": labelled(counters, "secondary_dropped"),
+        "bytes_compared": counters["bytes_compared"],
+        "miscompares": counters["miscompares"],
+        "checkpoints_wanted": wanted(processes),
+        "checkpoints_done": counters["checkpoints_done"],
+        "flows": counters["flows_opened"],
+        "flows_now": gauges["flows"],
+        "flows_unprotected": gauges["flows_unprotected"],
+        "flows_unjudged": gauges["flows_unjudged"],
+        "flows_moved": counters["flows_taken_over"],
+        "flows_adopted": counters["adopted"],
+        "moves_given_up": counters["moves_given_up"],
+        "last": [
+            one
             for process in processes
+            if process.role == "compare" and process.status is not None
+            for one in process.status.detail.get("last", [])
         ],
+    }
+
+
+def _mirror(processes: Sequence[Process]) -> dict[str, int]:
+    counters, _ = total(processes, "mirror")
+    return {
+        "frames": counters["frames"],
+        "sequence": counters["link.outdev.sequence"],
+        "gaps": gaps(processes),
+        "replayed": counters["link.outdev.replayed"],
+    }
+
+
+def _rewriter(processes: Sequence[Process]) -> dict[str, int]:
+    counters, gauges = total(processes, "rewriter")
+    return {"flows": counters["flows_opened"], "flows_now": gauges["flows"], "rewritten": counters["rewritten"]}
+
+
+def _process(process: Process) -> dict[str, Any]:
+    status = process.status
+    return {
+        "role": process.role,
+        "id": process.id,
+        "host": process.host,
+        "pid": process.pid,
+        "cpu_seconds": round(process.usage.cpu_seconds, 3),
+        "max_rss_bytes": process.usage.max_rss_bytes,
+        "restarts": process.restarts,
+        "counters": status.counters if status else {},
+        "gauges": status.gauges if status else {},
+        "status": status.detail if status else {},
     }
 
 
@@ -169,17 +124,3 @@ def failover(
         "stall_ms": None if before is None or after is None else round((after[0] - before[1]) * 1000),
         "connections_continued": (lan or {}).get("continued", 0),
     }
-
-
-def frames(process: Process) -> int:
-    """Frames that a filter took in by all its ports, for the live table."""
-    if process.status is None:
-        return 0
-    return sum(n for name, n in process.status.counters.items() if name.endswith(".frames_in"))
-
-
-def drops(process: Process) -> int:
-    """Frames that it dropped for whatever reason (a secondary frame that compare is done with is no drop)."""
-    if process.status is None:
-        return 0
-    return sum(n for name, n in process.status.counters.items() if name.startswith("dropped"))

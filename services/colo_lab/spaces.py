@@ -1,8 +1,8 @@
-"""The namespaces of a lab: they have no names, they live as long as their descriptors.
+"""The namespaces of a lab. They have no names, and live as long as their descriptors are open.
 
-A namespace is reached as `/proc/LABPID/fd/N` (`path`), by anybody who may look at the lab's
-descriptors: `nsenter --net=/proc/…/fd/N`. Nothing has to be removed at the end: when the last
-process in it and the descriptor are gone the kernel takes the namespace with all its interfaces.
+Anybody who may look at the lab's descriptors reaches a namespace as `/proc/LABPID/fd/N` (`path`):
+`nsenter --net=/proc/…/fd/N`. Nothing has to be removed at the end: when the descriptor is closed and the last process
+in the namespace has ended, the kernel removes the namespace with all its interfaces.
 """
 
 import os
@@ -26,10 +26,10 @@ NAMES: Final = ("client", "guest-p", "guest-s", "host-p", "host-s")
 GUEST_IF: Final = "eth0"
 BRIDGE: Final = "br0"
 IMPAIRED_IF: Final = "net0"
-"""The client's own interface where its LAN is a bad one (`colo_lab.impair`); else the bridge is that."""
+"""The client's interface where its LAN is a bad one (`colo_lab.impair`). Otherwise the bridge is its interface."""
 
 _QUIET6 = {
-    # A lab's LAN has no router and no duplicate: what a kernel says to find out is only noise.
+    # The LAN of a lab has no router and no duplicate addresses, so what a kernel sends to look for them is only noise.
     "accept_ra": "0",
     "router_solicitations": "0",
     "autoconf": "0",
@@ -58,17 +58,13 @@ class Spaces:
         """A path that names the namespace while this process lives."""
         return f"/proc/{self._pid}/fd/{self.fds[name]}"
 
-    def inode(self, name: str) -> int:
-        """The namespace's number, as in `net:[4026531840]`."""
-        return os.fstat(self.fds[name]).st_ino
-
     def inodes(self) -> set[int]:
-        """Numbers of all of them."""
-        return {self.inode(name) for name in self.fds}
+        """The numbers of all of them, as in `net:[4026531840]`."""
+        return {os.fstat(fd).st_ino for fd in self.fds.values()}
 
     def furnish(self, *, impaired: bool = False) -> None:
-        """Everything that does not wait for a tap: loopbacks, the client's bridge, the hosts' cable. Of an impaired
-        LAN the bridge is the hosts' end alone.
+        """Set up all that does not wait for a tap: loopbacks, the client's bridge, the cable between the hosts. On an
+        impaired LAN the bridge is the hosts' end alone, and the client gets an interface of its own.
         """
         from pyroute2 import IPRoute  # noqa: PLC0415 - slow to import; children are started before
 
@@ -82,7 +78,7 @@ class Spaces:
                     for key, value in _QUIET6.items():
                         _sysctl(f"ipv6/conf/default/{key}", value)
                     if name == "client":
-                        # Ports of the bridge need no addresses of their own.
+                        # The ports of the bridge need no addresses of their own.
                         _sysctl("ipv6/conf/default/disable_ipv6", "1")
         client, host_p, host_s = (self._netlink[name] for name in ("client", "host-p", "host-s"))
         mac = {} if impaired else {"address": CLIENT_MAC}
@@ -119,7 +115,7 @@ class Spaces:
         netlink.link("set", index=_index(netlink, "repl"), state="down" if cut else "up")
 
     def hush(self) -> None:
-        """Take the addresses of the client and the guests away: whoever still talks there falls silent."""
+        """Remove the addresses of the client and the guests, so that programs that still talk there fall silent."""
         for space, ifname in (("client", self.client_if), ("guest-p", GUEST_IF), ("guest-s", GUEST_IF)):
             netlink = self._netlink[space]
             found = netlink.get_links(ifname=ifname)
@@ -143,7 +139,7 @@ def _index(netlink: Any, ifname: str) -> int:
 def _up(netlink: Any, ifname: str, *addresses: tuple[str, int]) -> None:
     index = _index(netlink, ifname)
     for address, prefix in addresses:
-        # IFA_F_NODAD: usable at once, nothing is asked on the wire.
+        # With IFA_F_NODAD the address can be used at once, and the kernel asks nothing on the wire.
         flags = {"flags": 0x02} if ":" in address else {}
         netlink.addr("replace", index=index, address=address, prefixlen=prefix, **flags)
     netlink.link("set", index=index, state="up")

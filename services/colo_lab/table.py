@@ -1,7 +1,7 @@
 """The live table of a lab: at the bottom of the terminal, while the client writes above it.
 
-The terminal's scroll region (DECSTBM) is shortened, so whatever the client prints scrolls above and
-never meets the table; the client keeps the terminal for itself, nothing is piped through us.
+The terminal's scroll region (DECSTBM) is made shorter, so what the client prints scrolls above the table and never
+meets it. The client has the terminal for itself, and nothing is piped through us.
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from colo_lab.report import Process, drops, frames
+from colo_lab.observed import Process, drops, frames
 
 _SAVE, _RESTORE = "\x1b7", "\x1b8"
 
@@ -52,7 +52,7 @@ class Footer:
             self._lines = 0
 
     def _room(self, lines: int, rows: int) -> str:
-        # New lines push what is on the screen up; then the region ends above the footer.
+        # New lines push up what is on the screen. After that the scroll region ends above the footer.
         up = "\n" * lines + f"\x1b[{lines}A" if lines > self._lines else ""
         return up + f"{_SAVE}\x1b[1;{rows - lines}r{_RESTORE}"
 
@@ -78,20 +78,20 @@ class Rates:
         self._at = now
         for name, process in processes.items():
             count = frames(process)
-            had, cpu = self._before.get(name, (count, process.cpu_seconds))
-            self._before[name] = (count, process.cpu_seconds)
-            self.now[name] = (max(0, count - had) / elapsed, max(0.0, process.cpu_seconds - cpu) / elapsed)
+            had, cpu = self._before.get(name, (count, process.usage.cpu_seconds))
+            self._before[name] = (count, process.usage.cpu_seconds)
+            self.now[name] = (max(0, count - had) / elapsed, max(0.0, process.usage.cpu_seconds - cpu) / elapsed)
 
 
 def table(processes: Mapping[str, Process], rates: Rates, title: str) -> Table:
-    """One row a process."""
+    """The table, with one row for each process."""
     out = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     out.add_column("process")
     out.add_column("host")
     for name in ("frames", "frames/s", "held", "drops", "CPU", "MiB"):
         out.add_column(name, justify="right")
     for name, process in processes.items():
-        if process.role in ("client", "guest", "extra"):
+        if process.role in ("client", "guest"):
             continue
         rate, cpu = rates.now.get(name, (0.0, 0.0))
         gauges = process.status.gauges if process.status else {}
@@ -107,6 +107,6 @@ def table(processes: Mapping[str, Process], rates: Rates, title: str) -> Table:
             f"{gauges.get('held', 0):,}",
             f"[red]{lost:,}[/red]" if lost else "0",
             f"{cpu:4.0%}",
-            f"{process.max_rss_bytes >> 20}",
+            f"{process.usage.max_rss_bytes >> 20}",
         )
     return out

@@ -1,4 +1,4 @@
-"""What the two frames say of their hosts' processes: readiness, counters, and when those come to rest."""
+"""What the two frames say of the processes of their hosts: are they ready, what did they count, is all at rest?"""
 
 import time
 from collections import Counter
@@ -7,17 +7,17 @@ from typing import Any
 
 import zmq
 
-from colo_lab.report import Status
+from colo_lab.observed import Status
 from colo_proto import codec
 from colo_proto.errors import WireError
 from colo_proto.messages import Answer, Query
 
 ANSWER = 0.3
-"""Seconds to wait for a frame's answer; a frame that is being restarted is asked again next time."""
+"""Seconds to wait for the answer of a frame. A frame that is just being restarted is asked again the next time."""
 
 
 class Watch:
-    """A DEALER to each frame. Counters of incarnations that were heard of are added up, as their last report said."""
+    """A DEALER to each frame. The counters in the last reports of all incarnations that were heard of are added up."""
 
     def __init__(self, frames: dict[str, str]) -> None:
         self._context = zmq.Context()
@@ -25,7 +25,7 @@ class Watch:
         for side, endpoint in frames.items():
             self.remember(side, endpoint)
         self.bodies: dict[str, dict[str, Any]] = {}
-        """By side, what its frame last answered."""
+        """What the frame of each side has answered last."""
         self._reports: dict[str, dict[int, dict[str, Any]]] = {}
 
     def remember(self, side: str, endpoint: str) -> None:
@@ -37,14 +37,14 @@ class Watch:
         socket.connect(endpoint)
 
     def forget(self, side: str) -> None:
-        """A host has died: its frame is asked no more, and what it said last stands."""
+        """A host has died: its frame is not asked any more, and the last reports of its processes are kept."""
         socket = self._sockets.pop(side, None)
         if socket is not None:
             socket.close()
         self.bodies.pop(side, None)
 
     def poll(self) -> None:
-        """Ask both frames, and take in what they answer at once."""
+        """Ask both frames, and note what they answer within a moment."""
         query = codec.encode(Query("status"))
         waiting = {}
         for side, socket in self._sockets.items():
@@ -80,7 +80,7 @@ class Watch:
                 self._reports.setdefault(str(entry["id"]), {})[entry["incarnation"]] = entry
 
     def not_ready(self, wanted: set[str]) -> list[str]:
-        """Ask, and name those of `wanted` that have not reported themselves ready."""
+        """Ask both frames, and name those of `wanted` that have not reported themselves ready."""
         self.poll()
         ready = set()
         for body in self.bodies.values():
@@ -92,7 +92,7 @@ class Watch:
         return sorted(wanted - ready)
 
     def last(self, name: str) -> Status | None:
-        """The last status of a process; counters of its former incarnations are in the sum."""
+        """The last status of a process. Its counters include those of its former incarnations."""
         reports = self._reports.get(name)
         if not reports:
             return None
@@ -101,16 +101,13 @@ class Watch:
             counters.update({k: n for k, n in entry["counters"].items() if isinstance(n, int)})
         newest = list(reports.values())[-1]
         return Status(
-            role=str(newest.get("role", "")),
-            id=name,
             counters=dict(counters),
             gauges=dict(newest.get("gauges") or {}),
             detail=dict(newest.get("status") or {}),
-            incarnations=len(reports),
         )
 
     def settle(self, timeout: float, step: Callable[[float], None]) -> bool:
-        """Wait until nothing moves any more: every process has reported twice with the same frame counts."""
+        """Wait until nothing moves any more: every process has reported twice, with the same counts of frames."""
         deadline = time.monotonic() + timeout
         began = time.monotonic()
         before: dict[str, Any] = {}
@@ -129,7 +126,7 @@ class Watch:
             step(0.1)
 
     def _moving(self) -> dict[str, Any]:
-        """The counters that frames move; time alone (heartbeats, reports) changes others."""
+        """The counters that frames change. Others change with time alone, by heartbeats and reports."""
         return {
             name: {k: n for k, n in newest["counters"].items() if not k.startswith(_IDLE + _CLAIMS.get(role, ()))}
             for name, reports in self._reports.items()
@@ -161,11 +158,11 @@ _CLAIMS = {
     "redirector": _LAN,
     "rewriter": (*_LAN, "dropped.claim", "frames_in"),
 }
-"""Counters that the claims of the frames move, a few times a second."""
+"""Counters that change a few times a second because the two frames put claims on the LAN."""
 
 
 def _left(entry: dict[str, Any]) -> bool:
-    """A process whose last words these were."""
+    """True for a process that has said its last words, because it was about to end."""
     return "draining" in ((entry.get("status") or {}).get("waiting_for") or ())
 
 
@@ -175,9 +172,7 @@ def entries(body: dict[str, Any]) -> list[dict[str, Any]]:
         "role": "frame",
         "state": "live",
         "report_age_ms": 0,
-        "status": {
-            key: body[key] for key in ("epoch", "mode", "fence", "table", "tenure", "peer", "checkpoint") if key in body
-        },
+        "status": {key: body[key] for key in _SHOWN if key in body},
         **{key: body.get(key) for key in ("id", "incarnation", "counters", "gauges")},
     }
     found = [frame, *body.get("processes", [])]

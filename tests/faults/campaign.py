@@ -96,9 +96,8 @@ class Load:
             self.out = tempfile.TemporaryFile()  # noqa: SIM115 - closed once the program is over
             argv = [*PROGRAM[:-1], PROGRAM[-1] + "client", *self.job, "--timeout=120"]
             self.process = self.campaign.lab.popen(
-                "client", argv, stdout=self.out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env=self.campaign.environment,
-            )  # fmt: skip
+                "client", argv, stdout=self.out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+            )
 
 
 class Campaign:
@@ -119,11 +118,9 @@ class Campaign:
             )
         )  # fmt: skip
         self.loads = [Load(self, job) for job in JOBS]
-        self.environment: dict[str, str] = {}
 
     def run(self) -> None:
         """Bring the pair up, strike, and take it down."""
-        self.environment = self.lab.environment()
         with self.lab:
             spaces, watch = self.lab.spaces, self.lab.watch
             nemesis = Nemesis(self.lab, spaces)
@@ -264,9 +261,8 @@ class Campaign:
         before = self._compared()
         argv = [*PROGRAM[:-1], PROGRAM[-1] + "client", "http", "--count=6", "--timeout=2"]
         probe = self.lab.popen(
-            "client", argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
-            env=self.environment,
-        )  # fmt: skip
+            "client", argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+        )
         while probe.poll() is None:
             self._step(0.02)
         if probe.returncode:

@@ -11,7 +11,8 @@ from typing import Any
 import msgpack
 
 from colo_frame.config import FrameConfig
-from colo_frame.frame import PEER, Frame
+from colo_frame.frame import Frame
+from colo_frame.peer import PEER
 from colo_proto import codec, messages
 from colo_proto.chardev import ChardevParser, WordParser, encode
 from colo_proto.core import Tell

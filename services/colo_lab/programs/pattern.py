@@ -20,7 +20,7 @@ def piece(offset: int, size: int) -> memoryview:
 
 
 def first_difference(offset: int, data: bytes) -> int | None:
-    """Where `data`, received at `offset`, first differs from the pattern; None when it does not."""
+    """The place where `data`, received at `offset`, first differs from the pattern; None when it does not differ."""
     for at in range(0, len(data), PERIOD):
         part = data[at : at + PERIOD]
         start = (offset + at) % PERIOD

@@ -8,8 +8,9 @@
     PUT /sink        reads the body, answers its length, CRC and first difference from the pattern
     UDP              every datagram comes back
 
-`--flip N` changes one bit of byte N of every /bytes body, `--err` one digit of the statement: for a
-secondary that is to be caught. No Date header, no Server header, no order among connections.
+`--flip N` changes one bit of byte N of every /bytes body, and `--err` changes one digit of the statement. They are for
+a secondary that is to be caught. Answers have no Date header and no Server header, and do not depend on the order in
+which connections come.
 """
 
 import argparse

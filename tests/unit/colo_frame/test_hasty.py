@@ -3,10 +3,9 @@
 import pytest
 
 from colo_frame.frame import Frame
-from colo_proto.core import Tell
 from colo_proto.messages import Heartbeat, Mode, SetMode
 
-from .test_frame import PRIMARY, SECONDARY, hello, report, told
+from .frames import PRIMARY, SECONDARY, hello, report, told
 
 
 def beat(mode=Mode.ENFORCE, **body):
@@ -33,7 +32,7 @@ def test_a_rule_that_lets_flows_out_at_once_counts_like_the_mode():
     primary = Frame(PRIMARY, incarnation=1)
     primary.hear("comp0", hello(), 0.0)
     primary.hear("comp0", report(status={"rules": ["compare tcp", "shadow tcp guest-port 80"]}), 0.1)
-    (sent,) = [o.message for o in primary._beat(0.2) if isinstance(o, Tell) and isinstance(o.message, Heartbeat)][:1]
+    (sent,) = told(primary.standing.beat(0.2), Heartbeat)
     assert sent.body["shadow_rules"] is True
     frame = secondary()
     outputs = frame.hear("peer", beat(shadow_rules=True), 0.1)
@@ -46,7 +45,7 @@ def test_rules_that_are_none_change_nothing(garbage):
     primary = Frame(PRIMARY, incarnation=1)
     primary.hear("comp0", hello(), 0.0)
     primary.hear("comp0", report(status={"rules": garbage}), 0.1)
-    assert not primary._hasty.ruled
+    assert not primary.standing.hasty.ruled
 
 
 def test_a_rewriter_that_missed_it_is_told_again_when_it_reports():

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from colo_lab.children import Child, kill_inhabitants
+from colo_lab.children import Child
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def run(here, *argv, **options):
 def test_status_output_and_usage(here, tmp_path):
     child = run(here, "sh", "-c", "echo one; echo two >&2; exit 3", log=str(tmp_path / "log"))
     assert child.running
-    assert child.reap(block=True)
+    child.reap()
     assert not child.running
     assert child.status == 3
     assert child.tail().splitlines() == ["one", "two"]
@@ -46,18 +46,18 @@ def test_status_output_and_usage(here, tmp_path):
 def test_a_signal_and_a_second_life(here):
     child = run(here, "sleep", "60")
     first = child.pid
-    assert not child.reap()
+    assert child.running
     child.sample()
     assert 0 < child.usage.max_rss_bytes < 8 << 20, "the program's own memory, not the lab's before exec"
     child.signal(signal.SIGKILL)
-    child.reap(block=True)
+    child.reap()
     assert child.status == -signal.SIGKILL
     child.signal(signal.SIGKILL)
     child.start()
     assert child.pid != first
     assert child.restarts == 1
     child.signal(signal.SIGTERM)
-    child.reap(block=True)
+    child.reap()
     assert child.status == -signal.SIGTERM
 
 
@@ -87,7 +87,3 @@ def test_it_ends_with_its_parent(here):
 
     assert select.select([pidfd], [], [], 5)[0], "the child outlives its parent"
     os.close(pidfd)
-
-
-def test_nobody_lives_in_a_namespace_that_is_not_there():
-    assert kill_inhabitants({1}, set()) == 0

@@ -1,49 +1,53 @@
-"""Numbers of the report: sums over instances, wishes that two processes counted, frames and drops of the live table."""
+"""The report file: its keys, its sums, and how long a failover took."""
 
-from collections import Counter
+import dataclasses
 
-import pytest
+from colo_lab.invariants import Facts
+from colo_lab.report import Run, build
 
-from colo_lab.report import Process, Status, drops, frames, labelled, total, wanted
-
-
-def process(role, name, host="host-p", counters=None, gauges=None):
-    status = None if counters is None else Status(role, name, counters, gauges or {})
-    return Process(role, name, host, 1, 0.5, 1000, 0, status, complete=True)
+from .test_invariants import cast, process
 
 
-def test_a_role_is_summed_over_its_instances():
-    some = [
-        process("compare", "comp0", counters={"released": 3, "dropped.reset": 1}, gauges={"held": 2}),
-        process("compare", "comp1", counters={"released": 4}, gauges={"held": 1}),
-        process("compare", "comp2"),
-        process("mirror", "m0", counters={"released": 100}),
-    ]
-    counters, gauges = total(some, "compare")
-    assert (counters["released"], counters["dropped.reset"], gauges["held"]) == (7, 1, 3)
-    assert total(some, "rewriter") == (Counter(), Counter())
+def facts(processes, **more):
+    return Facts(**{"mode": "enforce", "same_guests": True, "settled": True, "processes": processes, **more})
 
 
-def test_labels():
-    counters = Counter({"dropped.reset": 2, "dropped.idle": 0, "dropped": 9, "droppeds.x": 1})
-    assert labelled(counters, "dropped") == {"reset": 2}
+def test_the_report_has_the_promised_keys_and_sums():
+    processes = cast({"checkpoints_wanted.payload": 2}, detail={"last": [{"reason": "payload", "offset": 7}]})
+    processes.append(process("frame", "frame-p", {"checkpoints_wanted.payload": 3, "checkpoints_wanted.mirror_gap": 1}))
+    processes.append(dataclasses.replace(processes[0], id="comp1"))
+    report = build(Run(3, 1.23456), facts(processes, wiring="lean", same_guests=False))
+    assert report["exit"] == 3
+    assert report["seconds"] == 1.235
+    compare = report["compare"]
+    assert compare["frames_primary"] == 200
+    assert compare["dropped"] == {"reset": 4}
+    assert compare["checkpoints_wanted"] == {"payload": 4, "mirror_gap": 1}
+    assert compare["held"] == 6
+    assert compare["last"][0]["offset"] == 7
+    assert {"frames_secondary", "released", "bytes_compared", "miscompares", "checkpoints_done", "flows"} <= set(
+        compare
+    )
+    assert "flows_unprotected" in compare
+    assert set(report["mirror"]) == {"frames", "sequence", "gaps", "replayed"}
+    assert report["mirror"]["frames"] == 50
+    assert report["rewriter"]["rewritten"] == 40
+    assert report["processes"][0]["cpu_seconds"] == 1.5
+    assert {"role", "id", "pid", "cpu_seconds", "max_rss_bytes", "counters"} <= set(report["processes"][0])
+    assert set(report["invariants"].values()) <= {"held", "violated", "unknown"}
 
 
-def test_wishes_of_compare_are_not_counted_twice_and_those_of_others_not_left_out():
-    some = [
-        process("compare", "comp0", counters={"checkpoints_wanted.payload": 2}),
-        process("frame", "frame-p", counters={"checkpoints_wanted.payload": 1, "checkpoints_wanted.mirror_gap": 1}),
-        process("frame", "frame-s", "host-s", counters={"checkpoints_wanted.mirror_gap": 1}),
-    ]
-    assert wanted(some) == {"payload": 2, "mirror_gap": 1}
-
-
-@pytest.mark.parametrize(("counters", "took", "lost"), [
-    (None, 0, 0),
-    ({}, 0, 0),
-    ({"link.netdev.frames_in": 3, "link.indev.frames_in": 4, "frames": 9, "dropped.no_table": 2}, 7, 2),
-    ({"secondary_dropped.compared": 5}, 0, 0),
-])  # fmt: skip
-def test_the_live_table(counters, took, lost):
-    one = process("redirector", "r", counters=counters)
-    assert (frames(one), drops(one)) == (took, lost)
+def test_how_long_a_failover_took():
+    lan = {
+        "frames": {},
+        "late": 0,
+        "lost": 0,
+        "broken": [],
+        "continued": 2,
+        "moves": {"lan-p": [1, 5.0], "lan-s": [7.5, 9]},
+    }
+    report = build(Run(0, 9.0, failed_at=4.0, promotion={"at": 6.0, "silence_ms": 1900}), facts([], lan=lan))
+    assert report["failover"] == {
+        "promoted": True, "silence_ms": 1900, "detected_ms": 2000, "stall_ms": 2500, "connections_continued": 2,
+    }  # fmt: skip
+    assert build(Run(0, 9.0), facts([], lan=lan))["failover"] is None

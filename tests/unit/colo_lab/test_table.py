@@ -3,13 +3,13 @@ import re
 
 from rich.text import Text
 
-from colo_lab.report import Process, Status
+from colo_lab.observed import Process, Status, Usage
 from colo_lab.table import Footer, Rates
 
 
 def process(frames, cpu):
-    status = Status("mirror", "m0", {"link.netdev.frames_in": frames}, {})
-    return {"m0": Process("mirror", "m0", "host-p", 1, cpu, 0, 0, status, complete=True)}
+    status = Status({"link.netdev.frames_in": frames}, {})
+    return {"m0": Process("mirror", "m0", "host-p", 1, Usage(cpu), 0, status, complete=True)}
 
 
 def test_rates_are_differences_over_time():

@@ -267,7 +267,7 @@ def test_two_hundred_great_reports_leave_the_frame_small_and_its_status_readable
         deep.say(Report("mirror", "deep", 7, {}, {}, {"x": nested(depth)}))
     bench.until(lambda: count(shell, "control.received") == 38)
     assert len(question(bench, shell, Query("status")).body["processes"]) == 21
-    assert shell.core.registry.weight < 10_000
+    assert shell.core.standing.registry.weight < 10_000
 
 
 def test_a_stranger_under_many_names_gets_one_line(bench):

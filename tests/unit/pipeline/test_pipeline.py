@@ -15,7 +15,7 @@ import pytest
 import zmq
 
 from colo_lab import invariants
-from colo_lab.report import Process, Status
+from colo_lab.observed import Process, Status, Usage
 from colo_proto import codec
 from colo_proto.core import Way
 from colo_proto.messages import Reason
@@ -266,9 +266,9 @@ class World:
         processes = []
         for name, shell in self.shells.items():
             seen = shell.snapshot()
-            status = Status(shell.role, name, seen.counters, seen.gauges, seen.status)
+            status = Status(seen.counters, seen.gauges, seen.status)
             host = "host-" + self.plans[name][0][0]
-            processes.append(Process(shell.role, name, host, 1, 0.0, 0, 0, status, complete=True))
+            processes.append(Process(shell.role, name, host, 1, Usage(), 0, status, complete=True))
         facts = {"mode": "enforce", "same_guests": True, "settled": True} | facts
         return invariants.judge(invariants.Facts(processes=processes, wiring=self.wiring, **facts))
 

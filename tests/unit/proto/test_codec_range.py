@@ -4,7 +4,8 @@ import msgpack
 import pytest
 
 from colo_frame.config import FrameConfig
-from colo_frame.frame import PEER, Frame
+from colo_frame.frame import Frame
+from colo_frame.peer import PEER
 from colo_proto.codec import KIND_CONTROL, WIRE_VERSION, decode, encode
 from colo_proto.core import Tell
 from colo_proto.errors import WireError
