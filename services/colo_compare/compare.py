@@ -55,7 +55,7 @@ class Compare(Dispatch):
         self._frame = 0
         self.oldest = 0.0
         """Age of the oldest held frame at the last scan."""
-        self.moving = Moving(self)
+        self.moving = Moving(self, self.handle)
         self._leftovers = 0
         """Flows of which the secondary sent more than the primary, when the inputs had ended."""
 

@@ -16,19 +16,17 @@ An overtaken secondary datagram lost its counterpart on the way and expires; an 
 waits for its own, until compare_timeout asks for a checkpoint.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from colo_compare.flow import Datagrams, HeldUnit, Unit, frames_in, frames_of
 from colo_compare.history import SEGMENT_COST
+from colo_compare.ledger import Ledger
 from colo_compare.stream import first_difference
 from colo_compare.tcp_state import CONTEXT, SHOWN
 from colo_proto.compiled import mypyc_attr
 from colo_proto.messages import Reason
 from colo_proto.pcapng import Shown
 from colo_proto.rules import Rule
-
-if TYPE_CHECKING:
-    from colo_compare.ledger import Ledger
 
 GRACE: Final = 0.1
 """Seconds that both sides may hold unequal fresh datagrams before they count as different."""
@@ -54,12 +52,13 @@ class HeldDatagram(HeldUnit):
 class DatagramFlow(Datagrams):
     """State of one flow; `body` is what has to be equal (payload, without checksum)."""
 
-    __slots__ = ("count", "moved", "pri", "pri_over", "sec", "sec_over", "suspect", "unkept", "unkept_at")
+    __slots__ = ("count", "ledger", "moved", "pri", "pri_over", "sec", "sec_over", "suspect", "unkept", "unkept_at")
 
     kept: ClassVar[str] = "datagrams"
 
-    def __init__(self, ledger: "Ledger", key: bytes, rule: Rule, now: float) -> None:
-        super().__init__(ledger, key, rule, now)
+    def __init__(self, ledger: Ledger, key: bytes, rule: Rule, now: float) -> None:
+        super().__init__(key, rule, now)
+        self.ledger = ledger
         # Lists, not deques: they are short, and an empty deque takes ten times the memory of a flow's other fields.
         self.pri: list[HeldDatagram] = []
         self.sec: list[tuple[bytes, float, Unit]] = []

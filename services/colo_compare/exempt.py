@@ -116,7 +116,11 @@ class WatchedErrors(ErrorFlow):
 class PassedTcp(Stream):
     """A connection under a `pass` rule."""
 
-    __slots__ = ()
+    __slots__ = ("ledger",)
+
+    def __init__(self, ledger: Ledger, key: bytes, rule: Rule, now: float) -> None:
+        super().__init__(key, rule, now)
+        self.ledger = ledger
 
     def primary(
         self,
@@ -150,9 +154,11 @@ class PassedTcp(Stream):
 class PassedDatagrams(Datagrams):
     """A flow without a stream under a `pass` rule."""
 
-    __slots__ = ()
+    __slots__ = ("ledger",)
 
-    kind = "pass"
+    def __init__(self, ledger: Ledger, key: bytes, rule: Rule, now: float) -> None:
+        super().__init__(key, rule, now)
+        self.ledger = ledger
 
     def primary(self, unit: Unit, body: bytes, now: float) -> None:
         """A datagram of the primary: away with it."""

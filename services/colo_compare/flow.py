@@ -11,16 +11,13 @@ Classes and no protocols, for compiled cores call the methods of a class directl
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from colo_proto.compiled import mypyc_attr
 from colo_proto.frame import Buffer
 from colo_proto.net.flow import describe
 from colo_proto.pcapng import Shown
 from colo_proto.rules import Rule
-
-if TYPE_CHECKING:
-    from colo_compare.ledger import Ledger
 
 Unit = Buffer | tuple[Buffer, ...]
 """What is released as one: a frame, or the fragments of one datagram."""
@@ -50,9 +47,9 @@ class HeldUnit:
 
 
 class Flow(ABC):
-    """A flow; `ledger` is the compare it belongs to."""
+    """What a compare keeps of one flow."""
 
-    __slots__ = ("diverged", "key", "ledger", "rule", "shadow", "touched", "unprotected", "wanted")
+    __slots__ = ("diverged", "key", "rule", "shadow", "touched", "unprotected", "wanted")
 
     kept: ClassVar[str] = ""
     """What it is when it moves to another worker (`luggage`): `tcp`, `datagrams`, or empty where it keeps nothing.
@@ -61,8 +58,7 @@ class Flow(ABC):
     that it can be denied of an instance.
     """
 
-    def __init__(self, ledger: "Ledger", key: bytes, rule: Rule, now: float) -> None:
-        self.ledger = ledger
+    def __init__(self, key: bytes, rule: Rule, now: float) -> None:
         self.key = key
         self.rule = rule
         self.touched = now

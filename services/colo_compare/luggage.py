@@ -13,13 +13,15 @@ understand each other: unknown names are skipped, and a flow that cannot be read
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import msgpack
 
 from colo_compare.datagram import GRACE, DatagramFlow, HeldDatagram
-from colo_compare.flow import Unit
+from colo_compare.dispatch import Dispatch
+from colo_compare.flow import Flow, Unit
 from colo_compare.history import SEGMENT_COST, cost
+from colo_compare.ledger import Ledger
 from colo_compare.stream import Reference
 from colo_compare.tcp import TcpFlow
 from colo_compare.tcp_part import HEAD_WAIT
@@ -28,19 +30,14 @@ from colo_proto.errors import WireError
 from colo_proto.net.stamp import NO_STAMP
 from colo_proto.net.tcp import SynOptions
 
-if TYPE_CHECKING:
-    from colo_compare.compare import Compare
-    from colo_compare.flow import Flow
-    from colo_compare.ledger import Ledger
-
 HISTORY: Final = 64 * 1024
 """Bytes of history that go along; what is in flight between a guest and its client may be sent again."""
 
 FLAGS: Final = "adopted", "closed", "diverged", "opener", "s_rst", "unprotected"
 NUMBERS: Final = (
     "committed", "headed", "mask_end", "mask_start", "near", "origin", "p_ack", "p_fin", "p_scale", "p_top", "p_win",
-    "p_wire_ack", "parted", "repeated", "s_ack", "s_edge", "s_isn", "s_last_ack", "s_plain", "s_reset", "s_scale", "s_top", "s_win",
-    "s_wire_ack", "stamp", "stamp_until", "unproven",
+    "p_wire_ack", "parted", "repeated", "s_ack", "s_edge", "s_isn", "s_last_ack", "s_plain", "s_reset", "s_scale",
+    "s_top", "s_win", "s_wire_ack", "stamp", "stamp_until", "unproven",
 )  # fmt: skip
 UNSURE: Final = "isn", "p_first", "s_first"
 """Numbers, or None."""
@@ -62,7 +59,7 @@ Chosen = Callable[[bytes], bool]
 """Does the flow of this key move?"""
 
 
-def pack(compare: "Compare", chosen: Chosen, now: float) -> bytes:
+def pack(compare: Dispatch, chosen: Chosen, now: float) -> bytes:
     """Take the chosen flows, and what is there of their unfinished datagrams, out of `compare`."""
     flows = []
     for key, flow in list(compare.flows.items()):
@@ -89,7 +86,7 @@ def pack(compare: "Compare", chosen: Chosen, now: float) -> bytes:
     return packed
 
 
-def unpack(compare: "Compare", data: bytes, now: float) -> int:
+def unpack(compare: Dispatch, data: bytes, now: float) -> int:
     """Put what `pack` gave into `compare`. How many flows came. `WireError` when it cannot be read at all."""
     try:
         flows, pieces = msgpack.unpackb(data, raw=False, strict_map_key=False)
@@ -152,7 +149,7 @@ def _tcp(flow: TcpFlow, now: float) -> dict[str, Any]:
     return body
 
 
-def _put_tcp(compare: "Compare", body: dict[str, Any], now: float) -> None:
+def _put_tcp(compare: Dispatch, body: dict[str, Any], now: float) -> None:
     ledger = compare.ledger
     plain = {name: body.get(name, LATER[name]) if name in LATER else body[name] for name in PLAIN}
     if not (
@@ -210,7 +207,7 @@ def _next_syn(value: list[Any], now: float) -> NextSyn:
     return NextSyn(SynOptions(*options), isn, ack, edge, now - age)
 
 
-def _held(ledger: "Ledger", one: Held, now: float) -> list[Any]:
+def _held(ledger: Ledger, one: Held, now: float) -> list[Any]:
     ledger.unhold(one)
     if not one.out:
         ledger.counters["handed_over"] += len(_frames(one.unit))
@@ -281,7 +278,7 @@ def _datagrams(flow: DatagramFlow, now: float) -> dict[str, Any]:
     return body
 
 
-def _put_datagrams(compare: "Compare", body: dict[str, Any], now: float) -> None:
+def _put_datagrams(compare: Dispatch, body: dict[str, Any], now: float) -> None:
     ledger = compare.ledger
     pri = []
     for frames, many, data, age, index, out in body["pri"]:
@@ -337,7 +334,7 @@ def _frames(unit: Unit) -> list[bytes]:
     return [bytes(frame) for frame in unit] if type(unit) is tuple else [bytes(unit)]  # type: ignore[arg-type]
 
 
-def _hold(ledger: "Ledger", flow: "Flow", one: Held | HeldDatagram) -> None:
+def _hold(ledger: Ledger, flow: Flow, one: Held | HeldDatagram) -> None:
     frames = _frames(one.unit)
     ledger.held_bytes += sum(map(len, frames))
     if one.out:
@@ -348,14 +345,14 @@ def _hold(ledger: "Ledger", flow: "Flow", one: Held | HeldDatagram) -> None:
         ledger.holding[flow] = None
 
 
-def _let_pass(ledger: "Ledger", held: "list[Held] | list[HeldDatagram]") -> None:
+def _let_pass(ledger: Ledger, held: "list[Held] | list[HeldDatagram]") -> None:
     for one in held:
         if not one.out:
             ledger.counters["taken_over"] += len(_frames(one.unit))
             ledger.passed(one.unit, "rule")
 
 
-def _join(ledger: "Ledger", flow: Any, body: dict[str, Any], now: float) -> None:
+def _join(ledger: Ledger, flow: Any, body: dict[str, Any], now: float) -> None:
     flow.touched = now - body["idle"]
     flow.wanted = now - body["wanted"] if body["wanted"] is not None else 0.0
     if flow.wanted:

@@ -18,19 +18,17 @@ A giver that was lost gives nothing: then flows are adopted from the middle (`Tc
 If a mark or a giver does not come within `PATIENCE`, the taker goes on without, and counts it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from colo_compare import luggage
+from colo_compare.dispatch import Dispatch
 from colo_proto.core import Log, Tell
 from colo_proto.errors import WireError
 from colo_proto.messages import Handover, HandoverTaken, Leaving, Settled, WorkerTable
 from colo_proto.net.flow import SLOTS
 from colo_proto.shard import Slots, slot_of
-
-if TYPE_CHECKING:
-    from colo_compare.compare import Compare
 
 PATIENCE: Final = 3.0
 """Seconds without any progress after which a move is given up."""
@@ -54,8 +52,10 @@ class _Outgoing:
 class Moving:
     """Whose flows are here, and those that come and go. Outputs are appended to the ledger's."""
 
-    def __init__(self, compare: "Compare") -> None:
+    def __init__(self, compare: Dispatch, handle: Callable[[str, Sequence[bytes], float], None]) -> None:
         self.compare = compare
+        self._handle = handle
+        """Takes frames that were parked, as if they came just now: `(port, frames, now)`."""
         self.id = compare.config.id
         self.busy = False
         """A move is under way: frames have to be looked at one by one."""
@@ -250,7 +250,7 @@ class Moving:
             else:
                 ready.append(one)
         for port, group in groupby(ready, key=_port):
-            self.compare.handle(port, [frame for _, frame, _ in group], now)
+            self._handle(port, [frame for _, frame, _ in group], now)
 
     def _settle(self, table: WorkerTable, now: float) -> None:
         self.settled = table.version

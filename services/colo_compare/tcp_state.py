@@ -3,9 +3,10 @@
 `TcpState` keeps; `TcpWindow` sends, with the pair's flow control; `TcpFlow` (in `tcp`) decides.
 """
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from colo_compare.flow import HeldUnit, Stream, Unit, frames_in
+from colo_compare.ledger import Ledger
 from colo_compare.stream import Reference
 from colo_proto.compiled import mypyc_attr
 from colo_proto.frame import ETH
@@ -15,9 +16,6 @@ from colo_proto.net.tcp import SynOptions
 from colo_proto.pcapng import Shown
 from colo_proto.rules import Rule
 from colo_proto.seq import HALF, MASK, MOD
-
-if TYPE_CHECKING:
-    from colo_compare.ledger import Ledger
 
 SHOWN: Final = 16
 """Frames of each side in an evidence file."""
@@ -98,6 +96,7 @@ class TcpState(Stream):
         "data",
         "headed",
         "isn",
+        "ledger",
         "mask_end",
         "mask_start",
         "moved",
@@ -137,8 +136,9 @@ class TcpState(Stream):
         "waiting",
     )  # fmt: skip
 
-    def __init__(self, ledger: "Ledger", key: bytes, rule: Rule, now: float) -> None:
-        super().__init__(ledger, key, rule, now)
+    def __init__(self, ledger: Ledger, key: bytes, rule: Rule, now: float) -> None:
+        super().__init__(key, rule, now)
+        self.ledger = ledger
         # What every segment touches comes first and together: compiled objects lie in memory in this order, and with
         # ten thousand flows each line of a processor's cache less counts.
         self.ref = Reference()
@@ -309,9 +309,9 @@ class TcpState(Stream):
 
         While bytes are still found equal, the primary is merely ahead: its congestion window is larger, or the
         client's network slow. Then the old frames are dropped, which is loss on a wire, and come again in time. So are
-        those that wait only for what was lost on its way to us: guests send it again, though later each time. And so are
-        those that wait for a secondary which repeats what the client has from us already, or has lost: it may send no
-        more before the client acknowledges that.
+        those that wait only for what was lost on its way to us: guests send it again, though later each time. So are
+        those that wait for a secondary which repeats what has left: it may send no more before the client acknowledges
+        that.
         """
         limit = now - self.ledger.timeout
         for held in [one for one in self.resets if one.start == FORMER and one.at < limit and not one.out]:

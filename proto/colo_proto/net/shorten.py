@@ -21,9 +21,9 @@ def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 
     """The segment at `l4` of an unfragmented packet that ends at `end`, with only the bytes `skip` to `keep` of its
     payload.
 
-    FIN and PSH belong to the last byte and go with it, FIN only if `fin`; the urgent pointer still points to the same place. The checksum
-    follows from what changes alone (RFC 1624), so a wrong one stays wrong; a partial one stays partial. A GSO frame
-    that now fits one segment is one.
+    FIN and PSH belong to the last byte and go with it, FIN only if `fin`; the urgent pointer still points to the same
+    place. The checksum follows from what changes alone (RFC 1624), so a wrong one stays wrong; a partial one stays
+    partial. A GSO frame that now fits one segment is one.
     """
     out = bytearray(frame[:data]) + frame[data + skip : data + keep]
     vnet = list(VNET_HDR.unpack_from(out))
