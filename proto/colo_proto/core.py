@@ -14,7 +14,7 @@ The runtime (`colo_runtime`) does all I/O around it; tests and the simulation dr
 from collections import Counter
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 from colo_proto.frame import Buffer
 from colo_proto.messages import Message
@@ -47,28 +47,6 @@ class Marked(Protocol):
 
     def mark(self, port: str, version: int, now: float) -> list["Output"]:
         """What comes on `port` from here on was shared out by the worker table `version` (-1: there is none yet)."""
-        ...
-
-
-@runtime_checkable
-class Leaves(Protocol):
-    """What a core has beside the rest when others can take over what it holds."""
-
-    def leave(self, now: float) -> list["Output"]:
-        """The process is asked to end: begin to hand over. No outputs when there is nobody to take it."""
-        ...
-
-
-@runtime_checkable
-class Judges(Protocol):
-    """What a core has beside the rest when it can say whether captures differ (an offline comparison)."""
-
-    def finish(self, now: float) -> list["Output"]:
-        """All inputs have ended: whatever still waits for a counterpart has none."""
-        ...
-
-    def differences(self) -> int:
-        """How many differences were found."""
         ...
 
 

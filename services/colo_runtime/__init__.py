@@ -11,7 +11,7 @@ module                  holds
 ======================  ==========================================================================
 `reactor`               one epoll(7) loop: watched sockets and descriptors, timers, signals
 `shell`                 `Shell`: what all processes have in common
-`filtershell`           `FilterShell`: around a filter's core
+`filtershell`           `FilterShell`: around a filter's core; `abilities`: what that may have beside the rest
 `service`               `Service`: what a process is made of, and the way from its settings to its running shell
 `commandline`           the command of one service, and what becomes of errors
 `context`               `Context`: what the links of one process share

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import zmq
 
 from colo_proto import pcapng
-from colo_proto.core import Core, Judges, Leaves, Log, Marked, Output, Save, Send, Tell, Way
+from colo_proto.core import Core, Log, Marked, Output, Save, Send, Tell, Way
 from colo_proto.endpoint import Endpoint, parse_endpoint
 from colo_proto.errors import ConfigError
 from colo_proto.messages import CheckpointWanted, Drain, Lease, Message, Reason, WorkerTable, Yielded
+from colo_runtime.abilities import Judges, Leaves, TakesRules
 from colo_runtime.control import Control
 from colo_runtime.counting import Snapshot, link_counters, link_gauges
 from colo_runtime.link import Link
 from colo_runtime.links import make_link
 from colo_runtime.options import CommonConfig
 from colo_runtime.pressure import Pressure
-from colo_runtime.rulesfile import RulesFile, TakesRules
+from colo_runtime.rulesfile import RulesFile
 from colo_runtime.service import Resolved
 from colo_runtime.shell import LogFn, Shell
 from colo_runtime.tuning import yield_less

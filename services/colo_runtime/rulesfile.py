@@ -2,22 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from colo_proto.config import Option
 from colo_proto.core import Output
 from colo_proto.errors import ConfigError
 from colo_proto.rules import MAX_TEXT, parse_rules
+from colo_runtime.abilities import TakesRules
 from colo_runtime.options import Settings
-
-
-@runtime_checkable
-class TakesRules(Protocol):
-    """A core that has rules: compare, or the frame on behalf of its compares."""
-
-    def load_rules(self, text: str, where: str) -> list[Output]:
-        """Take over the text of a file; wrong rules are logged, and the old ones stay."""
-        ...
 
 
 def read_rules(path: str) -> str:
