@@ -1,4 +1,4 @@
-"""Endpoints: what a filter's port is connected to (DESIGN §2).
+"""Endpoints: what a filter's port is connected to (`docs/design.md`, "Ports and endpoints").
 
 ==========================================  ====================================================
 endpoint                                    means

@@ -38,7 +38,7 @@ from typing import Any, ClassVar
 
 
 class Mode:
-    """Values of `SetMode.mode` (DESIGN §5)."""
+    """Values of `SetMode.mode` (`docs/design.md`, "Modes")."""
 
     ENFORCE = "enforce"
     SHADOW = "shadow"

@@ -1,4 +1,4 @@
-"""The two ends of a link that may not lose a frame silently (`?reliable=on`; DESIGN §4).
+"""The two ends of a link that may not lose a frame silently (`?reliable=on`; `docs/design.md`, "Links").
 
 ::
 

@@ -1,4 +1,5 @@
-"""Sharing a port's output out to workers: by flow, so that each worker sees whole flows (DESIGN §8).
+"""Sharing a port's output out to workers: by flow, so that each worker sees whole flows (`docs/design.md`,
+"Sharing out to workers").
 
 ::
 

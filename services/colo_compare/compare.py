@@ -368,5 +368,6 @@ class Compare(Dispatch):
             "rules": [rule.text for rule in ledger.rules.rules],
             "workers": self.moving.workers,
             "rules_from": "frame" if self._frames_rules is not None else "file" if self.config.rules else "",
+            "asks_after_ms": int((self.timeout + self.cycle) * 1000),
             "last": ledger.last,
         }

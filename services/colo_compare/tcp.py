@@ -1,4 +1,4 @@
-"""One TCP connection under the rule of output commit (DESIGN §5).
+"""One TCP connection under the rule of output commit (`docs/design.md`, "Output commit").
 
 ::
 

@@ -12,7 +12,7 @@ _NAMES: Final = {
 }  # fmt: skip
 
 SLOTS: Final = 1024
-"""Slots that flows hash into; the worker table maps slots to workers (DESIGN §8)."""
+"""Slots that flows hash into; the worker table maps slots to workers (`docs/design.md`, "Sharing out to workers")."""
 
 
 def _width(key: bytes) -> int:

@@ -90,6 +90,12 @@ def test_a_frame_held_too_long_without_a_request():
     assert verdicts(cast(wanted, {"held_oldest_ms": 4001}))["L1"] == "held"
 
 
+def test_a_compare_says_how_long_it_waits():
+    patient = cast(gauges={"held_oldest_ms": 9000}, detail={"asks_after_ms": 11000})
+    assert verdicts(patient)["L1"] == "held"
+    assert verdicts(cast(gauges={"held_oldest_ms": 1600}, detail={"asks_after_ms": 1500}))["L1"] == "violated"
+
+
 def test_what_was_killed_cannot_testify():
     got = verdicts(cast(complete=False))
     assert {got[k] for k in ("S1", "S6", "L1", "E2")} == {"unknown"}
