@@ -33,8 +33,8 @@ from colo_proto.topology import Wiring, links
 
 HELD, VIOLATED, UNKNOWN = "held", "violated", "unknown"
 HELD_AT_MOST_MS: Final = 3000 + 1000
-"""Milliseconds after which compare must have asked for a checkpoint, where it does not say its own (`asks_after_ms`): its
-default timeout, and one scan for ages.
+"""Milliseconds after which compare must have asked for a checkpoint, where it does not say itself (`asks_after_ms`):
+its default timeout, and one scan for ages.
 """
 
 
