@@ -9,47 +9,28 @@
 
      standby    the client tap; after a failover in place of indev and outdev, where no redirector has it
 
-Per frame: a glance at fixed offsets finds the common case (IPv4 without options, also with one VLAN
-tag, or IPv6 without extension headers; TCP; a settled connection; no SYN/FIN/RST) and shifts or
-passes it; all else goes through `dissect` and the `Tracker`. What is not TCP passes untouched.
+Each frame goes through `Passage`; what a message or the time brings is decided here.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from struct import Struct
-from typing import Any, ClassVar, Final
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from colo_proto.core import Log, Output, Port, Send, Way
 from colo_proto.endpoint import parse_endpoint
-from colo_proto.frame import MIN_FRAME, Buffer
+from colo_proto.frame import Buffer
 from colo_proto.lan import CLAIMS, Lan
 from colo_proto.messages import CheckpointDone, Demote, LanSay, Message, Mode, Promote, SetMode, WorkerTable
 from colo_proto.net.announce import Announcer
-from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, PROTO_TCP, Kind, Packet, dissect
-from colo_proto.net.tcp import ACK, segment
 from colo_proto.shard import Splitter
-from colo_rewriter.believable import scale
 from colo_rewriter.config import RewriterConfig
-from colo_rewriter.flow import PACED, PLAIN, SLOW, Arrival, Flow, FlowTable
+from colo_rewriter.flow import FlowTable
 from colo_rewriter.neighbour import Neighbours
+from colo_rewriter.passage import Passage
 from colo_rewriter.revive import AT, MOST, revive, worth
-from colo_rewriter.shift import toward_client, toward_guest
+from colo_rewriter.shift import toward_client
 from colo_rewriter.tracker import Frames, Tracker
 from colo_rewriter.waiting import Waiting
-
-# EtherType; version and header length, total length, fragment field, protocol; TCP data offset and flags
-_V4: Final[Callable[[bytes, int], tuple[int, int, int, int, int, int, int]]] = Struct("!HBxH2xHxB22xBB").unpack_from
-# version, payload length, next header; TCP data offset and flags
-_V6: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct("!B3xHB45xBB").unpack_from
-# sequence and acknowledgement number, data offset, flags, window
-_FIELDS: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct("!IIBBH").unpack_from
-_MASK: Final = 0xFFFFFFFF
-_SHORT4: Final = 24 + 20
-_SIZE4: Final = 24 + 40
-_SIZE6: Final = 24 + 60
-
-TOUCH: Final = 1.0
-"""Seconds: the age of a connection's last use is kept this exactly on the fast path."""
 
 
 class Rewriter:
@@ -70,7 +51,8 @@ class Rewriter:
         )
         self._waiting = Waiting(config.hold_frames, config.hold_ms / 1000)
         self._tracker = Tracker(self._table, self._waiting, self.counters)
-        self._neighbours = Neighbours() if config.answer_neighbours else None
+        neighbours = Neighbours() if config.answer_neighbours else None
+        self._passage = Passage(self._table, self._tracker, neighbours, self.counters)
         self._answer_neighbours = config.answer_neighbours
         self._revive_flows = config.revive
         self._checkpoints = 0
@@ -92,18 +74,18 @@ class Rewriter:
         if port == "netdev":
             if self._announcer is not None:
                 self._announcer.learn(frames)
-            self._take(frames, now, to_client, to_guest, outward=True)
+            self._passage.take(frames, now, to_client, to_guest, outward=True)
         elif port not in ("indev", "standby"):
             raise ValueError(f"the rewriter has no input {port!r}")
         elif self._announcer is None:
-            self._take(frames, now, to_client, to_guest, outward=False)
+            self._passage.take(frames, now, to_client, to_guest, outward=False)
         else:
             if port == "standby" and self._lan is not None:
                 count = len(frames)
                 frames, heard = self._lan.sift(frames, now)
                 self.counters["dropped.claim"] += count - len(frames)
             if (port == "standby") == self._promoted:
-                self._take(frames, now, to_client, to_guest, outward=False)
+                self._passage.take(frames, now, to_client, to_guest, outward=False)
             else:
                 self.counters["dropped.standby" if port == "standby" else "dropped.promoted"] += len(frames)
         return [*self._sends(to_guest, to_client), *heard]
@@ -146,7 +128,7 @@ class Rewriter:
             return []
         self._tracker.promote(now, to_guest, on=True)
         # The guest is on the LAN from now on and hears its neighbours itself.
-        self._neighbours = None
+        self._passage.neighbours = None
         self._revivals = [now + after for after in AT] if self._revive_flows else []
         outputs: list[Output] = [Log("info", "rewriter.promoted", {"fence": fence, "flows": len(self._table)})]
         if self._announcer is not None:
@@ -160,7 +142,7 @@ class Rewriter:
         self._fence = fence
         self._revivals = []
         if self._answer_neighbours:
-            self._neighbours = Neighbours()
+            self._passage.neighbours = Neighbours()
         if self._announcer is not None:
             self._announcer.stop()
 
@@ -218,7 +200,8 @@ class Rewriter:
         levels = {"flows": len(self._table), "held": waiting.frames + pacing.frames}
         levels["held_bytes"] = waiting.bytes + pacing.bytes
         levels |= {f"flows_{name}": count for name, count in self._table.count().items()}
-        levels["neighbours"] = len(self._neighbours) if self._neighbours is not None else 0
+        neighbours = self._passage.neighbours
+        levels["neighbours"] = len(neighbours) if neighbours is not None else 0
         if self._splitter is not None:
             levels["table_version"] = self._splitter.version
         return levels
@@ -263,159 +246,3 @@ class Rewriter:
             sent += len(to_client)
         self.counters["frames_out"] += sent
         return outputs
-
-    def _take(
-        self, frames: Sequence[Buffer], now: float, to_client: Frames, to_guest: Frames, *, outward: bool
-    ) -> None:
-        """Frames of the guest (`outward`), or of the clients."""
-        find = self._table.by_guest.get if outward else self._table.by_client.get
-        touch = self._table.touch
-        read4, read6 = _V4, _V6
-        append = to_client.append if outward else to_guest.append
-        if not outward and frames and self._neighbours is not None:
-            # One of each batch: whoever goes on talking comes last at some time.
-            self._neighbours.notice(frames[-1])
-        promoted = self._tracker.promoted
-        stale = now - TOUCH
-        rewritten = untracked = 0
-        moved: dict[Flow, None] = {}
-        for frame in frames:
-            if type(frame) is not bytes:
-                frame = bytes(frame)  # noqa: PLW2901  keys are slices and must hash
-            size = len(frame)
-            if size >= _SIZE4:
-                key = None
-                ethertype, version, length, fragment, proto, offset, flags = read4(frame, 22)
-                if ethertype == 0x0800:
-                    if proto != 6:
-                        append(frame)
-                        continue
-                    if version == 0x45 and not fragment & 0x3FFF:
-                        key = frame[36:48]
-                        l4, end = 44, 24 + length
-                elif ethertype == 0x86DD:
-                    if size >= _SIZE6:
-                        version, length, proto, offset, flags = read6(frame, 24)
-                        if proto == 17:
-                            append(frame)
-                            continue
-                        if proto == 6 and version >> 4 == 6:
-                            key = frame[32:68]
-                            l4, end = 64, 64 + length
-                elif ethertype == 0x8100 and size >= _SIZE4 + 4:
-                    ethertype, version, length, fragment, proto, offset, flags = read4(frame, 26)
-                    if ethertype == 0x0800 and version == 0x45 and proto == 6 and not fragment & 0x3FFF:
-                        key = frame[40:52] + (frame[24:26] if frame[24] < 16 else bytes((frame[24] & 15, frame[25])))
-                        l4, end = 48, 28 + length
-                if key is not None and not flags & 7 and offset >= 0x50:
-                    data = l4 + (offset >> 2 & 0x3C)
-                    if data <= end <= size:
-                        flow = find(key)
-                        if flow is None:
-                            untracked += 1
-                            append(frame)
-                            continue
-                        if flow.fast != SLOW:
-                            if flow.seen < stale:
-                                touch(flow, now)
-                            if flow.fast == PACED:
-                                if self._paced(flow, frame, l4, data, end, to_client, to_guest, moved, outward):
-                                    continue
-                                self._slow(frame, now, to_client, to_guest, outward=outward)
-                                continue
-                            plain = flow.fast == PLAIN
-                            if outward:
-                                flow.last = (frame[:data], l4, end - data)
-                            elif plain:
-                                flow.heard = (frame[:data], l4)
-                            if plain:
-                                append(frame)
-                                continue
-                            rewritten += 1
-                            if outward:
-                                append(toward_client(frame, l4, data, flow, promoted))
-                            else:
-                                append(toward_guest(frame, l4, data, flags, flow))
-                            continue
-            elif size >= _SHORT4 and frame[22] == 8 and not frame[23] and frame[33] != 6:
-                append(frame)
-                continue
-            self._slow(frame, now, to_client, to_guest, outward=outward)
-        for flow in moved:
-            self._tracker.proceed(flow, now, to_guest)
-        if self._tracker.notes:
-            to_client += self._tracker.take_notes()
-        if rewritten:
-            self.counters["rewritten"] += rewritten
-        if untracked:
-            self.counters["frames_untracked"] += untracked
-
-    def _paced(
-        self, flow: Flow, frame: bytes, l4: int, data: int, end: int, to_client: Frames, to_guest: Frames,
-        moved: dict[Flow, None], outward: bool,
-    ) -> bool:  # fmt: skip
-        """A settled connection of a guest that is not waited for. False: a client's segment that has to wait."""
-        pace = self._tracker.pacing.of(flow)
-        seq, ack, _, flags, window = _FIELDS(frame, l4 + 4)
-        shift = bool(flow.offset or flow.ts_offset)
-        if outward:
-            flow.last = (frame[:data], l4, end - data)
-            pace.heard(seq, (seq + end - data) & _MASK, ack, window << scale(flow), bool(flags & ACK))
-            if pace.queue or pace.rest is not None or pace.hole >= 0:
-                moved[flow] = None
-            to_client.append(toward_client(frame, l4, data, flow, False) if shift else frame)
-        else:
-            if not flags & ACK or not pace.clear(seq, (ack + flow.offset) & _MASK, (seq + end - data) & _MASK):
-                return False
-            if not shift:
-                flow.heard = (frame[:data], l4)
-            to_guest.append(toward_guest(frame, l4, data, flags, flow) if shift else frame)
-        if shift:
-            self.counters["rewritten"] += 1
-        return True
-
-    def _slow(self, frame: bytes, now: float, to_client: Frames, to_guest: Frames, *, outward: bool) -> None:
-        """Any frame, by dissection."""
-        if len(frame) < MIN_FRAME:
-            self.counters["dropped.runt"] += 1
-            return
-        packet = dissect(frame)
-        if packet.proto == PROTO_TCP and packet.kind in (Kind.IP, Kind.FRAGMENT):
-            if self._countable(packet):
-                seg = segment(frame, packet.l4, packet.end)
-                if seg is not None:
-                    arrival = Arrival(frame, packet.key[1:], packet.l4, seg, packet.kind == Kind.IP)
-                    if outward:
-                        self._tracker.from_guest(arrival, now, to_client, to_guest)
-                    else:
-                        self._tracker.from_client(arrival, now, to_guest)
-                    return
-                self.counters["malformed"] += 1
-        elif self._neighbours is not None and _may_be_neighbourly(packet):
-            if not outward:
-                self._neighbours.learn(packet)
-            elif (reply := self._neighbours.answer(packet)) is not None:
-                self.counters["neighbour_answers"] += 1
-                to_guest.append(reply)
-        elif packet.kind == Kind.MALFORMED:
-            self.counters["malformed"] += 1
-        (to_client if outward else to_guest).append(frame)
-
-    def _countable(self, packet: Packet) -> bool:
-        """Does this packet hold a whole TCP header?
-
-        The first fragment of a segment does (all changes are in the header, and the checksum follows
-        from the changes alone), so rewriting it makes the reassembled segment right. Later fragments
-        have no header, and one too short for it passes untouched.
-        """
-        if packet.kind == Kind.IP:
-            return True
-        self.counters["fragments"] += 1
-        l4 = packet.l4
-        if packet.frag_offset or packet.end - l4 < 20:
-            return False
-        return packet.end - l4 >= (packet.frame[l4 + 12] >> 4) * 4
-
-
-def _may_be_neighbourly(packet: Packet) -> bool:
-    return packet.ethertype == ETH_ARP or packet.proto == PROTO_ICMPV6
