@@ -1,0 +1,79 @@
+"""A file is one thing, a function fits on a screen, and what takes many arguments takes a value in their place.
+
+What is larger stands here with its reason, and leaves this list when it becomes smaller.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILE, FUNCTION, PARAMETERS = 400, 60, 8
+CODE = sorted(path for base in ("proto", "services") for path in (ROOT / base).rglob("*.py"))
+
+_FIELDS = "the fields of a TCP header, read once: compiled they are plain numbers, and a value would be one object a frame"
+_HOT = "every frame passes it, and a call costs compiled code more than what it would do"
+LARGE_FILES = {
+    "services/colo_rewriter/tracker.py": "one state machine, and each of its transitions needs the others",
+    "services/colo_runtime/zmqsocket.py": "one socket's life: binding, dialling, being looked at, being opened anew",
+    "services/colo_runtime/reliable.py": "the two ends of one protocol",
+}
+LONG_FUNCTIONS = {
+    "proto/colo_proto/topology.py links": "a table, written down as one",
+    "proto/colo_proto/net/coalesce.py coalesce": _HOT,
+    "services/colo_compare/tcp.py primary": _HOT,
+    "services/colo_compare/tcp.py _secondary_special": "one question after the other, each of which may end it",
+    "services/colo_compare/tcp_commit.py _match": _HOT,
+    "services/colo_compare/tcp_state.py _blank": "a list of fields and what each means",
+    "services/colo_rewriter/passage.py take": _HOT,
+}
+MANY_PARAMETERS = {
+    "proto/colo_proto/net/craft.py ip": "fields of a header, all with defaults",
+    "proto/colo_proto/net/craft.py tcp": "fields of a header, all with defaults",
+    "services/colo_compare/flow.py primary": _FIELDS,
+    "services/colo_compare/flow.py secondary": _FIELDS,
+    "services/colo_compare/exempt.py primary": _FIELDS,
+    "services/colo_compare/exempt.py secondary": _FIELDS,
+    "services/colo_compare/tcp.py primary": _FIELDS,
+    "services/colo_compare/tcp.py secondary": _FIELDS,
+    "services/colo_compare/tcp.py _primary_special": _FIELDS,
+    "services/colo_compare/tcp.py _secondary_special": _FIELDS,
+    "services/colo_compare/tcp_opening.py _secondary_syn": _FIELDS,
+    "services/colo_compare/tcp_state.py __init__": "what a held segment is; one is made for each that waits",
+    "services/colo_rewriter/passage.py _paced": _HOT,
+}
+
+
+def functions():
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.relative_to(ROOT)} {node.name}", node
+
+
+def parameters(node):
+    args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return len(args) - (args[0].arg in {"self", "cls"} if args else 0)
+
+
+def large_files():
+    return {str(path.relative_to(ROOT)) for path in CODE if len(path.read_text().splitlines()) > FILE}
+
+
+def long_functions():
+    return {name for name, node in functions() if node.end_lineno - node.lineno + 1 > FUNCTION}
+
+
+def many_parameters():
+    return {name for name, node in functions() if parameters(node) > PARAMETERS}
+
+
+@pytest.mark.parametrize(
+    ("found", "known"),
+    [(large_files, LARGE_FILES), (long_functions, LONG_FUNCTIONS), (many_parameters, MANY_PARAMETERS)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_is_large_has_a_reason(found, known):
+    assert found() - set(known) == set(), "cut it where it is two things"
+    assert set(known) - found() == set(), "it is smaller now"
