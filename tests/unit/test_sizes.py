@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 FILE, FUNCTION, PARAMETERS = 400, 60, 8
 CODE = sorted(path for base in ("proto", "services") for path in (ROOT / base).rglob("*.py"))
 
-_FIELDS = "the fields of a TCP header, read once: compiled they are plain numbers, and a value would be one object a frame"
+_FIELDS = "the fields of a TCP header, read once: compiled they are numbers, and a value would be one object a frame"
 _HOT = "every frame passes it, and a call costs compiled code more than what it would do"
 LARGE_FILES = {
     "services/colo_rewriter/tracker.py": "one state machine, and each of its transitions needs the others",
