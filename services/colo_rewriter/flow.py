@@ -139,10 +139,11 @@ class Flow:
     """One connection. Sequence numbers of the guest are the secondary's own unless said otherwise."""
 
     __slots__ = (
-        "answered", "client_fin", "client_fin_acked", "client_isn", "client_scale", "closed_by_reset", "early", "echo",
-        "fast", "former", "gave_up", "guest_early", "guest_fin", "guest_fin_acked", "guest_scale", "hasty", "heard",
-        "held", "isn_primary", "isn_secondary", "key_client", "key_guest", "last", "lost", "moved", "offset", "pace",
-        "queue", "reset_by_guest", "sacks", "seen", "state", "successor", "ts_offset", "ts_primary", "ts_secondary",
+        "answered", "challenged", "client_fin", "client_fin_acked", "client_isn", "client_scale", "closed_by_reset",
+        "early", "echo", "fast", "former", "gave_up", "guest_early", "guest_fin", "guest_fin_acked", "guest_scale",
+        "hasty", "heard", "held", "isn_primary", "isn_secondary", "key_client", "key_guest", "last", "lost", "moved",
+        "offset", "pace", "queue", "reset_by_guest", "sacks", "seen", "state", "successor", "ts_offset", "ts_primary",
+        "ts_secondary",
     )  # fmt: skip
 
     def __init__(self, key_client: bytes, key_guest: bytes, now: float) -> None:
@@ -156,6 +157,9 @@ class Flow:
         self.ts_offset = 0
         """The secondary's timestamp clock minus the primary's, modulo 2^32."""
         self.client_isn: int | None = None
+        self.challenged = -1
+        """The sequence number that a guest expects which has answered the client's SYN with an ACK of another
+        connection; -1 when it has not."""
         self.early = 0
         """Bytes of data on the client's SYN (Fast Open, RFC 7413): the answer may acknowledge any part of them."""
         self.guest_early = 0

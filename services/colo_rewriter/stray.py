@@ -130,8 +130,15 @@ def of_former(flow: Flow, seg: Segment) -> bool:
 def refusal(flow: Flow, arrival: Arrival) -> bytes:
     """The RST with which a client that wants no connection answers this SYN/ACK of the guest (RFC 9293 §3.10.7.1)."""
     frame = arrival.frame
+    return _reset(flow, arrival.segment.ack, (frame[10:16], frame[16:22]))
+
+
+def reset_of(flow: Flow, arrival: Arrival, number: int) -> bytes:
+    """The RST with sequence number `number` of the client that has sent this segment."""
+    frame = arrival.frame
+    return _reset(flow, number, (frame[16:22], frame[10:16]))
+
+
+def _reset(flow: Flow, number: int, macs: tuple[bytes, bytes]) -> bytes:
     guest, client, guest_port, client_port, tags = flow.parties()
-    macs = (frame[10:16], frame[16:22])
-    return craft.tcp(
-        client, guest, client_port, guest_port, arrival.segment.ack, 0, RST, window=0, macs=macs, tags=tags
-    )
+    return craft.tcp(client, guest, client_port, guest_port, number, 0, RST, window=0, macs=macs, tags=tags)

@@ -25,7 +25,7 @@ from colo_rewriter.believable import ahead, pure
 from colo_rewriter.flow import Arrival, Flow, FlowTable, State, opposite
 from colo_rewriter.pace import PATIENCE, Pacing
 from colo_rewriter.shift import new_cookie, note_echo, timestamps, toward_client, toward_guest, window_scale
-from colo_rewriter.stray import answers, close_after, ends, of_former, of_successor, refusal, resets
+from colo_rewriter.stray import answers, close_after, ends, of_former, of_successor, refusal, reset_of, resets
 from colo_rewriter.waiting import Waiting
 
 _MASK: Final = 0xFFFFFFFF
@@ -117,6 +117,8 @@ class Tracker:
             flow.successor = None
             self.table.refresh(flow)
         if flags & SYN and not flags & (ACK | RST):
+            if flow.challenged >= 0 and seg.seq == flow.client_isn and flow.state is State.HALF and not self.promoted:
+                self._refuse_former(flow, arrival, to_guest)
             self._client_syn(flow, arrival, now, to_guest)
             if flow.pace is None or not flow.pace.queue:
                 to_guest.append(arrival.frame)
@@ -170,6 +172,17 @@ class Tracker:
             return
         flow.early = max(flow.early, seg.end - seg.data)
         flow.client_scale = window_scale(arrival.frame, arrival.l4, seg.data)
+
+    def _refuse_former(self, flow: Flow, arrival: Arrival, to_guest: Frames) -> None:
+        """The client repeats a SYN that the guest has answered with an ACK of a connection before, on the same ports.
+
+        The guest never heard that connection's end, for the rewriter that knew its numbers was restarted, and keeps it
+        for minutes. A client that has forgotten it would reset it at that ACK (RFC 9293 §3.10.7.3) and send its SYN
+        again, but the ACK goes no further than to compare, and the primary, who has forgotten it as well, sends none.
+        """
+        self.counters["refusals"] += 1
+        to_guest.append(reset_of(flow, arrival, flow.challenged))
+        flow.challenged = -1
 
     def _succeed(self, flow: Flow, client_isn: int | None, now: float, to_guest: Frames) -> Flow:
         """The connection that may take the ports of `flow`, once the guest has shown that it does."""
@@ -296,6 +309,12 @@ class Tracker:
                 # A challenge ACK (RFC 5961 §4). Compare knows the numbers of the connection before, and none of these.
                 self.counters["dropped.half_open"] += 1
                 return
+            if (
+                flags & (SYN | RST | ACK) == ACK
+                and flow.isn_secondary is None
+                and not answers(flow, (seg.ack - 1) & _MASK)
+            ):
+                flow.challenged = seg.ack
             to_client.append(frame)
             if flags & (RST | ACK) == RST | ACK and seg.seq == 0 and answers(flow, (seg.ack - 1) & _MASK):
                 self._forget(flow, to_guest)
