@@ -16,7 +16,7 @@ from colo_proto.core import Send
 from colo_proto.messages import Reason
 from colo_proto.net.packet import dissect
 from colo_proto.net.tcp import FIN
-from colo_rewriter import rewriter, tracker
+from colo_rewriter import passage, tracker
 from colo_rewriter.flow import opposite
 from colo_rewriter.rewriter import Rewriter
 from colo_rewriter.tracker import Tracker
@@ -25,7 +25,7 @@ _FOR_EVER = 1 << 62
 _PRIMARY, _S_ACKS = TcpFlow.primary, TcpFlow._s_acks
 _PRIMARY_DATAGRAM, _SECONDARY_DATAGRAM = DatagramFlow.primary, DatagramFlow.secondary
 _DIVERGE, _LET_HEAD_GO = TcpCommit._diverge, TcpCommit._let_head_go
-_TOWARD_GUEST, _CLIENT_SYN = rewriter.toward_guest, Tracker._client_syn
+_TOWARD_GUEST, _CLIENT_SYN = passage.toward_guest, Tracker._client_syn
 
 
 def broken(core, *changes):
@@ -174,7 +174,7 @@ MUTANTS = {
     "any_syn_opens": {"rewriter": broken(Rewriter, (Tracker, "_client_syn", _any_syn))},
     "no_options_shift": {
         "rewriter": broken(
-            Rewriter, (rewriter, "toward_guest", _numbers_alone), (tracker, "toward_guest", _numbers_alone)
+            Rewriter, (passage, "toward_guest", _numbers_alone), (tracker, "toward_guest", _numbers_alone)
         )
     },
     "mirror_forgets": {"mirror": Forgetful},
