@@ -20,10 +20,6 @@ class Nemesis:
     def __init__(self, lab: Lab, spaces: Any) -> None:
         self.lab = lab
         self.spaces = spaces
-        for name in ("guest-p", "guest-s"):
-            # An interface that goes down would lose its IPv6 addresses, and with them what the guest itself set up.
-            with netns.inside(spaces.fds[name]):
-                Path(f"/proc/sys/net/ipv6/conf/{GUEST_IF}/keep_addr_on_down").write_text("1")
 
     def strike(self, fault: Fault) -> Callable[[], None] | None:
         """Do it now."""
@@ -65,14 +61,18 @@ class Nemesis:
             subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True, capture_output=True)
 
     def _down(self, target: str) -> Callable[[], None]:
-        space, ifname = ("client", target) if target.startswith("lan") else (target, GUEST_IF)
-        self._set(space, ifname, "down")
-        return lambda: self._set(space, ifname, "up")
+        if target.startswith("lan"):
+            self._set("client", target, "down")
+            return lambda: self._set("client", target, "up")
+        # A guest whose interface is down forgets its half-open connections (Linux drops a request whose SYN/ACK it
+        # cannot send) and resets them afterwards, with or without a proxy. So the cable is pulled.
+        self._set(target, GUEST_IF, "carrier", "off")
+        return lambda: self._set(target, GUEST_IF, "carrier", "on")
 
-    def _set(self, space: str, ifname: str, state: str) -> None:
+    def _set(self, space: str, ifname: str, *state: str) -> None:
         with netns.inside(self.spaces.fds[space]):
             # A tap that is being made anew just now comes up by itself.
-            subprocess.run(["ip", "link", "set", ifname, state], check=False, capture_output=True)
+            subprocess.run(["ip", "link", "set", ifname, *state], check=False, capture_output=True)
 
     def _unlink(self, target: str) -> None:
         Path(self.lab.directory, target).unlink(missing_ok=True)

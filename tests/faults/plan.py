@@ -8,7 +8,8 @@ pause       every process       SIGSTOP for a while, then SIGCONT
 cut         the hosts' cable    down for a while
 block       a port between      what goes to it from the other host is dropped for a while
             the hosts
-down        every tap           its kernel side is down for a while: `lan-p`, `lan-s`, `guest-p`, `guest-s`
+down        every tap           `lan-p`, `lan-s`: its kernel side is down for a while; `guest-p`, `guest-s`: the
+                                guest's interface has no carrier, as with a cable that is pulled
 unlink      every socket file   deleted, as somebody who tidies up does; who was connected stays so
 ==========  ==================  =================================================================================
 
