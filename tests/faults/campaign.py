@@ -271,13 +271,18 @@ class Campaign:
         deadline = time.monotonic() + 3
         while time.monotonic() < deadline:
             self._watch.poll()
-            if self._compared() > before:
-                return ""
+            for name, size in self._compared().items():
+                if size > before.get(name, 0):
+                    return ""
+                # What was started anew counts from zero.
+                before[name] = size
             self._step(0.05)
         return "anything to be compared"
 
-    def _compared(self) -> int:
-        return sum(one["counters"].get("bytes_compared", 0) for one in self._processes() if one["role"] == "compare")
+    def _compared(self) -> dict[str, int]:
+        """Bytes found equal, by compare."""
+        compares = [one for one in self._processes() if one["role"] == "compare"]
+        return {one["id"]: one["counters"].get("bytes_compared", 0) for one in compares}
 
     def _processes(self) -> list[dict[str, Any]]:
         found = []
