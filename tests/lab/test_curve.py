@@ -40,7 +40,7 @@ def test_a_key_that_is_taken_from_the_list_lets_nothing_through(background, tmp_
     wait_for(lambda: counter("secondary", "f1", "link.indev.frames_in") > 20, 20, "the first requests")
     right = listed.read_text()
     stranger = tmp_path / "keys"
-    subprocess.run([sys.executable, "-m", "colo_runtime", "keygen", "--out", stranger], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "colo_cli", "keygen", "--out", stranger], check=True, capture_output=True)
     listed.write_text((stranger / "colo.key").read_text())
     os.kill(pids["m0"], signal.SIGHUP)
     wait_for(lambda: counter("primary", "m0", "link.outdev.curve_refused.unknown_key") > 0, 20, "a refusal")

@@ -16,7 +16,7 @@ import pytest
 from lab.conftest import wait_for
 from where import PYTHONPATH
 
-COLO = [sys.executable, "-P", "-m", "colo_runtime"]
+COLO = [sys.executable, "-P", "-m", "colo_cli"]
 WITHIN = "ip link set lo up && mount --bind resolv.conf /etc/resolv.conf && exec sleep 120"
 
 

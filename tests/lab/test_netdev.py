@@ -14,9 +14,8 @@ from colo_netdev import netns, taps
 from colo_netdev.config import NetdevConfig, parse_tap
 from colo_netdev.netdev import Netdev
 from colo_netdev.server import Server
-from colo_proto.errors import ConfigError, WireError
+from colo_proto.errors import ConfigError, StartError, WireError
 from colo_proto.netdev import RefusedError, decode_reply
-from colo_runtime.link import StartError
 from colo_runtime.reactor import Reactor
 from tap_client import fetch_tap, return_tap
 

@@ -18,7 +18,7 @@ from tap_client import fetch_tap, return_tap
 __all__ = ["run", "spaces"]
 pytestmark = pytest.mark.usefixtures("privileged")
 
-HOLD = [sys.executable, "-P", "-m", "colo_runtime", "netns", "--log-format", "json"]
+HOLD = [sys.executable, "-P", "-m", "colo_cli", "netns", "--log-format", "json"]
 
 
 @pytest.fixture
