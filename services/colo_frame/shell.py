@@ -17,6 +17,8 @@ from typing import Any, Final, Protocol
 
 import zmq
 
+from colo_frame.peer import PEER
+from colo_frame.registry import EVERYBODY
 from colo_proto.codec import decode_message, encode
 from colo_proto.core import Log, Output, Tell
 from colo_proto.endpoint import Endpoint
@@ -31,8 +33,6 @@ from colo_runtime.service import Resolved
 from colo_runtime.shell import LogFn, Shell, incarnation
 from colo_runtime.zmqsocket import PeerSocket, whole
 
-PEER: Final = "peer"
-ALL: Final = "*"
 MAX_QUEUED: Final = 256
 """Messages kept for the peer while it does not take them; the oldest makes room."""
 MAX_KNOWN: Final = 2048
@@ -141,7 +141,7 @@ class FrameShell(Shell):
             # Routing ids that are no text (libzmq's own, for anonymous clients) survive the way there and back.
             sender = got[0].decode(errors="surrogateescape")
             message = self._decode(got[1], sender)
-            if message is None or sender in (PEER, ALL):
+            if message is None or sender in (PEER, EVERYBODY):
                 continue
             outputs = self.core.hear(sender, message, time.monotonic())
             if isinstance(message, Hello) and any(type(one) is Tell and one.to == sender for one in outputs):
@@ -203,7 +203,7 @@ class FrameShell(Shell):
                 self.counters["control.dropped.peer_queue_full"] += 1
             self._flush_peer()
             return
-        for one in list(self._known) if to == ALL or to is None else [to]:
+        for one in list(self._known) if to == EVERYBODY or to is None else [to]:
             self._send(one, data)
 
     def _send(self, to: str, data: bytes) -> None:
