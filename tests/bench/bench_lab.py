@@ -30,6 +30,8 @@ def program(name, congestion):
     return [sys.executable, "-m", f"colo_lab.programs.{name}", "--congestion", congestion]
 
 
+SHORT = str(Path(__file__).parents[1] / "short.py")
+
 JOBS = {
     "TCP download": (["download"], "size", "mbit_s"),
     "TCP upload": (["upload"], "size", "mbit_s"),
@@ -37,6 +39,7 @@ JOBS = {
     "500 downloads at once": (["parallel", "--count", "500"], "share", "mbit_s"),
     "50 uploads at once": (["parallel", "--upload", "--count", "50"], "share", "mbit_s"),
     "2000 connections": (["http", "--count", "2000"], "connections", "seconds"),
+    "short connections": (["ask", "--count", "20000"], "short", "per_s"),
     "TCP request p50": (["rr"], "count", "p50_us"),
     "UDP request p50": (["rr", "--udp"], "count", "p50_us"),
     "UDP echo, 64 in flight": (["udp"], "echoes", "seconds"),
@@ -45,6 +48,8 @@ JOBS = {
 
 def argv(job, options):
     words, kind, _ = JOBS[job]
+    if kind == "short":
+        return [sys.executable, SHORT, *words]
     share = options.parallel_size // int(words[-1]) if kind == "share" else 0
     size = {
         "size": ["--size", str(options.size)],
@@ -80,7 +85,9 @@ def plain(congestion):
         ip(space, "addr", "add", f"{six}/64", "dev", name, "nodad")
         ip(space, "link", "set", name, "up")
     with netns.inside(guest):
-        server = subprocess.Popen(program("server", congestion))
+        servers = [
+            subprocess.Popen(words) for words in (program("server", congestion), [sys.executable, SHORT, "serve"])
+        ]
     env = {**os.environ, "COLO_GUEST": GUEST4, "COLO_GUEST6": GUEST6}
 
     def run(words):
@@ -94,15 +101,17 @@ def plain(congestion):
     try:
         yield run
     finally:
-        server.kill()
-        server.wait()
+        for server in servers:
+            server.kill()
+            server.wait()
         os.close(client)
         os.close(guest)
 
 
 @contextlib.contextmanager
 def lab(wiring, workers, congestion, reports):
-    with Lab(LabConfig(guest=shlex.join(program("server", congestion)), wiring=wiring, workers=workers)) as one:
+    guest = f"{shlex.join(program('server', congestion))} & exec {shlex.join([sys.executable, SHORT, 'serve'])}"
+    with Lab(LabConfig(guest=guest, wiring=wiring, workers=workers)) as one:
 
         def run(words):
             with tempfile.NamedTemporaryFile("r") as out:
@@ -136,7 +145,7 @@ def main():
                 print(f"{name:12} {job:24} {table[name, job]:10.0f}", flush=True)
     print(f"\n{'':24}" + "".join(f"{name:>24}" for name in ["plain veth", *options.wiring]))
     for job in options.jobs:
-        unit = {"mbit_s": "Mbit/s", "p50_us": "µs", "seconds": "/s"}[JOBS[job][2]]
+        unit = {"mbit_s": "Mbit/s", "p50_us": "µs", "seconds": "/s", "per_s": "/s"}[JOBS[job][2]]
         row = f"{job:24}"
         for name in ["plain veth", *options.wiring]:
             ratio = table[name, job] / table["plain veth", job]

@@ -1,9 +1,15 @@
 """Many connections at once, through queues that hold what they bring: nothing is dropped, equal guests ask nothing."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from .conftest import CLIENT, SERVER
 from .test_traffic import check
+
+SHORT = f"exec {sys.executable} {Path(__file__).parents[1] / 'short.py'}"
+"""Thousands of short connections a second, each with one request."""
 
 
 def overflowed(report):
@@ -42,3 +48,15 @@ def test_short_connections_one_after_another_from_many(lab, wiring):
     )
     check(run)
     assert sum(line["requests"] for line in run.lines) == 2000
+
+
+@pytest.mark.parametrize("wiring", ["faithful", "lean"])
+def test_two_thousand_short_connections_a_second(lab, wiring):
+    run = lab(
+        *("--guest", f"{SHORT} serve", "--wiring", wiring),
+        client=f"{SHORT} ask --count 10000 --rate 2000 --flight 2000",
+        timeout=240,
+    )
+    check(run)
+    assert run.lines[0]["requests"] == 10000
+    assert overflowed(run.report) == {}
