@@ -1,11 +1,11 @@
-"""Thousands of short connections a second: a server and a client that need no thread for each, so that the proxy counts.
+"""Thousands of short connections a second: a server and a client that need no thread for each.
 
     python tests/short.py serve                                          on port 8080
     python tests/short.py ask --count 20000 [--rate 2000] [--flight 50]  one request on each connection
 
 The server answers and closes, as HTTP/1.0 does. The client opens `--rate` connections a second (0: as many as it can)
-with at most `--flight` open at once, reads each to its end, and prints one line of JSON: `requests`, `wrong` (the answer
-is not the one to the request, or the connection failed), `seconds`, `per_s`, and `slowest_ms` of a connection.
+with at most `--flight` open at once, reads each to its end, and prints one line of JSON: `requests`, `wrong` (the
+answer is not the one to the request, or the connection failed), `seconds`, `per_s`, and `slowest_ms` of a connection.
 """
 
 import argparse
