@@ -10,6 +10,7 @@
                  -----> checkpoint done, mode
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -55,6 +56,11 @@ class Compare(Dispatch):
         self._frame = 0
         self.oldest = 0.0
         """Age of the oldest held frame at the last scan."""
+        self._reached = 0.0
+        self._progress = -math.inf
+        """`ledger.reached` at the last scan, and when it had last changed by then."""
+        self.behind = 0.0
+        """How far the secondary was behind the primary then, in seconds (shadow mode)."""
         self.moving = Moving(self, self.handle)
         self._leftovers = 0
         """Flows of which the secondary sent more than the primary, when the inputs had ended."""
@@ -167,6 +173,7 @@ class Compare(Dispatch):
             if oldest < limit and not flow.wanted:
                 flow.timed_out(now)
         self.oldest = now - first
+        limit = self._late_before(limit, now)
         for flow in list(ledger.lingering):
             flow.expire(limit, now)
             if not flow.lingers():
@@ -177,6 +184,19 @@ class Compare(Dispatch):
         ledger.ask_again(now)
         ledger.relax()
         self._forget_idle(now)
+
+    def _late_before(self, limit: float, now: float) -> float:
+        """When a primary frame that has left must have been sent, so that an equal one is overdue by now (shadow mode).
+
+        A secondary host that is slower than the primary's falls behind, for nothing makes the primary wait. While it
+        still catches up with newer frames of the primary, in any flow, it is late and not different, so that a frame
+        counts from when the secondary has come that far. One that makes no progress at all gets no such respite.
+        """
+        reached = self.ledger.reached
+        if reached > self._reached:
+            self._reached, self._progress = reached, now
+        self.behind = now - reached if now - self._progress < self.timeout else 0.0
+        return limit - self.behind
 
     # -- control -------------------------------------------------------------------------------------
 
@@ -353,6 +373,7 @@ class Compare(Dispatch):
             "flows_unprotected": len(ledger.unprotected),
             "flows_unjudged": len(ledger.unjudged),
             "held_oldest_ms": int(self.oldest * 1000) if ledger.held else 0,
+            "behind_ms": int(self.behind * 1000),
             "epoch": ledger.epoch,
             "parked": self.moving.parked,
             "linked": int(self.moving.linked),

@@ -142,6 +142,7 @@ class DatagramFlow(Datagrams):
                 self.sec_over = len(self.sec)
                 self.moved = now
                 ledger.unhold(held)
+                ledger.verified(held)
                 ledger.secondary_compared += 1
                 ledger.bytes_compared += len(body)
                 if not held.out:

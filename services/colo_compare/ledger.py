@@ -59,6 +59,8 @@ class Ledger:
         self.counters: Counter[str] = Counter(miscompares=0)
         self.epoch = 0
         self.shadow = False
+        self.reached = 0.0
+        """When the primary sent the newest of what had left unverified and was found equal since (shadow mode)."""
         self.sink: list[Unit] = []
         """Units released by comparing, in order; the compare empties it after every call."""
         self.outputs: list[Output] = []
@@ -115,6 +117,11 @@ class Ledger:
         if not held.out:
             self.held -= len(unit) if type(unit) is tuple else 1
         self.held_bytes -= sum(map(len, unit)) if type(unit) is tuple else len(unit)
+
+    def verified(self, held: HeldUnit) -> None:
+        """The secondary has sent the same as `held`, so it has come as far as the primary had when that was sent."""
+        if held.out and held.at > self.reached:
+            self.reached = held.at
 
     def let_out(self, flow: Flow, held: HeldUnit, cause: str, rest: Unit | None = None) -> None:
         """Send `held`, or the rest of it, but keep it for comparing."""

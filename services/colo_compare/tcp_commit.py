@@ -286,13 +286,14 @@ class TcpCommit(TcpUnkept):
     def _let_go(self, held: Held) -> None:
         ledger = self.ledger
         ledger.unhold(held)
-        if not held.out:
-            if held.syn:
-                self._emit_syn(held)
-            elif self.stamp != NO_STAMP or held.overtakes or held.gone > held.start:
-                self._let_rest_go(held)
-            else:
-                self._emit(held.unit, held.buf, held.l4, held.data, held.end, held.ack, held.win)
+        if held.out:
+            ledger.verified(held)
+        elif held.syn:
+            self._emit_syn(held)
+        elif self.stamp != NO_STAMP or held.overtakes or held.gone > held.start:
+            self._let_rest_go(held)
+        else:
+            self._emit(held.unit, held.buf, held.l4, held.data, held.end, held.ack, held.win)
 
     def _let_rest_go(self, held: Held) -> None:
         """Not all of it leaves, or not in the order in which it was sent."""
