@@ -15,10 +15,10 @@ Each state waits in one queue ordered by last use, so expiry and eviction look o
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from enum import IntEnum
-from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from colo_proto.net import flow as flows
+from colo_proto.net.craft import Connection, Ethernet, vlan_tags
 from colo_proto.net.packet import PROTO_TCP
 from colo_proto.net.tcp import Segment
 
@@ -52,16 +52,6 @@ class Arrival(NamedTuple):
     segment: Segment
     whole: bool
     """False for the first fragment of a larger packet: the segment's end is elsewhere."""
-
-
-class Parties(NamedTuple):
-    """Who speaks on a connection, as frames are built from it (`colo_proto.net.craft`)."""
-
-    guest: str
-    client: str
-    guest_port: int
-    client_port: int
-    tags: tuple[int, ...]
 
 
 class Pace:
@@ -224,14 +214,13 @@ class Flow:
         """The flow in words, from the guest's point of view."""
         return flows.describe(bytes((PROTO_TCP,)) + self.key_guest)
 
-    def parties(self) -> Parties:
-        """Addresses, ports and VLAN tags, from its key."""
-        key = self.key_guest
-        width = 4 if len(key) < 36 else 16
-        guest, client = (str(ip_address(key[at : at + width])) for at in (0, width))
-        rest = key[2 * width :]
-        numbers = [int.from_bytes(rest[at : at + 2], "big") for at in range(0, len(rest), 2)]
-        return Parties(guest, client, numbers[0], numbers[1], tuple(numbers[2:]))
+
+def sender(key: bytes, src_mac: bytes, dst_mac: bytes) -> Connection:
+    """Who sends on the connection `key`, as segments are built from it; VLAN tags included."""
+    width = 4 if len(key) < 36 else 16
+    ports = 2 * width
+    ethernet = Ethernet(src_mac, dst_mac, vlan_tags(key[ports + 4 :]))
+    return Connection(ethernet, key[:width], key[width:ports], key[ports : ports + 4])
 
 
 def opposite(key: bytes) -> bytes:

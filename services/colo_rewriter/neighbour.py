@@ -25,8 +25,8 @@ detection). Probes that ask whether an address is free are never answered.
 from collections import Counter, OrderedDict
 from typing import Final, NamedTuple
 
-from colo_proto.checksum import internet_checksum, pseudo_sum
-from colo_proto.frame import ETH, NO_OFFLOAD, Buffer
+from colo_proto.frame import ETH, Buffer
+from colo_proto.net import craft
 from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, Kind, Packet, dissect
 
 MAX_NEIGHBOURS: Final = 4096
@@ -36,7 +36,6 @@ MAX_OWN: Final = 256
 MAX_GUESSED: Final = 4
 """Addresses for which a router is taken that has not introduced itself."""
 
-_ARP_IPV4: Final = b"\x00\x01\x08\x00\x06\x04"
 _ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT, _SOLICITATION, _ADVERTISEMENT = range(133, 137)
 _SOURCE_LINK, _TARGET_LINK = 1, 2
 _LINK_LOCAL: Final = b"\xfe\x80"
@@ -119,7 +118,7 @@ class Neighbours:
         frame = packet.frame
         if packet.ethertype == ETH_ARP:
             at = packet.l3
-            if len(frame) >= at + 28 and frame[at : at + 6] == _ARP_IPV4:
+            if len(frame) >= at + 28 and frame[at : at + 6] == craft.ARP_IPV4:
                 self._know(packet.tags, bytes(frame[at + 14 : at + 18]), bytes(frame[at + 8 : at + 14]), None)
         elif _is_discovery(packet):
             kind = frame[packet.l4]
@@ -153,7 +152,7 @@ class Neighbours:
 
     def _answer_arp(self, packet: Packet) -> bytes | None:
         frame, at = packet.frame, packet.l3
-        if len(frame) < at + 28 or frame[at : at + 8] != _ARP_IPV4 + b"\x00\x01":
+        if len(frame) < at + 28 or frame[at : at + 8] != craft.ARP_IPV4 + b"\x00\x01":
             return None
         asker_mac, asker, target = (bytes(frame[at + a : at + b]) for a, b in ((8, 14), (14, 18), (24, 28)))
         if not any(asker) or not _is_station(asker_mac):
@@ -161,8 +160,7 @@ class Neighbours:
         neighbour = self._look_up(packet, asker, target, asker_mac)
         if neighbour is None:
             return None
-        reply = _ARP_IPV4 + b"\x00\x02" + neighbour.mac + target + asker_mac + asker
-        return _ethernet(packet, neighbour.mac) + reply
+        return craft.arp(_back(packet, neighbour.mac), craft.ARP_REPLY, neighbour.mac, target, asker_mac, asker)
 
     def _answer_solicitation(self, packet: Packet) -> bytes | None:
         frame, l4 = packet.frame, packet.l4
@@ -176,12 +174,8 @@ class Neighbours:
         # Were a router's answer to lack the flag, the guest would drop its default route (RFC 4861
         # §7.2.5); the flag on a host's answer makes nobody use it as one. Only link-local ones matter.
         router = neighbour.router if neighbour.router is not None else target[:2] == _LINK_LOCAL
-        body = bytes((_ADVERTISEMENT, 0, 0, 0, 0xE0 if router else 0x60, 0, 0, 0)) + target
-        body += bytes((_TARGET_LINK, 1)) + neighbour.mac
-        checksum = internet_checksum(body, pseudo_sum(target, packet.src, PROTO_ICMPV6, len(body)))
-        body = body[:2] + checksum.to_bytes(2, "big") + body[4:]
-        header = b"\x60\0\0\0" + len(body).to_bytes(2, "big") + bytes((PROTO_ICMPV6, 255)) + target + packet.src
-        return _ethernet(packet, neighbour.mac) + header + body
+        flags = craft.NA_SOLICITED | craft.NA_OVERRIDE | (craft.NA_ROUTER if router else 0)
+        return craft.neighbour_advertisement(_back(packet, neighbour.mac), packet.src, target, neighbour.mac, flags)
 
     def _look_up(self, packet: Packet, asker: bytes, target: bytes, asker_mac: bytes) -> _Neighbour | None:
         tags = packet.tags
@@ -262,7 +256,7 @@ def _link_option(packet: Packet, wanted: int, start: int) -> bytes:
     return b""
 
 
-def _ethernet(packet: Packet, source: bytes) -> bytes:
-    """The header of a reply to `packet`: back to its sender, with its VLAN tags."""
+def _back(packet: Packet, source: bytes) -> craft.Ethernet:
+    """The Ethernet header of a reply to `packet`: back to its sender, with its VLAN tags."""
     frame = packet.frame
-    return NO_OFFLOAD + bytes(frame[ETH + 6 : ETH + 12]) + source + bytes(frame[ETH + 12 : packet.l3])
+    return craft.Ethernet(source, bytes(frame[ETH + 6 : ETH + 12]), bytes(frame[ETH + 12 : packet.l3 - 2]))

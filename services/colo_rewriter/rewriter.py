@@ -23,12 +23,11 @@ from colo_proto.lan import CLAIMS, Lan
 from colo_proto.messages import CheckpointDone, Demote, LanSay, Message, Mode, Promote, SetMode, WorkerTable
 from colo_proto.net.announce import Announcer
 from colo_proto.shard import Splitter
+from colo_rewriter.backoff import MAX_REVIVED, REVIVE_AT, end_backoff, may_be_waiting
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.flow import FlowTable
 from colo_rewriter.neighbour import Neighbours
 from colo_rewriter.passage import Passage
-from colo_rewriter.revive import AT, MOST, revive, worth
-from colo_rewriter.shift import toward_client
 from colo_rewriter.tracker import Frames, Tracker
 from colo_rewriter.waiting import Waiting
 
@@ -129,7 +128,7 @@ class Rewriter:
         self._tracker.promote(now, to_guest, on=True)
         # The guest is on the LAN from now on and hears its neighbours itself.
         self._passage.neighbours = None
-        self._revivals = [now + after for after in AT] if self._revive_flows else []
+        self._revivals = [now + after for after in REVIVE_AT] if self._revive_flows else []
         outputs: list[Output] = [Log("info", "rewriter.promoted", {"fence": fence, "flows": len(self._table)})]
         if self._announcer is not None:
             self._announcer.start(now)
@@ -147,17 +146,14 @@ class Rewriter:
             self._announcer.stop()
 
     def _revive(self) -> list[Output]:
-        """Get connections going that wait for a timeout (`colo_rewriter.revive`)."""
+        """End the retransmission back-off of connections that may wait for a timeout (`colo_rewriter.backoff`)."""
         to_guest: Frames = []
         to_client: Frames = []
-        flows = sorted(filter(worth, self._table), key=lambda flow: flow.seen)[-MOST:]
-        for flow in flows:
-            frames = revive(flow)
-            if frames is not None:
-                for_guest, again, for_client, l4 = frames
-                data = l4 + (again[l4 + 12] >> 4) * 4
-                to_guest.append(for_guest)
-                to_client += [toward_client(again, l4, data, flow, True), for_client]
+        flows = sorted(filter(may_be_waiting, self._table), key=lambda flow: flow.seen)
+        for flow in flows[-MAX_REVIVED:]:
+            for_guest, for_client = end_backoff(flow)
+            to_guest.append(for_guest)
+            to_client += for_client
         self.counters["revivals"] += len(to_guest) + len(to_client)
         return self._sends(to_guest, to_client)
 

@@ -8,9 +8,8 @@ segment shows it: that names the next byte which the guest expects, and the wind
 from struct import Struct
 from typing import Final
 
-from colo_proto.net import craft
 from colo_proto.net.tcp import ACK, ACK_AT, FLAGS_AT, RST, SEQ_AT, SYN, WINDOW_AT, Segment
-from colo_rewriter.flow import Arrival, Flow, State
+from colo_rewriter.flow import Arrival, Flow, State, sender
 
 _MASK: Final = 0xFFFFFFFF
 _U16: Final = Struct("!H")
@@ -130,15 +129,10 @@ def of_former(flow: Flow, seg: Segment) -> bool:
 def refusal(flow: Flow, arrival: Arrival) -> bytes:
     """The RST with which a client that wants no connection answers this SYN/ACK of the guest (RFC 9293 §3.10.7.1)."""
     frame = arrival.frame
-    return _reset(flow, arrival.segment.ack, (frame[10:16], frame[16:22]))
+    return sender(flow.key_client, frame[10:16], frame[16:22]).tcp(arrival.segment.ack, 0, RST)
 
 
 def reset_of(flow: Flow, arrival: Arrival, number: int) -> bytes:
     """The RST with sequence number `number` of the client that has sent this segment."""
     frame = arrival.frame
-    return _reset(flow, number, (frame[16:22], frame[10:16]))
-
-
-def _reset(flow: Flow, number: int, macs: tuple[bytes, bytes]) -> bytes:
-    guest, client, guest_port, client_port, tags = flow.parties()
-    return craft.tcp(client, guest, client_port, guest_port, number, 0, RST, window=0, macs=macs, tags=tags)
+    return sender(flow.key_client, frame[16:22], frame[10:16]).tcp(number, 0, RST)

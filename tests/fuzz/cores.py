@@ -5,6 +5,7 @@ from random import Random
 from typing import Any
 
 import msgpack
+from tests.checksums import ip_checksum_ok, l4_checksum_ok
 
 from colo_compare import luggage
 from colo_compare.compare import Compare
@@ -23,7 +24,6 @@ from colo_proto.net import packet as p
 from colo_proto.net.fragment import Reassembler
 from colo_proto.net.offload import to_plain
 from colo_proto.net.tcp import options, sack_edges, segment, syn_options, timestamps_at
-from colo_proto.net.verify import ip_checksum_ok, l4_checksum_ok
 from colo_proto.net.window import window_update
 from colo_proto.pcapng import encode as pcapng
 from colo_proto.shard import Splitter, inner_key

@@ -30,8 +30,6 @@ LONG_FUNCTIONS = {
     "services/colo_rewriter/passage.py take": _HOT,
 }
 MANY_PARAMETERS = {
-    "proto/colo_proto/net/craft.py ip": "fields of a header, all with defaults",
-    "proto/colo_proto/net/craft.py tcp": "fields of a header, all with defaults",
     "services/colo_compare/flow.py primary": _FIELDS,
     "services/colo_compare/flow.py secondary": _FIELDS,
     "services/colo_compare/exempt.py primary": _FIELDS,

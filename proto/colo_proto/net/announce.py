@@ -24,7 +24,10 @@ MAX_ADDRESSES: Final = 256
 
 _TAGGED: Final = frozenset({b"\x81\x00", b"\x88\xa8"})
 _SOLICITATION, _ADVERTISEMENT, _ROUTER_ADVERTISEMENT = 135, 136, 134
-_ARP_IPV4: Final = b"\x00\x01\x08\x00\x06\x04"
+_ALL_NODES: Final = b"\xff\x02" + bytes(13) + b"\x01"
+_ALL_NODES_MAC: Final = b"\x33\x33\x00\x00\x00\x01"
+_MIN_FRAME: Final = ETH + 60
+"""The shortest Ethernet frame, without its check sequence."""
 
 
 class Announcer:
@@ -88,18 +91,20 @@ class Announcer:
 
     def frames(self) -> list[bytes]:
         """One announcement of everything: stations first, since a switch needs no more."""
-        out = [craft.rarp_announcement(mac, tags=_tags(tags)) for tags, mac in self._stations]
+        found = []
+        for tags, mac in self._stations:
+            ethernet = craft.Ethernet(mac, craft.BROADCAST, craft.vlan_tags(tags))
+            found.append(craft.arp(ethernet, craft.RARP_REQUEST, mac, bytes(4), mac, bytes(4)))
         for (tags, address), (mac, router) in self._addresses.items():
-            text = str(ip_address(address))
+            vlans = craft.vlan_tags(tags)
             if len(address) == 4:
-                out.append(craft.arp_request(text, text, sender_mac=mac, tags=_tags(tags), pad=60))
+                ethernet = craft.Ethernet(mac, craft.BROADCAST, vlans)
+                found.append(craft.arp(ethernet, craft.ARP_REQUEST, mac, address, bytes(6), address))
             else:
-                out.append(
-                    craft.neighbour_advertisement(
-                        text, "ff02::1", text, mac, solicited=False, router=router, tags=_tags(tags)
-                    )
-                )
-        return out
+                flags = craft.NA_OVERRIDE | (craft.NA_ROUTER if router else 0)
+                ethernet = craft.Ethernet(mac, _ALL_NODES_MAC, vlans)
+                found.append(craft.neighbour_advertisement(ethernet, _ALL_NODES, address, mac, flags))
+        return [frame.ljust(_MIN_FRAME, b"\0") for frame in found]
 
     def status(self) -> dict[str, list[str]]:
         """For `colo status`."""
@@ -123,7 +128,7 @@ def _claimed(packet: Packet) -> list[tuple[bytes, bool | None]]:
     frame = packet.frame
     if packet.ethertype == ETH_ARP:
         at = packet.l3
-        if len(frame) < at + 28 or frame[at : at + 6] != _ARP_IPV4:
+        if len(frame) < at + 28 or frame[at : at + 6] != craft.ARP_IPV4:
             return []
         sender = bytes(frame[at + 14 : at + 18])
         # A probe (RFC 5227) asks whether an address is free, and has none of its own yet.
@@ -140,7 +145,3 @@ def _claimed(packet: Packet) -> list[tuple[bytes, bool | None]]:
     if kind == _ADVERTISEMENT and packet.end - packet.l4 >= 24:
         return [(bytes(frame[packet.l4 + 8 : packet.l4 + 24]), bool(frame[packet.l4 + 4] & 0x80))]
     return []
-
-
-def _tags(tags: bytes) -> tuple[int, ...]:
-    return tuple(int.from_bytes(tags[at : at + 2], "big") for at in range(0, len(tags), 2))

@@ -17,6 +17,7 @@ from colo_proto.frame import ETH, Buffer
 
 ETH_IPV4: Final = 0x0800
 ETH_ARP: Final = 0x0806
+ETH_RARP: Final = 0x8035
 ETH_IPV6: Final = 0x86DD
 ETH_8021Q: Final = 0x8100
 ETH_8021AD: Final = 0x88A8

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import craft
 from colo_proto.core import Log, Send, Way
 from colo_proto.messages import CheckpointDone, Drain, SetMode, WorkerTable
-from colo_proto.net import craft
 from colo_proto.net.flow import SLOTS
 from colo_redirector.config import RedirectorConfig
 from colo_redirector.redirector import Redirector

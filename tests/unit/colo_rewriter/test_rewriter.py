@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import craft
 from colo_frame.table import make_table
 from colo_proto.core import Log, Send, Way
 from colo_proto.messages import CheckpointDone, Drain, Promote
-from colo_proto.net import craft
 from colo_proto.net.packet import Kind, dissect
 from colo_proto.shard import Splitter
 from colo_rewriter.config import RewriterConfig

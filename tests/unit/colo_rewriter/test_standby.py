@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+import craft
 from colo_proto.claim import Stand, State, derive, write_claim
 from colo_proto.core import Send, Tell
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Demote, LanHeard, LanSaid, LanSay, Promote
-from colo_proto.net import craft
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.rewriter import Rewriter
 from packets import CLIENT_MAC, GUEST_MAC

@@ -2,8 +2,8 @@
 
 import pytest
 
+import craft
 from colo_proto.frame import ETH
-from colo_proto.net import craft
 from colo_proto.net.announce import AT, MAX_ADDRESSES, MAX_STATIONS, Announcer
 
 GUEST, CLIENT = bytes.fromhex("02c010000002"), bytes.fromhex("02c010000001")

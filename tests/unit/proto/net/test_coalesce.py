@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import craft
 from colo_proto.frame import ETH, GSO_TCPV4, GSO_TCPV6, VnetHdr
-from colo_proto.net import craft
 from colo_proto.net.coalesce import LONG, coalesce
 from colo_proto.net.offload import to_plain
 

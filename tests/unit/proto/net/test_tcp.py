@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colo_proto.net import craft, tcp
+import craft
 from colo_proto.net import packet as p
+from colo_proto.net import tcp
 from colo_proto.net.tcp import ACK, FIN, SYN, SynOptions, options, sack_edges, segment, syn_options, timestamps_at
 
 A, B = "10.0.0.1", "10.0.0.2"
