@@ -8,10 +8,10 @@ the pseudo-header's sum, as a guest with checksum offload sends it).
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import pack, pack_into
-from typing import Final
+from typing import Final, NamedTuple
 
 from colo_proto.checksum import internet_checksum, pseudo_sum
-from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NO_OFFLOAD, Buffer, VnetHdr
+from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NO_OFFLOAD, VNET_HDR, Buffer
 from colo_proto.net import packet as p
 
 MAC_A: Final = bytes.fromhex("02c010000002")
@@ -19,6 +19,31 @@ MAC_B: Final = bytes.fromhex("02c010000001")
 BROADCAST: Final = b"\xff" * 6
 
 _ICMP_CSUM_AT: Final = 2
+
+
+class VnetHdr(NamedTuple):
+    """Decoded `virtio_net_hdr`; lengths and offsets count from the start of the Ethernet header."""
+
+    flags: int = 0
+    gso_type: int = GSO_NONE
+    hdr_len: int = 0
+    gso_size: int = 0
+    csum_start: int = 0
+    csum_offset: int = 0
+
+    @classmethod
+    def of(cls, frame: Buffer) -> "VnetHdr":
+        """Decode the header in front of `frame` (at least 10 bytes)."""
+        return cls._make(VNET_HDR.unpack_from(frame))
+
+    def encode(self) -> bytes:
+        """The 10 bytes of this header."""
+        return VNET_HDR.pack(*self)
+
+
+def needs_csum(frame: Buffer) -> bool:
+    """True when the L4 checksum of `frame` is partial (pseudo-header only)."""
+    return bool(frame[0] & F_NEEDS_CSUM)
 
 
 def mac(text: str) -> bytes:

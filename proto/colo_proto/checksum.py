@@ -33,22 +33,15 @@ def pseudo_sum(src: Buffer, dst: Buffer, proto: int, length: int) -> int:
     return ones_sum(bytes(src) + bytes(dst) + length.to_bytes(4, "big") + proto.to_bytes(4, "big"))
 
 
+def update(csum: int, change: int) -> int:
+    """Checksum after its 16-bit words changed by `change` in sum (RFC 1624 equation 3).
+
+    A 32-bit field is congruent to the sum of its two words modulo 65535, so its `new - old` is right as well.
+    A field at an odd offset enters shifted left by 8 bits.
+    """
+    return (((csum ^ 0xFFFF) + change) % 0xFFFF or 0xFFFF) ^ 0xFFFF
+
+
 def update16(csum: int, old: int, new: int) -> int:
-    """Checksum after one aligned 16-bit word changed from `old` to `new` (RFC 1624 equation 3)."""
-    total = (~csum & 0xFFFF) + (~old & 0xFFFF) + new
-    total = (total & 0xFFFF) + (total >> 16)
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def update32(csum: int, old: int, new: int) -> int:
-    """Checksum after one aligned 32-bit field changed from `old` to `new` (RFC 1624 equation 3)."""
-    total = (~csum & 0xFFFF) + (~(old >> 16) & 0xFFFF) + (~old & 0xFFFF) + (new >> 16) + (new & 0xFFFF)
-    total = (total & 0xFFFF) + (total >> 16)
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def swap16(value: int) -> int:
-    """A 16-bit word with its bytes swapped: how a word at an odd offset enters the sum."""
-    return (value >> 8) | ((value & 0xFF) << 8)
+    """Checksum after one aligned 16-bit word changed from `old` to `new`."""
+    return update(csum, new - old)

@@ -13,7 +13,7 @@ constant. The edges (taps without IFF_VNET_HDR, QEMU chardevs, captures) convert
 """
 
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
 
 Buffer = bytes | bytearray | memoryview
 """Bytes-like. Cores return `bytes` or `bytearray` and never change a frame that was handed to them."""
@@ -28,7 +28,6 @@ VNET_HDR: Final = Struct("<BBHHHH")
 
 F_NEEDS_CSUM: Final = 1
 """Flag: the L4 checksum field holds only the pseudo-header sum; `csum_start`/`csum_offset` say where."""
-F_DATA_VALID: Final = 2
 
 GSO_NONE: Final = 0
 GSO_TCPV4: Final = 1
@@ -40,31 +39,6 @@ GSO_ECN: Final = 0x80
 MIN_FRAME: Final = VNET_HDR_LEN + 14
 MAX_FRAME: Final = VNET_HDR_LEN + 18 + 8 + 65535
 """Largest frame accepted on any link: header, Ethernet with two tags, and an IP packet of 65,535."""
-
-
-class VnetHdr(NamedTuple):
-    """Decoded `virtio_net_hdr`; lengths and offsets count from the start of the Ethernet header."""
-
-    flags: int = 0
-    gso_type: int = GSO_NONE
-    hdr_len: int = 0
-    gso_size: int = 0
-    csum_start: int = 0
-    csum_offset: int = 0
-
-    @classmethod
-    def of(cls, frame: Buffer) -> "VnetHdr":
-        """Decode the header in front of `frame` (at least 10 bytes)."""
-        return cls._make(VNET_HDR.unpack_from(frame))
-
-    def encode(self) -> bytes:
-        """The 10 bytes of this header."""
-        return VNET_HDR.pack(*self)
-
-
-def needs_csum(frame: Buffer) -> bool:
-    """True when the L4 checksum of `frame` is partial (pseudo-header only)."""
-    return bool(frame[0] & F_NEEDS_CSUM)
 
 
 def plain(ethernet: Buffer) -> bytes:

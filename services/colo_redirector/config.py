@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from colo_proto.config import option
-from colo_proto.endpoint import parse_endpoint
 from colo_proto.errors import ConfigError
 
 
@@ -30,8 +29,3 @@ class RedirectorConfig:
             raise ConfigError("--standby goes with --netdev and one of --indev and --outdev")
         if self.claims and not (self.standby and self.indev):
             raise ConfigError("--claims goes with --indev and --standby: somebody must listen there as well")
-
-    @property
-    def splits(self) -> bool:
-        """True when `outdev` is shared out to workers."""
-        return bool(self.outdev) and parse_endpoint(self.outdev).split

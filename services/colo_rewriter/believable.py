@@ -3,20 +3,15 @@
 from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import update16, update32
+from colo_proto.checksum import update
 from colo_proto.frame import F_NEEDS_CSUM
 from colo_proto.net.stamp import NO_STAMP, tsval, with_tsval
 from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FIN, RST, SYN, WINDOW_AT, Segment
-from colo_proto.seq import HALF, MASK
+from colo_proto.seq import MASK, diff
 from colo_rewriter.flow import Arrival, Flow
 
 _U16: Final = Struct("!H")
 _U32: Final = Struct("!I")
-
-
-def ahead(a: int, b: int) -> int:
-    """By how much `a` is ahead of `b`, negative when it is behind."""
-    return ((a - b + HALF) & MASK) - HALF
 
 
 def scale(flow: Flow) -> int:
@@ -27,7 +22,7 @@ def scale(flow: Flow) -> int:
 def raised(flow: Flow, seg: Segment, ack: int) -> int:
     """The window field that, with the smaller `ack`, has the right edge of the segment's own."""
     shift = max(flow.client_scale, 0) if flow.guest_scale >= 0 else 0
-    away = max(ahead(seg.ack, ack), 0)
+    away = max(diff(seg.ack, ack), 0)
     if seg.flags & RST:
         return min(0xFFFF, (away >> shift) + 1)
     return min(0xFFFF, seg.window + (away >> shift))
@@ -41,7 +36,7 @@ def lowered(arrival: Arrival, ack: int, window: int) -> Arrival:
     _U16.pack_into(out, l4 + WINDOW_AT, window)
     if not out[0] & F_NEEDS_CSUM:
         csum: int = _U16.unpack_from(out, l4 + CSUM_AT)[0]
-        _U16.pack_into(out, l4 + CSUM_AT, update16(update32(csum, seg.ack, ack), seg.window, window))
+        _U16.pack_into(out, l4 + CSUM_AT, update(csum, ack - seg.ack + window - seg.window))
     return Arrival(bytes(out), arrival.key, l4, seg._replace(ack=ack, window=window), arrival.whole)
 
 
@@ -49,7 +44,7 @@ def restamped(arrival: Arrival, stamp: int) -> Arrival:
     """The segment with a timestamp that is no older than `stamp`."""
     frame, l4, data = arrival.frame, arrival.l4, arrival.segment.data
     own = tsval(frame, l4, data)
-    if NO_STAMP in {own, stamp} or ahead(stamp, own) <= 0:
+    if NO_STAMP in {own, stamp} or diff(stamp, own) <= 0:
         return arrival
     return arrival._replace(frame=with_tsval(frame, l4, data, stamp))
 
@@ -60,13 +55,13 @@ def blocks(flow: Flow) -> bytes:
     if pace is None or not flow.sacks:
         return b""
     merged: list[tuple[int, int]] = []
-    for start, stop in sorted(pace.gaps, key=lambda gap: ahead(gap[0], pace.sent)):
-        if merged and ahead(start, merged[-1][1]) <= 0:
-            merged[-1] = (merged[-1][0], stop if ahead(stop, merged[-1][1]) > 0 else merged[-1][1])
+    for start, stop in sorted(pace.gaps, key=lambda gap: diff(gap[0], pace.sent)):
+        if merged and diff(start, merged[-1][1]) <= 0:
+            merged[-1] = (merged[-1][0], stop if diff(stop, merged[-1][1]) > 0 else merged[-1][1])
         else:
             merged.append((start, stop))
     last = pace.gaps[-1][0]
-    merged.sort(key=lambda gap: not ahead(gap[0], last) <= 0 < ahead(gap[1], last))
+    merged.sort(key=lambda gap: not diff(gap[0], last) <= 0 < diff(gap[1], last))
     edges = [(edge - flow.offset) & MASK for gap in merged[:3] for edge in gap]
     return bytes((1, 1, 5, 2 + 4 * len(edges))) + b"".join(edge.to_bytes(4, "big") for edge in edges)
 

@@ -18,13 +18,13 @@ from collections import Counter, OrderedDict
 from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import update16
+from colo_proto.checksum import update
 from colo_proto.net.shorten import shorten
 from colo_proto.net.stamp import tsval
 from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FIN, FLAGS_AT, PSH, RST, SEQ_AT, SYN, WINDOW_AT, Segment
 from colo_proto.net.window import window_update
-from colo_proto.seq import MASK
-from colo_rewriter.believable import ahead, blocks, lowered, pure, raised, restamped, scale
+from colo_proto.seq import MASK, diff
+from colo_rewriter.believable import blocks, lowered, pure, raised, restamped, scale
 from colo_rewriter.flow import Arrival, Flow, Pace, State
 from colo_rewriter.shift import toward_client
 
@@ -96,7 +96,7 @@ class Pacing:
         last = pace.queue[-1]
         if not pure(last) or last.segment.seq != arrival.segment.seq:
             return False
-        if ahead(arrival.segment.ack, last.segment.ack) >= 0:
+        if diff(arrival.segment.ack, last.segment.ack) >= 0:
             pace.queue[-1] = arrival
             pace.bytes += len(arrival.frame) - len(last.frame)
             self.bytes += len(arrival.frame) - len(last.frame)
@@ -151,11 +151,11 @@ class Pacing:
                 found.append(self._lower(flow, pace, self._piece(pace, room)))
         rest = queue[0] if queue else pace.rest
         if rest is not None:
-            away = ahead((rest.segment.ack + flow.offset) & MASK, pace.sent)
+            away = diff((rest.segment.ack + flow.offset) & MASK, pace.sent)
             if not queue and away <= 0:
                 found.append(self._made(flow, rest, rest.segment.ack, rest.segment.seq))
                 pace.rest, pace.lax = None, False
-            elif rest.segment.flags & ACK and away > 0 and (pace.lost or ahead(pace.sent, pace.acked) > 0):
+            elif rest.segment.flags & ACK and away > 0 and (pace.lost or diff(pace.sent, pace.acked) > 0):
                 found.append(self._made(flow, rest, (pace.sent - flow.offset) & MASK, rest.segment.seq))
             pace.lost = False
         if found:
@@ -190,8 +190,7 @@ class Pacing:
         pace = self.of(flow)
         frame = bytearray(window_update(header, l4, len(header), pace.sent, pace.una, 0))
         frame[l4 + FLAGS_AT] = flags
-        csum = update16(_U16.unpack_from(frame, l4 + CSUM_AT)[0], ACK, flags)
-        _U16.pack_into(frame, l4 + CSUM_AT, csum)
+        _U16.pack_into(frame, l4 + CSUM_AT, update(_U16.unpack_from(frame, l4 + CSUM_AT)[0], flags - ACK))
         self.counters[counter] += 1
         return [toward_client(bytes(frame), l4, len(frame), flow, False)]
 
@@ -281,7 +280,7 @@ class Pacing:
         """The segment with its acknowledgement lowered to what the guest has sent; the rest is kept in mind."""
         frame, l4, seg = arrival.frame, arrival.l4, arrival.segment
         ack = (pace.sent - flow.offset) & MASK
-        if not seg.flags & ACK or ahead(seg.ack, ack) <= 0:
+        if not seg.flags & ACK or diff(seg.ack, ack) <= 0:
             return arrival
         if not seg.flags & RST:
             after = seg._replace(seq=(seg.seq + seg.length) & MASK)
@@ -297,7 +296,7 @@ class Pacing:
         7323 §5).
         """
         head = pace.queue[0].segment
-        if head.data == head.end or ahead(head.seq, pace.una) <= 0:
+        if head.data == head.end or diff(head.seq, pace.una) <= 0:
             return
         for at, one in enumerate(pace.queue):
             seg = one.segment
@@ -307,7 +306,7 @@ class Pacing:
                 del pace.queue[0]
                 pace.queue.extendleft(restamped(other, stamp) for other in reversed(before))
                 # The client had sent these bytes before it knew what it acknowledges with them now.
-                if ahead(seg.ack, head.ack) > 0:
+                if diff(seg.ack, head.ack) > 0:
                     one = lowered(one, head.ack, seg.window)  # noqa: PLW2901
                 pace.queue.appendleft(one)
                 return
@@ -339,7 +338,7 @@ class Pacing:
 def _fits(flow: Flow, pace: Pace, arrival: Arrival) -> bool:
     """Would the guest believe this segment, and has it room for it?"""
     seg = arrival.segment
-    if seg.flags & ACK and ahead((seg.ack + flow.offset) & MASK, pace.sent) > 0:
+    if seg.flags & ACK and diff((seg.ack + flow.offset) & MASK, pace.sent) > 0:
         return False
     return _roomy(pace, arrival)
 
@@ -348,25 +347,25 @@ def _roomy(pace: Pace, arrival: Arrival) -> bool:
     """Does the guest have room for this segment?"""
     seg = arrival.segment
     size = seg.end - seg.data
-    return not size or not arrival.whole or ahead((seg.seq + size) & MASK, pace.edge) <= 0
+    return not size or not arrival.whole or diff((seg.seq + size) & MASK, pace.edge) <= 0
 
 
 def _covers(arrival: Arrival, seq: int) -> bool:
     """Has this segment the byte at `seq`?"""
     seg = arrival.segment
-    return ahead(seg.seq, seq) <= 0 < ahead((seg.seq + seg.end - seg.data) & MASK, seq)
+    return diff(seg.seq, seq) <= 0 < diff((seg.seq + seg.end - seg.data) & MASK, seq)
 
 
 def _beyond(pace: Pace, arrival: Arrival) -> bool:
     """Is this segment of no use to a guest that does not get what was dropped?"""
     seg = arrival.segment
-    return not (seg.flags & RST or pure(arrival)) and ahead(seg.seq, pace.hole) > 0
+    return not (seg.flags & RST or pure(arrival)) and diff(seg.seq, pace.hole) > 0
 
 
 def _room(flow: Flow, pace: Pace, arrival: Arrival) -> int:
     """For how many of the segment's bytes the guest has room, when it has acknowledged all before them."""
     seg = arrival.segment
-    early = seg.flags & ACK and ahead((seg.ack + flow.offset) & MASK, pace.sent) > 0
+    early = seg.flags & ACK and diff((seg.ack + flow.offset) & MASK, pace.sent) > 0
     if seg.seq != pace.una or (early and not pace.lax):
         return 0
-    return min(max(ahead(pace.edge, seg.seq), 0), seg.end - seg.data - 1)
+    return min(max(diff(pace.edge, seg.seq), 0), seg.end - seg.data - 1)

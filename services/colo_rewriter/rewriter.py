@@ -17,12 +17,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from colo_proto.core import Log, Output, Port, Send, Way
-from colo_proto.endpoint import parse_endpoint
 from colo_proto.frame import Buffer
 from colo_proto.lan import CLAIMS, Lan
-from colo_proto.messages import CheckpointDone, Demote, LanSay, Message, Mode, Promote, SetMode, WorkerTable
+from colo_proto.messages import CheckpointDone, Demote, LanSay, Message, Mode, Promote, SetMode
 from colo_proto.net.announce import Announcer
-from colo_proto.shard import Splitter
 from colo_rewriter.backoff import MAX_REVIVED, REVIVE_AT, end_backoff, may_be_waiting
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.flow import FlowTable
@@ -60,7 +58,6 @@ class Rewriter:
         self._revivals: list[float] = []
         self._announcer = Announcer() if config.standby else None
         self._lan = Lan(self.counters) if config.claims else None
-        self._splitter = Splitter() if config.outdev and parse_endpoint(config.outdev).split else None
 
     # -- the core's shape -----------------------------------------------------------------------
 
@@ -93,10 +90,7 @@ class Rewriter:
         """A worker table, a finished checkpoint, or the promotion of this side."""
         to_guest: Frames = []
         outputs: list[Output] = []
-        if isinstance(message, WorkerTable):
-            if self._splitter is not None:
-                self._splitter.table(message)
-        elif isinstance(message, CheckpointDone):
+        if isinstance(message, CheckpointDone):
             self._checkpoints += 1
             if message.state_copied:
                 self._tracker.state_copied(to_guest)
@@ -198,8 +192,6 @@ class Rewriter:
         levels |= {f"flows_{name}": count for name, count in self._table.count().items()}
         neighbours = self._passage.neighbours
         levels["neighbours"] = len(neighbours) if neighbours is not None else 0
-        if self._splitter is not None:
-            levels["table_version"] = self._splitter.version
         return levels
 
     def status(self) -> dict[str, Any]:
@@ -210,7 +202,6 @@ class Rewriter:
             "promoted": self._promoted,
             "paced": self._tracker.pacing.on,
             "fence": self._fence,
-            "workers": self._splitter.workers if self._splitter is not None else [],
             "checkpoints": self._checkpoints,
             "flows_shifted": len(shifted),
             "examples": [
@@ -225,20 +216,8 @@ class Rewriter:
         outputs: list[Output] = []
         if to_guest:
             outputs.append(Send("netdev", to_guest))
-        sent = len(to_guest)
-        if self._promoted and self._announcer is not None:
-            if to_client:
-                outputs.append(Send("standby", to_client))
-                sent += len(to_client)
-        elif self._splitter is not None:
-            shares = self._splitter.split(to_client)
-            if to_client and not shares:
-                self.counters["dropped.no_table"] += len(to_client)
-            for worker, frames in shares.items():
-                outputs.append(Send("outdev", frames, worker))
-                sent += len(frames)
-        elif to_client:
-            outputs.append(Send("outdev", to_client))
-            sent += len(to_client)
-        self.counters["frames_out"] += sent
+        if to_client:
+            swapped = self._promoted and self._announcer is not None
+            outputs.append(Send("standby" if swapped else "outdev", to_client))
+        self.counters["frames_out"] += len(to_guest) + len(to_client)
         return outputs

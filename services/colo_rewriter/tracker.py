@@ -20,8 +20,8 @@ from collections import Counter
 from typing import Final
 
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, Segment, syn_options
-from colo_proto.seq import leq
-from colo_rewriter.believable import ahead, pure
+from colo_proto.seq import diff
+from colo_rewriter.believable import pure
 from colo_rewriter.flow import Arrival, Flow, FlowTable, State, opposite
 from colo_rewriter.pace import PATIENCE, Pacing
 from colo_rewriter.shift import new_cookie, note_echo, timestamps, toward_client, toward_guest, window_scale
@@ -246,7 +246,7 @@ class Tracker:
         self.counters["hold_overflows"] += 1
         self.counters["dropped.overrun"] += 1
         seq = lost.segment.seq
-        if not pure(lost) and (flow.lost < 0 or ahead(flow.lost, seq) > 0):
+        if not pure(lost) and (flow.lost < 0 or diff(flow.lost, seq) > 0):
             flow.lost = seq
         return True
 
@@ -281,7 +281,7 @@ class Tracker:
             flow.client_fin_acked = False
             if flow.state is State.OPEN:
                 self.table.enter(flow, State.CLOSING, now)
-        if flags & ACK and flow.guest_fin is not None and leq(flow.guest_fin, (seg.ack + flow.offset) & _MASK):
+        if flags & ACK and flow.guest_fin is not None and diff(seg.ack + flow.offset, flow.guest_fin) >= 0:
             flow.guest_fin_acked = True
             self._close_if_over(flow, now)
 
@@ -402,7 +402,7 @@ class Tracker:
             flow.guest_fin = (seg.seq + seg.length) & _MASK
             if flow.state is State.OPEN:
                 self.table.enter(flow, State.CLOSING, now)
-        if flags & ACK and flow.client_fin is not None and leq(flow.client_fin, seg.ack):
+        if flags & ACK and flow.client_fin is not None and diff(seg.ack, flow.client_fin) >= 0:
             flow.client_fin_acked = True
             self._close_if_over(flow, now)
 
@@ -475,7 +475,7 @@ class Tracker:
         pace = flow.pace
         if pace is None or pace.hole < 0 or pace.told:
             return
-        past = ahead(pace.una, pace.hole)
+        past = diff(pace.una, pace.hole)
         if past > 0:
             # The primary did not take it either, and the client has sent it again.
             pace.hole = -1

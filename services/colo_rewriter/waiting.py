@@ -8,7 +8,8 @@ answered with a reset. All flows wait equally long, so the one that waits longes
 from collections import OrderedDict
 from typing import Final
 
-from colo_rewriter.believable import ahead, pure
+from colo_proto.seq import diff
+from colo_rewriter.believable import pure
 from colo_rewriter.flow import Arrival, Flow
 
 MAX_FRAMES: Final = 4096
@@ -61,7 +62,7 @@ class Waiting:
         last = flow.held[-1]
         if not pure(last) or last.segment.seq != arrival.segment.seq:
             return False
-        if ahead(arrival.segment.ack, last.segment.ack) >= 0:
+        if diff(arrival.segment.ack, last.segment.ack) >= 0:
             self.swap(flow, arrival)
         return True
 

@@ -8,8 +8,9 @@ import pytest
 
 import craft
 from checksums import ip_checksum_ok, l4_checksum_ok
-from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6, NO_OFFLOAD, VnetHdr
+from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6, NO_OFFLOAD
 from colo_proto.net import packet as p
+from craft import VnetHdr
 
 PAIRS = {4: ("10.0.0.1", "10.0.0.2"), 6: ("fd00::1", "fd00::2")}
 both = pytest.mark.parametrize("version", [4, 6])

@@ -12,7 +12,6 @@ OPT_FAST_OPEN = 34
 
 SEQ_AT, ACK_AT, OFFSET_AT, FLAGS_AT, WINDOW_AT, CSUM_AT, URGENT_AT, OPTIONS_AT = 4, 8, 12, 13, 14, 16, 18, 20
 
-HEADER: Final = Struct("!HHIIBBHHH")
 _FIELDS: Final = Struct("!IIBBH")
 _U32: Final = Struct("!I")
 
@@ -87,15 +86,6 @@ def timestamps_at(frame: Buffer, l4: int, data: int) -> int | None:
         if kind == OPT_TIMESTAMPS and length == 10:
             return at + 2
     return None
-
-
-def sack_edges(frame: Buffer, l4: int, data: int) -> list[int]:
-    """Offsets of the 32-bit edges of all SACK blocks (RFC 2018 §3), in wire order."""
-    edges: list[int] = []
-    for kind, at, length in options(frame, l4, data):
-        if kind == OPT_SACK and (length - 2) % 8 == 0:
-            edges.extend(range(at + 2, at + length, 4))
-    return edges
 
 
 def syn_options(frame: Buffer, l4: int, data: int) -> SynOptions:

@@ -9,7 +9,8 @@ import pytest
 import craft
 from colo_proto.chardev import ChardevParser
 from colo_proto.core import Send, Way
-from colo_proto.frame import F_NEEDS_CSUM, NO_OFFLOAD, VnetHdr
+from colo_proto.frame import F_NEEDS_CSUM, NO_OFFLOAD
+from craft import VnetHdr
 from runtime_helpers import frame, frames, free_port, sink, source
 
 

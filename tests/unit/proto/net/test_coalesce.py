@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import craft
-from colo_proto.frame import ETH, GSO_TCPV4, GSO_TCPV6, VnetHdr
+from colo_proto.frame import ETH, GSO_TCPV4, GSO_TCPV6
 from colo_proto.net.coalesce import LONG, coalesce
 from colo_proto.net.offload import to_plain
+from craft import VnetHdr
 
 ACK, PSH, FIN = 16, 8, 1
 GUEST, CLIENT = {4: "10.0.0.2", 6: "fd00::2"}, {4: "10.0.0.9", 6: "fd00::9"}
