@@ -380,10 +380,8 @@ class FilterShell(Shell):
             "endpoints": {name: str(link.endpoint) for name, link in self.links.items()},
         }
         gauges = self.core.gauges() | link_gauges(links) | {"epoch": self.context.epoch}
-        for link in links:
-            if link.splitter is not None:
-                # From these a COLO frame that was restarted learns the table in force.
-                gauges["table_version"], status["workers"] = link.splitter.version, link.splitter.workers
+        for splitter in filter(None, (link.splitter for link in links)):
+            gauges["table_version"], status["workers"] = splitter.version, splitter.workers
         if self._leased:
             gauges["leased"] = int(self.context.lease > time.monotonic())
         return Snapshot(self.role, self.id, counters, gauges, status, waiting)

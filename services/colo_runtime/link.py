@@ -57,7 +57,8 @@ class Link(ABC):
         self.on_mark: Callable[[int], None] | None = None
         """Set where the core has to know by which worker table an input was shared out."""
         self.splitter: Splitter | None = None
-        """What shares a split output out to workers."""
+        """What shares a split output out to workers. Its table goes into the report: from there a restarted COLO frame
+        learns which one is in force."""
 
     @abstractmethod
     def open(self) -> None:
