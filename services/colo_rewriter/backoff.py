@@ -11,7 +11,7 @@ once if the shorter timeout is over already. An end that waits for nothing ignor
     to the guest     ICMP unreachable, quoting the guest's last segment (a retransmission, if it waits)
     to the client    the guest's last ACK once more, then ICMP unreachable, quoting the segment behind it
 
-All three follow from the guest's last segment, whose header each connection keeps (`Flow.last`).
+All three follow from the guest's last segment, whose header each connection keeps (`Flow.last_guest`).
 """
 
 from collections.abc import Sequence
@@ -33,13 +33,13 @@ _UNREACHABLE: Final = {4: (3, 1), 16: (1, 0)}
 
 def may_be_waiting(flow: Flow) -> bool:
     """Could an end of this connection wait for a retransmission timeout?"""
-    return flow.last is not None and flow.state in (State.OPEN, State.CLOSING)
+    return flow.last_guest is not None and flow.state in (State.OPEN, State.CLOSING)
 
 
 def end_backoff(flow: Flow) -> tuple[bytes, list[bytes | bytearray]]:
     """The frame for the guest and the two for the client of a connection that `may_be_waiting`."""
-    assert flow.last is not None
-    last, l4, length = flow.last
+    assert flow.last_guest is not None
+    last, l4, length = flow.last_guest
     guest = sender(flow.key_guest, last[16:22], last[10:16])
     client = sender(flow.key_client, last[10:16], last[16:22])
     seq, ack = (int.from_bytes(last[at : at + 4], "big") for at in (l4 + SEQ_AT, l4 + ACK_AT))

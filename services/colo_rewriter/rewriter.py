@@ -23,10 +23,10 @@ from colo_proto.messages import CheckpointDone, Demote, LanSay, Message, Mode, P
 from colo_proto.net.announce import Announcer
 from colo_rewriter.backoff import MAX_REVIVED, REVIVE_AT, end_backoff, may_be_waiting
 from colo_rewriter.config import RewriterConfig
-from colo_rewriter.flow import FlowTable
+from colo_rewriter.flow import FlowTable, Outbox
 from colo_rewriter.neighbour import Neighbours
 from colo_rewriter.passage import Passage
-from colo_rewriter.tracker import Frames, Tracker
+from colo_rewriter.tracker import Tracker
 from colo_rewriter.waiting import Waiting
 
 
@@ -47,10 +47,10 @@ class Rewriter:
             config.max_flows, config.half_open_timeout, config.established_timeout, config.closed_timeout
         )
         self._waiting = Waiting(config.hold_frames, config.hold_ms / 1000)
-        self._tracker = Tracker(self._table, self._waiting, self.counters)
-        neighbours = Neighbours() if config.answer_neighbours else None
-        self._passage = Passage(self._table, self._tracker, neighbours, self.counters)
+        self._out = Outbox()
+        self._tracker = Tracker(self._table, self._waiting, self._out, self.counters)
         self._answer_neighbours = config.answer_neighbours
+        self._passage = Passage(self._tracker, self._neighbours(), self.counters)
         self._revive_flows = config.revive
         self._checkpoints = 0
         self._fence = 0
@@ -59,67 +59,65 @@ class Rewriter:
         self._announcer = Announcer() if config.standby else None
         self._lan = Lan(self.counters) if config.claims else None
 
+    def _neighbours(self) -> Neighbours | None:
+        return Neighbours() if self._answer_neighbours else None
+
     # -- the core's shape -----------------------------------------------------------------------
 
     def receive(self, port: str, frames: Sequence[Buffer], now: float) -> list[Output]:
         """Frames of the clients (`indev`, or `standby` after a failover) or of the guest (`netdev`)."""
-        to_guest: Frames = []
-        to_client: Frames = []
         heard: list[Output] = []
         self.counters["frames_in"] += len(frames)
         if port == "netdev":
             if self._announcer is not None:
                 self._announcer.learn(frames)
-            self._passage.take(frames, now, to_client, to_guest, outward=True)
+            self._passage.take(frames, now, outward=True)
         elif port not in ("indev", "standby"):
             raise ValueError(f"the rewriter has no input {port!r}")
-        elif self._announcer is None:
-            self._passage.take(frames, now, to_client, to_guest, outward=False)
         else:
             if port == "standby" and self._lan is not None:
                 count = len(frames)
                 frames, heard = self._lan.sift(frames, now)
                 self.counters["dropped.claim"] += count - len(frames)
-            if (port == "standby") == self._promoted:
-                self._passage.take(frames, now, to_client, to_guest, outward=False)
+            if self._announcer is None or (port == "standby") == self._promoted:
+                self._passage.take(frames, now, outward=False)
             else:
                 self.counters["dropped.standby" if port == "standby" else "dropped.promoted"] += len(frames)
-        return [*self._sends(to_guest, to_client), *heard]
+        return [*self._sends(), *heard]
 
     def tell(self, message: Message, now: float) -> list[Output]:
-        """A worker table, a finished checkpoint, or the promotion of this side."""
-        to_guest: Frames = []
+        """A finished checkpoint, a mode, the promotion of this side or its end, or a claim to send."""
         outputs: list[Output] = []
         if isinstance(message, CheckpointDone):
             self._checkpoints += 1
             if message.state_copied:
-                self._tracker.state_copied(to_guest)
+                self._tracker.state_copied()
         elif isinstance(message, SetMode):
-            self._set_mode(message.mode, now, to_guest)
+            self._set_mode(message.mode, now)
         elif isinstance(message, Promote):
             if message.side == "secondary" and message.fence >= self._fence:
-                outputs = self._promote(message.fence, now, to_guest)
+                outputs = self._promote(message.fence, now)
         elif isinstance(message, Demote):
             if self._promoted and message.fence > self._fence:
-                self._demote(message.fence, now, to_guest)
+                self._demote(message.fence, now)
                 outputs.append(Log("warning", "rewriter.demoted", {"fence": message.fence}))
         elif isinstance(message, LanSay) and self._lan is not None:
             outputs = self._lan.say(message)
-        return [*self._sends(to_guest, []), *outputs]
+        return [*self._sends(), *outputs]
 
-    def _set_mode(self, mode: str, now: float, to_guest: Frames) -> None:
-        """Shadow mode: the client does not wait for this guest, so what it sends has to."""
+    def _set_mode(self, mode: str, now: float) -> None:
+        """In shadow mode the client does not wait for this guest, so what the client sends has to wait for it."""
         paced = mode == Mode.SHADOW and not self._promoted
         if mode == Mode.BYPASS:
-            self._tracker.part(now, to_guest)
+            self._tracker.stop_pacing(now)
         elif paced != self._tracker.pacing.on:
             self._tracker.pace(on=paced)
 
-    def _promote(self, fence: int, now: float, to_guest: Frames) -> list[Output]:
+    def _promote(self, fence: int, now: float) -> list[Output]:
         before, self._promoted, self._fence = self._promoted, True, fence
         if before:
             return []
-        self._tracker.promote(now, to_guest, on=True)
+        self._tracker.promote(now, on=True)
         # The guest is on the LAN from now on and hears its neighbours itself.
         self._passage.neighbours = None
         self._revivals = [now + after for after in REVIVE_AT] if self._revive_flows else []
@@ -129,27 +127,24 @@ class Rewriter:
             outputs += self._announce(now)
         return outputs
 
-    def _demote(self, fence: int, now: float, to_guest: Frames) -> None:
+    def _demote(self, fence: int, now: float) -> None:
         self._promoted = False
-        self._tracker.promote(now, to_guest, on=False)
+        self._tracker.promote(now, on=False)
         self._fence = fence
         self._revivals = []
-        if self._answer_neighbours:
-            self._passage.neighbours = Neighbours()
+        self._passage.neighbours = self._neighbours()
         if self._announcer is not None:
             self._announcer.stop()
 
     def _revive(self) -> list[Output]:
         """End the retransmission back-off of connections that may wait for a timeout (`colo_rewriter.backoff`)."""
-        to_guest: Frames = []
-        to_client: Frames = []
-        flows = sorted(filter(may_be_waiting, self._table), key=lambda flow: flow.seen)
-        for flow in flows[-MAX_REVIVED:]:
+        flows = sorted(filter(may_be_waiting, self._table), key=lambda flow: flow.seen)[-MAX_REVIVED:]
+        for flow in flows:
             for_guest, for_client = end_backoff(flow)
-            to_guest.append(for_guest)
-            to_client += for_client
-        self.counters["revivals"] += len(to_guest) + len(to_client)
-        return self._sends(to_guest, to_client)
+            self._out.to_guest.append(for_guest)
+            self._out.to_client += for_client
+        self.counters["revivals"] += 3 * len(flows)
+        return self._sends()
 
     def _announce(self, now: float) -> list[Output]:
         frames = self._announcer.due(now) if self._announcer is not None else []
@@ -167,12 +162,12 @@ class Rewriter:
         return min((when for when in due if when is not None), default=None)
 
     def on_timer(self, now: float) -> list[Output]:
-        """Pass what waited too long, forget what was idle too long."""
-        to_guest: Frames = []
-        self._tracker.tick(now, to_guest)
-        outputs = self._sends(to_guest, self._tracker.take_notes())
-        if to_guest:
-            outputs.append(Log("warning", "handshake.wait_expired", {"frames": len(to_guest)}))
+        """Pass what waited too long, forget what was idle too long, announce and revive."""
+        self._tracker.tick(now)
+        expired = len(self._out.to_guest)
+        outputs = self._sends()
+        if expired:
+            outputs.append(Log("warning", "handshake.wait_expired", {"frames": expired}))
         if self._revivals and now >= self._revivals[0]:
             self._revivals = [when for when in self._revivals if when > now]
             outputs += self._revive()
@@ -180,9 +175,8 @@ class Rewriter:
 
     def drain(self, now: float) -> list[Output]:
         """Pass every held frame as it is."""
-        to_guest: Frames = []
-        self._tracker.pass_everything(now, to_guest)
-        return self._sends(to_guest, [])
+        self._tracker.pass_everything(now)
+        return self._sends()
 
     def gauges(self) -> dict[str, int]:
         """Levels: connections by state, held frames and bytes, known neighbours."""
@@ -212,7 +206,8 @@ class Rewriter:
 
     # -- frames ---------------------------------------------------------------------------------
 
-    def _sends(self, to_guest: Frames, to_client: Frames) -> list[Output]:
+    def _sends(self) -> list[Output]:
+        to_guest, to_client = self._out.take()
         outputs: list[Output] = []
         if to_guest:
             outputs.append(Send("netdev", to_guest))

@@ -15,7 +15,6 @@ CODE = sorted(path for base in ("proto", "services") for path in (ROOT / base).r
 _FIELDS = "the fields of a TCP header, read once: compiled they are numbers, and a value would be one object a frame"
 _HOT = "every frame passes it, and a call costs compiled code more than what it would do"
 LARGE_FILES = {
-    "services/colo_rewriter/tracker.py": "one state machine, and each of its transitions needs the others",
     "services/colo_runtime/zmqsocket.py": "one socket's life: binding, dialling, being looked at, being opened anew",
     "services/colo_runtime/reliable.py": "the two ends of one protocol",
 }
@@ -40,7 +39,6 @@ MANY_PARAMETERS = {
     "services/colo_compare/tcp.py _secondary_special": _FIELDS,
     "services/colo_compare/tcp_opening.py _secondary_syn": _FIELDS,
     "services/colo_compare/tcp_state.py __init__": "what a held segment is; one is made for each that waits",
-    "services/colo_rewriter/passage.py _paced": _HOT,
 }
 
 

@@ -8,7 +8,7 @@ left of the segment follows when the secondary has produced that as well.
 from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import internet_checksum, ones_sum
+from colo_proto.checksum import internet_checksum, ones_sum, update
 from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, VNET_HDR, VNET_HDR_LEN, Buffer
 from colo_proto.net.tcp import CSUM_AT, FIN, FLAGS_AT, PSH, SEQ_AT, URG, URGENT_AT
 from colo_proto.seq import MASK
@@ -56,6 +56,6 @@ def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 
     else:
         # The sum of all changes, the length in the pseudo-header being one; the field itself stands in both sums.
         change = ones_sum(out[l4:]) - ones_sum(frame[l4:end]) - gone
-        total = (((csum ^ 0xFFFF) + change) % 0xFFFF or 0xFFFF) ^ 0xFFFF
+        total = update(csum, change)
     _U16.pack_into(out, l4 + CSUM_AT, total)
     return bytes(out)

@@ -7,6 +7,7 @@ sent later than it was made may need a newer one.
 from struct import Struct
 from typing import Final
 
+from colo_proto.checksum import update
 from colo_proto.frame import F_NEEDS_CSUM, Buffer
 from colo_proto.net.tcp import CSUM_AT, read32, timestamps_at, write32
 
@@ -32,5 +33,5 @@ def with_tsval(frame: Buffer, l4: int, data: int, value: int) -> bytes:
     write32(out, at, value)
     if not out[0] & F_NEEDS_CSUM:
         csum = _U16.unpack_from(frame, l4 + CSUM_AT)[0]
-        _U16.pack_into(out, l4 + CSUM_AT, (((csum ^ 0xFFFF) + change) % 0xFFFF or 0xFFFF) ^ 0xFFFF)
+        _U16.pack_into(out, l4 + CSUM_AT, update(csum, change))
     return bytes(out)
