@@ -27,7 +27,8 @@ from typing import Final, NamedTuple
 
 from colo_proto.frame import ETH, Buffer
 from colo_proto.net import craft
-from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, Kind, Packet, dissect
+from colo_proto.net.discovery import SOLICITATION, introduction, is_arp, is_discovery
+from colo_proto.net.packet import Kind, Packet, dissect
 
 MAX_NEIGHBOURS: Final = 4096
 MAX_OWN: Final = 256
@@ -36,8 +37,6 @@ MAX_OWN: Final = 256
 MAX_GUESSED: Final = 4
 """Addresses for which a router is taken that has not introduced itself."""
 
-_ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT, _SOLICITATION, _ADVERTISEMENT = range(133, 137)
-_SOURCE_LINK, _TARGET_LINK = 1, 2
 _LINK_LOCAL: Final = b"\xfe\x80"
 
 
@@ -115,48 +114,31 @@ class Neighbours:
 
     def learn(self, packet: Packet) -> None:
         """Take in what a mirrored frame of the LAN says about its sender."""
-        frame = packet.frame
-        if packet.ethertype == ETH_ARP:
-            at = packet.l3
-            if len(frame) >= at + 28 and frame[at : at + 6] == craft.ARP_IPV4:
-                self._know(packet.tags, bytes(frame[at + 14 : at + 18]), bytes(frame[at + 8 : at + 14]), None)
-        elif _is_discovery(packet):
-            kind = frame[packet.l4]
-            if kind == _ADVERTISEMENT:
-                mac = _link_option(packet, _TARGET_LINK, 24)
-                router = bool(frame[packet.l4 + 4] & 0x80)
-                self._know(packet.tags, bytes(frame[packet.l4 + 8 : packet.l4 + 24]), mac, router)
-            elif kind == _SOLICITATION:
-                self._know(packet.tags, packet.src, _link_option(packet, _SOURCE_LINK, 24), None)
-            elif kind == _ROUTER_ADVERTISEMENT:
-                self._know(packet.tags, packet.src, _link_option(packet, _SOURCE_LINK, 16), True)
-            else:
-                self._know(packet.tags, packet.src, _link_option(packet, _SOURCE_LINK, 8), False)
-
-    def _know(self, tags: bytes, address: bytes, mac: bytes, router: bool | None) -> None:
-        key = tags + address
+        said = introduction(packet)
+        if said is None:
+            return
+        address, mac, router = said
+        key = packet.tags + address
         if not _is_address(address) or not _is_station(mac) or key in self._own:
             return
         old = self._known.get(key)
         if router is None and old is not None and old.mac == mac:
             router = old.router
-        self._known.put(key, _Neighbour(mac, router, _station(tags, address, mac)))
+        self._known.put(key, _Neighbour(mac, router, _station(packet.tags, address, mac)))
 
     def answer(self, packet: Packet) -> bytes | None:
         """The reply to a request of the guest in `packet`, or None when there is nothing to say."""
-        if packet.ethertype == ETH_ARP:
+        if is_arp(packet):
             return self._answer_arp(packet)
-        if _is_discovery(packet) and packet.frame[packet.l4] == _SOLICITATION:
+        if is_discovery(packet) and packet.frame[packet.l4] == SOLICITATION:
             return self._answer_solicitation(packet)
         return None
 
     def _answer_arp(self, packet: Packet) -> bytes | None:
         frame, at = packet.frame, packet.l3
-        if len(frame) < at + 28 or frame[at : at + 8] != craft.ARP_IPV4 + b"\x00\x01":
-            return None
         asker_mac, asker, target = (bytes(frame[at + a : at + b]) for a, b in ((8, 14), (14, 18), (24, 28)))
-        if not any(asker) or not _is_station(asker_mac):
-            return None  # RFC 5227: is the address free? Only its owner may answer.
+        if frame[at + 6 : at + 8] != b"\0\1" or not any(asker) or not _is_station(asker_mac):
+            return None  # RFC 5227: a probe asks whether an address is free. Only its owner may answer.
         neighbour = self._look_up(packet, asker, target, asker_mac)
         if neighbour is None:
             return None
@@ -227,33 +209,6 @@ def _station(tags: bytes, address: bytes, mac: bytes) -> bytes:
 
 def _is_station(mac: bytes) -> bool:
     return len(mac) == 6 and not mac[0] & 1 and any(mac)
-
-
-def _is_discovery(packet: Packet) -> bool:
-    """A well-formed neighbour discovery message: never forwarded (hop limit 255), code 0."""
-    if packet.kind != Kind.IP or packet.version != 6 or packet.proto != PROTO_ICMPV6:
-        return False
-    frame, l4 = packet.frame, packet.l4
-    size = packet.end - l4
-    if size < 8 or frame[packet.l3 + 7] != 255 or frame[l4 + 1] != 0:
-        return False
-    kind = frame[l4]
-    return kind == _ROUTER_SOLICITATION or (
-        (kind in (_SOLICITATION, _ADVERTISEMENT) and size >= 24) or (kind == _ROUTER_ADVERTISEMENT and size >= 16)
-    )
-
-
-def _link_option(packet: Packet, wanted: int, start: int) -> bytes:
-    """The link-layer address option of kind `wanted` after the fixed part, or empty."""
-    frame, at = packet.frame, packet.l4 + start
-    while at + 8 <= packet.end:
-        kind, length = frame[at], frame[at + 1] * 8
-        if length == 0:
-            break
-        if kind == wanted and length == 8:
-            return bytes(frame[at + 2 : at + 8])
-        at += length
-    return b""
 
 
 def _back(packet: Packet, source: bytes) -> craft.Ethernet:

@@ -14,7 +14,8 @@ from typing import Final
 
 from colo_proto.frame import ETH, Buffer
 from colo_proto.net import craft
-from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, Kind, Packet, dissect
+from colo_proto.net.discovery import introduction
+from colo_proto.net.packet import dissect
 
 AT: Final[Sequence[float]] = (0.0, 0.1, 0.3, 0.6, 1.0)
 """Seconds after the failover at which everything is said: any of them may be lost."""
@@ -23,7 +24,6 @@ MAX_ADDRESSES: Final = 256
 """Bounds on what is remembered; the first to come make room."""
 
 _TAGGED: Final = frozenset({b"\x81\x00", b"\x88\xa8"})
-_SOLICITATION, _ADVERTISEMENT, _ROUTER_ADVERTISEMENT = 135, 136, 134
 _ALL_NODES: Final = b"\xff\x02" + bytes(13) + b"\x01"
 _ALL_NODES_MAC: Final = b"\x33\x33\x00\x00\x00\x01"
 _MIN_FRAME: Final = ETH + 60
@@ -63,10 +63,12 @@ class Announcer:
         self._stations[packet.tags, mac] = None
         if len(self._stations) > MAX_STATIONS:
             self._stations.popitem(last=False)
-        for address, router in _claimed(packet):
-            before = self._addresses.get((packet.tags, address))
+        said = introduction(packet)
+        if said is not None:
+            key = packet.tags, said.address
+            before = self._addresses.get(key)
             known = before is not None and before[1]
-            self._addresses[packet.tags, address] = (mac, known if router is None else router)
+            self._addresses[key] = (mac, known if said.router is None else said.router)
             if len(self._addresses) > MAX_ADDRESSES:
                 self._addresses.popitem(last=False)
 
@@ -121,27 +123,3 @@ def _speaks_of_itself(frame: Buffer) -> bool:
         at += 4
     kind = frame[at : at + 2]
     return kind == b"\x08\x06" or (kind == b"\x86\xdd" and frame[at + 8 : at + 9] == b"\x3a")
-
-
-def _claimed(packet: Packet) -> list[tuple[bytes, bool | None]]:
-    """Addresses that the sender of a frame says are its own, and whether it says that it is a router."""
-    frame = packet.frame
-    if packet.ethertype == ETH_ARP:
-        at = packet.l3
-        if len(frame) < at + 28 or frame[at : at + 6] != craft.ARP_IPV4:
-            return []
-        sender = bytes(frame[at + 14 : at + 18])
-        # A probe (RFC 5227) asks whether an address is free, and has none of its own yet.
-        return [(sender, None)] if any(sender) else []
-    if packet.kind != Kind.IP or packet.proto != PROTO_ICMPV6 or packet.end - packet.l4 < 8:
-        return []
-    kind = frame[packet.l4]
-    if frame[packet.l3 + 7] != 255 or not any(packet.src):
-        return []
-    if kind == _ROUTER_ADVERTISEMENT:
-        return [(packet.src, True)]
-    if kind == _SOLICITATION:
-        return [(packet.src, None)]
-    if kind == _ADVERTISEMENT and packet.end - packet.l4 >= 24:
-        return [(bytes(frame[packet.l4 + 8 : packet.l4 + 24]), bool(frame[packet.l4 + 4] & 0x80))]
-    return []

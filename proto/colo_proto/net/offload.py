@@ -22,7 +22,7 @@ from colo_proto.frame import (
     VNET_HDR,
     Buffer,
 )
-from colo_proto.net.packet import PROTO_FRAGMENT, PROTO_TCP, PROTO_UDP, Kind, Packet, dissect
+from colo_proto.net.packet import PROTO_FRAGMENT, PROTO_TCP, PROTO_UDP, Kind, Packet, dissect, set_length
 from colo_proto.net.tcp import CSUM_AT, CWR, FIN, FLAGS_AT, OFFSET_AT, PSH, SEQ_AT
 
 _U16: Final = Struct("!H")
@@ -107,12 +107,8 @@ def _finish(packet: Packet, header: bytearray, csum_at: int, payload: bytes, ind
     l3, l4 = packet.l3 - ETH, packet.l4 - ETH
     length = len(header) - l4 + len(payload)
     if packet.version == 4:
-        _U16.pack_into(header, l3 + 2, l4 - l3 + length)
         _U16.pack_into(header, l3 + 4, (packet.ident + index) & 0xFFFF)
-        _U16.pack_into(header, l3 + 10, 0)
-        _U16.pack_into(header, l3 + 10, internet_checksum(header[l3:l4]))
-    else:
-        _U16.pack_into(header, l3 + 4, l4 - l3 - 40 + length)
+    set_length(header, l3, l4, l4 + length)
     _U16.pack_into(header, csum_at, 0)
     start = ones_sum(header[l4:], pseudo_sum(packet.src, packet.dst, packet.proto, length))
     _U16.pack_into(header, csum_at, internet_checksum(payload, start) or 0xFFFF)
@@ -138,14 +134,11 @@ def _fragments(packet: Packet, size: int) -> list[bytes]:
     for offset in range(0, len(body), size):
         piece = bytes(body[offset : offset + size])
         more = offset + size < len(body)
+        extension = b""
         if packet.version == 4:
-            _U16.pack_into(header, l3 + 2, len(header) - l3 + len(piece))
             _U16.pack_into(header, l3 + 6, offset >> 3 | (_MORE_V4 if more else 0))
-            _U16.pack_into(header, l3 + 10, 0)
-            _U16.pack_into(header, l3 + 10, internet_checksum(header[l3:]))
-            out.append(bytes(header) + piece)
         else:
-            _U16.pack_into(header, l3 + 4, 8 + len(piece))
             extension = bytes((PROTO_UDP, 0)) + _U16.pack(offset | more) + _U32.pack(ident)
-            out.append(bytes(header) + extension + piece)
+        set_length(header, l3, len(header), len(header) + len(extension) + len(piece))
+        out.append(bytes(header) + extension + piece)
     return out

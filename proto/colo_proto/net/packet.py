@@ -13,6 +13,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import Final
 
+from colo_proto.checksum import internet_checksum
 from colo_proto.frame import ETH, Buffer
 
 ETH_IPV4: Final = 0x0800
@@ -186,6 +187,24 @@ def error_quote(frame: Buffer, l4: int, end: int, proto: int, tags: bytes) -> Pa
         return None
     quoted = dissect_quoted(frame, l4 + 8, end, ethertype, tags)
     return quoted if quoted.key else None
+
+
+def network_at(frame: Buffer) -> int:
+    """Offset of the IP header of a frame that is known to hold an IP packet."""
+    l3 = ETH + 14
+    while (frame[l3 - 2] << 8 | frame[l3 - 1]) in (ETH_8021Q, ETH_8021AD):
+        l3 += 4
+    return l3
+
+
+def set_length(buf: bytearray, l3: int, l4: int, end: int) -> None:
+    """The IP packet at `l3` of `buf` ends at `end` now: set its length, and of IPv4 the header checksum as well."""
+    if buf[l3] >> 4 == 4:
+        _U16.pack_into(buf, l3 + 2, end - l3)
+        _U16.pack_into(buf, l3 + 10, 0)
+        _U16.pack_into(buf, l3 + 10, internet_checksum(buf[l3:l4]))
+    else:
+        _U16.pack_into(buf, l3 + 4, end - l3 - 40)
 
 
 def _malformed(packet: Packet, why: str) -> Packet:

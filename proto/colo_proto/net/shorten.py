@@ -8,8 +8,9 @@ left of the segment follows when the secondary has produced that as well.
 from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import internet_checksum, ones_sum, update
-from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, VNET_HDR, VNET_HDR_LEN, Buffer
+from colo_proto.checksum import ones_sum, update
+from colo_proto.frame import F_NEEDS_CSUM, GSO_NONE, VNET_HDR, VNET_HDR_LEN, Buffer
+from colo_proto.net.packet import network_at, set_length
 from colo_proto.net.tcp import CSUM_AT, FIN, FLAGS_AT, PSH, SEQ_AT, URG, URGENT_AT
 from colo_proto.seq import MASK
 
@@ -31,14 +32,7 @@ def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 
         vnet[1], vnet[2], vnet[3] = GSO_NONE, 0, 0
         out[:VNET_HDR_LEN] = VNET_HDR.pack(*vnet)
     gone = end - data - keep + skip
-    l3 = ETH + 14
-    while (out[l3 - 2] << 8 | out[l3 - 1]) in (0x8100, 0x88A8):
-        l3 += 4
-    at = l3 + (2 if out[l3] >> 4 == 4 else 4)
-    _U16.pack_into(out, at, _U16.unpack_from(out, at)[0] - gone)
-    if out[l3] >> 4 == 4:
-        _U16.pack_into(out, l3 + 10, 0)
-        _U16.pack_into(out, l3 + 10, internet_checksum(out[l3:l4]))
+    set_length(out, network_at(out), l4, len(out))
     if keep < end - data:
         out[l4 + FLAGS_AT] &= ~(FIN | PSH) & 0xFF
     elif not fin:

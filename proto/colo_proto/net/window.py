@@ -9,7 +9,7 @@ from typing import Final
 
 from colo_proto.checksum import internet_checksum, pseudo_sum
 from colo_proto.frame import ETH, NO_OFFLOAD, Buffer
-from colo_proto.net.packet import PROTO_TCP
+from colo_proto.net.packet import PROTO_TCP, network_at, set_length
 from colo_proto.net.tcp import (
     ACK,
     ACK_AT,
@@ -48,17 +48,9 @@ def window_update(frame: Buffer, l4: int, data: int, seq: int, ack: int, window:
     _U16.pack_into(out, l4 + WINDOW_AT, window)
     _U16.pack_into(out, l4 + CSUM_AT, 0)
     _U16.pack_into(out, l4 + URGENT_AT, 0)
-    l3 = ETH + 14
-    while (out[l3 - 2] << 8 | out[l3 - 1]) in (0x8100, 0x88A8):
-        l3 += 4
-    if out[l3] >> 4 == 4:
-        _U16.pack_into(out, l3 + 2, data - l3)
-        _U16.pack_into(out, l3 + 10, 0)
-        _U16.pack_into(out, l3 + 10, internet_checksum(out[l3:l4]))
-        src, dst = out[l3 + 12 : l3 + 16], out[l3 + 16 : l3 + 20]
-    else:
-        _U16.pack_into(out, l3 + 4, data - l3 - 40)
-        src, dst = out[l3 + 8 : l3 + 24], out[l3 + 24 : l3 + 40]
-    start = pseudo_sum(src, dst, PROTO_TCP, data - l4)
+    l3 = network_at(out)
+    set_length(out, l3, l4, data)
+    at, width = (l3 + 12, 4) if out[l3] >> 4 == 4 else (l3 + 8, 16)
+    start = pseudo_sum(out[at : at + width], out[at + width : at + 2 * width], PROTO_TCP, data - l4)
     _U16.pack_into(out, l4 + CSUM_AT, internet_checksum(out[l4:data], start))
     return bytes(out)
