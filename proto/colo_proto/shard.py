@@ -26,10 +26,6 @@ FRAGMENTS = 1024
 KEYLESS = 0
 """ARP and what is not IP have no flow: all of it goes to the worker of this slot."""
 
-_V4 = b"\x08\x00\x45"
-_V6 = b"\x86\xdd"
-_PORTS = (6, 17)
-
 
 class Slots:
     """The slot of every frame of one direction, in the order they come."""
@@ -38,8 +34,10 @@ class Slots:
         self._fragments: OrderedDict[tuple[bytes, bytes, int, int, bytes], int] = OrderedDict()
 
     def of(self, frame: Buffer, unknown: int | None = None) -> int:
-        """By dissection; `Splitter.split` knows the commonest shapes by heart. Fragments follow their first one, which
-        alone has ports; one that is early goes by addresses, or is `unknown`.
+        """The slot of any frame, by dissection.
+
+        Fragments follow their first one, which alone has ports. One that comes earlier goes by its addresses, or gets
+        `unknown`.
         """
         packet = p.dissect(frame)
         if packet.kind == p.Kind.FRAGMENT:
@@ -91,24 +89,14 @@ class Splitter:
         shares: dict[str, list[Buffer]] = {}
         if not self._slots:
             return shares
-        cache = self._cache
         for frame in frames:
-            # The two commonest shapes by slicing; `dissect` gives the same keys.
-            if (
-                frame[22:25] == _V4
-                and len(frame) >= 48
-                and not frame[31]
-                and not frame[30] & 0x3F
-                and frame[33] in _PORTS
-            ):
-                key = bytes(frame[33:34]) + bytes(frame[36:48])
-            elif frame[22:24] == _V6 and len(frame) >= 68 and frame[24] >> 4 == 6 and frame[30] in _PORTS:
-                key = bytes(frame[30:31]) + bytes(frame[32:68])
+            head = frame if type(frame) is bytes else bytes(frame[: p.GLANCE])
+            proto, l4, _, ends = p.glance(head, len(frame))
+            if l4 and proto in (p.PROTO_TCP, p.PROTO_UDP):
+                key = bytes((proto,)) + ends
+                worker = self._cache.get(key) or self._worker(key)
             else:
                 worker = self.workers[self._slots[self._slow.of(frame)]]
-                shares.setdefault(worker, []).append(frame)
-                continue
-            worker = cache.get(key) or self._worker(key)
             share = shares.get(worker)
             if share is None:
                 shares[worker] = [frame]

@@ -11,8 +11,8 @@ from struct import Struct
 from typing import Final
 
 from colo_proto.frame import MIN_FRAME, Buffer
-from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, PROTO_TCP, Kind, Packet, dissect
-from colo_proto.net.tcp import ACK, segment
+from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, PROTO_TCP, Kind, Packet, dissect, glance
+from colo_proto.net.tcp import ACK, FLAGS_AT, OFFSET_AT, segment
 from colo_proto.seq import MASK
 from colo_rewriter.flow import PACED, PLAIN, SLOW, Arrival, Flow
 from colo_rewriter.neighbour import Neighbours
@@ -20,16 +20,8 @@ from colo_rewriter.segments import guest_scale
 from colo_rewriter.shift import toward_client, toward_guest
 from colo_rewriter.tracker import Tracker
 
-# EtherType; version and header length, total length, fragment field, protocol; TCP data offset and flags
-_V4: Final[Callable[[bytes, int], tuple[int, int, int, int, int, int, int]]] = Struct("!HBxH2xHxB22xBB").unpack_from
-# version, payload length, next header; TCP data offset and flags
-_V6: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct("!B3xHB45xBB").unpack_from
 # sequence and acknowledgement number, data offset, flags, window
 _FIELDS: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct("!IIBBH").unpack_from
-_SHORT4: Final = 24 + 20
-_SIZE4: Final = 24 + 40
-_SIZE6: Final = 24 + 60
-
 TOUCH: Final = 1.0
 """Seconds: the age of a connection's last use is kept this exactly on the fast path."""
 
@@ -49,7 +41,6 @@ class Passage:
         """Handle frames of the guest (`outward`), or of the clients."""
         find = self.table.by_guest.get if outward else self.table.by_client.get
         touch = self.table.touch
-        read4, read6 = _V4, _V6
         append = self.out.to_client.append if outward else self.out.to_guest.append
         if not outward and frames and self.neighbours is not None:
             # One of each batch: whoever goes on talking comes last at some time.
@@ -61,34 +52,12 @@ class Passage:
         for frame in frames:
             if type(frame) is not bytes:
                 frame = bytes(frame)  # noqa: PLW2901  keys are slices and must hash
-            size = len(frame)
-            if size >= _SIZE4:
-                key = None
-                ethertype, version, length, fragment, proto, offset, flags = read4(frame, 22)
-                if ethertype == 0x0800:
-                    if proto != 6:
-                        append(frame)
-                        continue
-                    if version == 0x45 and not fragment & 0x3FFF:
-                        key = frame[36:48]
-                        l4, end = 44, 24 + length
-                elif ethertype == 0x86DD:
-                    if size >= _SIZE6:
-                        version, length, proto, offset, flags = read6(frame, 24)
-                        if proto == 17:
-                            append(frame)
-                            continue
-                        if proto == 6 and version >> 4 == 6:
-                            key = frame[32:68]
-                            l4, end = 64, 64 + length
-                elif ethertype == 0x8100 and size >= _SIZE4 + 4:
-                    ethertype, version, length, fragment, proto, offset, flags = read4(frame, 26)
-                    if ethertype == 0x0800 and version == 0x45 and proto == 6 and not fragment & 0x3FFF:
-                        key = frame[40:52] + (frame[24:26] if frame[24] < 16 else bytes((frame[24] & 15, frame[25])))
-                        l4, end = 48, 28 + length
-                if key is not None and not flags & 7 and offset >= 0x50:
-                    data = l4 + (offset >> 2 & 0x3C)
-                    if data <= end <= size:
+            proto, l4, end, key = glance(frame, len(frame))
+            if proto == PROTO_TCP:
+                # Neither SYN, FIN nor RST, and a whole header.
+                if l4 and l4 + 20 <= end and not frame[l4 + FLAGS_AT] & 7 and frame[l4 + OFFSET_AT] >= 0x50:
+                    data = l4 + (frame[l4 + OFFSET_AT] >> 2 & 0x3C)
+                    if data <= end:
                         flow = find(key)
                         if flow is None:
                             untracked += 1
@@ -114,9 +83,9 @@ class Passage:
                             if outward:
                                 append(toward_client(frame, l4, data, flow, promoted))
                             else:
-                                append(toward_guest(frame, l4, data, flags, flow))
+                                append(toward_guest(frame, l4, data, frame[l4 + FLAGS_AT], flow))
                             continue
-            elif size >= _SHORT4 and frame[22] == 8 and not frame[23] and frame[33] != 6:
+            elif proto >= 0 and proto != PROTO_ICMPV6:
                 append(frame)
                 continue
             self._slow(frame, now, outward=outward)

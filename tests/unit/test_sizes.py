@@ -20,13 +20,11 @@ LARGE_FILES = {
 }
 LONG_FUNCTIONS = {
     "proto/colo_proto/topology.py links": "a table, written down as one",
-    "proto/colo_proto/net/coalesce.py coalesce": _HOT,
     "services/colo_compare/tcp.py primary": _HOT,
     "services/colo_compare/tcp.py _secondary_special": "one question after the other, each of which may end it",
     "services/colo_compare/tcp_commit.py _match": _HOT,
     "services/colo_compare/tcp_state.py _blank": "a list of fields and what each means",
     "services/colo_rewriter/flow.py __init__": "a list of fields and what each means",
-    "services/colo_rewriter/passage.py take": _HOT,
 }
 MANY_PARAMETERS = {
     "services/colo_compare/flow.py primary": _FIELDS,

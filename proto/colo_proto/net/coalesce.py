@@ -16,6 +16,7 @@ from typing import Final
 
 from colo_proto.checksum import update16
 from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, VNET_HDR, Buffer
+from colo_proto.net.packet import PROTO_TCP, glance
 from colo_proto.net.tcp import ACK, CSUM_AT, FLAGS_AT, PSH
 
 MOST: Final = 65000
@@ -66,27 +67,14 @@ def coalesce(frames: Sequence[Buffer]) -> Sequence[Buffer]:
             runs.clear()
             out.append(one)
             continue
-        first = frame[_L3]
-        if frame[_L3 - 2] == 0x08 and frame[_L3 - 1] == 0 and first == 0x45 and frame[_L3 + 9] == 6:
-            l4 = _V4
-            end = _L3 + (frame[_L3 + 2] << 8 | frame[_L3 + 3])
-            key = frame[_L3 + 12 : _V4 + 4]
-            whole = not (frame[_L3 + 6] & 0x3F or frame[_L3 + 7])
-        elif (
-            frame[_L3 - 2] == 0x86 and frame[_L3 - 1] == 0xDD and first >> 4 == 6
-            and frame[_L3 + 6] == 6 and size >= _V6 + 20
-        ):  # fmt: skip
-            l4 = _V6
-            end = _V6 + (frame[_L3 + 4] << 8 | frame[_L3 + 5])
-            key = frame[_L3 + 8 : _V6 + 4]
-            whole = True
-        else:
+        proto, l4, end, key = glance(frame, size)
+        if proto != PROTO_TCP or l4 not in (_V4, _V6) or end < l4 + 20:
             runs.clear()
             out.append(one)
             continue
         data = l4 + (frame[l4 + 12] >> 4 << 2)
-        whole = whole and frame[6] | frame[7] << 8 == l4 - ETH
-        if not whole or end > size or data < l4 + 20 or data >= end or frame[l4 + FLAGS_AT] & ~PSH != ACK:
+        partial = frame[6] | frame[7] << 8 == l4 - ETH
+        if not partial or data < l4 + 20 or data >= end or frame[l4 + FLAGS_AT] & ~PSH != ACK:
             runs.pop(key, None)
             out.append(one)
             continue
