@@ -1,7 +1,7 @@
 """The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 
 All sums are unsigned 16-bit one's complement values in host integers. Incremental update keeps a
-wrong checksum wrong, which is what a middlebox must do: it may not vouch for bytes it did not check.
+wrong checksum wrong, as a middlebox must: it may not confirm bytes that it did not check.
 """
 
 from colo_proto.frame import Buffer
@@ -10,8 +10,8 @@ from colo_proto.frame import Buffer
 def ones_sum(data: Buffer, start: int = 0) -> int:
     """One's complement sum of `data` as big-endian 16-bit words (an odd tail is padded with zero).
 
-    A big integer is congruent to the sum of its 16-bit digits modulo 65535, so one `int.from_bytes`
-    and one modulo do in C what a loop over words would do here.
+    A big integer is congruent to the sum of its 16-bit digits modulo 65535. So one `int.from_bytes` and one modulo,
+    which run in C, replace a loop over words.
     """
     raw = bytes(data)
     if len(raw) & 1:
@@ -29,7 +29,7 @@ def internet_checksum(data: Buffer, start: int = 0) -> int:
 
 
 def pseudo_sum(src: Buffer, dst: Buffer, proto: int, length: int) -> int:
-    """Sum of the pseudo-header of IPv4 (RFC 9293 §3.1) or IPv6 (RFC 8200 §8.1): the addresses decide."""
+    """Sum of the pseudo-header of IPv4 (RFC 9293 §3.1) or IPv6 (RFC 8200 §8.1), by the length of the addresses."""
     return ones_sum(bytes(src) + bytes(dst) + length.to_bytes(4, "big") + proto.to_bytes(4, "big"))
 
 

@@ -1,4 +1,4 @@
-"""What a frame is, everywhere inside the proxy.
+"""The form of a frame, everywhere inside the proxy.
 
 ::
 
@@ -7,16 +7,16 @@
     +----------------------+-----------------------------+
 
 A frame is one `bytes` object that *always* begins with the 10-byte legacy `virtio_net_hdr`
-(virtio 1.2 §5.1.6, little-endian), all zeros when the frame needs no offload. So GSO frames stay
-whole from tap to tap, no second object travels beside the bytes, and every offset below is a
-constant. The edges (taps without IFF_VNET_HDR, QEMU chardevs, captures) convert; the cores never do.
+(virtio 1.2 §5.1.6, little-endian), which is all zeros when the frame needs no offload. So GSO frames stay
+whole from tap to tap, no second object travels beside the bytes, and the offsets below are
+constants. Links convert it where needed (taps without IFF_VNET_HDR, QEMU chardevs, captures); the cores never do.
 """
 
 from struct import Struct
 from typing import Final
 
 Buffer = bytes | bytearray | memoryview
-"""Bytes-like. Cores return `bytes` or `bytearray` and never change a frame that was handed to them."""
+"""A frame as it is passed on. Cores return `bytes` or `bytearray`, and never change a frame that was given to them."""
 
 VNET_HDR_LEN: Final = 10
 NO_OFFLOAD: Final = bytes(VNET_HDR_LEN)

@@ -1,30 +1,32 @@
-"""Sharing a port's output out to workers: by flow, so that each worker sees whole flows (`docs/design.md`,
-"Sharing out to workers").
+"""Shares a port's output out to workers by flow, so that each worker sees whole flows.
+
+The reasons are in `docs/design.md`, "Sharing out to workers".
 
 ::
 
     frame -> flow key -> keyed hash -> slot (1 of 1,024) -> worker table -> worker
 
-Both guests' frames of a flow must reach the same worker, whichever process shares them out, so slot and
-table are the same everywhere: the table comes from the COLO frame, versioned. Never one PUSH to many
-PULLs: round robin breaks affinity.
+Both guests' frames of a flow must reach the same worker, whichever process shares them out. So slots and table are the
+same everywhere: the COLO frame makes the table and gives it a version. ZeroMQ's own PUSH to many PULLs would not do: it
+distributes round robin, and would cut flows apart.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Final
 
 from colo_proto.frame import Buffer
 from colo_proto.messages import WorkerTable
 from colo_proto.net import packet as p
 from colo_proto.net.flow import SLOTS, about, slot
 
-CACHE = 65536
-"""Flow keys whose slot is remembered; the cache is emptied when full, a slot costs a few microseconds."""
-FRAGMENTS = 1024
-"""Datagrams whose later fragments are expected; the oldest makes room."""
+CACHE: Final = 65536
+"""Flow keys whose worker is remembered. The cache is emptied when it is full; to find a slot takes microseconds."""
+FRAGMENTS: Final = 1024
+"""Datagrams whose later fragments are expected; the oldest one is forgotten first."""
 
-KEYLESS = 0
-"""ARP and what is not IP have no flow: all of it goes to the worker of this slot."""
+KEYLESS: Final = 0
+"""ARP and frames that are not IP belong to no flow: all of them go to the worker of this slot."""
 
 
 class Slots:
@@ -60,12 +62,12 @@ class Slots:
 
 
 def slot_of(key: bytes) -> int:
-    """The slot of a flow by its key; an ICMP error's is that of the flow that it is about."""
+    """The slot of a flow, by its key. An ICMP error has the slot of the flow that it is about."""
     return slot(about(key) or key) if key else KEYLESS
 
 
 class Splitter:
-    """Sorts frames by worker. Without a table there is nobody to send to."""
+    """Sorts frames by worker, as the worker table says."""
 
     def __init__(self) -> None:
         self.version = -1
@@ -75,7 +77,7 @@ class Splitter:
         self._slow = Slots()
 
     def table(self, table: WorkerTable) -> bool:
-        """Take a worker table over unless it is older than the one in force. True when it was taken."""
+        """Use this worker table if it is valid and newer than the present one. True when it is used."""
         if table.version <= self.version or len(table.slots) != SLOTS or not table.workers:
             return False
         if not all(0 <= index < len(table.workers) for index in table.slots):
@@ -113,9 +115,10 @@ class Splitter:
 
 
 def inner_key(packet: p.Packet) -> bytes:
-    """The flow that an ICMP error speaks of (RFC 792, RFC 4443 §3), or nothing.
+    """The key of the flow that an ICMP error is about (RFC 792, RFC 4443 §3), or an empty one.
 
-    The error quotes a packet that came *to* the guest; flows are canonical, so its direction is no matter.
+    The error quotes a packet that came *to* the guest. Both directions of a flow have the same slot, so the direction
+    does not matter.
     """
     if packet.kind != p.Kind.IP:
         return b""

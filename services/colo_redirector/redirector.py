@@ -2,13 +2,13 @@
 
 ::
 
-    netdev ---> Redirector ---> outdev       (shared out by flow when the endpoint says split=on)
+    netdev ---> Redirector ---> outdev       (its link shares them out by flow if it says split=on)
     netdev <--- Redirector <--- indev
                 indev ---> outdev            without a netdev: a relay
 
 On the secondary, after a failover, the client tap takes the place of the link to the other host::
 
-    f1:  standby ---> netdev      until then read and dropped, but for claims (`colo_proto.lan`)
+    f1:  standby ---> netdev      before a failover, all frames but claims (`colo_proto.lan`) are dropped
     f2:  netdev ---> standby      and the guest's addresses are announced there
 """
 
@@ -25,12 +25,12 @@ from colo_redirector.config import RedirectorConfig
 
 
 class Redirector:
-    """The core. Ports `netdev`, `indev`, `outdev`, `standby`, `claims`; a `WorkerTable` says how to share out."""
+    """The core. Ports `netdev`, `indev`, `outdev`, `standby`, `claims`."""
 
     def __init__(self, config: RedirectorConfig) -> None:
         self.config = config
         self.counters: Counter[str] = Counter()
-        # Only an `outdev` makes the chain an input: on a shared tap somebody else reads what this one writes.
+        # The chain is read only if there is an `outdev`: a tap may be shared with a process that reads it.
         way = Way.BOTH if config.indev and config.outdev else Way.IN if config.outdev else Way.OUT
         self.ports = (
             Port("netdev", way, required=False, doc="the chain: a tap, or a link to the next filter"),
@@ -52,7 +52,7 @@ class Redirector:
         self._into = "netdev" if config.netdev else "outdev"
 
     def receive(self, port: str, frames: Sequence[Buffer], now: float) -> list[Output]:
-        """Frames from the chain go out, frames from `indev` go in."""
+        """Send frames from the chain out, and frames from `indev` into the chain."""
         self.counters["frames." + port] += len(frames)
         if port == "standby":
             return self._from_standby(frames, now)
@@ -102,7 +102,7 @@ class Redirector:
         return outputs
 
     def deadline(self) -> float | None:
-        """When the guest is to be announced again."""
+        """When the guest is announced next."""
         return self.announcer.deadline() if self.announcer is not None else None
 
     def on_timer(self, now: float) -> list[Output]:

@@ -1,8 +1,8 @@
-"""Which connection a segment belongs to, and whether the guest would believe it (RFC 9293 §3.10.7.4, RFC 5961).
+"""Tells which connection a segment belongs to, and whether the guest would accept it (RFC 9293 §3.10.7.4, RFC 5961).
 
-Anybody can send a SYN, RST or FIN with the addresses of a client, and a network may deliver an old one late. Nothing of
-that kind may change what is known of an open connection. What the guest itself would do is followed as far as its last
-segment shows it: that names the next byte which the guest expects, and the window that it offers.
+Anybody can send a SYN, RST or FIN with the addresses of a client, and a network may deliver an old one late. No such
+segment may change what is known of an open connection. What the guest would do is derived from its last segment, which
+tells the next byte that the guest expects, and the window that it offers.
 """
 
 from struct import Struct
@@ -20,10 +20,10 @@ FIRST_FLIGHT: Final = 1 << 20
 """A client's segment this close after its SYN belongs to that handshake (first flight, GSO frames)."""
 
 LATE: Final = 1 << 24
-"""Bytes by which an old duplicate may lie behind."""
+"""Bytes by which the sequence number of an old duplicate may lie behind."""
 
 AHEAD: Final = 1 << 26
-"""Bytes by which an acknowledgement may be away from the guest's last segment: the largest windows in use."""
+"""Bytes by which an acknowledgement may differ from the guest's last sequence number: the largest windows in use."""
 
 UNSCALED: Final = 0xFFFF
 
@@ -34,12 +34,12 @@ def follows_syn(seq: int, flow: Flow) -> bool:
 
 
 def answers_syn(flow: Flow, number: int) -> bool:
-    """Does an acknowledgement of `number` + 1 answer the client's SYN, with all, a part or nothing of its data?"""
+    """Does an acknowledgement of `number` + 1 answer the client's SYN, and all, a part or nothing of its data?"""
     return flow.client_isn is not None and (number - flow.client_isn) & MASK <= flow.syn_data
 
 
 def rcv_nxt(flow: Flow) -> int | None:
-    """The next byte of the client that the guest expects, by its last segment; None when that is not known."""
+    """The next byte of the client that the guest expects, by its last segment; None if it is not known."""
     if flow.last_guest is not None:
         header, l4, _ = flow.last_guest
         if header[l4 + FLAGS_AT] & ACK:
@@ -49,7 +49,7 @@ def rcv_nxt(flow: Flow) -> int | None:
 
 
 def guest_window(flow: Flow) -> int:
-    """The window that the guest offered last, and never less than one that needs no scaling."""
+    """The window that the guest offered last, but at least the largest one that needs no scaling."""
     if flow.last_guest is None:
         return UNSCALED
     header, l4, _ = flow.last_guest
@@ -59,8 +59,10 @@ def guest_window(flow: Flow) -> int:
 
 
 def accepts_reset(flow: Flow, seq: int) -> bool:
-    """Would the guest believe a RST with this number? Only with exactly the one that it expects (RFC 5961 §3.2), or the
-    one of the client's FIN: so a client answers that has closed, to what was sent before its FIN came; Linux takes it.
+    """Would the guest accept a RST with this number?
+
+    It does if this is exactly the number that it expects (RFC 5961 §3.2), or that of the client's FIN: a client that
+    has closed answers so to what the guest sent before the FIN arrived, and Linux accepts that.
     """
     number = rcv_nxt(flow)
     if number is None or flow.client_isn is None or seq == number:
@@ -69,7 +71,7 @@ def accepts_reset(flow: Flow, seq: int) -> bool:
 
 
 def accepts_fin(flow: Flow, after: int) -> bool:
-    """Would the guest believe a FIN before `after`?"""
+    """Would the guest accept a FIN whose sequence number is `after` - 1?"""
     number = rcv_nxt(flow)
     return number is None or 0 < (after - number) & MASK <= guest_window(flow) + 1
 
@@ -96,8 +98,8 @@ def belongs_to(flow: Flow, seg: Segment) -> bool:
 def belongs_to_successor(flow: Flow, seg: Segment) -> bool:
     """Does a segment belong to the connection whose SYN the guest has not answered yet?
 
-    Its first one has exactly the number behind the SYN's. What also fits the connection that stands is that one's: a
-    stray SYN may have any number, that of the next byte included.
+    The first segment of that connection has exactly the number that follows the SYN's. A segment that also fits the
+    present connection belongs to that one: a stray SYN may have any number, also that of the next byte.
     """
     successor = flow.successor
     if successor is None or successor.hold_expired or successor.client_isn is None:
@@ -112,11 +114,11 @@ def belongs_to_successor(flow: Flow, seg: Segment) -> bool:
 
 
 def belongs_to_predecessor(flow: Flow, seg: Segment) -> bool:
-    """Does a segment with ACK, behind a SYN that the guest has taken, belong to the connection before on these ports?
+    """Does a segment with ACK, after a SYN that the guest has accepted, belong to the connection before on these ports?
 
-    A stray SYN may open a connection at a guest that has closed the one before (RFC 9293 §3.10.7.2). The client, who
-    has not sent it, answers the SYN/ACK by an ACK in the numbers of the old one, which says nothing of the new one's.
-    Of a connection that the client itself has opened, both numbers lie beyond those of the old one (RFC 6528).
+    A stray SYN may open a connection at a guest that has closed the one before (RFC 9293 §3.10.7.2). The client has
+    not sent it, and answers the SYN/ACK with an ACK that has the numbers of the old connection and teaches nothing
+    about the new one. If the client itself opens a connection, both numbers lie beyond those of the old one (RFC 6528).
     """
     predecessor = flow.predecessor
     if predecessor is None or predecessor.last_guest is None:

@@ -9,7 +9,7 @@
                                           CLOSED <----------------------- CLOSING
                                              both FINs acknowledged, or RST (also from OPEN)
 
-Each state waits in one queue ordered by last use, so expiry and eviction look only at a queue's head.
+The connections of each state stand in one queue, ordered by last use, so expiry and eviction look only at its head.
 """
 
 from collections import OrderedDict, deque
@@ -30,7 +30,7 @@ MAX_GAPS: Final = 64
 Frames = list[bytes | bytearray]
 
 SLOW, PLAIN, SHIFT, PACED = range(4)
-"""What the fast path may do with a segment without SYN, FIN, RST: nothing, pass it, shift it, see whether it may go."""
+"""What the fast path may do with a segment without SYN, FIN and RST: nothing, pass it, shift it, or ask its `Pace`."""
 
 
 class Outbox:
@@ -79,7 +79,7 @@ class Timer:
 
 
 class State(IntEnum):
-    """Where a connection stands, as far as the rewriter must know."""
+    """The state of a connection, as far as the rewriter must know it."""
 
     HALF = 0
     """Not both initial sequence numbers are known; nothing can be shifted."""
@@ -87,18 +87,18 @@ class State(IntEnum):
     CLOSING = 2
     """At least one side has sent FIN."""
     CLOSED = 3
-    """Over (TIME_WAIT, or reset); kept a while for stragglers and retransmissions."""
+    """It is over (TIME_WAIT, or reset), and kept for a while because late segments and retransmissions may come."""
 
 
 class Arrival(NamedTuple):
-    """A frame with a TCP header at `l4`, read once; `key` as this frame carries it."""
+    """A frame with a TCP header at `l4`, which is read only once. `key` is that of this frame's direction."""
 
     frame: bytes
     key: bytes
     l4: int
     segment: Segment
     whole: bool
-    """False for the first fragment of a larger packet: the segment's end is elsewhere."""
+    """False for the first fragment of a larger packet, which does not hold the end of the segment."""
 
 
 class Pace:
@@ -288,13 +288,13 @@ class FlowTable:
         self.by_client: dict[bytes, Flow] = {}
         self.by_guest: dict[bytes, Flow] = {}
         self.promoted = False
-        """After a failover even equal numbers are looked at: the survivor's clock may run behind."""
+        """After a failover even connections with equal numbers are shifted: the survivor's clock may run behind."""
         self._limit = limit
         self._queues: tuple[OrderedDict[Flow, None], ...] = tuple(OrderedDict() for _ in range(3))
         self._timeouts = (half_open, established, closed)
         self._next_sweep = 0.0
 
-    # CLOSING shares OPEN's queue: a half-closed connection may legitimately last as long as an open one.
+    # CLOSING stands in the queue of OPEN: a half-closed connection may last as long as an open one.
     _QUEUE_OF = (0, 1, 1, 2)
 
     def __len__(self) -> int:
@@ -319,17 +319,17 @@ class FlowTable:
         return victim
 
     def _victim(self) -> Flow:
-        # A flood of SYNs or of short connections must not push out what is established, so those two
-        # crowds pay first, the larger one before the other.
+        # A flood of SYNs or of short connections must not push out established connections. So the larger one of
+        # these two queues gives up an entry first.
         half, established, closed = self._queues
-        crowd = max(half, closed, key=len) or established
-        return next(iter(crowd))
+        queue = max(half, closed, key=len) or established
+        return next(iter(queue))
 
     def excess_established(self) -> Flow | None:
-        """The established flow that has to go after another was added to them, if any; the caller removes it.
+        """The established flow that has to go after another became established, if any. The caller removes it.
 
-        A share of the table is left to handshakes. So it is only by finishing one, for which it takes a guest's
-        answer and a client who hears it, that a connection can push out an established one.
+        A part of the table is left to handshakes. So only a connection that has completed one, which needs the guest's
+        answer and a client that hears it, can push out an established connection.
         """
         established = self._queues[1]
         most = self._limit - (max(self._limit >> 4, 1) if self._limit > 1 else 0)
@@ -365,7 +365,7 @@ class FlowTable:
         del self.by_guest[flow.key_guest]
 
     def expire(self, now: float) -> list[Flow]:
-        """Take out and return every flow that was idle for its state's time."""
+        """Remove and return every flow that was idle for the time of its state."""
         gone: list[Flow] = []
         for queue, timeout in zip(self._queues, self._timeouts, strict=True):
             while queue:

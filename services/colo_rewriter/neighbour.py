@@ -1,22 +1,21 @@
-"""Answering the secondary guest's ARP and IPv6 neighbour requests.
+"""Answers the secondary guest's ARP and IPv6 neighbour requests.
 
-What the secondary guest sends never reaches the LAN, so nobody would answer it. Where its neighbour
-cache runs out while the primary's does not, it could no longer send, and the replicas would diverge.
-So the rewriter learns who has which address from what the LAN says in the mirrored frames, and
-answers the guest's requests for addresses that it knows.
+The frames of the secondary guest never reach the LAN, so nobody would answer it. If its neighbour cache ran out while
+the primary's did not, it could no longer send, and the replicas would diverge. So the rewriter learns from the mirrored
+frames who has which address, and answers the guest's requests for these addresses.
 
-A rewriter that was restarted has missed the introductions: hosts that go on talking do not ask for each other again
-for a long time. So it also learns from whom the mirrored frames come. What it answers then is, in this order:
+A rewriter that was restarted has missed how the hosts introduced themselves: hosts in a conversation do not ask for
+each other again for a long time. So it also notes from which stations the mirrored frames come. It answers with the
+first of these that it knows:
 
 1. what a host has said of itself (ARP, neighbour discovery);
-2. to a request that the guest sends to one station alone, because it wants to know whether it is still there: that
-   station;
+2. the station to which the guest sends its request as unicast, in order to know whether it is still there;
 3. the station from which frames with this source address came;
-4. the router, when one can be told from what it forwards and has not introduced itself: frames with several source
-   addresses come from it, and the address that the guest asks for must be its own.
+4. a router that has not introduced itself: a station from which frames with several source addresses come. The address
+   that the guest asks for is taken for its own.
 
-None of the guest's frames reaches the LAN before a failover, and after it the guest hears its neighbours itself. So
-2 to 4 need not be certain: they keep the guest sending.
+None of the guest's frames reaches the LAN before a failover, and after it the guest hears its neighbours itself. So 2
+to 4 need not be certain: they only keep the guest sending.
 
 Sources: RFC 826 (ARP), RFC 5227 (probes), RFC 4861 (neighbour discovery), RFC 4862 (duplicate address
 detection). Probes that ask whether an address is free are never answered.
@@ -32,10 +31,10 @@ from colo_proto.net.packet import Kind, Packet, dissect
 
 MAX_NEIGHBOURS: Final = 4096
 MAX_OWN: Final = 256
-"""Bounds on learned addresses and on the guest's own; the least recently used makes room."""
+"""Bounds of the learned addresses and of the guest's own. The least recently used one is forgotten first."""
 
 MAX_GUESSED: Final = 4
-"""Addresses for which a router is taken that has not introduced itself."""
+"""Addresses that are taken for those of a router that has not introduced itself."""
 
 _LINK_LOCAL: Final = b"\xfe\x80"
 
@@ -49,7 +48,7 @@ class _Neighbour(NamedTuple):
 
 
 class _Stations:
-    """Who has which address, at most `limit` of them, by VLAN tags and address; the least recently used makes room."""
+    """Who has which address, by VLAN tags and address. At most `limit`; the least recently used is forgotten first."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -82,13 +81,13 @@ class _Stations:
 
 
 class Neighbours:
-    """Addresses on the LAN, per VLAN. `learn` and `answer` take frames that are not TCP, `notice` takes all."""
+    """Addresses on the LAN, per VLAN. `learn` and `answer` are for frames that are not TCP, `notice` is for all."""
 
     def __init__(self, limit: int = MAX_NEIGHBOURS) -> None:
         self._known = _Stations(limit)
-        """What hosts have said of themselves."""
+        """What hosts have said about themselves."""
         self._seen = _Stations(limit)
-        """From whom frames came."""
+        """From which stations frames came."""
         self._guessed = _Stations(MAX_GUESSED)
         self._last = b""
         self._own: OrderedDict[bytes, None] = OrderedDict()
@@ -97,7 +96,7 @@ class Neighbours:
         return len(self._known)
 
     def notice(self, frame: Buffer) -> None:
-        """Take in from whom a mirrored frame of any kind came."""
+        """Note from which station a mirrored frame of any kind came."""
         start = bytes(frame[ETH + 6 : ETH + 46])
         if start == self._last:
             return
@@ -113,7 +112,7 @@ class Neighbours:
             self._seen.put(key, _Neighbour(mac, None, _station(packet.tags, packet.src, mac)))
 
     def learn(self, packet: Packet) -> None:
-        """Take in what a mirrored frame of the LAN says about its sender."""
+        """Note what a mirrored frame of the LAN says about its sender."""
         said = introduction(packet)
         if said is None:
             return
@@ -148,13 +147,13 @@ class Neighbours:
         frame, l4 = packet.frame, packet.l4
         asker_mac = bytes(frame[ETH + 6 : ETH + 12])
         if not any(packet.src) or not _is_station(asker_mac):
-            return None  # RFC 4862: duplicate address detection asks from the unspecified address.
+            return None  # RFC 4862: duplicate address detection uses the unspecified address.
         target = bytes(frame[l4 + 8 : l4 + 24])
         neighbour = self._look_up(packet, packet.src, target, asker_mac)
         if neighbour is None:
             return None
-        # Were a router's answer to lack the flag, the guest would drop its default route (RFC 4861
-        # §7.2.5); the flag on a host's answer makes nobody use it as one. Only link-local ones matter.
+        # If a router's answer lacked the flag, the guest would drop its default route (RFC 4861 §7.2.5). The flag on
+        # a host's answer does no harm: nobody takes it for a router. Only link-local addresses matter.
         router = neighbour.router if neighbour.router is not None else target[:2] == _LINK_LOCAL
         flags = craft.NA_SOLICITED | craft.NA_OVERRIDE | (craft.NA_ROUTER if router else 0)
         return craft.neighbour_advertisement(_back(packet, neighbour.mac), packet.src, target, neighbour.mac, flags)
@@ -171,18 +170,18 @@ class Neighbours:
         key = tags + target
         if key in self._own or not _is_address(target):
             return None
-        neighbour = self._known.get(key) or self._asked_alone(packet, target) or self._seen.get(key)
+        neighbour = self._known.get(key) or self._unicast_target(packet, target) or self._seen.get(key)
         neighbour = neighbour or self._router(tags, key, target)
         return neighbour if neighbour is not None and neighbour.mac != asker_mac else None
 
     @staticmethod
-    def _asked_alone(packet: Packet, target: bytes) -> _Neighbour | None:
-        """The station to which the guest sends its question, when it is one (RFC 1122 §2.3.2.1, RFC 4861 §7.3.3)."""
+    def _unicast_target(packet: Packet, target: bytes) -> _Neighbour | None:
+        """The station to which the guest sends its request as unicast (RFC 1122 §2.3.2.1, RFC 4861 §7.3.3), or None."""
         mac = bytes(packet.frame[ETH : ETH + 6])
         return _Neighbour(mac, None, _station(packet.tags, target, mac)) if _is_station(mac) else None
 
     def _router(self, tags: bytes, key: bytes, target: bytes) -> _Neighbour | None:
-        """The station that forwards, for an address which nobody has been heard of with."""
+        """The station that forwards, for an address of which nothing is known."""
         found = self._guessed.get(key)
         if found is not None:
             return found
@@ -199,7 +198,7 @@ class Neighbours:
 
 
 def _is_address(address: bytes) -> bool:
-    """Can it be one host's? Not the unspecified one, multicast (IPv4: 224 to 239, IPv6: ff00::/8) or broadcast."""
+    """Can one host have it? Not if it is unspecified, multicast (IPv4: 224 to 239, IPv6: ff00::/8) or broadcast."""
     return any(address) and (address[0] < 224 if len(address) == 4 else address[0] != 0xFF)
 
 

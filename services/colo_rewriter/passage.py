@@ -1,8 +1,8 @@
-"""The way of each frame through the rewriter.
+"""The way of each frame through the rewriter, with the fast path.
 
-A glance at fixed offsets finds the common case (IPv4 without options, also with one VLAN tag, or IPv6 without extension
-headers; TCP; a settled connection; no SYN, FIN or RST) and shifts or passes it. All else goes through `dissect` and the
-`Tracker`. What is not TCP passes untouched.
+`glance` finds the common case: IPv4 without options or IPv6 without extension headers, TCP, an open connection, neither
+SYN, FIN nor RST. Such a segment is shifted or passed at once. Every other one goes through `dissect` and the `Tracker`.
+Frames that are not TCP pass untouched.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ from colo_rewriter.tracker import Tracker
 # sequence and acknowledgement number, data offset, flags, window
 _FIELDS: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct("!IIBBH").unpack_from
 TOUCH: Final = 1.0
-"""Seconds: the age of a connection's last use is kept this exactly on the fast path."""
+"""Seconds. The fast path notes the use of a connection at most this often."""
 
 
 class Passage:
@@ -34,7 +34,7 @@ class Passage:
         self.tracker = tracker
         self.out = tracker.out
         self.neighbours = neighbours
-        """None while the guest hears its neighbours itself, or nobody is to answer for them."""
+        """None while the guest hears its neighbours itself, or if `answer_neighbours` is off."""
         self.counters = counters
 
     def take(self, frames: Sequence[Buffer], now: float, *, outward: bool) -> None:
@@ -43,7 +43,7 @@ class Passage:
         touch = self.table.touch
         append = self.out.to_client.append if outward else self.out.to_guest.append
         if not outward and frames and self.neighbours is not None:
-            # One of each batch: whoever goes on talking comes last at some time.
+            # One frame of each batch is enough: every station that goes on sending is the last one sometimes.
             self.neighbours.notice(frames[-1])
         promoted = self.table.promoted
         stale = now - TOUCH
@@ -149,9 +149,9 @@ class Passage:
     def _has_tcp_header(self, packet: Packet) -> bool:
         """Does this packet hold a whole TCP header?
 
-        The first fragment of a segment does (all changes are in the header, and the checksum follows
-        from the changes alone), so rewriting it makes the reassembled segment right. Later fragments
-        have no header, and one too short for it passes untouched.
+        The first fragment of a segment does. All changes are in the header, and the checksum is updated by the changes
+        alone, so rewriting that fragment makes the reassembled segment right. Later fragments have no header, and a
+        first one that is too short for it passes untouched.
         """
         if packet.kind == Kind.IP:
             return True

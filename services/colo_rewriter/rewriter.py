@@ -7,9 +7,9 @@
      outdev <------------------------------------------  netdev (from the guest)
                      seq - offset, TSval - ts_offset
 
-     standby    the client tap; after a failover in place of indev and outdev, where no redirector has it
+     standby    the client tap; it replaces indev and outdev after a failover where no redirector uses it (lean wiring)
 
-Each frame goes through `Passage`; what a message or the time brings is decided here.
+Each frame goes through `Passage`. Messages of the COLO frame and timers are handled here.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ from colo_rewriter.waiting import Waiting
 
 
 class Rewriter:
-    """See the module. `config` is checked already; all times are monotonic seconds."""
+    """See the module. All times are monotonic seconds."""
 
     ports: ClassVar[tuple[Port, ...]] = (
         Port("indev", Way.IN, True, "frames of the clients, to the guest"),
@@ -155,7 +155,7 @@ class Rewriter:
         return [Send("standby", frames)]
 
     def deadline(self) -> float | None:
-        """When a held frame, an idle connection, an announcement or a revival is due."""
+        """When something is due: a held frame, an idle connection, an announcement, or the end of a back-off."""
         due = [self._tracker.deadline(), self._revivals[0] if self._revivals else None]
         if self._announcer is not None:
             due.append(self._announcer.deadline())

@@ -1,14 +1,13 @@
-"""Shifting numbers in a TCP header: the only bytes that the rewriter ever changes.
+"""Shifts the numbers in a TCP header.
 
 ::
 
     towards the guest     ack += offset      SACK edges += offset      TSecr += ts_offset
     towards the client    seq -= offset                                TSval -= ts_offset
 
-The checksum follows by RFC 1624, from the changes alone, so a wrong checksum stays wrong. A 32-bit
-number is congruent to the sum of its two halves modulo 65535, so the sum of all changes is the sum of
-`new - old`; a field at an odd offset of the header enters shifted by 8 bits. With `NEEDS_CSUM` the
-field holds only the pseudo-header sum, which a header field does not touch: it is left alone.
+The checksum is updated by the changes alone (RFC 1624, `colo_proto.checksum.update`), so a wrong checksum stays wrong.
+With `NEEDS_CSUM` the field holds only the sum of the pseudo-header. No field of the TCP header is a part of that, so it
+is left alone.
 """
 
 from collections.abc import Callable
@@ -31,15 +30,15 @@ _write16: Final = _U16.pack_into
 _read_pair: Final[Callable[[bytes, int], tuple[int, int]]] = _PAIR.unpack_from
 _write_pair: Final = _PAIR.pack_into
 
-# A header from its sequence number on, with the options NOP NOP timestamps(10), the layout that every
-# modern stack sends when it has nothing else to say (RFC 7323 appendix A):
+# A header from its sequence number on, with the options NOP NOP timestamps(10): the layout of every modern stack
+# for a segment without other options (RFC 7323 appendix A):
 # seq, ack, offset/flags/window, checksum, urgent pointer, option head, TSval, TSecr
 _STAMPED: Final = Struct("!IIIHHIII")
 _read_stamped: Final[Callable[[bytes, int], tuple[int, int, int, int, int, int, int, int]]] = _STAMPED.unpack_from
 _write_stamped: Final = _STAMPED.pack_into
 _STAMPS: Final = 0x0101080A
 _SACK: Final = b"\1\1\5"
-"""Behind the timestamps: NOP NOP SACK, as modern stacks send it."""
+"""What follows the timestamps if there are SACK blocks: NOP NOP SACK, as modern stacks send it."""
 
 
 def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> bytes | bytearray:
@@ -59,7 +58,7 @@ def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> by
         blocks = (data - l4 - 36) >> 3
     if data == l4 + 32 or blocks:
         seq, ack, window, csum, urgent, head, tsval, tsecr = _read_stamped(frame, l4 + 4)
-        # A TSecr of zero echoes nothing (RFC 7323 §3.2), and stays nothing.
+        # A TSecr of zero echoes nothing (RFC 7323 §3.2), and stays zero.
         if head == _STAMPS and tsecr:
             note_echo(flow, tsecr)
             new = (ack + flow.offset) & MASK
@@ -159,7 +158,7 @@ def _raise_floor(flow: Flow, tsval: int) -> None:
 
 
 def note_echo(flow: Flow, tsecr: int) -> None:
-    """The client has echoed `tsecr`; the highest counts."""
+    """Note that the client has echoed `tsecr`. The highest one counts."""
     if flow.echo is None or (tsecr - flow.echo) & MASK < HALF:
         flow.echo = tsecr
 
@@ -180,5 +179,5 @@ def window_scale(frame: bytes, l4: int, data: int) -> int:
 
 
 def has_cookie(frame: bytes, l4: int, data: int) -> bool:
-    """Does a SYN/ACK carry a new Fast Open cookie? So answers who did not take the data (RFC 7413 §4.2.2)."""
+    """Does a SYN/ACK carry a new Fast Open cookie? A server that refuses the data sends one (RFC 7413 §4.2.2)."""
     return any(kind == OPT_FAST_OPEN for kind, _, _ in options(frame, l4, data))

@@ -1,10 +1,10 @@
-"""Announcing a guest where it now is: what is said, and how often, after a failover.
+"""Announces a guest at its new place after a failover: which frames are sent, and how often.
 
-The guest keeps its addresses, so neighbours need not learn anything; switches must, or they would go on
-sending its frames to the port of the dead host. For each MAC the guest has sent from: a RARP request, as
-hypervisors send it. For each address that the guest has claimed in ARP or IPv6 neighbour discovery: a
-gratuitous ARP request (RFC 5227 §3), an unsolicited neighbour advertisement (RFC 4861 §7.2.6). Addresses
-of packets it merely forwards are not its own, so IP headers teach nothing.
+The guest keeps its addresses, so neighbours need not learn anything. But switches must, or they would go on sending the
+guest's frames to the port of the dead host. For each MAC from which the guest has sent, a RARP request is sent, as
+hypervisors do. For each address that the guest has claimed in ARP or IPv6 neighbour discovery, a gratuitous ARP request
+(RFC 5227 §3) or an unsolicited neighbour advertisement (RFC 4861 §7.2.6) is sent. The addresses in IP headers do not
+count: the guest may only forward those packets.
 """
 
 from collections import OrderedDict
@@ -17,11 +17,11 @@ from colo_proto.net import craft
 from colo_proto.net.discovery import introduction
 from colo_proto.net.packet import dissect
 
-AT: Final[Sequence[float]] = (0.0, 0.1, 0.3, 0.6, 1.0)
-"""Seconds after the failover at which everything is said: any of them may be lost."""
+ANNOUNCE_AT: Final[Sequence[float]] = (0.0, 0.1, 0.3, 0.6, 1.0)
+"""Seconds after the failover at which everything is announced, several times because frames may be lost."""
 MAX_STATIONS: Final = 64
 MAX_ADDRESSES: Final = 256
-"""Bounds on what is remembered; the first to come make room."""
+"""Bounds of what is remembered; the oldest entries are forgotten first."""
 
 _TAGGED: Final = frozenset({b"\x81\x00", b"\x88\xa8"})
 _ALL_NODES: Final = b"\xff\x02" + bytes(13) + b"\x01"
@@ -31,7 +31,7 @@ _MIN_FRAME: Final = ETH + 60
 
 
 class Announcer:
-    """Learns from every frame of the guest; `start` begins the announcements."""
+    """Learns from every frame of the guest. `start` begins the announcements."""
 
     def __init__(self) -> None:
         self._stations: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
@@ -40,13 +40,13 @@ class Announcer:
         self._due: list[float] = []
 
     def learn(self, frames: Sequence[Buffer]) -> None:
-        """Take in who sends. Cheap for what is known already."""
+        """Note from which addresses the guest sends. This is cheap for addresses that are known already."""
         seen = self._seen
         for frame in frames:
             kind = frame[22:24]
             if kind in _TAGGED:
                 head = bytes(frame[16:26]) + bytes(frame[26:36])
-                if head[:14] in seen and not _speaks_of_itself(frame):
+                if head[:14] in seen and not _is_arp_or_icmpv6(frame):
                     continue
                 self._look(frame, head[:14])
             elif frame[16:24] not in seen or kind == b"\x08\x06" or (kind == b"\x86\xdd" and frame[30:31] == b"\x3a"):
@@ -73,11 +73,11 @@ class Announcer:
                 self._addresses.popitem(last=False)
 
     def start(self, now: float) -> None:
-        """Everything known is to be announced from now on, several times."""
-        self._due = [now + after for after in AT]
+        """Announce everything that is known, several times from now on."""
+        self._due = [now + after for after in ANNOUNCE_AT]
 
     def stop(self) -> None:
-        """Say no more."""
+        """End the announcements."""
         self._due = []
 
     def deadline(self) -> float | None:
@@ -92,7 +92,7 @@ class Announcer:
         return self.frames()
 
     def frames(self) -> list[bytes]:
-        """One announcement of everything: stations first, since a switch needs no more."""
+        """One announcement of everything. MACs come first, because a switch needs nothing else."""
         found = []
         for tags, mac in self._stations:
             ethernet = craft.Ethernet(mac, craft.BROADCAST, craft.vlan_tags(tags))
@@ -109,15 +109,15 @@ class Announcer:
         return [frame.ljust(_MIN_FRAME, b"\0") for frame in found]
 
     def status(self) -> dict[str, list[str]]:
-        """For `colo status`."""
+        """Stations and addresses as text, for `colo status`."""
         return {
             "stations": [mac.hex(":") for _, mac in self._stations],
             "addresses": [str(ip_address(address)) for _, address in self._addresses],
         }
 
 
-def _speaks_of_itself(frame: Buffer) -> bool:
-    """A tagged frame of ARP or ICMPv6."""
+def _is_arp_or_icmpv6(frame: Buffer) -> bool:
+    """Is it a tagged frame of ARP or ICMPv6?"""
     at = ETH + 12
     while frame[at : at + 2] in _TAGGED:
         at += 4

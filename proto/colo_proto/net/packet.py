@@ -1,12 +1,12 @@
-"""Dissection: the offsets of a frame's layers, found once.
+"""Dissection: finds the offsets of a frame's layers.
 
 ::
 
     0         10        24 (+4 per tag)     l4                payload          end        len(frame)
     | vnet    | Ethernet | IPv4 / IPv6 (+ext) | TCP/UDP/ICMP… | bytes …        | padding…  |
 
-`end` comes from the IP length, never from the frame's, so Ethernet padding is nobody's payload
-(QEMU's compare counts it and then releases that many data bytes uncompared).
+`end` comes from the length in the IP header, never from that of the frame, so Ethernet padding is not taken for payload
+(QEMU's compare counts it, and then releases that many bytes of data uncompared).
 """
 
 from enum import IntEnum
@@ -52,7 +52,7 @@ _LEAST: Final = ETH + 18 + 20
 
 MAX_TAGS: Final = 2
 MAX_EXTENSIONS: Final = 8
-"""Bound on the chain of IPv6 extension headers followed; a longer one is malformed by our rule."""
+"""IPv6 extension headers that are followed. A packet with more is taken for malformed."""
 
 _V4: Final = Struct("!BBHHHBBH4s4s")
 _V6: Final = Struct("!IHBB16s16s")
@@ -142,7 +142,7 @@ def glance(frame: bytes, size: int) -> tuple[int, int, int, bytes]:
 
 
 def dissect(frame: Buffer) -> Packet:
-    """Find the layers of `frame` (virtio_net_hdr in front). Never raises."""
+    """Find the layers of `frame` (with its virtio_net_hdr). Never raises."""
     packet = Packet(frame)
     size = len(frame)
     if size < ETH + 14:
@@ -171,9 +171,9 @@ def dissect(frame: Buffer) -> Packet:
 
 
 def dissect_quoted(frame: Buffer, at: int, end: int, ethertype: int, tags: bytes) -> Packet:
-    """The IP packet that an ICMP error quotes at `at`: usually cut short, so only as far as `end`.
+    """The IP packet that an ICMP error quotes at `at`. It is usually cut short, so it is read only up to `end`.
 
-    `key` is set when addresses and ports are there; `l4` and `end` are where the quoted L4 header lies.
+    `key` is set when addresses and ports are there; `l4` and `end` say where the quoted L4 header is.
     """
     packet = Packet(frame)
     packet.ethertype, packet.l3, packet.tags = ethertype, at, tags
@@ -183,7 +183,7 @@ def dissect_quoted(frame: Buffer, at: int, end: int, ethertype: int, tags: bytes
         packet.proto = frame[at + 9]
         packet.l4 = at + (frame[at] & 15) * 4
         if frame[at + 7] or frame[at + 6] & 0x1F:
-            # A later fragment: what stands where ports would be is payload.
+            # A later fragment: payload stands where the ports would be.
             return _malformed(packet, "quote_fragment")
     elif ethertype == ETH_IPV6 and at + 40 <= end and frame[at] >> 4 == 6:
         packet.version = 6
@@ -209,7 +209,7 @@ def is_error(frame: Buffer, l4: int, end: int, proto: int) -> bool:
 
 
 def error_quote(frame: Buffer, l4: int, end: int, proto: int, tags: bytes) -> Packet | None:
-    """What an ICMP error (its header at `l4`) quotes (RFC 792, RFC 4443 §3); None when it is none, or too short."""
+    """The packet that the ICMP error at `l4` quotes (RFC 792, RFC 4443 §3); None if it is no error, or too short."""
     if l4 + 8 >= end:
         return None
     if proto == PROTO_ICMP and frame[l4] in _ERRORS:
@@ -286,7 +286,7 @@ def _ipv6(packet: Packet, frame: Buffer, at: int, size: int) -> Packet:
             packet.frag_offset = offset & 0xFFF8
             packet.more = bool(offset & 1)
             l4 += 8
-            # An atomic fragment (RFC 6946) is whole: nothing to wait for.
+            # An atomic fragment (RFC 6946) is a whole datagram.
             fragment = packet.more or packet.frag_offset > 0
             if packet.frag_offset:
                 break

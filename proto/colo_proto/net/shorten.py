@@ -1,8 +1,9 @@
-"""A part of a TCP segment as a segment of its own.
+"""Makes a segment of a part of a TCP segment.
 
-For compare: where the primary's segment is longer than all that the secondary may send before it hears an
-ACK, the part that both have produced has to reach the client, or neither would ever be acknowledged. What is
-left of the segment follows when the secondary has produced that as well.
+Compare needs it where the primary's segment is longer than everything that the secondary may send before it hears an
+ACK. The part that both have produced has to reach the client, or the client would never acknowledge anything. The rest
+of the segment follows when the secondary has produced that as well. The rewriter needs it where the secondary's window
+allows only a part of a client's segment.
 """
 
 from struct import Struct
@@ -22,9 +23,9 @@ def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 
     """The segment at `l4` of an unfragmented packet that ends at `end`, with only the bytes `skip` to `keep` of its
     payload.
 
-    FIN and PSH belong to the last byte and go with it, FIN only if `fin`; the urgent pointer still points to the same
-    place. The checksum follows from what changes alone (RFC 1624), so a wrong one stays wrong; a partial one stays
-    partial. A GSO frame that now fits one segment is one.
+    FIN and PSH belong to the last byte and go with it, FIN only if `fin`. The urgent pointer still points to the same
+    place. The checksum is updated by the changes alone (RFC 1624), so a wrong one stays wrong, and a partial one stays
+    partial. A GSO frame that now fits into one segment becomes an ordinary frame.
     """
     out = bytearray(frame[:data]) + frame[data + skip : data + keep]
     vnet = list(VNET_HDR.unpack_from(out))

@@ -55,7 +55,7 @@ def segment(frame: Buffer, l4: int, end: int) -> Segment | None:
 def options(frame: Buffer, l4: int, data: int) -> list[tuple[int, int, int]]:
     """Options between the fixed header and the payload as `(kind, offset, length)`, NOP and END left out.
 
-    A malformed option ends the walk: what came before it still counts, as receivers do.
+    The list ends at a malformed option; the options before it still count, as they do for receivers.
     """
     found: list[tuple[int, int, int]] = []
     at = l4 + OPTIONS_AT
@@ -78,7 +78,7 @@ def options(frame: Buffer, l4: int, data: int) -> list[tuple[int, int, int]]:
 
 def timestamps_at(frame: Buffer, l4: int, data: int) -> int | None:
     """Offset of TSval of a well-formed timestamps option (TSecr follows at +4), or None."""
-    # The layout every modern stack uses (RFC 7323 appendix A) first: NOP NOP TS(10).
+    # First look for the layout that every modern stack uses (RFC 7323 appendix A): NOP NOP TS(10).
     at = l4 + OPTIONS_AT
     if data >= at + 12 and frame[at : at + 4] == b"\x01\x01\x08\x0a":
         return at + 4

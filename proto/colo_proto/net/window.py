@@ -1,7 +1,8 @@
-"""A window update that the proxy itself must send: a pure ACK made from a segment it has seen.
+"""Makes a pure ACK from a segment: the window update that the proxy itself must send.
 
-When compare lowers the window of a released segment to what the secondary offers, and the secondary
-opens up later, nobody would tell the client: the primary never closed its window.
+Compare lowers the window of a released segment to what the secondary offers. When the secondary opens its window later,
+the primary says nothing to the client, because its own window was open all the time. So compare must tell the client.
+The rewriter makes ACKs for its guest in the same way.
 """
 
 from struct import Struct
@@ -30,9 +31,9 @@ _U32: Final = Struct("!I")
 def window_update(frame: Buffer, l4: int, data: int, seq: int, ack: int, window: int, more: bytes = b"") -> bytes:
     """A pure ACK with the headers of `frame` (TCP at `l4`, payload from `data`), IPv4 or IPv6.
 
-    `seq`, `ack` and the raw `window` field are wire values. Of the options the timestamps alone are kept: to repeat
-    the last ones sent is allowed (RFC 7323). What a SYN negotiates has no place here, and SACK blocks say something
-    else beside another ACK (RFC 2883). `more` are options of its own.
+    `seq`, `ack` and the raw `window` field are wire values. Only the timestamps are kept of the options: the last ones
+    may be repeated (RFC 7323). Options of a SYN do not belong here, and SACK blocks would mean something else beside
+    another ACK (RFC 2883). `more` are additional options.
     """
     stamps = timestamps_at(frame, l4, data)
     out = bytearray(frame[: l4 + OPTIONS_AT])
