@@ -44,7 +44,7 @@ _SACK: Final = b"\1\1\5"
 def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> bytes | bytearray:
     """A client's segment, its payload beginning at `data`, in the numbers of the secondary guest.
 
-    Without the ACK flag neither the acknowledgement number nor TSecr means anything, and both stay.
+    Without the ACK flag, neither the acknowledgement number nor TSecr has a meaning, and both stay.
     """
     if not flags & ACK:
         return frame
@@ -120,9 +120,9 @@ def _add(frame: bytes, buf: bytearray, l4: int, at: int, amount: int) -> int:
 def toward_client(frame: bytes, l4: int, data: int, flow: Flow, floor: bool) -> bytearray:
     """The secondary guest's segment in the numbers of the primary.
 
-    With `floor` (after a failover) TSval is not allowed to fall behind the highest timestamp that the
-    client has echoed: the two hosts' clocks drift apart over the life of a connection, and the
-    client's PAWS check (RFC 7323 §5) would drop every segment of a survivor whose clock runs behind.
+    With `floor` (after a failover) TSval does not fall behind the highest timestamp that the
+    client has echoed. The clocks of the two hosts drift apart during a connection, and the client's
+    PAWS check (RFC 7323 §5) would drop every segment of a survivor whose clock runs behind.
     """
     buf = bytearray(frame)
     if data == l4 + 32:
