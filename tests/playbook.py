@@ -9,11 +9,11 @@ Time moves only by `play.at(seconds)`, which fires due timers on the way.
 
 from dataclasses import dataclass, field
 
+import craft
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
 from colo_proto.core import Log, Send, Tell
 from colo_proto.messages import CheckpointDone, CheckpointWanted, Flushed
-from colo_proto.net import craft
 from colo_proto.net.packet import dissect
 from colo_proto.net.tcp import ACK, PSH, SYN, options, segment
 

@@ -104,6 +104,16 @@ def source(**ways: Way) -> Probe:
     return Probe(**(ways or {"out": Way.OUT}))
 
 
+def send(shell, some, to=None):
+    """Send out, or to the worker `to`, whichever flows these frames are of."""
+    if to is None:
+        shell._do([Send("out", some)])
+    else:
+        link = shell.links["out"]
+        link.gave(some)
+        link._send(to, some)
+
+
 def sink(**ways: Way) -> Probe:
     return Probe(**(ways or {"in": Way.IN}))
 

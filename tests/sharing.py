@@ -13,6 +13,7 @@ they did, is kept: a single compare that is given the same must release the same
 from collections import Counter, defaultdict, deque
 from random import Random
 
+import craft
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
 from colo_frame.config import FrameConfig
@@ -21,7 +22,6 @@ from colo_frame.peer import PEER
 from colo_frame.registry import EVERYBODY
 from colo_proto.core import Send, Tell
 from colo_proto.messages import CheckpointDone, Drain, Heartbeat, Hello, Report, WorkerTable
-from colo_proto.net import craft
 from colo_proto.net import packet as p
 from colo_proto.net.flow import about
 from colo_proto.net.tcp import ACK, FIN, PSH, RST, SYN

@@ -1,4 +1,4 @@
-"""Whether the cores are compiled, and what mypyc is told beyond annotations (the interpreter does not mind).
+"""Tells whether the cores are compiled, and holds what mypyc is told beside annotations (without effect otherwise).
 
 `hatch_build.py` says which modules these are.
 """
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 else:
 
     def mypyc_attr(**_: Any) -> Callable[[type], type]:
-        """`acyclic=True`: instances are no part of a cycle, so the garbage collector keeps no list of them."""
+        """`acyclic=True`: instances are never part of a reference cycle, so the garbage collector leaves them alone."""
         return lambda cls: cls
 
 

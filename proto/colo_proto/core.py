@@ -51,11 +51,10 @@ class Marked(Protocol):
 
 
 class Send(NamedTuple):
-    """Frames for an output port. `to` names one worker on a port whose endpoint is `?split=on`."""
+    """Frames for an output port."""
 
     port: str
     frames: Sequence[Buffer]
-    to: str | None = None
 
 
 class Tell(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a frame is, everywhere inside the proxy.
+"""The form of a frame, everywhere inside the proxy.
 
 ::
 
@@ -7,16 +7,16 @@
     +----------------------+-----------------------------+
 
 A frame is one `bytes` object that *always* begins with the 10-byte legacy `virtio_net_hdr`
-(virtio 1.2 §5.1.6, little-endian), all zeros when the frame needs no offload. So GSO frames stay
-whole from tap to tap, no second object travels beside the bytes, and every offset below is a
-constant. The edges (taps without IFF_VNET_HDR, QEMU chardevs, captures) convert; the cores never do.
+(virtio 1.2 §5.1.6, little-endian), which is all zeros when the frame needs no offload. So GSO frames stay
+whole from tap to tap, no second object travels beside the bytes, and the offsets below are
+constants. Links convert it where needed (taps without IFF_VNET_HDR, QEMU chardevs, captures); the cores never do.
 """
 
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
 
 Buffer = bytes | bytearray | memoryview
-"""Bytes-like. Cores return `bytes` or `bytearray` and never change a frame that was handed to them."""
+"""A frame as it is passed on. Cores return `bytes` or `bytearray`, and never change a frame that was given to them."""
 
 VNET_HDR_LEN: Final = 10
 NO_OFFLOAD: Final = bytes(VNET_HDR_LEN)
@@ -28,7 +28,6 @@ VNET_HDR: Final = Struct("<BBHHHH")
 
 F_NEEDS_CSUM: Final = 1
 """Flag: the L4 checksum field holds only the pseudo-header sum; `csum_start`/`csum_offset` say where."""
-F_DATA_VALID: Final = 2
 
 GSO_NONE: Final = 0
 GSO_TCPV4: Final = 1
@@ -40,31 +39,6 @@ GSO_ECN: Final = 0x80
 MIN_FRAME: Final = VNET_HDR_LEN + 14
 MAX_FRAME: Final = VNET_HDR_LEN + 18 + 8 + 65535
 """Largest frame accepted on any link: header, Ethernet with two tags, and an IP packet of 65,535."""
-
-
-class VnetHdr(NamedTuple):
-    """Decoded `virtio_net_hdr`; lengths and offsets count from the start of the Ethernet header."""
-
-    flags: int = 0
-    gso_type: int = GSO_NONE
-    hdr_len: int = 0
-    gso_size: int = 0
-    csum_start: int = 0
-    csum_offset: int = 0
-
-    @classmethod
-    def of(cls, frame: Buffer) -> "VnetHdr":
-        """Decode the header in front of `frame` (at least 10 bytes)."""
-        return cls._make(VNET_HDR.unpack_from(frame))
-
-    def encode(self) -> bytes:
-        """The 10 bytes of this header."""
-        return VNET_HDR.pack(*self)
-
-
-def needs_csum(frame: Buffer) -> bool:
-    """True when the L4 checksum of `frame` is partial (pseudo-header only)."""
-    return bool(frame[0] & F_NEEDS_CSUM)
 
 
 def plain(ethernet: Buffer) -> bytes:

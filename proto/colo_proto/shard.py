@@ -1,34 +1,32 @@
-"""Sharing a port's output out to workers: by flow, so that each worker sees whole flows (`docs/design.md`,
-"Sharing out to workers").
+"""Shares a port's output out to workers by flow, so that each worker sees whole flows.
+
+The reasons are in `docs/design.md`, "Sharing out to workers".
 
 ::
 
     frame -> flow key -> keyed hash -> slot (1 of 1,024) -> worker table -> worker
 
-Both guests' frames of a flow must reach the same worker, whichever process shares them out, so slot and
-table are the same everywhere: the table comes from the COLO frame, versioned. Never one PUSH to many
-PULLs: round robin breaks affinity.
+Both guests' frames of a flow must reach the same worker, whichever process shares them out. So slots and table are the
+same everywhere: the COLO frame makes the table and gives it a version. ZeroMQ's own PUSH to many PULLs would not do: it
+distributes round robin, and would cut flows apart.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Final
 
 from colo_proto.frame import Buffer
 from colo_proto.messages import WorkerTable
 from colo_proto.net import packet as p
 from colo_proto.net.flow import SLOTS, about, slot
 
-CACHE = 65536
-"""Flow keys whose slot is remembered; the cache is emptied when full, a slot costs a few microseconds."""
-FRAGMENTS = 1024
-"""Datagrams whose later fragments are expected; the oldest makes room."""
+CACHE: Final = 65536
+"""Flow keys whose worker is remembered. The cache is emptied when it is full; to find a slot takes microseconds."""
+FRAGMENTS: Final = 1024
+"""Datagrams whose later fragments are expected; the oldest one is forgotten first."""
 
-KEYLESS = 0
-"""ARP and what is not IP have no flow: all of it goes to the worker of this slot."""
-
-_V4 = b"\x08\x00\x45"
-_V6 = b"\x86\xdd"
-_PORTS = (6, 17)
+KEYLESS: Final = 0
+"""ARP and frames that are not IP belong to no flow: all of them go to the worker of this slot."""
 
 
 class Slots:
@@ -38,8 +36,10 @@ class Slots:
         self._fragments: OrderedDict[tuple[bytes, bytes, int, int, bytes], int] = OrderedDict()
 
     def of(self, frame: Buffer, unknown: int | None = None) -> int:
-        """By dissection; `Splitter.split` knows the commonest shapes by heart. Fragments follow their first one, which
-        alone has ports; one that is early goes by addresses, or is `unknown`.
+        """The slot of any frame, by dissection.
+
+        Fragments follow their first one, which alone has ports. One that comes earlier goes by its addresses, or gets
+        `unknown`.
         """
         packet = p.dissect(frame)
         if packet.kind == p.Kind.FRAGMENT:
@@ -62,12 +62,12 @@ class Slots:
 
 
 def slot_of(key: bytes) -> int:
-    """The slot of a flow by its key; an ICMP error's is that of the flow that it is about."""
+    """The slot of a flow, by its key. An ICMP error has the slot of the flow that it is about."""
     return slot(about(key) or key) if key else KEYLESS
 
 
 class Splitter:
-    """Sorts frames by worker. Without a table there is nobody to send to."""
+    """Sorts frames by worker, as the worker table says."""
 
     def __init__(self) -> None:
         self.version = -1
@@ -77,7 +77,7 @@ class Splitter:
         self._slow = Slots()
 
     def table(self, table: WorkerTable) -> bool:
-        """Take a worker table over unless it is older than the one in force. True when it was taken."""
+        """Use this worker table if it is valid and newer than the present one. True when it is used."""
         if table.version <= self.version or len(table.slots) != SLOTS or not table.workers:
             return False
         if not all(0 <= index < len(table.workers) for index in table.slots):
@@ -91,24 +91,14 @@ class Splitter:
         shares: dict[str, list[Buffer]] = {}
         if not self._slots:
             return shares
-        cache = self._cache
         for frame in frames:
-            # The two commonest shapes by slicing; `dissect` gives the same keys.
-            if (
-                frame[22:25] == _V4
-                and len(frame) >= 48
-                and not frame[31]
-                and not frame[30] & 0x3F
-                and frame[33] in _PORTS
-            ):
-                key = bytes(frame[33:34]) + bytes(frame[36:48])
-            elif frame[22:24] == _V6 and len(frame) >= 68 and frame[24] >> 4 == 6 and frame[30] in _PORTS:
-                key = bytes(frame[30:31]) + bytes(frame[32:68])
+            head = frame if type(frame) is bytes else bytes(frame[: p.GLANCE])
+            proto, l4, _, ends = p.glance(head, len(frame))
+            if l4 and proto in (p.PROTO_TCP, p.PROTO_UDP):
+                key = bytes((proto,)) + ends
+                worker = self._cache.get(key) or self._worker(key)
             else:
                 worker = self.workers[self._slots[self._slow.of(frame)]]
-                shares.setdefault(worker, []).append(frame)
-                continue
-            worker = cache.get(key) or self._worker(key)
             share = shares.get(worker)
             if share is None:
                 shares[worker] = [frame]
@@ -125,9 +115,10 @@ class Splitter:
 
 
 def inner_key(packet: p.Packet) -> bytes:
-    """The flow that an ICMP error speaks of (RFC 792, RFC 4443 §3), or nothing.
+    """The key of the flow that an ICMP error is about (RFC 792, RFC 4443 §3), or an empty one.
 
-    The error quotes a packet that came *to* the guest; flows are canonical, so its direction is no matter.
+    The error quotes a packet that came *to* the guest. Both directions of a flow have the same slot, so the direction
+    does not matter.
     """
     if packet.kind != p.Kind.IP:
         return b""

@@ -11,5 +11,7 @@ class MirrorConfig:
     next: str = option("", kind="endpoint", help="where they go on to, usually the guest tap")
     outdev: str = option("", kind="endpoint", help="where the copies go: the mirror link to the secondary")
     claims: str = option(
-        "", kind="endpoint", help="the client tap: the frame's claims go out here, and those heard are told to it"
+        "",
+        kind="endpoint",
+        help="the client tap: the COLO frame's claims go out here, and it is told of those that are heard",
     )

@@ -1,13 +1,13 @@
-"""The mirror: every client frame goes on, and a copy goes out.
+"""The mirror: passes every client frame on, and sends a copy of it.
 
 ::
 
-    netdev ---> Mirror ---> next      the original, first: the primary's path never waits
+    netdev ---> Mirror ---> next      the original, first: the primary never waits for the copy
                  | |
                  | +------> outdev    the copy
-                 +--------> claims    what the frame has to say on the client LAN (`colo_proto.lan`)
+                 +--------> claims    claims of the COLO frame for the client LAN (`colo_proto.lan`)
 
-A frame is one immutable `bytes`, so the copy costs nothing here.
+A frame is one immutable `bytes` object, so the copy costs nothing here.
 """
 
 from collections import Counter
@@ -48,7 +48,7 @@ class Mirror:
         return [Send("next", frames), Send("outdev", frames), *heard]
 
     def tell(self, message: Message, now: float) -> list[Output]:
-        """Say a claim on the LAN; nothing else that the frame says concerns a mirror."""
+        """Send a claim to the LAN. No other message of the COLO frame concerns a mirror."""
         return self._lan.say(message) if self._lan is not None and isinstance(message, LanSay) else []
 
     def deadline(self) -> float | None:

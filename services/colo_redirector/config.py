@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from colo_proto.config import option
-from colo_proto.endpoint import parse_endpoint
 from colo_proto.errors import ConfigError
 
 
@@ -16,7 +15,9 @@ class RedirectorConfig:
         "", kind="endpoint", help="the client tap of this host: takes the place of indev or outdev after a failover"
     )
     claims: str = option(
-        "", kind="endpoint", help="the client tap: the frame's claims go out here, and those heard are told to it"
+        "",
+        kind="endpoint",
+        help="the client tap: the COLO frame's claims go out here, and it is told of those that are heard",
     )
 
     def __post_init__(self) -> None:
@@ -29,9 +30,4 @@ class RedirectorConfig:
         if self.standby and not (self.netdev and bool(self.indev) != bool(self.outdev)):
             raise ConfigError("--standby goes with --netdev and one of --indev and --outdev")
         if self.claims and not (self.standby and self.indev):
-            raise ConfigError("--claims goes with --indev and --standby: somebody must listen there as well")
-
-    @property
-    def splits(self) -> bool:
-        """True when `outdev` is shared out to workers."""
-        return bool(self.outdev) and parse_endpoint(self.outdev).split
+            raise ConfigError("--claims goes with --indev and --standby, because claims must be heard there as well")

@@ -2,13 +2,13 @@
 
 ::
 
-    netdev ---> Redirector ---> outdev       (shared out by flow when the endpoint says split=on)
+    netdev ---> Redirector ---> outdev       (its link shares them out by flow if it says split=on)
     netdev <--- Redirector <--- indev
                 indev ---> outdev            without a netdev: a relay
 
 On the secondary, after a failover, the client tap takes the place of the link to the other host::
 
-    f1:  standby ---> netdev      until then read and dropped, but for claims (`colo_proto.lan`)
+    f1:  standby ---> netdev      before a failover, all frames but claims (`colo_proto.lan`) are dropped
     f2:  netdev ---> standby      and the guest's addresses are announced there
 """
 
@@ -19,19 +19,18 @@ from typing import Any
 from colo_proto.core import Log, Output, Port, Send, Way
 from colo_proto.frame import Buffer
 from colo_proto.lan import CLAIMS, Lan
-from colo_proto.messages import Demote, LanSay, Message, Promote, WorkerTable
+from colo_proto.messages import Demote, LanSay, Message, Promote
 from colo_proto.net.announce import Announcer
-from colo_proto.shard import Splitter
 from colo_redirector.config import RedirectorConfig
 
 
 class Redirector:
-    """The core. Ports `netdev`, `indev`, `outdev`, `standby`, `claims`; a `WorkerTable` says how to share out."""
+    """The core. Ports `netdev`, `indev`, `outdev`, `standby`, `claims`."""
 
     def __init__(self, config: RedirectorConfig) -> None:
         self.config = config
         self.counters: Counter[str] = Counter()
-        # Only an `outdev` makes the chain an input: on a shared tap somebody else reads what this one writes.
+        # The chain is read only if there is an `outdev`: a tap may be shared with a process that reads it.
         way = Way.BOTH if config.indev and config.outdev else Way.IN if config.outdev else Way.OUT
         self.ports = (
             Port("netdev", way, required=False, doc="the chain: a tap, or a link to the next filter"),
@@ -50,11 +49,10 @@ class Redirector:
         self.fence = 0
         self.announcer = Announcer() if config.standby and config.outdev else None
         self._lan = Lan(self.counters) if config.claims else None
-        self.splitter = Splitter() if config.splits else None
         self._into = "netdev" if config.netdev else "outdev"
 
     def receive(self, port: str, frames: Sequence[Buffer], now: float) -> list[Output]:
-        """Frames from the chain go out, frames from `indev` go in."""
+        """Send frames from the chain out, and frames from `indev` into the chain."""
         self.counters["frames." + port] += len(frames)
         if port == "standby":
             return self._from_standby(frames, now)
@@ -67,8 +65,6 @@ class Redirector:
                 self.counters["dropped.promoted"] += len(frames)
                 return []
         target = self._into if port == "indev" else "outdev"
-        if target == "outdev" and self.splitter is not None:
-            return self._share(self.splitter, frames)
         return [Send(target, frames)]
 
     def _from_standby(self, frames: Sequence[Buffer], now: float) -> list[Output]:
@@ -80,19 +76,9 @@ class Redirector:
         self.counters["dropped.standby"] += len(frames)
         return heard
 
-    def _share(self, splitter: Splitter, frames: Sequence[Buffer]) -> list[Output]:
-        shares = splitter.split(frames)
-        if not shares:
-            self.counters["dropped.no_table"] += len(frames)
-        return [Send("outdev", share, to=worker) for worker, share in shares.items()]
-
     def tell(self, message: Message, now: float) -> list[Output]:
-        """A worker table, a promotion or its end, or a claim to say."""
-        if isinstance(message, WorkerTable):
-            if self.splitter is not None and self.splitter.table(message):
-                self.counters["tables"] += 1
-                return [Log("info", "table.changed", {"version": message.version, "workers": message.workers})]
-        elif isinstance(message, Promote):
+        """A promotion or its end, or a claim to send."""
+        if isinstance(message, Promote):
             if message.side == "secondary" and self.config.standby and message.fence >= self.fence:
                 return self._promote(message, now)
         elif isinstance(message, Demote):
@@ -116,7 +102,7 @@ class Redirector:
         return outputs
 
     def deadline(self) -> float | None:
-        """When the guest is to be announced again."""
+        """When the guest is announced next."""
         return self.announcer.deadline() if self.announcer is not None else None
 
     def on_timer(self, now: float) -> list[Output]:
@@ -130,17 +116,14 @@ class Redirector:
         return []
 
     def gauges(self) -> dict[str, int]:
-        """The version of the worker table in force; is the client tap in place of the other host?"""
-        levels = {"table_version": self.splitter.version} if self.splitter is not None else {}
-        if self.config.standby:
-            levels["promoted"] = int(self.promoted)
-        return levels
+        """1 while the client tap is used in place of the links to the other host."""
+        return {"promoted": int(self.promoted)} if self.config.standby else {}
 
     def status(self) -> dict[str, Any]:
-        """Who shares the output; whom a failover announces."""
-        known: dict[str, Any] = {"workers": self.splitter.workers} if self.splitter is not None else {}
+        """Whether the client tap is used, and what a failover announces."""
+        known: dict[str, Any] = {}
         if self.config.standby:
-            known |= {"promoted": self.promoted, "fence": self.fence}
+            known = {"promoted": self.promoted, "fence": self.fence}
         if self.announcer is not None:
             known["announces"] = self.announcer.status()
         return known

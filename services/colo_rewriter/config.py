@@ -15,35 +15,28 @@ class RewriterConfig:
         "", kind="endpoint", help="the client tap of this host: takes the place of indev and outdev after a failover"
     )
     claims: str = option(
-        "", kind="endpoint", help="the client tap: the frame's claims go out here, and those heard are told to it"
+        "",
+        kind="endpoint",
+        help="the client tap: the COLO frame's claims go out here, and it is told of those that are heard",
     )
     max_flows: int = option(
-        65536,
-        unit="flows",
-        least=1,
-        most=MAX_FLOWS,
+        65536, unit="flows", least=1, most=MAX_FLOWS,
         help="connections tracked at once; half-open and closed ones make room first",
-    )
+    )  # fmt: skip
     established_timeout: int = option(
-        7440,
-        unit="s",
-        least=1,
-        most=MAX_IDLE,
+        7440, unit="s", least=1, most=MAX_IDLE,
         help="idle time after which an open connection is forgotten (RFC 5382: 2 h 4 min)",
-    )
+    )  # fmt: skip
     half_open_timeout: int = option(
         60, unit="s", least=1, most=MAX_IDLE, help="the same for a handshake that does not complete"
     )
     closed_timeout: int = option(
-        60, unit="s", least=1, most=MAX_IDLE, help="how long a closed connection is kept for stragglers"
+        60, unit="s", least=1, most=MAX_IDLE, help="how long a closed connection is kept for late segments"
     )
     hold_frames: int = option(
-        64,
-        unit="frames",
-        least=0,
-        most=65536,
+        64, unit="frames", least=0, most=65536,
         help="early client frames held per connection until the guest's SYN or SYN/ACK",
-    )
+    )  # fmt: skip
     hold_ms: int = option(
         1000, unit="ms", least=0, most=DAY_MS, help="how long they are held before they pass unchanged"
     )
@@ -56,4 +49,4 @@ class RewriterConfig:
 
     def __post_init__(self) -> None:
         if self.claims and not self.standby:
-            raise ConfigError("--claims goes with --standby: somebody must listen there as well")
+            raise ConfigError("--claims goes with --standby, because claims must be heard there as well")

@@ -9,30 +9,77 @@
                                           CLOSED <----------------------- CLOSING
                                              both FINs acknowledged, or RST (also from OPEN)
 
-Each state waits in one queue ordered by last use, so expiry and eviction look only at a queue's head.
+The connections of each state stand in one queue, ordered by last use, so expiry and eviction look only at its head.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from enum import IntEnum
-from ipaddress import ip_address
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from colo_proto.net import flow as flows
+from colo_proto.net.craft import Connection, Ethernet, vlan_tags
 from colo_proto.net.packet import PROTO_TCP
 from colo_proto.net.tcp import Segment
+from colo_proto.seq import HALF, MASK
 
-_MASK: Final = 0xFFFFFFFF
-_HALF: Final = 0x80000000
-_GAPS: Final = 64
-"""Pieces kept in mind behind a hole in what a guest sent."""
+MAX_GAPS: Final = 64
+"""Pieces behind a gap in what a guest sent that are remembered."""
+
+Frames = list[bytes | bytearray]
 
 SLOW, PLAIN, SHIFT, PACED = range(4)
-"""What the fast path may do with a segment without SYN, FIN, RST: nothing, pass it, shift it, see whether it may go."""
+"""What the fast path may do with a segment without SYN, FIN and RST: nothing, pass it, shift it, or ask its `Pace`."""
+
+
+class Outbox:
+    """Frames on their way out, in order, until the rewriter sends them."""
+
+    def __init__(self) -> None:
+        self.to_guest: Frames = []
+        self.to_client: Frames = []
+        self.notes: Frames = []
+        """What compare has to know of clients. It goes to `outdev` behind what the guest has sent."""
+
+    def take(self) -> tuple[Frames, Frames]:
+        """Everything for the guest, and everything for the client; nothing is left."""
+        taken = self.to_guest, self.to_client + self.notes if self.notes else self.to_client
+        self.to_guest, self.to_client, self.notes = [], [], []
+        return taken
+
+
+class Timer:
+    """Connections that wait, and since when. All may wait equally long, so the first is due first."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._since: OrderedDict[Flow, float] = OrderedDict()
+
+    def start(self, flow: "Flow", now: float) -> None:
+        """The connection waits from now on, also if it has waited already."""
+        self._since[flow] = now
+        self._since.move_to_end(flow)
+
+    def stop(self, flow: "Flow") -> None:
+        """The connection waits no longer."""
+        self._since.pop(flow, None)
+
+    def flows(self) -> list["Flow"]:
+        """All that wait."""
+        return list(self._since)
+
+    def overdue(self, now: float) -> list["Flow"]:
+        """Those that have waited long enough. They go on waiting until they are stopped."""
+        return list(takewhile(lambda flow: self._since[flow] + self.seconds <= now, self._since))
+
+    def deadline(self) -> float | None:
+        """When the first one has waited long enough."""
+        return next(iter(self._since.values())) + self.seconds if self._since else None
 
 
 class State(IntEnum):
-    """Where a connection stands, as far as the rewriter must know."""
+    """The state of a connection, as far as the rewriter must know it."""
 
     HALF = 0
     """Not both initial sequence numbers are known; nothing can be shifted."""
@@ -40,110 +87,106 @@ class State(IntEnum):
     CLOSING = 2
     """At least one side has sent FIN."""
     CLOSED = 3
-    """Over (TIME_WAIT, or reset); kept a while for stragglers and retransmissions."""
+    """It is over (TIME_WAIT, or reset), and kept for a while because late segments and retransmissions may come."""
 
 
 class Arrival(NamedTuple):
-    """A frame with a TCP header at `l4`, read once; `key` as this frame carries it."""
+    """A frame with a TCP header at `l4`, which is read only once. `key` is that of this frame's direction."""
 
     frame: bytes
     key: bytes
     l4: int
     segment: Segment
     whole: bool
-    """False for the first fragment of a larger packet: the segment's end is elsewhere."""
-
-
-class Parties(NamedTuple):
-    """Who speaks on a connection, as frames are built from it (`colo_proto.net.craft`)."""
-
-    guest: str
-    client: str
-    guest_port: int
-    client_port: int
-    tags: tuple[int, ...]
+    """False for the first fragment of a larger packet, which does not hold the end of the segment."""
 
 
 class Pace:
-    """How far a guest has come that is not waited for (`pace`), and what waits for it; all numbers are its own."""
+    """How far a guest has come that the primary does not wait for, and what waits for it (`pace`).
 
-    __slots__ = ("acked", "bytes", "edge", "gaps", "hole", "lax", "lost", "queue", "rest", "sent", "told", "una")
+    All numbers are the guest's own, with the names of RFC 9293 §3.3.1.
+    """
 
-    def __init__(self, sent: int, una: int, edge: int) -> None:
-        self.sent = self.acked = sent
-        """Behind the last byte that it has sent, all before it included; behind the last that was acknowledged to it
+    __slots__ = (
+        "bytes", "dropped_at", "gap_grew", "gaps", "lowering", "overrun_noted", "owed", "queue", "rcv_edge", "rcv_nxt",
+        "snd_nxt", "snd_una",
+    )  # fmt: skip
+
+    def __init__(self, snd_nxt: int, rcv_nxt: int, rcv_edge: int) -> None:
+        self.snd_nxt = self.snd_una = snd_nxt
+        """What follows the last byte that it has sent without a gap; what follows the last that was acknowledged to it
         here."""
-        self.una = una
+        self.rcv_nxt = rcv_nxt
         """The next byte of the client that it expects."""
-        self.edge = edge
+        self.rcv_edge = rcv_edge
         """The right edge of the window that it offers."""
         self.gaps: list[tuple[int, int]] = []
-        """What it sent behind a hole: frames between it and us were lost, and it sends them again."""
-        self.lost = False
-        """Something more has come from behind a hole."""
+        """What it sent behind a gap: frames between it and us were lost, and it sends them again."""
+        self.gap_grew = False
+        """Something more has come from behind a gap."""
         self.queue: deque[Arrival] = deque()
         self.bytes = 0
-        self.rest: Arrival | None = None
+        self.owed: Arrival | None = None
         """The client's last segment that went with a lowered acknowledgement, up to its payload: the guest has still
-        to hear of the rest of it."""
-        self.lax = False
-        """Waited for too long: the client's segments go at once, so lowered, as far as there is room for them."""
-        self.hole = -1
-        """Where the client's bytes are that were dropped, for too much waited, and that the guest never gets."""
-        self.told = False
-        """Compare knows so."""
+        to hear of the full acknowledgement."""
+        self.lowering = False
+        """Something waited for too long. The client's segments go at once, with a lowered acknowledgement, as far as
+        the guest's window allows."""
+        self.dropped_at = -1
+        """The first byte of the client that was dropped because too much waited, and that the guest never gets."""
+        self.overrun_noted = False
+        """Compare knows of that."""
 
-    def clear(self, seq: int, ack: int, stop: int) -> bool:
-        """May a client's segment go at once?"""
-        if self.queue or (ack - self.sent - 1) & _MASK < _HALF:
+    def may_pass(self, seq: int, ack: int, after: int) -> bool:
+        """May a client's segment (bytes from `seq` to before `after`) go at once?"""
+        if self.queue or (ack - self.snd_nxt - 1) & MASK < HALF:
             return False
-        if seq != stop and (stop - self.edge - 1) & _MASK < _HALF:
+        if seq != after and (after - self.rcv_edge - 1) & MASK < HALF:
             return False
-        if (ack - self.acked) & _MASK < _HALF:
-            self.acked = ack
+        if (ack - self.snd_una) & MASK < HALF:
+            self.snd_una = ack
         return True
 
-    def heard(self, seq: int, stop: int, ack: int, window: int, acks: bool) -> None:
-        """A segment of the guest."""
-        if acks:
-            if (ack - self.una) & _MASK < _HALF:
-                self.una = ack
-            edge = (ack + window) & _MASK
-            if (edge - self.edge) & _MASK < _HALF:
-                self.edge = edge
-        if (stop - self.sent - 1) & _MASK >= _HALF:
+    def heard(self, seq: int, after: int, ack: int, window: int, has_ack: bool) -> None:
+        """Note a segment of the guest (bytes from `seq` to before `after`)."""
+        if has_ack:
+            if (ack - self.rcv_nxt) & MASK < HALF:
+                self.rcv_nxt = ack
+            edge = (ack + window) & MASK
+            if (edge - self.rcv_edge) & MASK < HALF:
+                self.rcv_edge = edge
+        if (after - self.snd_nxt - 1) & MASK >= HALF:
             return
-        if (seq - self.sent - 1) & _MASK < _HALF:
-            if stop != seq and len(self.gaps) < _GAPS:
-                self.gaps.append((seq, stop))
-                self.lost = True
+        if (seq - self.snd_nxt - 1) & MASK < HALF:
+            if after != seq and len(self.gaps) < MAX_GAPS:
+                self.gaps.append((seq, after))
+                self.gap_grew = True
             return
-        self.sent = stop
-        while self.gaps:
-            before = self.sent
+        self.snd_nxt = after
+        before = -1
+        while self.gaps and self.snd_nxt != before:
+            before = self.snd_nxt
             left = []
             for start, end in self.gaps:
-                if (start - self.sent - 1) & _MASK < _HALF:
+                if (start - self.snd_nxt - 1) & MASK < HALF:
                     left.append((start, end))
-                elif (end - self.sent) & _MASK < _HALF:
-                    self.sent = end
+                elif (end - self.snd_nxt) & MASK < HALF:
+                    self.snd_nxt = end
             self.gaps = left
-            if self.sent == before:
-                break
 
 
-_NOWHERE: OrderedDict["Flow", None] = OrderedDict()
+_NO_QUEUE: OrderedDict["Flow", None] = OrderedDict()
 
 
 class Flow:
     """One connection. Sequence numbers of the guest are the secondary's own unless said otherwise."""
 
     __slots__ = (
-        "answered", "challenged", "client_fin", "client_fin_acked", "client_isn", "client_scale", "closed_by_reset",
-        "early", "echo", "fast", "former", "gave_up", "guest_early", "guest_fin", "guest_fin_acked", "guest_scale",
-        "hasty", "heard", "held", "isn_primary", "isn_secondary", "key_client", "key_guest", "last", "lost", "moved",
-        "offset", "pace", "queue", "reset_by_guest", "sacks", "seen", "state", "successor", "ts_offset", "ts_primary",
-        "ts_secondary",
+        "acks_syn_data", "challenged", "client_fin", "client_fin_acked", "client_isn", "client_scale",
+        "closed_by_reset", "dropped_at", "echo", "fast", "guest_fin", "guest_fin_acked", "guest_scale",
+        "guest_syn_data", "held", "hold_expired", "isn_primary", "isn_secondary", "key_client", "key_guest",
+        "last_client", "last_guest", "offset", "pace", "paced", "predecessor", "queue", "reset_by_guest", "sacks",
+        "seen", "state", "state_since", "successor", "syn_data", "ts_offset", "ts_primary", "ts_secondary",
     )  # fmt: skip
 
     def __init__(self, key_client: bytes, key_guest: bytes, now: float) -> None:
@@ -160,12 +203,12 @@ class Flow:
         self.challenged = -1
         """The sequence number that a guest expects which has answered the client's SYN with an ACK of another
         connection; -1 when it has not."""
-        self.early = 0
+        self.syn_data = 0
         """Bytes of data on the client's SYN (Fast Open, RFC 7413): the answer may acknowledge any part of them."""
-        self.guest_early = 0
+        self.guest_syn_data = 0
         """The same of the guest's last SYN."""
-        self.answered = False
-        """The primary's number was learned from an answer to the guest's SYN: it counts the data of that."""
+        self.acks_syn_data = False
+        """`isn_primary` was learned from an answer to the guest's SYN, and counts the data on that SYN as well."""
         self.client_scale = self.guest_scale = -1
         """Window scales that the SYNs offered; -1 for none."""
         self.sacks = False
@@ -176,9 +219,9 @@ class Flow:
         self.ts_primary: int | None = None
         self.echo: int | None = None
         """Highest timestamp of the primary that the client has echoed."""
-        self.last: tuple[bytes, int, int] | None = None
+        self.last_guest: tuple[bytes, int, int] | None = None
         """The guest's last segment, in its own numbers: up to its payload, where its TCP header is, payload bytes."""
-        self.heard: tuple[bytes, int] | None = None
+        self.last_client: tuple[bytes, int] | None = None
         """While numbers are equal: the client's last segment up to its payload, and where its TCP header is."""
         self.client_fin: int | None = None
         """Sequence number after the client's FIN."""
@@ -187,51 +230,50 @@ class Flow:
         self.guest_fin_acked = False
         self.closed_by_reset = False
         self.reset_by_guest = False
-        self.moved = now
+        self.state_since = now
         """When the state last changed."""
         self.seen = now
-        self.queue: OrderedDict[Flow, None] = _NOWHERE
+        self.queue: OrderedDict[Flow, None] = _NO_QUEUE
         """The table's queue that it stands in."""
         self.held: list[Arrival] = []
         """Client frames that wait for the guest's SYN or SYN/ACK."""
-        self.lost = -1
-        """Where the client's bytes are that were dropped behind those, for too much waited (shadow mode)."""
-        self.gave_up = False
-        """The wait ended without one: later frames pass at once."""
+        self.dropped_at = -1
+        """The first byte of the client that was dropped behind those, because too much waited (shadow mode); or -1."""
+        self.hold_expired = False
+        """They were not waited for any longer: later frames pass at once."""
         self.successor: Flow | None = None
         """A new connection on these ports of which only the client has spoken so far: the guest has not taken it."""
-        self.former: Flow | None = None
-        """While this one is HALF: the connection whose ports it took. The client may not know of it, nor want it."""
-
-        self.hasty = False
-        """The primary's frames do not wait for the guest (shadow mode), or did not before: the client may be ahead."""
+        self.predecessor: Flow | None = None
+        """While this one is HALF: the connection whose ports it took. The client may not know of the new one."""
+        self.paced = False
+        """The client may be ahead of this guest, because the primary's frames do not wait for it (shadow mode), or did
+        not before: the client's segments wait for the guest (`pace`)."""
         self.pace: Pace | None = None
         """How far the guest has come, where its client may be ahead of it."""
 
-    def settle(self) -> None:
+    def compute_offsets(self) -> None:
         """Compute both offsets: call when both initial sequence numbers are known."""
         assert self.isn_secondary is not None
         assert self.isn_primary is not None
-        if self.answered:
-            self.isn_primary = (self.isn_primary - self.guest_early) & _MASK
-            self.answered = False
-        self.offset = (self.isn_secondary - self.isn_primary) & _MASK
-        self.former = None
+        if self.acks_syn_data:
+            self.isn_primary = (self.isn_primary - self.guest_syn_data) & MASK
+            self.acks_syn_data = False
+        self.offset = (self.isn_secondary - self.isn_primary) & MASK
+        self.predecessor = None
         if self.ts_secondary is not None and self.ts_primary is not None:
-            self.ts_offset = (self.ts_secondary - self.ts_primary) & _MASK
+            self.ts_offset = (self.ts_secondary - self.ts_primary) & MASK
 
     def text(self) -> str:
         """The flow in words, from the guest's point of view."""
         return flows.describe(bytes((PROTO_TCP,)) + self.key_guest)
 
-    def parties(self) -> Parties:
-        """Addresses, ports and VLAN tags, from its key."""
-        key = self.key_guest
-        width = 4 if len(key) < 36 else 16
-        guest, client = (str(ip_address(key[at : at + width])) for at in (0, width))
-        rest = key[2 * width :]
-        numbers = [int.from_bytes(rest[at : at + 2], "big") for at in range(0, len(rest), 2)]
-        return Parties(guest, client, numbers[0], numbers[1], tuple(numbers[2:]))
+
+def sender(key: bytes, src_mac: bytes, dst_mac: bytes) -> Connection:
+    """Who sends on the connection `key`, as segments are built from it; VLAN tags included."""
+    width = 4 if len(key) < 36 else 16
+    ports = 2 * width
+    ethernet = Ethernet(src_mac, dst_mac, vlan_tags(key[ports + 4 :]))
+    return Connection(ethernet, key[:width], key[width:ports], key[ports : ports + 4])
 
 
 def opposite(key: bytes) -> bytes:
@@ -246,13 +288,13 @@ class FlowTable:
         self.by_client: dict[bytes, Flow] = {}
         self.by_guest: dict[bytes, Flow] = {}
         self.promoted = False
-        """After a failover even equal numbers are looked at: the survivor's clock may run behind."""
+        """After a failover even connections with equal numbers are shifted: the survivor's clock may run behind."""
         self._limit = limit
         self._queues: tuple[OrderedDict[Flow, None], ...] = tuple(OrderedDict() for _ in range(3))
         self._timeouts = (half_open, established, closed)
         self._next_sweep = 0.0
 
-    # CLOSING shares OPEN's queue: a half-closed connection may legitimately last as long as an open one.
+    # CLOSING stands in the queue of OPEN: a half-closed connection may last as long as an open one.
     _QUEUE_OF = (0, 1, 1, 2)
 
     def __len__(self) -> int:
@@ -277,21 +319,21 @@ class FlowTable:
         return victim
 
     def _victim(self) -> Flow:
-        # A flood of SYNs or of short connections must not push out what is established, so those two
-        # crowds pay first, the larger one before the other.
+        # A flood of SYNs or of short connections must not push out established connections. So the larger one of
+        # these two queues gives up an entry first.
         half, established, closed = self._queues
-        crowd = max(half, closed, key=len) or established
-        return next(iter(crowd))
+        queue = max(half, closed, key=len) or established
+        return next(iter(queue))
 
-    def crowded(self) -> Flow | None:
-        """The established flow that has to go after another was added to them, if any; the caller removes it.
+    def excess_established(self) -> Flow | None:
+        """The established flow that has to go after another became established, if any. The caller removes it.
 
-        A share of the table is left to handshakes. So it is only by finishing one, for which it takes a guest's
-        answer and a client who hears it, that a connection can push out an established one.
+        A part of the table is left to handshakes. So only a connection that has completed one, which needs the guest's
+        answer and a client that hears it, can push out an established connection.
         """
         established = self._queues[1]
-        room = self._limit - (max(self._limit >> 4, 1) if self._limit > 1 else 0)
-        return next(iter(established)) if len(established) > room else None
+        most = self._limit - (max(self._limit >> 4, 1) if self._limit > 1 else 0)
+        return next(iter(established)) if len(established) > most else None
 
     def touch(self, flow: Flow, now: float) -> None:
         """Note that the flow was used: it moves to the young end of its queue."""
@@ -302,7 +344,7 @@ class FlowTable:
         """Change a flow's state, and with it what the fast path may do."""
         del flow.queue[flow]
         flow.state = state
-        flow.moved = flow.seen = now
+        flow.state_since = flow.seen = now
         flow.queue = self._queues[self._QUEUE_OF[state]]
         flow.queue[flow] = None
         self.refresh(flow)
@@ -311,7 +353,7 @@ class FlowTable:
         """Set what the fast path may do after offsets or the successor changed."""
         if flow.state is not State.OPEN or flow.successor is not None:
             flow.fast = SLOW
-        elif (flow.hasty or flow.pace is not None) and not self.promoted:
+        elif (flow.paced or flow.pace is not None) and not self.promoted:
             flow.fast = PACED
         else:
             flow.fast = SHIFT if flow.offset or flow.ts_offset or self.promoted else PLAIN
@@ -323,7 +365,7 @@ class FlowTable:
         del self.by_guest[flow.key_guest]
 
     def expire(self, now: float) -> list[Flow]:
-        """Take out and return every flow that was idle for its state's time."""
+        """Remove and return every flow that was idle for the time of its state."""
         gone: list[Flow] = []
         for queue, timeout in zip(self._queues, self._timeouts, strict=True):
             while queue:

@@ -1,22 +1,21 @@
-"""Answering the secondary guest's ARP and IPv6 neighbour requests.
+"""Answers the secondary guest's ARP and IPv6 neighbour requests.
 
-What the secondary guest sends never reaches the LAN, so nobody would answer it. Where its neighbour
-cache runs out while the primary's does not, it could no longer send, and the replicas would diverge.
-So the rewriter learns who has which address from what the LAN says in the mirrored frames, and
-answers the guest's requests for addresses that it knows.
+The frames of the secondary guest never reach the LAN, so nobody would answer it. If its neighbour cache ran out while
+the primary's did not, it could no longer send, and the replicas would diverge. So the rewriter learns from the mirrored
+frames who has which address, and answers the guest's requests for these addresses.
 
-A rewriter that was restarted has missed the introductions: hosts that go on talking do not ask for each other again
-for a long time. So it also learns from whom the mirrored frames come. What it answers then is, in this order:
+A rewriter that was restarted has missed how the hosts introduced themselves: hosts in a conversation do not ask for
+each other again for a long time. So it also notes from which stations the mirrored frames come. It answers with the
+first of these that it knows:
 
 1. what a host has said of itself (ARP, neighbour discovery);
-2. to a request that the guest sends to one station alone, because it wants to know whether it is still there: that
-   station;
+2. the station to which the guest sends its request as unicast, in order to know whether it is still there;
 3. the station from which frames with this source address came;
-4. the router, when one can be told from what it forwards and has not introduced itself: frames with several source
-   addresses come from it, and the address that the guest asks for must be its own.
+4. a router that has not introduced itself: a station from which frames with several source addresses come. The address
+   that the guest asks for is taken for its own.
 
-None of the guest's frames reaches the LAN before a failover, and after it the guest hears its neighbours itself. So
-2 to 4 need not be certain: they keep the guest sending.
+None of the guest's frames reaches the LAN before a failover, and after it the guest hears its neighbours itself. So 2
+to 4 need not be certain: they only keep the guest sending.
 
 Sources: RFC 826 (ARP), RFC 5227 (probes), RFC 4861 (neighbour discovery), RFC 4862 (duplicate address
 detection). Probes that ask whether an address is free are never answered.
@@ -25,20 +24,18 @@ detection). Probes that ask whether an address is free are never answered.
 from collections import Counter, OrderedDict
 from typing import Final, NamedTuple
 
-from colo_proto.checksum import internet_checksum, pseudo_sum
-from colo_proto.frame import ETH, NO_OFFLOAD, Buffer
-from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, Kind, Packet, dissect
+from colo_proto.frame import ETH, Buffer
+from colo_proto.net import craft
+from colo_proto.net.discovery import SOLICITATION, introduction, is_arp, is_discovery
+from colo_proto.net.packet import Kind, Packet, dissect
 
 MAX_NEIGHBOURS: Final = 4096
 MAX_OWN: Final = 256
-"""Bounds on learned addresses and on the guest's own; the least recently used makes room."""
+"""Bounds of the learned addresses and of the guest's own. The least recently used one is forgotten first."""
 
 MAX_GUESSED: Final = 4
-"""Addresses for which a router is taken that has not introduced itself."""
+"""Addresses that are taken for those of a router that has not introduced itself."""
 
-_ARP_IPV4: Final = b"\x00\x01\x08\x00\x06\x04"
-_ROUTER_SOLICITATION, _ROUTER_ADVERTISEMENT, _SOLICITATION, _ADVERTISEMENT = range(133, 137)
-_SOURCE_LINK, _TARGET_LINK = 1, 2
 _LINK_LOCAL: Final = b"\xfe\x80"
 
 
@@ -51,7 +48,7 @@ class _Neighbour(NamedTuple):
 
 
 class _Stations:
-    """Who has which address, at most `limit` of them, by VLAN tags and address; the least recently used makes room."""
+    """Who has which address, by VLAN tags and address. At most `limit`; the least recently used is forgotten first."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -84,13 +81,13 @@ class _Stations:
 
 
 class Neighbours:
-    """Addresses on the LAN, per VLAN. `learn` and `answer` take frames that are not TCP, `notice` takes all."""
+    """Addresses on the LAN, per VLAN. `learn` and `answer` are for frames that are not TCP, `notice` is for all."""
 
     def __init__(self, limit: int = MAX_NEIGHBOURS) -> None:
         self._known = _Stations(limit)
-        """What hosts have said of themselves."""
+        """What hosts have said about themselves."""
         self._seen = _Stations(limit)
-        """From whom frames came."""
+        """From which stations frames came."""
         self._guessed = _Stations(MAX_GUESSED)
         self._last = b""
         self._own: OrderedDict[bytes, None] = OrderedDict()
@@ -99,7 +96,7 @@ class Neighbours:
         return len(self._known)
 
     def notice(self, frame: Buffer) -> None:
-        """Take in from whom a mirrored frame of any kind came."""
+        """Note from which station a mirrored frame of any kind came."""
         start = bytes(frame[ETH + 6 : ETH + 46])
         if start == self._last:
             return
@@ -115,73 +112,51 @@ class Neighbours:
             self._seen.put(key, _Neighbour(mac, None, _station(packet.tags, packet.src, mac)))
 
     def learn(self, packet: Packet) -> None:
-        """Take in what a mirrored frame of the LAN says about its sender."""
-        frame = packet.frame
-        if packet.ethertype == ETH_ARP:
-            at = packet.l3
-            if len(frame) >= at + 28 and frame[at : at + 6] == _ARP_IPV4:
-                self._know(packet.tags, bytes(frame[at + 14 : at + 18]), bytes(frame[at + 8 : at + 14]), None)
-        elif _is_discovery(packet):
-            kind = frame[packet.l4]
-            if kind == _ADVERTISEMENT:
-                mac = _link_option(packet, _TARGET_LINK, 24)
-                router = bool(frame[packet.l4 + 4] & 0x80)
-                self._know(packet.tags, bytes(frame[packet.l4 + 8 : packet.l4 + 24]), mac, router)
-            elif kind == _SOLICITATION:
-                self._know(packet.tags, packet.src, _link_option(packet, _SOURCE_LINK, 24), None)
-            elif kind == _ROUTER_ADVERTISEMENT:
-                self._know(packet.tags, packet.src, _link_option(packet, _SOURCE_LINK, 16), True)
-            else:
-                self._know(packet.tags, packet.src, _link_option(packet, _SOURCE_LINK, 8), False)
-
-    def _know(self, tags: bytes, address: bytes, mac: bytes, router: bool | None) -> None:
-        key = tags + address
+        """Note what a mirrored frame of the LAN says about its sender."""
+        said = introduction(packet)
+        if said is None:
+            return
+        address, mac, router = said
+        key = packet.tags + address
         if not _is_address(address) or not _is_station(mac) or key in self._own:
             return
         old = self._known.get(key)
         if router is None and old is not None and old.mac == mac:
             router = old.router
-        self._known.put(key, _Neighbour(mac, router, _station(tags, address, mac)))
+        self._known.put(key, _Neighbour(mac, router, _station(packet.tags, address, mac)))
 
     def answer(self, packet: Packet) -> bytes | None:
         """The reply to a request of the guest in `packet`, or None when there is nothing to say."""
-        if packet.ethertype == ETH_ARP:
+        if is_arp(packet):
             return self._answer_arp(packet)
-        if _is_discovery(packet) and packet.frame[packet.l4] == _SOLICITATION:
+        if is_discovery(packet) and packet.frame[packet.l4] == SOLICITATION:
             return self._answer_solicitation(packet)
         return None
 
     def _answer_arp(self, packet: Packet) -> bytes | None:
         frame, at = packet.frame, packet.l3
-        if len(frame) < at + 28 or frame[at : at + 8] != _ARP_IPV4 + b"\x00\x01":
-            return None
         asker_mac, asker, target = (bytes(frame[at + a : at + b]) for a, b in ((8, 14), (14, 18), (24, 28)))
-        if not any(asker) or not _is_station(asker_mac):
-            return None  # RFC 5227: is the address free? Only its owner may answer.
+        if frame[at + 6 : at + 8] != b"\0\1" or not any(asker) or not _is_station(asker_mac):
+            return None  # RFC 5227: a probe asks whether an address is free. Only its owner may answer.
         neighbour = self._look_up(packet, asker, target, asker_mac)
         if neighbour is None:
             return None
-        reply = _ARP_IPV4 + b"\x00\x02" + neighbour.mac + target + asker_mac + asker
-        return _ethernet(packet, neighbour.mac) + reply
+        return craft.arp(_back(packet, neighbour.mac), craft.ARP_REPLY, neighbour.mac, target, asker_mac, asker)
 
     def _answer_solicitation(self, packet: Packet) -> bytes | None:
         frame, l4 = packet.frame, packet.l4
         asker_mac = bytes(frame[ETH + 6 : ETH + 12])
         if not any(packet.src) or not _is_station(asker_mac):
-            return None  # RFC 4862: duplicate address detection asks from the unspecified address.
+            return None  # RFC 4862: duplicate address detection uses the unspecified address.
         target = bytes(frame[l4 + 8 : l4 + 24])
         neighbour = self._look_up(packet, packet.src, target, asker_mac)
         if neighbour is None:
             return None
-        # Were a router's answer to lack the flag, the guest would drop its default route (RFC 4861
-        # §7.2.5); the flag on a host's answer makes nobody use it as one. Only link-local ones matter.
+        # If a router's answer lacked the flag, the guest would drop its default route (RFC 4861 §7.2.5). The flag on
+        # a host's answer does no harm: nobody takes it for a router. Only link-local addresses matter.
         router = neighbour.router if neighbour.router is not None else target[:2] == _LINK_LOCAL
-        body = bytes((_ADVERTISEMENT, 0, 0, 0, 0xE0 if router else 0x60, 0, 0, 0)) + target
-        body += bytes((_TARGET_LINK, 1)) + neighbour.mac
-        checksum = internet_checksum(body, pseudo_sum(target, packet.src, PROTO_ICMPV6, len(body)))
-        body = body[:2] + checksum.to_bytes(2, "big") + body[4:]
-        header = b"\x60\0\0\0" + len(body).to_bytes(2, "big") + bytes((PROTO_ICMPV6, 255)) + target + packet.src
-        return _ethernet(packet, neighbour.mac) + header + body
+        flags = craft.NA_SOLICITED | craft.NA_OVERRIDE | (craft.NA_ROUTER if router else 0)
+        return craft.neighbour_advertisement(_back(packet, neighbour.mac), packet.src, target, neighbour.mac, flags)
 
     def _look_up(self, packet: Packet, asker: bytes, target: bytes, asker_mac: bytes) -> _Neighbour | None:
         tags = packet.tags
@@ -195,18 +170,18 @@ class Neighbours:
         key = tags + target
         if key in self._own or not _is_address(target):
             return None
-        neighbour = self._known.get(key) or self._asked_alone(packet, target) or self._seen.get(key)
+        neighbour = self._known.get(key) or self._unicast_target(packet, target) or self._seen.get(key)
         neighbour = neighbour or self._router(tags, key, target)
         return neighbour if neighbour is not None and neighbour.mac != asker_mac else None
 
     @staticmethod
-    def _asked_alone(packet: Packet, target: bytes) -> _Neighbour | None:
-        """The station to which the guest sends its question, when it is one (RFC 1122 §2.3.2.1, RFC 4861 §7.3.3)."""
+    def _unicast_target(packet: Packet, target: bytes) -> _Neighbour | None:
+        """The station to which the guest sends its request as unicast (RFC 1122 §2.3.2.1, RFC 4861 §7.3.3), or None."""
         mac = bytes(packet.frame[ETH : ETH + 6])
         return _Neighbour(mac, None, _station(packet.tags, target, mac)) if _is_station(mac) else None
 
     def _router(self, tags: bytes, key: bytes, target: bytes) -> _Neighbour | None:
-        """The station that forwards, for an address which nobody has been heard of with."""
+        """The station that forwards, for an address of which nothing is known."""
         found = self._guessed.get(key)
         if found is not None:
             return found
@@ -223,7 +198,7 @@ class Neighbours:
 
 
 def _is_address(address: bytes) -> bool:
-    """Can it be one host's? Not the unspecified one, multicast (IPv4: 224 to 239, IPv6: ff00::/8) or broadcast."""
+    """Can one host have it? Not if it is unspecified, multicast (IPv4: 224 to 239, IPv6: ff00::/8) or broadcast."""
     return any(address) and (address[0] < 224 if len(address) == 4 else address[0] != 0xFF)
 
 
@@ -235,34 +210,7 @@ def _is_station(mac: bytes) -> bool:
     return len(mac) == 6 and not mac[0] & 1 and any(mac)
 
 
-def _is_discovery(packet: Packet) -> bool:
-    """A well-formed neighbour discovery message: never forwarded (hop limit 255), code 0."""
-    if packet.kind != Kind.IP or packet.version != 6 or packet.proto != PROTO_ICMPV6:
-        return False
-    frame, l4 = packet.frame, packet.l4
-    size = packet.end - l4
-    if size < 8 or frame[packet.l3 + 7] != 255 or frame[l4 + 1] != 0:
-        return False
-    kind = frame[l4]
-    return kind == _ROUTER_SOLICITATION or (
-        (kind in (_SOLICITATION, _ADVERTISEMENT) and size >= 24) or (kind == _ROUTER_ADVERTISEMENT and size >= 16)
-    )
-
-
-def _link_option(packet: Packet, wanted: int, start: int) -> bytes:
-    """The link-layer address option of kind `wanted` after the fixed part, or empty."""
-    frame, at = packet.frame, packet.l4 + start
-    while at + 8 <= packet.end:
-        kind, length = frame[at], frame[at + 1] * 8
-        if length == 0:
-            break
-        if kind == wanted and length == 8:
-            return bytes(frame[at + 2 : at + 8])
-        at += length
-    return b""
-
-
-def _ethernet(packet: Packet, source: bytes) -> bytes:
-    """The header of a reply to `packet`: back to its sender, with its VLAN tags."""
+def _back(packet: Packet, source: bytes) -> craft.Ethernet:
+    """The Ethernet header of a reply to `packet`: back to its sender, with its VLAN tags."""
     frame = packet.frame
-    return NO_OFFLOAD + bytes(frame[ETH + 6 : ETH + 12]) + source + bytes(frame[ETH + 12 : packet.l3])
+    return craft.Ethernet(source, bytes(frame[ETH + 6 : ETH + 12]), bytes(frame[ETH + 12 : packet.l3 - 2]))

@@ -1,42 +1,53 @@
-"""A client that the secondary guest can believe, while the primary's frames do not wait for it (shadow mode).
+"""Holds a client's segments until the secondary guest can accept them, in shadow mode.
 
-Where every frame of the primary leaves at once, the client is ahead of the secondary: it acknowledges bytes that the
-secondary has not sent yet, and sends what follows from them. A TCP drops a segment whose acknowledgement is of the
-future, with its payload (RFC 9293 §3.10.7.4), and nobody sends it again. So the client's segments wait here::
+Where the primary's frames leave at once, the client is ahead of the secondary: it acknowledges bytes that the secondary
+has not sent yet, and sends what follows from them. A TCP drops a segment whose acknowledgement lies in the future, with
+its payload (RFC 9293 §3.10.7.4), and nobody sends it again. So the client's segments wait here::
 
-    client  --->  [ held, in order ]  --->  guest    when it has sent what they acknowledge, and offers the window
+    client  --->  [ held, in order ]  --->  guest    when it has sent what they acknowledge, and its window allows it
                          |
                          +-- until then an ACK of what the guest has sent so far, for each piece that it sends
 
-A guest that sends nothing more for `PATIENCE`, or for which too much waits, gets what waits with its acknowledgement
-lowered to what it has sent, as far as it has room: the payload gets through, and to hear of the rest is its own doing.
-Where too much waits for room, what comes next is dropped. The client has its acknowledgement from the primary and sends
-it to nobody again, so when the guest has come that far, compare is told that this connection can be judged no more.
+If the guest sends nothing more for `PROGRESS_TIMEOUT`, or if too much waits for it, then the held segments go with
+their acknowledgement lowered to what the guest has sent, as far as its window allows. So it gets the payload, and a
+guest that has stopped is its own problem. If its window allows nothing, the segment that comes next is dropped. The
+client has its acknowledgement from the primary and never sends that segment again. When the guest has come that far,
+compare is told that this connection can be judged no more.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import update16
+from colo_proto.checksum import update
 from colo_proto.net.shorten import shorten
 from colo_proto.net.stamp import tsval
 from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FIN, FLAGS_AT, PSH, RST, SEQ_AT, SYN, WINDOW_AT, Segment
 from colo_proto.net.window import window_update
-from colo_proto.seq import MASK
-from colo_rewriter.believable import ahead, blocks, lowered, pure, raised, restamped, scale
-from colo_rewriter.flow import Arrival, Flow, Pace, State
+from colo_proto.seq import MASK, diff
+from colo_rewriter.flow import Arrival, Flow, Frames, Pace, State, Timer
+from colo_rewriter.segments import (
+    guest_scale,
+    is_pure_ack,
+    merged_ack,
+    not_older_than,
+    raised_window,
+    sack_blocks,
+    with_ack,
+)
 from colo_rewriter.shift import toward_client
 
 _U16: Final = Struct("!H")
 _U32: Final = Struct("!I")
 
-PATIENCE: Final = 3.0
-"""Seconds without a byte from the guest after which it is taken for another one: compare's default timeout."""
+PROGRESS_TIMEOUT: Final = 3.0
+"""Seconds without a byte from the guest after which nothing waits for it any more: compare's default timeout."""
 FLOW_FRAMES: Final = 4096
 FLOW_BYTES: Final = 32 << 20
 MAX_BYTES: Final = 64 << 20
 """Bounds of what waits, for a connection and for all."""
+FAR: Final = 1 << 30
+"""Further than any window: what is this far ahead of the client holds nothing up."""
 
 
 class Pacing:
@@ -46,7 +57,7 @@ class Pacing:
         self.counters = counters
         self.on = False
         self.frames = self.bytes = 0
-        self._since: OrderedDict[Flow, float] = OrderedDict()
+        self.timer = Timer(PROGRESS_TIMEOUT)
         """Connections for which something waits, and since when the guest has sent nothing more."""
 
     # -- the client's segments --------------------------------------------------------------------
@@ -54,84 +65,76 @@ class Pacing:
     def admit(self, flow: Flow, arrival: Arrival, now: float) -> list[Arrival]:
         """What may go to the guest now that this segment of the client has come, in order."""
         pace = self.of(flow)
-        if not pace.queue and _fits(flow, pace, arrival):
+        queue = pace.queue
+        if not queue and _acceptable(flow, pace, arrival):
             return [arrival]
-        if pace.told or (pace.lax and not pace.queue and _roomy(pace, arrival)):
+        if pace.overrun_noted or (pace.lowering and not queue and _in_window(pace, arrival)):
             return [self._lower(flow, pace, arrival)]
-        size = len(arrival.frame)
-        if self._merge(pace, arrival):
+        if queue and (kept := merged_ack(queue[-1], arrival)) is not None:
+            self._take(pace, -1)
+            self._put(pace, kept)
+            self.counters["dropped.merged_ack"] += 1
             return []
-        if pace.hole >= 0 and _beyond(pace, arrival):
+        if pace.dropped_at >= 0 and _behind_drop(pace, arrival):
             self.counters["dropped.overrun"] += 1
             return []
-        over = len(pace.queue) >= FLOW_FRAMES or pace.bytes + size > FLOW_BYTES or self.bytes + size > MAX_BYTES
-        if not pace.queue:
-            self._since[flow] = now
+        size = len(arrival.frame)
+        full = len(queue) >= FLOW_FRAMES or pace.bytes + size > FLOW_BYTES or self.bytes + size > MAX_BYTES
+        if not queue:
+            self.timer.start(flow, now)
         self._put(pace, arrival)
         self.counters["held_ahead"] += 1
-        return self._overflow(flow, pace) if over else self.ready(flow, now)
+        return self._overflow(flow, pace) if full else self.ready(flow, now)
 
     def _overflow(self, flow: Flow, pace: Pace) -> list[Arrival]:
-        """Too much waits: what the guest has room for goes; where that is nothing, the newest segment is dropped."""
+        """Too much waits: what the guest's window allows goes; if that is nothing, the newest segment is dropped."""
         self.counters["hold_overflows"] += 1
-        found = self._lowered_all(flow, pace)
+        found = self._lower_in_window(flow, pace)
         if not found:
-            lost = self._take(pace, -1)
-            if lost.segment.flags & RST and pace.queue:
-                # A guest that does not hear of it would go on alone.
-                reset, lost = lost, self._take(pace, -1)
+            dropped = self._take(pace, -1)
+            if dropped.segment.flags & RST and pace.queue:
+                # A guest that does not hear of the reset would go on alone.
+                reset, dropped = dropped, self._take(pace, -1)
                 self._put(pace, reset)
-            if not pure(lost) and not any(_covers(one, lost.segment.seq) for one in pace.queue):
-                pace.hole = lost.segment.seq
+            if not is_pure_ack(dropped) and not any(_covers(one, dropped.segment.seq) for one in pace.queue):
+                pace.dropped_at = dropped.segment.seq
             self.counters["dropped.overrun"] += 1
         if not pace.queue:
-            self._since.pop(flow, None)
-            pace.lax = pace.rest is not None
+            self._emptied(flow, pace)
         return found
 
-    def _merge(self, pace: Pace, arrival: Arrival) -> bool:
-        """Of pure ACKs that wait one behind the other, the last is enough."""
-        if not pace.queue or not pure(arrival):
-            return False
-        last = pace.queue[-1]
-        if not pure(last) or last.segment.seq != arrival.segment.seq:
-            return False
-        if ahead(arrival.segment.ack, last.segment.ack) >= 0:
-            pace.queue[-1] = arrival
-            pace.bytes += len(arrival.frame) - len(last.frame)
-            self.bytes += len(arrival.frame) - len(last.frame)
-        self.counters["dropped.merged_ack"] += 1
-        return True
+    def _emptied(self, flow: Flow, pace: Pace) -> None:
+        self.timer.stop(flow)
+        pace.lowering = pace.owed is not None
 
     # -- the guest's progress ---------------------------------------------------------------------
 
     def of(self, flow: Flow) -> Pace:
-        """The flow's pace, begun where its guest's last segment ended."""
+        """The flow's pace; a new one begins where its guest's last segment ended."""
         pace = flow.pace
         if pace is None:
-            sent = una = edge = 0
-            if flow.last is not None:
-                header, l4, length = flow.last
+            snd_nxt = rcv_nxt = edge = 0
+            if flow.last_guest is not None:
+                header, l4, length = flow.last_guest
                 flags = header[l4 + FLAGS_AT]
-                sent = _U32.unpack_from(header, l4 + SEQ_AT)[0] + length + (flags & FIN) + (flags >> 1 & 1)
+                snd_nxt = _U32.unpack_from(header, l4 + SEQ_AT)[0] + length + (flags & FIN) + (flags >> 1 & 1)
                 window = _U16.unpack_from(header, l4 + WINDOW_AT)[0]
-                una = _U32.unpack_from(header, l4 + ACK_AT)[0] if flags & ACK else (flow.client_isn or 0) + 1
-                edge = una + (window if flags & SYN else window << scale(flow))
-            flow.pace = pace = Pace(sent & MASK, una & MASK, edge & MASK)
+                rcv_nxt = _U32.unpack_from(header, l4 + ACK_AT)[0] if flags & ACK else (flow.client_isn or 0) + 1
+                edge = rcv_nxt + (window if flags & SYN else window << guest_scale(flow))
+            flow.pace = pace = Pace(snd_nxt & MASK, rcv_nxt & MASK, edge & MASK)
         return pace
 
-    def free(self, flow: Flow) -> Pace:
+    def caught_up(self, flow: Flow) -> Pace:
         """The pace of a guest that became the primary's copy: nothing waits for it any more."""
         flow.pace = None
         pace = self.of(flow)
-        far = 1 << 30
-        return Pace((pace.sent + far) & MASK, pace.una, (pace.edge + far) & MASK)
+        return Pace((pace.snd_nxt + FAR) & MASK, pace.rcv_nxt, (pace.rcv_edge + FAR) & MASK)
 
     def heard(self, flow: Flow, seg: Segment) -> None:
-        """A segment of the guest has passed."""
+        """Note that a segment of the guest has passed."""
         if seg.flags & RST:
             return
-        window = seg.window if seg.flags & SYN else seg.window << scale(flow)
+        window = seg.window if seg.flags & SYN else seg.window << guest_scale(flow)
         self.of(flow).heard(seg.seq, (seg.seq + seg.length) & MASK, seg.ack, window, bool(seg.flags & ACK))
 
     def ready(self, flow: Flow, now: float) -> list[Arrival]:
@@ -141,128 +144,103 @@ class Pacing:
             return []
         found: list[Arrival] = []
         queue = pace.queue
-        while queue and self._may_go(flow, pace, queue[0]):
+        while queue and _may_go(flow, pace, queue[0]):
             found.append(self._lower(flow, pace, self._take(pace)))
         if queue:
             self._bring_forward(pace)
-            if self._may_go(flow, pace, queue[0]):
+            if _may_go(flow, pace, queue[0]):
                 found.append(self._lower(flow, pace, self._take(pace)))
-            elif (room := _room(flow, pace, queue[0])) > 0:
-                found.append(self._lower(flow, pace, self._piece(pace, room)))
-        rest = queue[0] if queue else pace.rest
-        if rest is not None:
-            away = ahead((rest.segment.ack + flow.offset) & MASK, pace.sent)
-            if not queue and away <= 0:
-                found.append(self._made(flow, rest, rest.segment.ack, rest.segment.seq))
-                pace.rest, pace.lax = None, False
-            elif rest.segment.flags & ACK and away > 0 and (pace.lost or ahead(pace.sent, pace.acked) > 0):
-                found.append(self._made(flow, rest, (pace.sent - flow.offset) & MASK, rest.segment.seq))
-            pace.lost = False
-        if found:
-            last = found[-1].segment
-            if last.flags & ACK:
-                pace.acked = (last.ack + flow.offset) & MASK
+            elif (allowed := _bytes_in_window(flow, pace, queue[0])) > 0:
+                found.append(self._lower(flow, pace, self._cut(pace, allowed)))
+        found += self._acks_due(flow, pace)
+        if found and found[-1].segment.flags & ACK:
+            pace.snd_una = (found[-1].segment.ack + flow.offset) & MASK
         if not queue:
-            self._since.pop(flow, None)
+            self.timer.stop(flow)
         elif found:
-            self._since[flow] = now
-            self._since.move_to_end(flow)
+            self.timer.start(flow, now)
         return found
 
-    def parting(self, flow: Flow) -> list[bytearray]:
-        """What tells compare that the client has reset the connection: a segment of the guest with FIN and RST, as no
-        guest sends it. What the one guest had sent by then and the other not, is no difference.
-        """
-        if flow.state is State.CLOSED:
+    def _acks_due(self, flow: Flow, pace: Pace) -> list[Arrival]:
+        """An ACK that the guest needs in order to go on, while the client's own waits or was lowered."""
+        source = pace.queue[0] if pace.queue else pace.owed
+        if source is None:
             return []
-        return self._note(flow, FIN | RST | ACK, "resets_told")
+        found = []
+        seg = source.segment
+        missing = diff(seg.ack + flow.offset, pace.snd_nxt)
+        if not pace.queue and missing <= 0:
+            found.append(self._make_ack(flow, source, seg.ack))
+            pace.owed, pace.lowering = None, False
+        elif seg.flags & ACK and missing > 0 and (pace.gap_grew or diff(pace.snd_nxt, pace.snd_una) > 0):
+            found.append(self._make_ack(flow, source, (pace.snd_nxt - flow.offset) & MASK))
+        pace.gap_grew = False
+        return found
 
-    def overrun(self, flow: Flow) -> list[bytearray]:
-        """What tells compare that the guest cannot follow any more, for not all of its client got through to it: the
-        same with PSH.
+    # -- notes to compare -------------------------------------------------------------------------
+
+    def reset_note(self, flow: Flow) -> Frames:
+        """What tells compare that the client has reset the connection: a segment of the guest with FIN and RST, as no
+        guest sends it. That one guest had sent more by then than the other is no difference.
+        """
+        return [] if flow.state is State.CLOSED else self._note(flow, FIN | RST | ACK, "resets_told")
+
+    def overrun_note(self, flow: Flow) -> Frames:
+        """What tells compare that the guest cannot follow any more, because not everything of its client got through:
+        the same with PSH.
         """
         return self._note(flow, FIN | RST | PSH | ACK, "overruns_told")
 
-    def _note(self, flow: Flow, flags: int, counter: str) -> list[bytearray]:
-        if flow.last is None:
+    def _note(self, flow: Flow, flags: int, counter: str) -> Frames:
+        if flow.last_guest is None:
             return []
-        header, l4, _ = flow.last
+        header, l4, _ = flow.last_guest
         pace = self.of(flow)
-        frame = bytearray(window_update(header, l4, len(header), pace.sent, pace.una, 0))
+        frame = bytearray(window_update(header, l4, len(header), pace.snd_nxt, pace.rcv_nxt, 0))
         frame[l4 + FLAGS_AT] = flags
-        csum = update16(_U16.unpack_from(frame, l4 + CSUM_AT)[0], ACK, flags)
-        _U16.pack_into(frame, l4 + CSUM_AT, csum)
+        _U16.pack_into(frame, l4 + CSUM_AT, update(_U16.unpack_from(frame, l4 + CSUM_AT)[0], flags - ACK))
         self.counters[counter] += 1
         return [toward_client(bytes(frame), l4, len(frame), flow, False)]
 
     # -- what waits too long ----------------------------------------------------------------------
 
-    def overdue(self, now: float) -> list[Flow]:
-        """Connections whose guest has sent nothing more for too long."""
-        late = []
-        for flow, since in self._since.items():
-            if since + PATIENCE > now:
-                break
-            late.append(flow)
-        return late
-
-    def deadline(self) -> float | None:
-        """When the first one is overdue."""
-        if not self._since:
-            return None
-        return next(iter(self._since.values())) + PATIENCE
-
-    def busy(self) -> list[Flow]:
-        """All connections for which something waits."""
-        return list(self._since)
-
-    def relent(self, flow: Flow, now: float) -> list[Arrival]:
-        """What the guest has room for, of what has waited for too long; from now on nothing waits but for room."""
+    def lower_overdue(self, flow: Flow, now: float) -> list[Arrival]:
+        """What the guest's window allows of what has waited too long. From now on only the window is waited for."""
         pace = flow.pace
         if pace is None or not pace.queue:
-            self._since.pop(flow, None)
+            self.timer.stop(flow)
             return []
-        pace.lax = True
-        found = self._lowered_all(flow, pace)
+        pace.lowering = True
+        found = self._lower_in_window(flow, pace)
         if pace.queue:
-            self._since[flow] = now
-            self._since.move_to_end(flow)
+            self.timer.start(flow, now)
         else:
-            self._since.pop(flow, None)
-            pace.lax = pace.rest is not None
+            self._emptied(flow, pace)
         return found
 
-    def _lowered_all(self, flow: Flow, pace: Pace) -> list[Arrival]:
-        """What the guest has room for, in order, with acknowledgements that it can believe."""
+    def _lower_in_window(self, flow: Flow, pace: Pace) -> list[Arrival]:
+        """What the guest's window allows, in order, with acknowledgements that it can accept."""
         found = []
-        while pace.queue and _roomy(pace, pace.queue[0]):
+        while pace.queue and _in_window(pace, pace.queue[0]):
             found.append(self._lower(flow, pace, self._take(pace)))
         self.counters["held_passed"] += len(found)
         return found
 
     def flush(self, flow: Flow) -> list[Arrival]:
-        """All that waits, its acknowledgements lowered to what the guest has sent."""
+        """Everything that waits, its acknowledgements lowered to what the guest has sent."""
         pace = flow.pace
-        return [] if pace is None or not pace.queue else self._all(flow, pace)
-
-    def _all(self, flow: Flow, pace: Pace) -> list[Arrival]:
-        self._since.pop(flow, None)
-        pace.lax = True
+        if pace is None or not pace.queue:
+            return []
         found = []
         while pace.queue:
             found.append(self._lower(flow, pace, self._take(pace)))
-        if pace.rest is None:
-            pace.lax = False
+        self._emptied(flow, pace)
         self.counters["held_passed"] += len(found)
         return found
 
-    @staticmethod
-    def _may_go(flow: Flow, pace: Pace, arrival: Arrival) -> bool:
-        return _fits(flow, pace, arrival) or (pace.lax and _roomy(pace, arrival))
-
     def _put(self, pace: Pace, arrival: Arrival) -> None:
-        pace.queue.append(arrival)
         size = len(arrival.frame)
+        pace.queue.append(arrival)
         pace.bytes += size
         self.frames += 1
         self.bytes += size
@@ -270,103 +248,109 @@ class Pacing:
     def _take(self, pace: Pace, at: int = 0) -> Arrival:
         """The first of what waits, or the last (-1)."""
         arrival = pace.queue.pop() if at else pace.queue.popleft()
-        pace.bytes -= len(arrival.frame)
+        size = len(arrival.frame)
+        pace.bytes -= size
         self.frames -= 1
-        self.bytes -= len(arrival.frame)
+        self.bytes -= size
         return arrival
 
     # -- frames -----------------------------------------------------------------------------------
 
     def _lower(self, flow: Flow, pace: Pace, arrival: Arrival) -> Arrival:
-        """The segment with its acknowledgement lowered to what the guest has sent; the rest is kept in mind."""
-        frame, l4, seg = arrival.frame, arrival.l4, arrival.segment
-        ack = (pace.sent - flow.offset) & MASK
-        if not seg.flags & ACK or ahead(seg.ack, ack) <= 0:
+        """The segment with its acknowledgement lowered to what the guest has sent; the full one is owed to it."""
+        seg = arrival.segment
+        ack = (pace.snd_nxt - flow.offset) & MASK
+        if not seg.flags & ACK or diff(seg.ack, ack) <= 0:
             return arrival
         if not seg.flags & RST:
             after = seg._replace(seq=(seg.seq + seg.length) & MASK)
-            pace.rest = Arrival(frame[: seg.data], arrival.key, l4, after, True)
-        pace.acked = pace.sent
+            pace.owed = Arrival(arrival.frame[: seg.data], arrival.key, arrival.l4, after, True)
+        pace.snd_una = pace.snd_nxt
         self.counters["acks_lowered"] += 1
-        return lowered(arrival, ack, raised(flow, seg, ack))
+        return with_ack(arrival, ack, raised_window(flow, seg, ack))
 
     def _bring_forward(self, pace: Pace) -> None:
-        """A retransmission of the next byte that the guest expects goes before what lies behind that byte.
+        """Put a retransmission of the next byte that the guest expects in front of what lies behind that byte.
 
-        What it overtakes was sent before it: its timestamps must not be older, or the guest would drop it (PAWS, RFC
-        7323 §5).
+        What it overtakes was sent before it: the timestamps of that must not be older, or the guest would drop it
+        (PAWS, RFC 7323 §5).
         """
-        head = pace.queue[0].segment
-        if head.data == head.end or ahead(head.seq, pace.una) <= 0:
+        queue = pace.queue
+        head = queue[0].segment
+        if head.data == head.end or diff(head.seq, pace.rcv_nxt) <= 0:
             return
-        for at, one in enumerate(pace.queue):
-            seg = one.segment
-            if one.whole and _covers(one, pace.una):
-                stamp = tsval(one.frame, one.l4, seg.data)
-                before = [pace.queue.popleft() for _ in range(at)]
-                del pace.queue[0]
-                pace.queue.extendleft(restamped(other, stamp) for other in reversed(before))
+        for at, again in enumerate(queue):
+            seg = again.segment
+            if again.whole and _covers(again, pace.rcv_nxt):
+                stamp = tsval(again.frame, again.l4, seg.data)
+                before = [queue.popleft() for _ in range(at)]
+                del queue[0]
+                queue.extendleft(not_older_than(other, stamp) for other in reversed(before))
                 # The client had sent these bytes before it knew what it acknowledges with them now.
-                if ahead(seg.ack, head.ack) > 0:
-                    one = lowered(one, head.ack, seg.window)  # noqa: PLW2901
-                pace.queue.appendleft(one)
+                early = diff(seg.ack, head.ack) > 0
+                queue.appendleft(with_ack(again, head.ack, seg.window) if early else again)
                 return
 
-    def _piece(self, pace: Pace, room: int) -> Arrival:
-        """The first bytes of what waits longest, for which the guest has room."""
+    def _cut(self, pace: Pace, size: int) -> Arrival:
+        """The first `size` bytes of what waits longest; the rest goes on waiting."""
         head = pace.queue[0]
         frame, l4, seg = head.frame, head.l4, head.segment
-        first = shorten(frame, l4, seg.data, seg.end, room)
-        rest = shorten(frame, l4, seg.data, seg.end, seg.end - seg.data, room)
-        after = seg._replace(seq=(seg.seq + room) & MASK, end=seg.end - room)
+        first = shorten(frame, l4, seg.data, seg.end, size)
+        rest = shorten(frame, l4, seg.data, seg.end, seg.end - seg.data, size)
+        after = seg._replace(seq=(seg.seq + size) & MASK, end=seg.end - size)
         pace.queue[0] = Arrival(rest, head.key, l4, after, True)
         pace.bytes += len(rest) - len(frame)
         self.bytes += len(rest) - len(frame)
         self.counters["pieces_made"] += 1
         flags = seg.flags & ~(FIN | PSH)
-        return Arrival(first, head.key, l4, seg._replace(flags=flags, end=seg.data + room), True)
+        return Arrival(first, head.key, l4, seg._replace(flags=flags, end=seg.data + size), True)
 
-    def _made(self, flow: Flow, head: Arrival, ack: int, seq: int) -> Arrival:
-        """A pure ACK of `ack`, in the words of a segment that waits."""
-        seg = head.segment
-        window = raised(flow, seg, ack)
-        sacks = blocks(flow) if flow.pace is not None and flow.pace.gaps else b""
-        frame = window_update(head.frame, head.l4, seg.data, seq, ack, window, sacks)
+    def _make_ack(self, flow: Flow, source: Arrival, ack: int) -> Arrival:
+        """A pure ACK of `ack` with the headers and sequence number of another segment of the client."""
+        l4, seg = source.l4, source.segment
+        window = raised_window(flow, seg, ack)
+        frame = window_update(source.frame, l4, seg.data, seg.seq, ack, window, sack_blocks(flow))
         self.counters["acks_made"] += 1
-        return Arrival(frame, head.key, head.l4, Segment(seq, ack, ACK, window, len(frame), len(frame)), True)
+        return Arrival(frame, source.key, l4, Segment(seg.seq, ack, ACK, window, len(frame), len(frame)), True)
 
 
-def _fits(flow: Flow, pace: Pace, arrival: Arrival) -> bool:
-    """Would the guest believe this segment, and has it room for it?"""
-    seg = arrival.segment
-    if seg.flags & ACK and ahead((seg.ack + flow.offset) & MASK, pace.sent) > 0:
-        return False
-    return _roomy(pace, arrival)
+def _acks_too_much(flow: Flow, pace: Pace, seg: Segment) -> bool:
+    """Does the segment acknowledge what the guest has not sent yet?"""
+    return bool(seg.flags & ACK) and diff(seg.ack + flow.offset, pace.snd_nxt) > 0
 
 
-def _roomy(pace: Pace, arrival: Arrival) -> bool:
-    """Does the guest have room for this segment?"""
+def _acceptable(flow: Flow, pace: Pace, arrival: Arrival) -> bool:
+    """Would the guest accept this segment as it is?"""
+    return not _acks_too_much(flow, pace, arrival.segment) and _in_window(pace, arrival)
+
+
+def _in_window(pace: Pace, arrival: Arrival) -> bool:
+    """Does the guest's window allow all bytes of this segment?"""
     seg = arrival.segment
     size = seg.end - seg.data
-    return not size or not arrival.whole or ahead((seg.seq + size) & MASK, pace.edge) <= 0
+    return not size or not arrival.whole or diff(seg.seq + size, pace.rcv_edge) <= 0
+
+
+def _may_go(flow: Flow, pace: Pace, arrival: Arrival) -> bool:
+    """May a segment that waits go, with a lowered acknowledgement if it has waited too long?"""
+    return _in_window(pace, arrival) and (pace.lowering or not _acks_too_much(flow, pace, arrival.segment))
 
 
 def _covers(arrival: Arrival, seq: int) -> bool:
     """Has this segment the byte at `seq`?"""
     seg = arrival.segment
-    return ahead(seg.seq, seq) <= 0 < ahead((seg.seq + seg.end - seg.data) & MASK, seq)
+    return diff(seg.seq, seq) <= 0 < diff(seg.seq + seg.end - seg.data, seq)
 
 
-def _beyond(pace: Pace, arrival: Arrival) -> bool:
-    """Is this segment of no use to a guest that does not get what was dropped?"""
+def _behind_drop(pace: Pace, arrival: Arrival) -> bool:
+    """Is this segment of no use to a guest that never gets what was dropped?"""
     seg = arrival.segment
-    return not (seg.flags & RST or pure(arrival)) and ahead(seg.seq, pace.hole) > 0
+    return not (seg.flags & RST or is_pure_ack(arrival)) and diff(seg.seq, pace.dropped_at) > 0
 
 
-def _room(flow: Flow, pace: Pace, arrival: Arrival) -> int:
-    """For how many of the segment's bytes the guest has room, when it has acknowledged all before them."""
+def _bytes_in_window(flow: Flow, pace: Pace, arrival: Arrival) -> int:
+    """How many of the segment's bytes the guest's window allows, when it has acknowledged everything before them."""
     seg = arrival.segment
-    early = seg.flags & ACK and ahead((seg.ack + flow.offset) & MASK, pace.sent) > 0
-    if seg.seq != pace.una or (early and not pace.lax):
+    if seg.seq != pace.rcv_nxt or (_acks_too_much(flow, pace, seg) and not pace.lowering):
         return 0
-    return min(max(ahead(pace.edge, seg.seq), 0), seg.end - seg.data - 1)
+    return min(max(diff(pace.rcv_edge, seg.seq), 0), seg.end - seg.data - 1)

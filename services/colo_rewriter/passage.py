@@ -1,8 +1,8 @@
-"""The way of each frame through the rewriter.
+"""The way of each frame through the rewriter, with the fast path.
 
-A glance at fixed offsets finds the common case (IPv4 without options, also with one VLAN tag, or IPv6 without extension
-headers; TCP; a settled connection; no SYN, FIN or RST) and shifts or passes it. All else goes through `dissect` and the
-`Tracker`. What is not TCP passes untouched.
+`glance` finds the common case: IPv4 without options or IPv6 without extension headers, TCP, an open connection, neither
+SYN, FIN nor RST. Such a segment is shifted or passed at once. Every other one goes through `dissect` and the `Tracker`.
+Frames that are not TCP pass untouched.
 """
 
 from collections import Counter
@@ -11,85 +11,53 @@ from struct import Struct
 from typing import Final
 
 from colo_proto.frame import MIN_FRAME, Buffer
-from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, PROTO_TCP, Kind, Packet, dissect
-from colo_proto.net.tcp import ACK, segment
-from colo_rewriter.believable import scale
-from colo_rewriter.flow import PACED, PLAIN, SLOW, Arrival, Flow, FlowTable
+from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, PROTO_TCP, Kind, Packet, dissect, glance
+from colo_proto.net.tcp import ACK, FLAGS_AT, OFFSET_AT, segment
+from colo_proto.seq import MASK
+from colo_rewriter.flow import PACED, PLAIN, SLOW, Arrival, Flow
 from colo_rewriter.neighbour import Neighbours
+from colo_rewriter.segments import guest_scale
 from colo_rewriter.shift import toward_client, toward_guest
-from colo_rewriter.tracker import Frames, Tracker
+from colo_rewriter.tracker import Tracker
 
-# EtherType; version and header length, total length, fragment field, protocol; TCP data offset and flags
-_V4: Final[Callable[[bytes, int], tuple[int, int, int, int, int, int, int]]] = Struct("!HBxH2xHxB22xBB").unpack_from
-# version, payload length, next header; TCP data offset and flags
-_V6: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct("!B3xHB45xBB").unpack_from
 # sequence and acknowledgement number, data offset, flags, window
 _FIELDS: Final[Callable[[bytes, int], tuple[int, int, int, int, int]]] = Struct("!IIBBH").unpack_from
-_MASK: Final = 0xFFFFFFFF
-_SHORT4: Final = 24 + 20
-_SIZE4: Final = 24 + 40
-_SIZE6: Final = 24 + 60
-
 TOUCH: Final = 1.0
-"""Seconds: the age of a connection's last use is kept this exactly on the fast path."""
+"""Seconds. The fast path notes the use of a connection at most this often."""
 
 
 class Passage:
-    """See the module. What leaves is appended to the two lists that the caller gives."""
+    """See the module. What leaves goes to the outbox of the tracker."""
 
-    def __init__(
-        self, table: FlowTable, tracker: Tracker, neighbours: Neighbours | None, counters: Counter[str]
-    ) -> None:
-        self.table = table
+    def __init__(self, tracker: Tracker, neighbours: Neighbours | None, counters: Counter[str]) -> None:
+        self.table = tracker.table
         self.tracker = tracker
+        self.out = tracker.out
         self.neighbours = neighbours
-        """None while the guest hears its neighbours itself, or nobody is to answer for them."""
+        """None while the guest hears its neighbours itself, or if `answer_neighbours` is off."""
         self.counters = counters
 
-    def take(self, frames: Sequence[Buffer], now: float, to_client: Frames, to_guest: Frames, *, outward: bool) -> None:
-        """Frames of the guest (`outward`), or of the clients."""
+    def take(self, frames: Sequence[Buffer], now: float, *, outward: bool) -> None:
+        """Handle frames of the guest (`outward`), or of the clients."""
         find = self.table.by_guest.get if outward else self.table.by_client.get
         touch = self.table.touch
-        read4, read6 = _V4, _V6
-        append = to_client.append if outward else to_guest.append
+        append = self.out.to_client.append if outward else self.out.to_guest.append
         if not outward and frames and self.neighbours is not None:
-            # One of each batch: whoever goes on talking comes last at some time.
+            # One frame of each batch is enough: every station that goes on sending is the last one sometimes.
             self.neighbours.notice(frames[-1])
-        promoted = self.tracker.promoted
+        promoted = self.table.promoted
         stale = now - TOUCH
         rewritten = untracked = 0
-        moved: dict[Flow, None] = {}
+        progressed: dict[Flow, None] = {}
         for frame in frames:
             if type(frame) is not bytes:
                 frame = bytes(frame)  # noqa: PLW2901  keys are slices and must hash
-            size = len(frame)
-            if size >= _SIZE4:
-                key = None
-                ethertype, version, length, fragment, proto, offset, flags = read4(frame, 22)
-                if ethertype == 0x0800:
-                    if proto != 6:
-                        append(frame)
-                        continue
-                    if version == 0x45 and not fragment & 0x3FFF:
-                        key = frame[36:48]
-                        l4, end = 44, 24 + length
-                elif ethertype == 0x86DD:
-                    if size >= _SIZE6:
-                        version, length, proto, offset, flags = read6(frame, 24)
-                        if proto == 17:
-                            append(frame)
-                            continue
-                        if proto == 6 and version >> 4 == 6:
-                            key = frame[32:68]
-                            l4, end = 64, 64 + length
-                elif ethertype == 0x8100 and size >= _SIZE4 + 4:
-                    ethertype, version, length, fragment, proto, offset, flags = read4(frame, 26)
-                    if ethertype == 0x0800 and version == 0x45 and proto == 6 and not fragment & 0x3FFF:
-                        key = frame[40:52] + (frame[24:26] if frame[24] < 16 else bytes((frame[24] & 15, frame[25])))
-                        l4, end = 48, 28 + length
-                if key is not None and not flags & 7 and offset >= 0x50:
-                    data = l4 + (offset >> 2 & 0x3C)
-                    if data <= end <= size:
+            proto, l4, end, key = glance(frame, len(frame))
+            if proto == PROTO_TCP:
+                # Neither SYN, FIN nor RST, and a whole header.
+                if l4 and l4 + 20 <= end and not frame[l4 + FLAGS_AT] & 7 and frame[l4 + OFFSET_AT] >= 0x50:
+                    data = l4 + (frame[l4 + OFFSET_AT] >> 2 & 0x3C)
+                    if data <= end:
                         flow = find(key)
                         if flow is None:
                             untracked += 1
@@ -99,15 +67,15 @@ class Passage:
                             if flow.seen < stale:
                                 touch(flow, now)
                             if flow.fast == PACED:
-                                if self._paced(flow, frame, l4, data, end, to_client, to_guest, moved, outward):
+                                if self._paced(flow, frame, l4, data, end, progressed, outward):
                                     continue
-                                self._slow(frame, now, to_client, to_guest, outward=outward)
+                                self._slow(frame, now, outward=outward)
                                 continue
                             plain = flow.fast == PLAIN
                             if outward:
-                                flow.last = (frame[:data], l4, end - data)
+                                flow.last_guest = (frame[:data], l4, end - data)
                             elif plain:
-                                flow.heard = (frame[:data], l4)
+                                flow.last_client = (frame[:data], l4)
                             if plain:
                                 append(frame)
                                 continue
@@ -115,78 +83,75 @@ class Passage:
                             if outward:
                                 append(toward_client(frame, l4, data, flow, promoted))
                             else:
-                                append(toward_guest(frame, l4, data, flags, flow))
+                                append(toward_guest(frame, l4, data, frame[l4 + FLAGS_AT], flow))
                             continue
-            elif size >= _SHORT4 and frame[22] == 8 and not frame[23] and frame[33] != 6:
+            elif proto >= 0 and proto != PROTO_ICMPV6:
                 append(frame)
                 continue
-            self._slow(frame, now, to_client, to_guest, outward=outward)
-        for flow in moved:
-            self.tracker.proceed(flow, now, to_guest)
-        if self.tracker.notes:
-            to_client += self.tracker.take_notes()
+            self._slow(frame, now, outward=outward)
+        for flow in progressed:
+            self.tracker.established.proceed(flow, now)
         if rewritten:
             self.counters["rewritten"] += rewritten
         if untracked:
             self.counters["frames_untracked"] += untracked
 
     def _paced(
-        self, flow: Flow, frame: bytes, l4: int, data: int, end: int, to_client: Frames, to_guest: Frames,
-        moved: dict[Flow, None], outward: bool,
-    ) -> bool:  # fmt: skip
-        """A settled connection of a guest that is not waited for. False: a client's segment that has to wait."""
+        self, flow: Flow, frame: bytes, l4: int, data: int, end: int, progressed: dict[Flow, None], outward: bool
+    ) -> bool:
+        """Handle a segment of an open connection that is paced. False: a client's segment that has to wait."""
         pace = self.tracker.pacing.of(flow)
         seq, ack, _, flags, window = _FIELDS(frame, l4 + 4)
         shift = bool(flow.offset or flow.ts_offset)
         if outward:
-            flow.last = (frame[:data], l4, end - data)
-            pace.heard(seq, (seq + end - data) & _MASK, ack, window << scale(flow), bool(flags & ACK))
-            if pace.queue or pace.rest is not None or pace.hole >= 0:
-                moved[flow] = None
-            to_client.append(toward_client(frame, l4, data, flow, False) if shift else frame)
+            flow.last_guest = (frame[:data], l4, end - data)
+            pace.heard(seq, (seq + end - data) & MASK, ack, window << guest_scale(flow), bool(flags & ACK))
+            if pace.queue or pace.owed is not None or pace.dropped_at >= 0:
+                progressed[flow] = None
+            self.out.to_client.append(toward_client(frame, l4, data, flow, False) if shift else frame)
         else:
-            if not flags & ACK or not pace.clear(seq, (ack + flow.offset) & _MASK, (seq + end - data) & _MASK):
+            if not flags & ACK or not pace.may_pass(seq, (ack + flow.offset) & MASK, (seq + end - data) & MASK):
                 return False
             if not shift:
-                flow.heard = (frame[:data], l4)
-            to_guest.append(toward_guest(frame, l4, data, flags, flow) if shift else frame)
+                flow.last_client = (frame[:data], l4)
+            self.out.to_guest.append(toward_guest(frame, l4, data, flags, flow) if shift else frame)
         if shift:
             self.counters["rewritten"] += 1
         return True
 
-    def _slow(self, frame: bytes, now: float, to_client: Frames, to_guest: Frames, *, outward: bool) -> None:
-        """Any frame, by dissection."""
+    def _slow(self, frame: bytes, now: float, *, outward: bool) -> None:
+        """Handle any frame, by dissection."""
         if len(frame) < MIN_FRAME:
             self.counters["dropped.runt"] += 1
             return
         packet = dissect(frame)
         if packet.proto == PROTO_TCP and packet.kind in (Kind.IP, Kind.FRAGMENT):
-            if self._countable(packet):
+            if self._has_tcp_header(packet):
                 seg = segment(frame, packet.l4, packet.end)
                 if seg is not None:
                     arrival = Arrival(frame, packet.key[1:], packet.l4, seg, packet.kind == Kind.IP)
                     if outward:
-                        self.tracker.from_guest(arrival, now, to_client, to_guest)
+                        self.tracker.from_guest(arrival, now)
                     else:
-                        self.tracker.from_client(arrival, now, to_guest)
+                        self.tracker.from_client(arrival, now)
                     return
                 self.counters["malformed"] += 1
-        elif self.neighbours is not None and _may_be_neighbourly(packet):
+        elif self.neighbours is not None and _may_be_neighbour_message(packet):
             if not outward:
                 self.neighbours.learn(packet)
             elif (reply := self.neighbours.answer(packet)) is not None:
                 self.counters["neighbour_answers"] += 1
-                to_guest.append(reply)
+                self.out.to_guest.append(reply)
         elif packet.kind == Kind.MALFORMED:
             self.counters["malformed"] += 1
-        (to_client if outward else to_guest).append(frame)
+        (self.out.to_client if outward else self.out.to_guest).append(frame)
 
-    def _countable(self, packet: Packet) -> bool:
+    def _has_tcp_header(self, packet: Packet) -> bool:
         """Does this packet hold a whole TCP header?
 
-        The first fragment of a segment does (all changes are in the header, and the checksum follows
-        from the changes alone), so rewriting it makes the reassembled segment right. Later fragments
-        have no header, and one too short for it passes untouched.
+        The first fragment of a segment does. All changes are in the header, and the checksum is updated by the changes
+        alone, so rewriting that fragment makes the reassembled segment right. Later fragments have no header, and a
+        first one that is too short for it passes untouched.
         """
         if packet.kind == Kind.IP:
             return True
@@ -197,5 +162,5 @@ class Passage:
         return packet.end - l4 >= (packet.frame[l4 + 12] >> 4) * 4
 
 
-def _may_be_neighbourly(packet: Packet) -> bool:
+def _may_be_neighbour_message(packet: Packet) -> bool:
     return packet.ethertype == ETH_ARP or packet.proto == PROTO_ICMPV6

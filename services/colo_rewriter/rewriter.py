@@ -7,9 +7,9 @@
      outdev <------------------------------------------  netdev (from the guest)
                      seq - offset, TSval - ts_offset
 
-     standby    the client tap; after a failover in place of indev and outdev, where no redirector has it
+     standby    the client tap; it replaces indev and outdev after a failover where no redirector uses it (lean wiring)
 
-Each frame goes through `Passage`; what a message or the time brings is decided here.
+Each frame goes through `Passage`. Messages of the COLO frame and timers are handled here.
 """
 
 from collections import Counter
@@ -17,24 +17,21 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from colo_proto.core import Log, Output, Port, Send, Way
-from colo_proto.endpoint import parse_endpoint
 from colo_proto.frame import Buffer
 from colo_proto.lan import CLAIMS, Lan
-from colo_proto.messages import CheckpointDone, Demote, LanSay, Message, Mode, Promote, SetMode, WorkerTable
+from colo_proto.messages import CheckpointDone, Demote, LanSay, Message, Mode, Promote, SetMode
 from colo_proto.net.announce import Announcer
-from colo_proto.shard import Splitter
+from colo_rewriter.backoff import MAX_REVIVED, REVIVE_AT, end_backoff, may_be_waiting
 from colo_rewriter.config import RewriterConfig
-from colo_rewriter.flow import FlowTable
+from colo_rewriter.flow import FlowTable, Outbox
 from colo_rewriter.neighbour import Neighbours
 from colo_rewriter.passage import Passage
-from colo_rewriter.revive import AT, MOST, revive, worth
-from colo_rewriter.shift import toward_client
-from colo_rewriter.tracker import Frames, Tracker
+from colo_rewriter.tracker import Tracker
 from colo_rewriter.waiting import Waiting
 
 
 class Rewriter:
-    """See the module. `config` is checked already; all times are monotonic seconds."""
+    """See the module. All times are monotonic seconds."""
 
     ports: ClassVar[tuple[Port, ...]] = (
         Port("indev", Way.IN, True, "frames of the clients, to the guest"),
@@ -50,10 +47,10 @@ class Rewriter:
             config.max_flows, config.half_open_timeout, config.established_timeout, config.closed_timeout
         )
         self._waiting = Waiting(config.hold_frames, config.hold_ms / 1000)
-        self._tracker = Tracker(self._table, self._waiting, self.counters)
-        neighbours = Neighbours() if config.answer_neighbours else None
-        self._passage = Passage(self._table, self._tracker, neighbours, self.counters)
+        self._out = Outbox()
+        self._tracker = Tracker(self._table, self._waiting, self._out, self.counters)
         self._answer_neighbours = config.answer_neighbours
+        self._passage = Passage(self._tracker, self._neighbours(), self.counters)
         self._revive_flows = config.revive
         self._checkpoints = 0
         self._fence = 0
@@ -61,105 +58,93 @@ class Rewriter:
         self._revivals: list[float] = []
         self._announcer = Announcer() if config.standby else None
         self._lan = Lan(self.counters) if config.claims else None
-        self._splitter = Splitter() if config.outdev and parse_endpoint(config.outdev).split else None
+
+    def _neighbours(self) -> Neighbours | None:
+        return Neighbours() if self._answer_neighbours else None
 
     # -- the core's shape -----------------------------------------------------------------------
 
     def receive(self, port: str, frames: Sequence[Buffer], now: float) -> list[Output]:
         """Frames of the clients (`indev`, or `standby` after a failover) or of the guest (`netdev`)."""
-        to_guest: Frames = []
-        to_client: Frames = []
         heard: list[Output] = []
         self.counters["frames_in"] += len(frames)
         if port == "netdev":
             if self._announcer is not None:
                 self._announcer.learn(frames)
-            self._passage.take(frames, now, to_client, to_guest, outward=True)
+            self._passage.take(frames, now, outward=True)
         elif port not in ("indev", "standby"):
             raise ValueError(f"the rewriter has no input {port!r}")
-        elif self._announcer is None:
-            self._passage.take(frames, now, to_client, to_guest, outward=False)
         else:
             if port == "standby" and self._lan is not None:
                 count = len(frames)
                 frames, heard = self._lan.sift(frames, now)
                 self.counters["dropped.claim"] += count - len(frames)
-            if (port == "standby") == self._promoted:
-                self._passage.take(frames, now, to_client, to_guest, outward=False)
+            if self._announcer is None or (port == "standby") == self._promoted:
+                self._passage.take(frames, now, outward=False)
             else:
                 self.counters["dropped.standby" if port == "standby" else "dropped.promoted"] += len(frames)
-        return [*self._sends(to_guest, to_client), *heard]
+        return [*self._sends(), *heard]
 
     def tell(self, message: Message, now: float) -> list[Output]:
-        """A worker table, a finished checkpoint, or the promotion of this side."""
-        to_guest: Frames = []
+        """A finished checkpoint, a mode, the promotion of this side or its end, or a claim to send."""
         outputs: list[Output] = []
-        if isinstance(message, WorkerTable):
-            if self._splitter is not None:
-                self._splitter.table(message)
-        elif isinstance(message, CheckpointDone):
+        if isinstance(message, CheckpointDone):
             self._checkpoints += 1
             if message.state_copied:
-                self._tracker.state_copied(to_guest)
+                self._tracker.state_copied()
         elif isinstance(message, SetMode):
-            self._set_mode(message.mode, now, to_guest)
+            self._set_mode(message.mode, now)
         elif isinstance(message, Promote):
             if message.side == "secondary" and message.fence >= self._fence:
-                outputs = self._promote(message.fence, now, to_guest)
+                outputs = self._promote(message.fence, now)
         elif isinstance(message, Demote):
             if self._promoted and message.fence > self._fence:
-                self._demote(message.fence, now, to_guest)
+                self._demote(message.fence, now)
                 outputs.append(Log("warning", "rewriter.demoted", {"fence": message.fence}))
         elif isinstance(message, LanSay) and self._lan is not None:
             outputs = self._lan.say(message)
-        return [*self._sends(to_guest, []), *outputs]
+        return [*self._sends(), *outputs]
 
-    def _set_mode(self, mode: str, now: float, to_guest: Frames) -> None:
-        """Shadow mode: the client does not wait for this guest, so what it sends has to."""
+    def _set_mode(self, mode: str, now: float) -> None:
+        """In shadow mode the client does not wait for this guest, so what the client sends has to wait for it."""
         paced = mode == Mode.SHADOW and not self._promoted
         if mode == Mode.BYPASS:
-            self._tracker.part(now, to_guest)
+            self._tracker.stop_pacing(now)
         elif paced != self._tracker.pacing.on:
             self._tracker.pace(on=paced)
 
-    def _promote(self, fence: int, now: float, to_guest: Frames) -> list[Output]:
+    def _promote(self, fence: int, now: float) -> list[Output]:
         before, self._promoted, self._fence = self._promoted, True, fence
         if before:
             return []
-        self._tracker.promote(now, to_guest, on=True)
+        self._tracker.promote(now, on=True)
         # The guest is on the LAN from now on and hears its neighbours itself.
         self._passage.neighbours = None
-        self._revivals = [now + after for after in AT] if self._revive_flows else []
+        self._revivals = [now + after for after in REVIVE_AT] if self._revive_flows else []
         outputs: list[Output] = [Log("info", "rewriter.promoted", {"fence": fence, "flows": len(self._table)})]
         if self._announcer is not None:
             self._announcer.start(now)
             outputs += self._announce(now)
         return outputs
 
-    def _demote(self, fence: int, now: float, to_guest: Frames) -> None:
+    def _demote(self, fence: int, now: float) -> None:
         self._promoted = False
-        self._tracker.promote(now, to_guest, on=False)
+        self._tracker.promote(now, on=False)
         self._fence = fence
         self._revivals = []
-        if self._answer_neighbours:
-            self._passage.neighbours = Neighbours()
+        self._passage.neighbours = self._neighbours()
         if self._announcer is not None:
             self._announcer.stop()
 
     def _revive(self) -> list[Output]:
-        """Get connections going that wait for a timeout (`colo_rewriter.revive`)."""
-        to_guest: Frames = []
-        to_client: Frames = []
-        flows = sorted(filter(worth, self._table), key=lambda flow: flow.seen)[-MOST:]
+        """End the retransmission back-off of connections that may wait for a timeout (`colo_rewriter.backoff`)."""
+        flows = sorted(filter(may_be_waiting, self._table), key=lambda flow: flow.seen)[-MAX_REVIVED:]
         for flow in flows:
-            frames = revive(flow)
-            if frames is not None:
-                for_guest, again, for_client, l4 = frames
-                data = l4 + (again[l4 + 12] >> 4) * 4
-                to_guest.append(for_guest)
-                to_client += [toward_client(again, l4, data, flow, True), for_client]
-        self.counters["revivals"] += len(to_guest) + len(to_client)
-        return self._sends(to_guest, to_client)
+            for_guest, for_client = end_backoff(flow)
+            self._out.to_guest.append(for_guest)
+            self._out.to_client += for_client
+        self.counters["revivals"] += 3 * len(flows)
+        return self._sends()
 
     def _announce(self, now: float) -> list[Output]:
         frames = self._announcer.due(now) if self._announcer is not None else []
@@ -170,19 +155,19 @@ class Rewriter:
         return [Send("standby", frames)]
 
     def deadline(self) -> float | None:
-        """When a held frame, an idle connection, an announcement or a revival is due."""
+        """When something is due: a held frame, an idle connection, an announcement, or the end of a back-off."""
         due = [self._tracker.deadline(), self._revivals[0] if self._revivals else None]
         if self._announcer is not None:
             due.append(self._announcer.deadline())
         return min((when for when in due if when is not None), default=None)
 
     def on_timer(self, now: float) -> list[Output]:
-        """Pass what waited too long, forget what was idle too long."""
-        to_guest: Frames = []
-        self._tracker.tick(now, to_guest)
-        outputs = self._sends(to_guest, self._tracker.take_notes())
-        if to_guest:
-            outputs.append(Log("warning", "handshake.wait_expired", {"frames": len(to_guest)}))
+        """Pass what waited too long, forget what was idle too long, announce and revive."""
+        self._tracker.tick(now)
+        expired = len(self._out.to_guest)
+        outputs = self._sends()
+        if expired:
+            outputs.append(Log("warning", "handshake.wait_expired", {"frames": expired}))
         if self._revivals and now >= self._revivals[0]:
             self._revivals = [when for when in self._revivals if when > now]
             outputs += self._revive()
@@ -190,9 +175,8 @@ class Rewriter:
 
     def drain(self, now: float) -> list[Output]:
         """Pass every held frame as it is."""
-        to_guest: Frames = []
-        self._tracker.pass_everything(now, to_guest)
-        return self._sends(to_guest, [])
+        self._tracker.pass_everything(now)
+        return self._sends()
 
     def gauges(self) -> dict[str, int]:
         """Levels: connections by state, held frames and bytes, known neighbours."""
@@ -202,8 +186,6 @@ class Rewriter:
         levels |= {f"flows_{name}": count for name, count in self._table.count().items()}
         neighbours = self._passage.neighbours
         levels["neighbours"] = len(neighbours) if neighbours is not None else 0
-        if self._splitter is not None:
-            levels["table_version"] = self._splitter.version
         return levels
 
     def status(self) -> dict[str, Any]:
@@ -214,7 +196,6 @@ class Rewriter:
             "promoted": self._promoted,
             "paced": self._tracker.pacing.on,
             "fence": self._fence,
-            "workers": self._splitter.workers if self._splitter is not None else [],
             "checkpoints": self._checkpoints,
             "flows_shifted": len(shifted),
             "examples": [
@@ -225,24 +206,13 @@ class Rewriter:
 
     # -- frames ---------------------------------------------------------------------------------
 
-    def _sends(self, to_guest: Frames, to_client: Frames) -> list[Output]:
+    def _sends(self) -> list[Output]:
+        to_guest, to_client = self._out.take()
         outputs: list[Output] = []
         if to_guest:
             outputs.append(Send("netdev", to_guest))
-        sent = len(to_guest)
-        if self._promoted and self._announcer is not None:
-            if to_client:
-                outputs.append(Send("standby", to_client))
-                sent += len(to_client)
-        elif self._splitter is not None:
-            shares = self._splitter.split(to_client)
-            if to_client and not shares:
-                self.counters["dropped.no_table"] += len(to_client)
-            for worker, frames in shares.items():
-                outputs.append(Send("outdev", frames, worker))
-                sent += len(frames)
-        elif to_client:
-            outputs.append(Send("outdev", to_client))
-            sent += len(to_client)
-        self.counters["frames_out"] += sent
+        if to_client:
+            swapped = self._promoted and self._announcer is not None
+            outputs.append(Send("standby" if swapped else "outdev", to_client))
+        self.counters["frames_out"] += len(to_guest) + len(to_client)
         return outputs

@@ -1,26 +1,25 @@
-"""Shifting numbers in a TCP header: the only bytes that the rewriter ever changes.
+"""Shifts the numbers in a TCP header.
 
 ::
 
     towards the guest     ack += offset      SACK edges += offset      TSecr += ts_offset
     towards the client    seq -= offset                                TSval -= ts_offset
 
-The checksum follows by RFC 1624, from the changes alone, so a wrong checksum stays wrong. A 32-bit
-number is congruent to the sum of its two halves modulo 65535, so the sum of all changes is the sum of
-`new - old`; a field at an odd offset of the header enters shifted by 8 bits. With `NEEDS_CSUM` the
-field holds only the pseudo-header sum, which a header field does not touch: it is left alone.
+The checksum is updated by the changes alone (RFC 1624, `colo_proto.checksum.update`), so a wrong checksum stays wrong.
+With `NEEDS_CSUM` the field holds only the sum of the pseudo-header. No field of the TCP header is a part of that, so it
+is left alone.
 """
 
 from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
+from colo_proto.checksum import update
 from colo_proto.frame import F_NEEDS_CSUM
 from colo_proto.net.tcp import ACK, OPT_FAST_OPEN, OPT_SACK, OPT_TIMESTAMPS, OPTIONS_AT, options, syn_options
+from colo_proto.seq import HALF, MASK
 from colo_rewriter.flow import Flow
 
-_MASK: Final = 0xFFFFFFFF
-_HALF: Final = 0x80000000
 _U16: Final = Struct("!H")
 _U32: Final = Struct("!I")
 _PAIR: Final = Struct("!II")
@@ -31,21 +30,21 @@ _write16: Final = _U16.pack_into
 _read_pair: Final[Callable[[bytes, int], tuple[int, int]]] = _PAIR.unpack_from
 _write_pair: Final = _PAIR.pack_into
 
-# A header from its sequence number on, with the options NOP NOP timestamps(10), the layout that every
-# modern stack sends when it has nothing else to say (RFC 7323 appendix A):
+# A header from its sequence number on, with the options NOP NOP timestamps(10): the layout of every modern stack
+# for a segment without other options (RFC 7323 appendix A):
 # seq, ack, offset/flags/window, checksum, urgent pointer, option head, TSval, TSecr
 _STAMPED: Final = Struct("!IIIHHIII")
 _read_stamped: Final[Callable[[bytes, int], tuple[int, int, int, int, int, int, int, int]]] = _STAMPED.unpack_from
 _write_stamped: Final = _STAMPED.pack_into
 _STAMPS: Final = 0x0101080A
 _SACK: Final = b"\1\1\5"
-"""Behind the timestamps: NOP NOP SACK, as modern stacks send it."""
+"""What follows the timestamps if there are SACK blocks: NOP NOP SACK, as modern stacks send it."""
 
 
 def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> bytes | bytearray:
     """A client's segment, its payload beginning at `data`, in the numbers of the secondary guest.
 
-    Without the ACK flag neither the acknowledgement number nor TSecr means anything, and both stay.
+    Without the ACK flag, neither the acknowledgement number nor TSecr has a meaning, and both stay.
     """
     if not flags & ACK:
         return frame
@@ -59,30 +58,28 @@ def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> by
         blocks = (data - l4 - 36) >> 3
     if data == l4 + 32 or blocks:
         seq, ack, window, csum, urgent, head, tsval, tsecr = _read_stamped(frame, l4 + 4)
-        # A TSecr of zero echoes nothing (RFC 7323 §3.2), and stays nothing.
+        # A TSecr of zero echoes nothing (RFC 7323 §3.2), and stays zero.
         if head == _STAMPS and tsecr:
-            echo = flow.echo
-            if echo is None or (tsecr - echo) & _MASK < _HALF:
-                flow.echo = tsecr
-            new = (ack + flow.offset) & _MASK
-            stamp = (tsecr + flow.ts_offset) & _MASK
+            note_echo(flow, tsecr)
+            new = (ack + flow.offset) & MASK
+            stamp = (tsecr + flow.ts_offset) & MASK
             buf = bytearray(frame)
             delta = new - ack + stamp - tsecr
             if blocks:
                 delta += _shift_edges(frame, buf, l4 + 36, blocks, flow.offset)
             if not frame[0] & F_NEEDS_CSUM:
-                csum = (((csum ^ 0xFFFF) + delta) % 0xFFFF or 0xFFFF) ^ 0xFFFF
+                csum = update(csum, delta)
             _write_stamped(buf, l4 + 4, seq, new, window, csum, urgent, head, tsval, stamp)
             return buf
     buf = bytearray(frame)
     ack = _read32(frame, l4 + 8)[0]
-    new = (ack + flow.offset) & _MASK
+    new = (ack + flow.offset) & MASK
     _write32(buf, l4 + 8, new)
     delta = new - ack
     if data > l4 + OPTIONS_AT:
         delta += _options_toward_guest(frame, buf, l4, data, flow)
     if not frame[0] & F_NEEDS_CSUM:
-        _write16(buf, l4 + 16, (((_read16(frame, l4 + 16)[0] ^ 0xFFFF) + delta) % 0xFFFF or 0xFFFF) ^ 0xFFFF)
+        _write16(buf, l4 + 16, update(_read16(frame, l4 + 16)[0], delta))
     return buf
 
 
@@ -95,8 +92,7 @@ def _options_toward_guest(frame: bytes, buf: bytearray, l4: int, data: int, flow
         elif kind == OPT_TIMESTAMPS and length == 10:
             echoed = _read32(frame, start + 6)[0]
             if echoed:
-                if flow.echo is None or (echoed - flow.echo) & _MASK < _HALF:
-                    flow.echo = echoed
+                note_echo(flow, echoed)
                 delta += _add(frame, buf, l4, start + 6, flow.ts_offset)
     return delta
 
@@ -106,8 +102,8 @@ def _shift_edges(frame: bytes, buf: bytearray, at: int, blocks: int, offset: int
     change = 0
     for block in range(at, at + 8 * blocks, 8):
         left, right = _read_pair(frame, block)
-        new_left = (left + offset) & _MASK
-        new_right = (right + offset) & _MASK
+        new_left = (left + offset) & MASK
+        new_right = (right + offset) & MASK
         _write_pair(buf, block, new_left, new_right)
         change += new_left - left + new_right - right
     return change
@@ -116,7 +112,7 @@ def _shift_edges(frame: bytes, buf: bytearray, at: int, blocks: int, offset: int
 def _add(frame: bytes, buf: bytearray, l4: int, at: int, amount: int) -> int:
     """Add to the field at `at`; returns the change to the one's complement sum."""
     old = _read32(frame, at)[0]
-    new = (old + amount) & _MASK
+    new = (old + amount) & MASK
     _write32(buf, at, new)
     return (new - old) << 8 if (at - l4) & 1 else new - old
 
@@ -124,9 +120,9 @@ def _add(frame: bytes, buf: bytearray, l4: int, at: int, amount: int) -> int:
 def toward_client(frame: bytes, l4: int, data: int, flow: Flow, floor: bool) -> bytearray:
     """The secondary guest's segment in the numbers of the primary.
 
-    With `floor` (after a failover) TSval is not allowed to fall behind the highest timestamp that the
-    client has echoed: the two hosts' clocks drift apart over the life of a connection, and the
-    client's PAWS check (RFC 7323 §5) would drop every segment of a survivor whose clock runs behind.
+    With `floor` (after a failover) TSval does not fall behind the highest timestamp that the
+    client has echoed. The clocks of the two hosts drift apart during a connection, and the client's
+    PAWS check (RFC 7323 §5) would drop every segment of a survivor whose clock runs behind.
     """
     buf = bytearray(frame)
     if data == l4 + 32:
@@ -134,14 +130,14 @@ def toward_client(frame: bytes, l4: int, data: int, flow: Flow, floor: bool) -> 
         if head == _STAMPS:
             if floor:
                 _raise_floor(flow, tsval)
-            new = (seq - flow.offset) & _MASK
-            stamp = (tsval - flow.ts_offset) & _MASK
+            new = (seq - flow.offset) & MASK
+            stamp = (tsval - flow.ts_offset) & MASK
             if not frame[0] & F_NEEDS_CSUM:
-                csum = (((csum ^ 0xFFFF) + new - seq + stamp - tsval) % 0xFFFF or 0xFFFF) ^ 0xFFFF
+                csum = update(csum, new - seq + stamp - tsval)
             _write_stamped(buf, l4 + 4, new, ack, window, csum, urgent, head, stamp, tsecr)
             return buf
     seq = _read32(frame, l4 + 4)[0]
-    new = (seq - flow.offset) & _MASK
+    new = (seq - flow.offset) & MASK
     _write32(buf, l4 + 4, new)
     delta = new - seq
     if data > l4 + OPTIONS_AT:
@@ -151,19 +147,19 @@ def toward_client(frame: bytes, l4: int, data: int, flow: Flow, floor: bool) -> 
                     _raise_floor(flow, _read32(frame, start + 2)[0])
                 delta += _add(frame, buf, l4, start + 2, -flow.ts_offset)
     if not frame[0] & F_NEEDS_CSUM:
-        _write16(buf, l4 + 16, (((_read16(frame, l4 + 16)[0] ^ 0xFFFF) + delta) % 0xFFFF or 0xFFFF) ^ 0xFFFF)
+        _write16(buf, l4 + 16, update(_read16(frame, l4 + 16)[0], delta))
     return buf
 
 
 def _raise_floor(flow: Flow, tsval: int) -> None:
     echo = flow.echo
-    if echo is not None and (tsval - flow.ts_offset - echo) & _MASK >= _HALF:
-        flow.ts_offset = (tsval - echo) & _MASK
+    if echo is not None and (tsval - flow.ts_offset - echo) & MASK >= HALF:
+        flow.ts_offset = (tsval - echo) & MASK
 
 
 def note_echo(flow: Flow, tsecr: int) -> None:
-    """The client has echoed `tsecr`; the highest counts."""
-    if flow.echo is None or (tsecr - flow.echo) & _MASK < _HALF:
+    """Note that the client has echoed `tsecr`. The highest one counts."""
+    if flow.echo is None or (tsecr - flow.echo) & MASK < HALF:
         flow.echo = tsecr
 
 
@@ -182,6 +178,6 @@ def window_scale(frame: bytes, l4: int, data: int) -> int:
     return -1 if scale is None else scale
 
 
-def new_cookie(frame: bytes, l4: int, data: int) -> bool:
-    """Does a SYN/ACK carry a new Fast Open cookie? So answers who did not take the data (RFC 7413 §4.2.2)."""
+def has_cookie(frame: bytes, l4: int, data: int) -> bool:
+    """Does a SYN/ACK carry a new Fast Open cookie? A server that refuses the data sends one (RFC 7413 §4.2.2)."""
     return any(kind == OPT_FAST_OPEN for kind, _, _ in options(frame, l4, data))

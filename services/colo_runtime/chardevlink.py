@@ -99,7 +99,7 @@ class ChardevLink(Link):
             self._new_parser()
             self._stream.hang_up()
 
-    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
+    def send(self, frames: Sequence[Buffer]) -> None:
         """Frame them QEMU's way."""
         self.gave(frames)
         if not self._stream.up:

@@ -280,7 +280,7 @@ class FilterShell(Shell):
             if kind is Send:
                 link = self._out.get(output.port)  # type: ignore[union-attr]
                 if link is not None:
-                    link.send(output.frames, output.to)  # type: ignore[union-attr]
+                    link.send(output.frames)  # type: ignore[union-attr]
                 else:
                     self.counters[f"link.{output.port}.dropped.unconnected"] += len(output.frames)  # type: ignore[union-attr]
             elif kind is Tell:
@@ -380,6 +380,8 @@ class FilterShell(Shell):
             "endpoints": {name: str(link.endpoint) for name, link in self.links.items()},
         }
         gauges = self.core.gauges() | link_gauges(links) | {"epoch": self.context.epoch}
+        for splitter in filter(None, (link.splitter for link in links)):
+            gauges["table_version"], status["workers"] = splitter.version, splitter.workers
         if self._leased:
             gauges["leased"] = int(self.context.lease > time.monotonic())
         return Snapshot(self.role, self.id, counters, gauges, status, waiting)

@@ -3,7 +3,7 @@
 ::
 
      input:   readable -> frames, at most 64 or 256 KiB at a time -> deliver(frames)
-     output:  send(frames, to) -> out at once, or into a bounded queue, or dropped and counted
+     output:  send(frames) -> out at once, or into a bounded queue, or dropped and counted
 
 A link never blocks and never raises for what a peer does: garbage is counted by reason and logged at
 most once a minute. It may raise `ConfigError` (wrong for good) or `StartError` (wrong here and now).
@@ -19,6 +19,7 @@ from colo_proto.endpoint import Endpoint
 from colo_proto.errors import ConfigError, WireError
 from colo_proto.frame import Buffer
 from colo_proto.messages import WorkerTable
+from colo_proto.shard import Splitter
 from colo_runtime.context import Context
 
 BATCH_FRAMES = 64
@@ -55,14 +56,17 @@ class Link(ABC):
         self.counters: Counter[str] = Counter()
         self.on_mark: Callable[[int], None] | None = None
         """Set where the core has to know by which worker table an input was shared out."""
+        self.splitter: Splitter | None = None
+        """What shares a split output out to workers. Its table goes into the report: from there a restarted COLO frame
+        learns which one is in force."""
 
     @abstractmethod
     def open(self) -> None:
         """Start to connect, listen, ask. Does not wait."""
 
     @abstractmethod
-    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
-        """Send frames, or queue or drop them; never blocks. `to` names a worker on a split output."""
+    def send(self, frames: Sequence[Buffer]) -> None:
+        """Send frames, or queue or drop them; never blocks."""
 
     def table(self, message: WorkerTable) -> None:
         """A worker table came from the frame: news for a split output only."""

@@ -79,7 +79,7 @@ class PcapLink(Link):
         else:
             self._timer = self.context.reactor.call_later(0, self._read)
 
-    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
+    def send(self, frames: Sequence[Buffer]) -> None:
         """Write them, offloads done."""
         self.gave(frames)
         now = time.time()

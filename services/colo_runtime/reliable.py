@@ -88,7 +88,7 @@ class ReliableOut(Link):
             "attached": int(self.sender.attached),
         }
 
-    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
+    def send(self, frames: Sequence[Buffer]) -> None:
         """Into the ring, and out as far as the socket takes it."""
         self.gave(frames)
         # The ring outlives the call; a view of somebody's buffer would not.
@@ -239,7 +239,7 @@ class ReliableIn(Link):
         self._timer: Timer | None = None
         self._tick()
 
-    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
+    def send(self, frames: Sequence[Buffer]) -> None:
         """Never: reliable links have one way."""
         raise AssertionError("an input does not send")
 

@@ -2,9 +2,9 @@ r"""An output that is shared out to workers by flow (`?split=on`).
 
 ::
 
-    core -> send(frames, to) ---------> ROUTER -- routing id --> worker comp0
-            send(frames) -> Splitter -^        \-------------> worker comp1
-    table -----> mark in each worker's stream ^
+    core -> send(frames) -> Splitter -> ROUTER -- routing id --> worker comp0
+                                          ^  \---------------> worker comp1
+    table -----> mark in each worker's stream
 
 A worker is addressed by its routing id, which is its process id, so that nothing has to be agreed on.
 Each worker has its own sequence numbers and its own queue above ZeroMQ's; the bound on bytes is for all
@@ -33,13 +33,15 @@ so polling for that would spin while one worker is stuck."""
 
 
 class SplitLink(Link):
-    """See the module. `table` is called by the shell; a core that splits by itself names workers in `to`."""
+    """See the module. Which worker gets a flow is decided here and nowhere else; the shell calls `table`."""
+
+    splitter: Splitter
 
     def open(self) -> None:
         """Bind."""
         self._wire = wire(self, router=True)
         self._name = f"{self.context.id}.{self.port}"
-        self._splitter = Splitter()
+        self.splitter = Splitter()
         self._sequence: dict[str, int] = defaultdict(int)
         self._queues: dict[str, deque[tuple[bytes, int]]] = {}
         self._pending_bytes = 0
@@ -49,8 +51,9 @@ class SplitLink(Link):
 
     def table(self, message: WorkerTable) -> None:
         """Share out by it from now on."""
-        before = self._splitter.workers
-        if self._splitter.table(message):
+        before = self.splitter.workers
+        if self.splitter.table(message):
+            self.counters["tables"] += 1
             # Whoever loses flows and whoever gets some must know where in the stream of frames that is.
             for worker in dict.fromkeys([*before, *message.workers]):
                 self._mark(worker)
@@ -63,15 +66,12 @@ class SplitLink(Link):
 
     def gauges(self) -> dict[str, int]:
         """Queue, connections and table."""
-        return super().gauges() | {"peers": self._wire.peers, "table_version": self._splitter.version}
+        return super().gauges() | {"peers": self._wire.peers, "table_version": self.splitter.version}
 
-    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
-        """To the worker `to`, or shared out by flow."""
+    def send(self, frames: Sequence[Buffer]) -> None:
+        """Share the frames out by flow."""
         self.gave(frames)
-        if to is not None:
-            self._send(to, frames)
-            return
-        shares = self._splitter.split(frames)
+        shares = self.splitter.split(frames)
         if not shares:
             self.drop("no_table", len(frames))
         for worker, share in shares.items():
@@ -95,7 +95,7 @@ class SplitLink(Link):
             self._sequence[worker] = sequence + len(piece)
 
     def _mark(self, worker: str) -> None:
-        self._say(worker, encode(LinkMark(self._name, self.context.incarnation, self._splitter.version)))
+        self._say(worker, encode(LinkMark(self._name, self.context.incarnation, self.splitter.version)))
 
     def _count(self, worker: str) -> None:
         """Say how far we have counted: what a cut link lost is known when it is back, also if nothing follows."""

@@ -113,7 +113,7 @@ class TapLink(Link):
             if batch:
                 self.deliver(batch)
 
-    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
+    def send(self, frames: Sequence[Buffer]) -> None:
         """Write each frame; what the kernel does not take is dropped by reason."""
         self.gave(frames)
         fd = self._fd

@@ -85,7 +85,7 @@ class ZmqLink(Link):
 
     # -- out ------------------------------------------------------------------------------------
 
-    def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
+    def send(self, frames: Sequence[Buffer]) -> None:
         """Number, pack and send; `to` means nothing here."""
         self.gave(frames)
         for piece in cut(frames):

@@ -23,6 +23,7 @@ from itertools import accumulate
 from statistics import median
 from time import process_time
 
+from tests import craft
 from tests.bench.sides import (
     QEMU,
     LinkedSide,
@@ -39,7 +40,6 @@ from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
 from colo_proto.codec import Batch, decode, encode_batch
 from colo_proto.core import Send
-from colo_proto.net import craft
 from colo_proto.net.tcp import ACK, PSH, SYN
 from colo_runtime.tuning import settle
 

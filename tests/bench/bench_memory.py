@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 from time import process_time
 
+from tests import craft
+
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
-from colo_proto.net import craft
 from colo_proto.net.tcp import ACK, SYN
 from colo_runtime.tuning import settle
 

@@ -13,9 +13,9 @@ from itertools import accumulate
 from statistics import median
 from time import process_time
 
+from tests import craft
 from tests.bench.sides import QEMU, Side, Step, cpu, framed, our_rewriter, qemu_rewriter
 
-from colo_proto.net import craft
 from colo_proto.net.tcp import ACK, PSH, SYN
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.rewriter import Rewriter

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 
 import msgpack
 import zmq
+from tests.craft import udp
 from tests.where import PYTHONPATH
 
 from colo_proto.codec import encode_batch
-from colo_proto.net.craft import udp
 
 QEMU = shutil.which("qemu-system-x86_64")
 PATIENCE = 60.0

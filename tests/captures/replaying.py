@@ -4,17 +4,18 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from struct import pack_into, unpack_from
 
+from checksums import l4_checksum_ok
 from colo_compare.config import CompareConfig
 from colo_proto.checksum import internet_checksum, pseudo_sum
 from colo_proto.errors import WireError
-from colo_proto.frame import ETH, MAX_FRAME, MIN_FRAME, VnetHdr, plain
+from colo_proto.frame import ETH, MAX_FRAME, MIN_FRAME, plain
 from colo_proto.messages import Reason
 from colo_proto.net import packet as p
 from colo_proto.net.offload import to_plain
 from colo_proto.net.tcp import ACK, RST, SYN, options, segment
-from colo_proto.net.verify import l4_checksum_ok
 from colo_proto.seq import MASK
 from colo_runtime.capture import read_capture
+from craft import VnetHdr
 from playbook import Play
 
 

@@ -3,8 +3,10 @@
 from random import Random
 from struct import pack, pack_into
 
-from colo_proto.frame import ETH, VnetHdr
-from colo_proto.net import craft
+from tests import craft
+from tests.craft import VnetHdr
+
+from colo_proto.frame import ETH
 from colo_proto.net import packet as p
 
 C4, G4, C6, G6 = "10.0.0.9", "10.0.0.2", "fd00::9", "fd00::2"

@@ -15,11 +15,11 @@ from struct import pack
 
 import pytest
 
+import craft
+from checksums import ip_checksum_ok, l4_checksum_ok
 from colo_netdev import netns
 from colo_proto.chardev import ChardevParser
-from colo_proto.net import craft
 from colo_proto.net import packet as p
-from colo_proto.net.verify import ip_checksum_ok, l4_checksum_ok
 from runtime_helpers import PATIENCE, Bench, frame, frames
 from where import PYTHONPATH
 

@@ -16,16 +16,16 @@ from colo_proto.core import Send
 from colo_proto.messages import Reason
 from colo_proto.net.packet import dissect
 from colo_proto.net.tcp import FIN
-from colo_rewriter import passage, tracker
+from colo_rewriter import established, passage
 from colo_rewriter.flow import opposite
+from colo_rewriter.handshake import Handshakes
 from colo_rewriter.rewriter import Rewriter
-from colo_rewriter.tracker import Tracker
 
 _FOR_EVER = 1 << 62
 _PRIMARY, _S_ACKS = TcpFlow.primary, TcpFlow._s_acks
 _PRIMARY_DATAGRAM, _SECONDARY_DATAGRAM = DatagramFlow.primary, DatagramFlow.secondary
 _DIVERGE, _LET_HEAD_GO = TcpCommit._diverge, TcpCommit._let_head_go
-_TOWARD_GUEST, _CLIENT_SYN = passage.toward_guest, Tracker._client_syn
+_TOWARD_GUEST, _CLIENT_SYN = passage.toward_guest, Handshakes.client_syn
 
 
 def broken(core, *changes):
@@ -127,12 +127,12 @@ def _stamp_stays(frame, *_):
     return frame
 
 
-def _any_syn(self, flow, arrival, now, to_guest):
+def _any_syn(self, flow, arrival, now):
     """Whoever sends a SYN begins a new connection."""
     if flow.client_isn not in (None, arrival.segment.seq):
-        self._forget(flow, to_guest)
-        flow = self._open(arrival.key, opposite(arrival.key), now, to_guest)
-    _CLIENT_SYN(self, flow, arrival, now, to_guest)
+        self.forget(flow)
+        flow = self.open(arrival.key, opposite(arrival.key), now)
+    _CLIENT_SYN(self, flow, arrival, now)
 
 
 def _numbers_alone(frame, l4, data, flags, flow):
@@ -171,10 +171,10 @@ MUTANTS = {
     "ends_wait": {"compare": broken(Compare, (TcpCommit, "_diverge", _ends_wait))},
     "heads_again": {"compare": broken(Compare, (TcpCommit, "_let_head_go", _heads_again))},
     "stamps_stay": {"compare": broken(Compare, (tcp_leaving, "with_tsval", _stamp_stays))},
-    "any_syn_opens": {"rewriter": broken(Rewriter, (Tracker, "_client_syn", _any_syn))},
+    "any_syn_opens": {"rewriter": broken(Rewriter, (Handshakes, "client_syn", _any_syn))},
     "no_options_shift": {
         "rewriter": broken(
-            Rewriter, (passage, "toward_guest", _numbers_alone), (tracker, "toward_guest", _numbers_alone)
+            Rewriter, (passage, "toward_guest", _numbers_alone), (established, "toward_guest", _numbers_alone)
         )
     },
     "mirror_forgets": {"mirror": Forgetful},

@@ -6,6 +6,7 @@
 
 from colo_proto.core import Log, Send, Tell
 from colo_proto.messages import CheckpointDone, CheckpointWanted, Hello, Reason, Report, Welcome, WorkerTable
+from colo_proto.shard import Splitter
 
 HELLO_EVERY = 1.0
 SILENCE = 3.0
@@ -105,6 +106,7 @@ class Filter(Process):
     """Any process but the frames."""
 
     def began(self):
+        self.splitter = Splitter()
         self.welcomed = False
         self.heard = float("-inf")
         self.frame_incarnation = 0
@@ -127,16 +129,25 @@ class Filter(Process):
         for output in outputs:
             kind = type(output)
             if kind is Send:
-                link = self.links_out.get((output.port, output.to)) or self.links_out.get((output.port, None))
-                if link is not None:
-                    link.send(output.frames)
-                else:
-                    world.disturb(f"{self.id}.{output.port}: nobody at {output.to}")
+                self._send(output)
             elif kind is Tell:
                 self._tell(output.message)
             elif kind is Log:
                 world.note(self.id, output.event, output.fields)
         world.after(self)
+
+    def _send(self, output):
+        link = self.links_out.get((output.port, None))
+        if link is not None:
+            link.send(output.frames)
+            return
+        # A split output: the link decides, as `colo_runtime.splitlink` does. Without a table the frames are lost.
+        for worker, frames in self.splitter.split(output.frames).items():
+            link = self.links_out.get((output.port, worker))
+            if link is not None:
+                link.send(frames)
+            else:
+                self.world.disturb(f"{self.id}.{output.port}: nobody at {worker}")
 
     # -- the control link ------------------------------------------------------------------------
 
@@ -163,6 +174,8 @@ class Filter(Process):
 
     def _report(self):
         gauges = self.core.gauges()
+        if self.splitter.version >= 0 and self.role != "compare":
+            gauges["table_version"] = self.splitter.version
         self.world.to_frame(self, Report(self.role, self.id, self.incarnation, {}, gauges))
 
     def hear(self, message):
@@ -184,6 +197,7 @@ class Filter(Process):
             self.world.note(self.id, "checkpoint done", message.epoch, message.state_copied)
         elif isinstance(message, WorkerTable):
             self.world.note(self.id, "table", message.version, message.workers)
+            self.splitter.table(message)
         self.did(self.core.tell(message, now), message)
         self.arm()
 

@@ -4,7 +4,7 @@
 * `tcp`, `icmp` read what is inside a layer at an offset;
 * `flow` names flows: a key per direction, its reverse, text for people, and the hash that shards;
 * `fragment` puts IP fragments together again;
-* `craft` builds frames (neighbour answers, resets, tests).
+* `craft` builds the few frames that the proxy sends itself (announcements, neighbour answers, resets, ICMP errors).
 
-Nothing here raises on bad bytes: what cannot be understood is a `Packet` with a `kind` that says so.
+Nothing here raises an exception for bad bytes: a packet that cannot be read is a `Packet` of `Kind.MALFORMED`.
 """

@@ -1,10 +1,10 @@
-"""Announcing a guest where it now is: what is said, and how often, after a failover.
+"""Announces a guest at its new place after a failover: which frames are sent, and how often.
 
-The guest keeps its addresses, so neighbours need not learn anything; switches must, or they would go on
-sending its frames to the port of the dead host. For each MAC the guest has sent from: a RARP request, as
-hypervisors send it. For each address that the guest has claimed in ARP or IPv6 neighbour discovery: a
-gratuitous ARP request (RFC 5227 §3), an unsolicited neighbour advertisement (RFC 4861 §7.2.6). Addresses
-of packets it merely forwards are not its own, so IP headers teach nothing.
+The guest keeps its addresses, so neighbours need not learn anything. But switches must, or they would go on sending the
+guest's frames to the port of the dead host. For each MAC from which the guest has sent, a RARP request is sent, as
+hypervisors do. For each address that the guest has claimed in ARP or IPv6 neighbour discovery, a gratuitous ARP request
+(RFC 5227 §3) or an unsolicited neighbour advertisement (RFC 4861 §7.2.6) is sent. The addresses in IP headers do not
+count: the guest may only forward those packets.
 """
 
 from collections import OrderedDict
@@ -14,21 +14,24 @@ from typing import Final
 
 from colo_proto.frame import ETH, Buffer
 from colo_proto.net import craft
-from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, Kind, Packet, dissect
+from colo_proto.net.discovery import introduction
+from colo_proto.net.packet import dissect
 
-AT: Final[Sequence[float]] = (0.0, 0.1, 0.3, 0.6, 1.0)
-"""Seconds after the failover at which everything is said: any of them may be lost."""
+ANNOUNCE_AT: Final[Sequence[float]] = (0.0, 0.1, 0.3, 0.6, 1.0)
+"""Seconds after the failover at which everything is announced, several times because frames may be lost."""
 MAX_STATIONS: Final = 64
 MAX_ADDRESSES: Final = 256
-"""Bounds on what is remembered; the first to come make room."""
+"""Bounds of what is remembered; the oldest entries are forgotten first."""
 
 _TAGGED: Final = frozenset({b"\x81\x00", b"\x88\xa8"})
-_SOLICITATION, _ADVERTISEMENT, _ROUTER_ADVERTISEMENT = 135, 136, 134
-_ARP_IPV4: Final = b"\x00\x01\x08\x00\x06\x04"
+_ALL_NODES: Final = b"\xff\x02" + bytes(13) + b"\x01"
+_ALL_NODES_MAC: Final = b"\x33\x33\x00\x00\x00\x01"
+_MIN_FRAME: Final = ETH + 60
+"""The shortest Ethernet frame, without its check sequence."""
 
 
 class Announcer:
-    """Learns from every frame of the guest; `start` begins the announcements."""
+    """Learns from every frame of the guest. `start` begins the announcements."""
 
     def __init__(self) -> None:
         self._stations: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
@@ -37,13 +40,13 @@ class Announcer:
         self._due: list[float] = []
 
     def learn(self, frames: Sequence[Buffer]) -> None:
-        """Take in who sends. Cheap for what is known already."""
+        """Note from which addresses the guest sends. This is cheap for addresses that are known already."""
         seen = self._seen
         for frame in frames:
             kind = frame[22:24]
             if kind in _TAGGED:
                 head = bytes(frame[16:26]) + bytes(frame[26:36])
-                if head[:14] in seen and not _speaks_of_itself(frame):
+                if head[:14] in seen and not _is_arp_or_icmpv6(frame):
                     continue
                 self._look(frame, head[:14])
             elif frame[16:24] not in seen or kind == b"\x08\x06" or (kind == b"\x86\xdd" and frame[30:31] == b"\x3a"):
@@ -60,19 +63,21 @@ class Announcer:
         self._stations[packet.tags, mac] = None
         if len(self._stations) > MAX_STATIONS:
             self._stations.popitem(last=False)
-        for address, router in _claimed(packet):
-            before = self._addresses.get((packet.tags, address))
+        said = introduction(packet)
+        if said is not None:
+            key = packet.tags, said.address
+            before = self._addresses.get(key)
             known = before is not None and before[1]
-            self._addresses[packet.tags, address] = (mac, known if router is None else router)
+            self._addresses[key] = (mac, known if said.router is None else said.router)
             if len(self._addresses) > MAX_ADDRESSES:
                 self._addresses.popitem(last=False)
 
     def start(self, now: float) -> None:
-        """Everything known is to be announced from now on, several times."""
-        self._due = [now + after for after in AT]
+        """Announce everything that is known, several times from now on."""
+        self._due = [now + after for after in ANNOUNCE_AT]
 
     def stop(self) -> None:
-        """Say no more."""
+        """End the announcements."""
         self._due = []
 
     def deadline(self) -> float | None:
@@ -87,60 +92,34 @@ class Announcer:
         return self.frames()
 
     def frames(self) -> list[bytes]:
-        """One announcement of everything: stations first, since a switch needs no more."""
-        out = [craft.rarp_announcement(mac, tags=_tags(tags)) for tags, mac in self._stations]
+        """One announcement of everything. MACs come first, because a switch needs nothing else."""
+        found = []
+        for tags, mac in self._stations:
+            ethernet = craft.Ethernet(mac, craft.BROADCAST, craft.vlan_tags(tags))
+            found.append(craft.arp(ethernet, craft.RARP_REQUEST, mac, bytes(4), mac, bytes(4)))
         for (tags, address), (mac, router) in self._addresses.items():
-            text = str(ip_address(address))
+            vlans = craft.vlan_tags(tags)
             if len(address) == 4:
-                out.append(craft.arp_request(text, text, sender_mac=mac, tags=_tags(tags), pad=60))
+                ethernet = craft.Ethernet(mac, craft.BROADCAST, vlans)
+                found.append(craft.arp(ethernet, craft.ARP_REQUEST, mac, address, bytes(6), address))
             else:
-                out.append(
-                    craft.neighbour_advertisement(
-                        text, "ff02::1", text, mac, solicited=False, router=router, tags=_tags(tags)
-                    )
-                )
-        return out
+                flags = craft.NA_OVERRIDE | (craft.NA_ROUTER if router else 0)
+                ethernet = craft.Ethernet(mac, _ALL_NODES_MAC, vlans)
+                found.append(craft.neighbour_advertisement(ethernet, _ALL_NODES, address, mac, flags))
+        return [frame.ljust(_MIN_FRAME, b"\0") for frame in found]
 
     def status(self) -> dict[str, list[str]]:
-        """For `colo status`."""
+        """Stations and addresses as text, for `colo status`."""
         return {
             "stations": [mac.hex(":") for _, mac in self._stations],
             "addresses": [str(ip_address(address)) for _, address in self._addresses],
         }
 
 
-def _speaks_of_itself(frame: Buffer) -> bool:
-    """A tagged frame of ARP or ICMPv6."""
+def _is_arp_or_icmpv6(frame: Buffer) -> bool:
+    """Is it a tagged frame of ARP or ICMPv6?"""
     at = ETH + 12
     while frame[at : at + 2] in _TAGGED:
         at += 4
     kind = frame[at : at + 2]
     return kind == b"\x08\x06" or (kind == b"\x86\xdd" and frame[at + 8 : at + 9] == b"\x3a")
-
-
-def _claimed(packet: Packet) -> list[tuple[bytes, bool | None]]:
-    """Addresses that the sender of a frame says are its own, and whether it says that it is a router."""
-    frame = packet.frame
-    if packet.ethertype == ETH_ARP:
-        at = packet.l3
-        if len(frame) < at + 28 or frame[at : at + 6] != _ARP_IPV4:
-            return []
-        sender = bytes(frame[at + 14 : at + 18])
-        # A probe (RFC 5227) asks whether an address is free, and has none of its own yet.
-        return [(sender, None)] if any(sender) else []
-    if packet.kind != Kind.IP or packet.proto != PROTO_ICMPV6 or packet.end - packet.l4 < 8:
-        return []
-    kind = frame[packet.l4]
-    if frame[packet.l3 + 7] != 255 or not any(packet.src):
-        return []
-    if kind == _ROUTER_ADVERTISEMENT:
-        return [(packet.src, True)]
-    if kind == _SOLICITATION:
-        return [(packet.src, None)]
-    if kind == _ADVERTISEMENT and packet.end - packet.l4 >= 24:
-        return [(bytes(frame[packet.l4 + 8 : packet.l4 + 24]), bool(frame[packet.l4 + 4] & 0x80))]
-    return []
-
-
-def _tags(tags: bytes) -> tuple[int, ...]:
-    return tuple(int.from_bytes(tags[at : at + 2], "big") for at in range(0, len(tags), 2))

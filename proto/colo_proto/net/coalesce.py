@@ -1,9 +1,9 @@
 """Consecutive TCP segments of one connection as one frame, as a network card's receive offload would hand them over.
 
-A guest with many connections sends short frames, and each costs the next kernel as much as a long one. What stands in
-one batch anyway goes on as one frame with segmentation offload: whoever puts it on a wire cuts it at the same places
-again. Only what the kernel's own GRO would join is joined: the same addresses, ports, ACK, window and options, bytes
-that follow each other, segments of one size but for the last, and checksums that are left to the device.
+A guest with many connections sends short frames, and each costs the next kernel as much as a long one. Segments that
+stand in one batch leave as one frame with segmentation offload. Whoever puts it on a wire cuts it at the same places
+again. Only what the kernel's own GRO would join is joined: segments with the same addresses, ports, ACK, window and
+options, with consecutive bytes, of one size except for the last, and with checksums that are left to the device.
 
 ::
 
@@ -16,12 +16,13 @@ from typing import Final
 
 from colo_proto.checksum import update16
 from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, VNET_HDR, Buffer
+from colo_proto.net.packet import PROTO_TCP, glance
 from colo_proto.net.tcp import ACK, CSUM_AT, FLAGS_AT, PSH
 
-MOST: Final = 65000
+MAX_JOINED: Final = 65000
 """Bytes of a joined frame: an IP packet has at most 65,535."""
-LONG: Final = 32768
-"""A frame of this size is long enough."""
+LONG_ENOUGH: Final = 32768
+"""A frame of this size is not joined with those that follow it."""
 
 _U16: Final = Struct("!H")
 _U32: Final = Struct("!I")
@@ -31,27 +32,27 @@ _V6: Final = _L3 + 40
 
 
 class _Run:
-    """Segments that follow each other; `at` is the place of the first in what goes out."""
+    """Segments with consecutive bytes. `at` is the index of the first one in the result; `free` bytes more fit in."""
 
-    __slots__ = ("at", "data", "follows", "head", "l4", "parts", "push", "room", "size")
+    __slots__ = ("at", "data", "follows", "free", "head", "l4", "parts", "push", "size")
 
-    def __init__(self, at: int, head: bytes, l4: int, data: int, size: int, follows: int, room: int) -> None:
+    def __init__(self, at: int, head: bytes, l4: int, data: int, size: int, follows: int, free: int) -> None:
         self.at = at
         self.head = head
         self.l4 = l4
         self.data = data
         self.size = size
         self.follows = follows
-        """The sequence number that comes next; negative when nothing may follow any more."""
-        self.room = room
+        """The sequence number of the next segment; negative when none may be joined any more."""
+        self.free = free
         self.push = 0
         self.parts: list[bytes] = []
 
 
 def coalesce(frames: Sequence[Buffer]) -> Sequence[Buffer]:
-    """The same frames, fewer of them where segments can be joined. In each connection their order is kept.
+    """The same frames, with segments joined where that is possible. The order within a connection is kept.
 
-    What is joined is `bytes`, the others are the objects that were given.
+    A joined frame is `bytes`; the others are the objects that were given.
     """
     if len(frames) < 2:
         return frames
@@ -62,31 +63,18 @@ def coalesce(frames: Sequence[Buffer]) -> Sequence[Buffer]:
         frame = one if type(one) is bytes else bytes(one)
         size = len(frame)
         if size < _V4 + 20 or not frame[0] & F_NEEDS_CSUM or frame[1] & 0x80:
-            # Whatever connection it is of, nothing may overtake it.
+            # Its connection is not looked for, so no segment of any connection may overtake it.
             runs.clear()
             out.append(one)
             continue
-        first = frame[_L3]
-        if frame[_L3 - 2] == 0x08 and frame[_L3 - 1] == 0 and first == 0x45 and frame[_L3 + 9] == 6:
-            l4 = _V4
-            end = _L3 + (frame[_L3 + 2] << 8 | frame[_L3 + 3])
-            key = frame[_L3 + 12 : _V4 + 4]
-            whole = not (frame[_L3 + 6] & 0x3F or frame[_L3 + 7])
-        elif (
-            frame[_L3 - 2] == 0x86 and frame[_L3 - 1] == 0xDD and first >> 4 == 6
-            and frame[_L3 + 6] == 6 and size >= _V6 + 20
-        ):  # fmt: skip
-            l4 = _V6
-            end = _V6 + (frame[_L3 + 4] << 8 | frame[_L3 + 5])
-            key = frame[_L3 + 8 : _V6 + 4]
-            whole = True
-        else:
+        proto, l4, end, key = glance(frame, size)
+        if proto != PROTO_TCP or l4 not in (_V4, _V6) or end < l4 + 20:
             runs.clear()
             out.append(one)
             continue
         data = l4 + (frame[l4 + 12] >> 4 << 2)
-        whole = whole and frame[6] | frame[7] << 8 == l4 - ETH
-        if not whole or end > size or data < l4 + 20 or data >= end or frame[l4 + FLAGS_AT] & ~PSH != ACK:
+        partial = frame[6] | frame[7] << 8 == l4 - ETH
+        if not partial or data < l4 + 20 or data >= end or frame[l4 + FLAGS_AT] & ~PSH != ACK:
             runs.pop(key, None)
             out.append(one)
             continue
@@ -94,17 +82,17 @@ def coalesce(frames: Sequence[Buffer]) -> Sequence[Buffer]:
         length = end - data
         segment = length if frame[1] == GSO_NONE else frame[4] | frame[5] << 8
         run = runs.get(key)
-        if run is not None and run.follows == seq and length <= run.room and _fits(run, frame, data, segment, length):
+        if run is not None and run.follows == seq and length <= run.free and _joins(run, frame, data, segment, length):
             if not run.parts:
                 joined.append(run)
             run.parts.append(frame[data:end])
-            run.room -= length
+            run.free -= length
             run.push |= frame[l4 + FLAGS_AT] & PSH
             run.follows = -1 if length % run.size else (seq + length) & 0xFFFFFFFF
             continue
-        if size < LONG and segment and not length % segment:
+        if size < LONG_ENOUGH and segment and not length % segment:
             follows = (seq + length) & 0xFFFFFFFF
-            runs[key] = _Run(len(out), frame[:end], l4, data, segment, follows, MOST - end)
+            runs[key] = _Run(len(out), frame[:end], l4, data, segment, follows, MAX_JOINED - end)
         elif run is not None:
             del runs[key]
         out.append(one)
@@ -113,8 +101,8 @@ def coalesce(frames: Sequence[Buffer]) -> Sequence[Buffer]:
     return out
 
 
-def _fits(run: _Run, frame: bytes, data: int, segment: int, length: int) -> bool:
-    """May it follow? Everything but lengths, identification, checksums, sequence number and PSH is the same."""
+def _joins(run: _Run, frame: bytes, data: int, segment: int, length: int) -> bool:
+    """May the frame be joined? All but lengths, identification, checksums, sequence number and PSH must be the same."""
     head, l4 = run.head, run.l4
     if data != run.data or length < 1 or (segment != run.size and not (frame[1] == GSO_NONE and length < run.size)):
         return False
@@ -128,14 +116,14 @@ def _fits(run: _Run, frame: bytes, data: int, segment: int, length: int) -> bool
 
 
 def _join(run: _Run) -> bytes:
-    """One frame of all of them."""
+    """One frame made of all segments."""
     head, l4, data = run.head, run.l4, run.data
     parts = run.parts
     more = 0
     for part in parts:
         more += len(part)
     new = bytearray(head)
-    # What a partial checksum field holds is the pseudo-header's sum, and the length is a part of that.
+    # A partial checksum field holds the sum of the pseudo-header, and the length is a part of that.
     total: int = _U16.unpack_from(head, l4 + CSUM_AT)[0] + more
     _U16.pack_into(new, l4 + CSUM_AT, (total & 0xFFFF) + (total >> 16))
     new[l4 + FLAGS_AT] |= run.push

@@ -1,4 +1,4 @@
-"""Flows: keys, their reverse, text for people, and the hash that shards them."""
+"""Flow keys: their reverse, text for people, and the hash that shares flows out."""
 
 from hashlib import blake2b
 from ipaddress import ip_address
@@ -27,26 +27,26 @@ def reverse(key: bytes) -> bytes:
 
 
 def canonical(key: bytes) -> bytes:
-    """One name for both directions: the smaller of the key and its reverse."""
+    """The key that stands for both directions: the smaller one of the key and its reverse."""
     return min(key, reverse(key))
 
 
 def error_key(key: bytes, quoted: bytes) -> bytes:
-    """The key of an ICMP error's flow: `key` of the error itself, and the packet `quoted` in it, turned round.
+    """The key of the flow of an ICMP error: the `key` of the error itself, followed by the reverse of the `quoted` one.
 
-    Both have the same family and tags, so the length tells such a key from others.
+    Both have the same family and tags, so such a key can be recognised by its length.
     """
     return key + reverse(quoted)
 
 
 def about(key: bytes) -> bytes:
-    """The flow that an ICMP error is about, in the direction of whoever sent the error; or nothing."""
+    """The key of the flow that an ICMP error is about, in the direction of the error's sender; else an empty one."""
     size = len(key)
     return key[size // 2 :] if 17 < size < 37 or size > 41 else b""
 
 
 def parts(key: bytes) -> tuple[int, bytes, bytes, int, int, tuple[int, ...]]:
-    """A key apart: protocol, source, destination, both ports, VLAN identifiers (of the error, if it is one's)."""
+    """The parts of a key: protocol, source, destination, both ports, VLAN identifiers. Of an ICMP error, its own."""
     w = _width(key)
     key = key.removesuffix(about(key))
     ports, tags = key[1 + 2 * w : 5 + 2 * w], key[5 + 2 * w :]

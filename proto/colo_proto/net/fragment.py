@@ -1,4 +1,4 @@
-"""Putting IP fragments together again, so that datagrams are compared and not the way they were cut.
+"""Puts IP fragments together again, so that datagrams are compared and not the way in which they were cut.
 
 ::
 
@@ -6,9 +6,10 @@
                   |
                   +-> dropped(): frames of datagrams that can never be whole (too old, too many, contradictory)
 
-Every frame given in comes out exactly once: in a `Datagram`, from `dropped`, or from `clear`. Fragments of one
-datagram share version, addresses, protocol, identification and tags (RFC 791 §3.2, RFC 8200 §4.5). Overlaps
-spoil an IPv6 datagram (RFC 5722); in IPv4 what came first wins, and exact duplicates are kept with the rest.
+Every frame that is added comes out exactly once: in a `Datagram`, from `dropped`, or from `clear`. Fragments of one
+datagram have the same version, addresses, protocol, identification and tags (RFC 791 §3.2, RFC 8200 §4.5). An IPv6
+datagram with overlapping fragments is given up (RFC 5722). In IPv4 the bytes that came first count. The frames of exact
+duplicates are kept with the others.
 """
 
 from collections import OrderedDict
@@ -59,7 +60,7 @@ class Reassembler:
         self._dropped: list[Buffer] = []
 
     def add(self, packet: Packet, now: float) -> Datagram | None:
-        """Take a fragment (`Kind.FRAGMENT`); the datagram when it is the one that was missing."""
+        """Add a fragment (`Kind.FRAGMENT`). Returns the datagram when this was the last one missing."""
         key = (packet.version, packet.src, packet.dst, packet.proto, packet.ident, packet.tags)
         partial = self._partials.get(key)
         if partial is None:
@@ -81,7 +82,7 @@ class Reassembler:
 
     @staticmethod
     def _place(partial: _Partial, packet: Packet) -> bool:
-        """Put the bytes where they belong; False when the datagram is spoilt."""
+        """Put the bytes at their place; False when the fragments contradict each other."""
         start, body = packet.frag_offset, packet.payload()
         stop = start + len(body)
         if stop > MAX_BODY or (packet.more and (len(body) & 7 or not body)) or len(partial.frames) > 8192:
@@ -96,7 +97,7 @@ class Reassembler:
             return True
         for at, part in partial.parts.items():
             if at < stop and start < at + len(part):
-                # Kept with its frames but without a say: what came first wins.
+                # Its frame is kept, but its bytes do not count: those that came first do.
                 return packet.version == 4
         partial.parts[start] = body
         return True
@@ -127,8 +128,9 @@ class Reassembler:
             self._drop(key)
 
     def extract(self, wanted: Callable[[bytes], bool]) -> list[tuple[float, list[Buffer]]]:
-        """Take out the unfinished datagrams whose flow `wanted` chooses by its key (addresses alone while the first
-        fragment is missing): when each began, and its fragments.
+        """Remove the unfinished datagrams whose flow key `wanted` chooses; returns when each began, and its fragments.
+
+        While the first fragment is missing, the key has addresses but no ports.
         """
         taken = []
         for key, partial in list(self._partials.items()):
@@ -139,12 +141,12 @@ class Reassembler:
         return taken
 
     def dropped(self) -> list[Buffer]:
-        """Frames given up since the last call."""
+        """The frames that were given up since the last call."""
         dropped, self._dropped = self._dropped, []
         return dropped
 
     def clear(self) -> list[Buffer]:
-        """Forget everything; the frames that were kept."""
+        """Forget everything, and return the frames that were kept."""
         frames = [frame for partial in self._partials.values() for frame in partial.frames]
         self._partials.clear()
         self.size = 0

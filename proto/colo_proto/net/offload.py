@@ -1,8 +1,8 @@
-"""What a network card would do with a frame that carries offloads: checksum and segmentation.
+"""Does in software what a network card does with a frame that has offloads: checksums and segmentation.
 
-Frames stay whole inside the proxy (`frame`). They are finished only where the next hop takes plain
-Ethernet: a tap without IFF_VNET_HDR, a chardev without `vnet_hdr`, a capture. Follows what Linux does
-in `skb_checksum_help`, TCP and UDP segmentation offload, and (for old virtio guests) UFO.
+Inside the proxy frames stay whole (`frame`). They are finished only where the next hop takes plain Ethernet: a tap
+without IFF_VNET_HDR, a chardev without `vnet_hdr`, a capture. The result is that of Linux: `skb_checksum_help`, TCP and
+UDP segmentation offload, and (for old virtio guests) UFO.
 """
 
 from struct import Struct
@@ -22,7 +22,7 @@ from colo_proto.frame import (
     VNET_HDR,
     Buffer,
 )
-from colo_proto.net.packet import PROTO_FRAGMENT, PROTO_TCP, PROTO_UDP, Kind, Packet, dissect
+from colo_proto.net.packet import PROTO_FRAGMENT, PROTO_TCP, PROTO_UDP, Kind, Packet, dissect, set_length
 from colo_proto.net.tcp import CSUM_AT, CWR, FIN, FLAGS_AT, OFFSET_AT, PSH, SEQ_AT
 
 _U16: Final = Struct("!H")
@@ -34,8 +34,8 @@ _NOTHING: Final = b"\0\0"
 def to_plain(frame: Buffer) -> list[bytes]:
     """The Ethernet frames, without `virtio_net_hdr`, that `frame` stands for.
 
-    One when there is nothing but a checksum to finish; none when the header contradicts the frame
-    (the kernel refuses such a frame as well).
+    This is one frame if there is at most a checksum to finish, and none if the header contradicts the frame (the kernel
+    refuses such a frame as well).
     """
     if frame[:2] == _NOTHING:
         return [bytes(frame[ETH:])]
@@ -62,7 +62,7 @@ def _checksum(frame: Buffer, start: int, offset: int) -> list[bytes]:
     out = bytearray(frame[ETH:])
     if start + offset + 2 > len(out):
         return []
-    # The field holds the pseudo-header's sum already, and is summed with the rest. Zero would mean "none" to UDP.
+    # The field holds the sum of the pseudo-header already, and is summed with the rest. To UDP, zero would mean "none".
     value = internet_checksum(out[start:]) or 0xFFFF
     _U16.pack_into(out, start + offset, value)
     return [bytes(out)]
@@ -80,7 +80,7 @@ def _tcp(packet: Packet, size: int) -> list[bytes]:
     out = []
     for index, begin in enumerate(range(data, max(end, data + 1), size)):
         upto = min(begin + size, end)
-        # CWR tells once; FIN and PSH belong to the last bytes.
+        # CWR belongs to the first segment, FIN and PSH to the last.
         keep = 0xFF if not index else 0xFF & ~CWR
         if upto < end:
             keep &= ~(FIN | PSH)
@@ -103,16 +103,12 @@ def _udp(packet: Packet, size: int) -> list[bytes]:
 
 
 def _finish(packet: Packet, header: bytearray, csum_at: int, payload: bytes, index: int) -> bytes:
-    """One segment: lengths, IPv4 identification and both checksums, in `header`, which is used again."""
+    """One segment. Lengths, IPv4 identification and both checksums are written to `header`, which is used again."""
     l3, l4 = packet.l3 - ETH, packet.l4 - ETH
     length = len(header) - l4 + len(payload)
     if packet.version == 4:
-        _U16.pack_into(header, l3 + 2, l4 - l3 + length)
         _U16.pack_into(header, l3 + 4, (packet.ident + index) & 0xFFFF)
-        _U16.pack_into(header, l3 + 10, 0)
-        _U16.pack_into(header, l3 + 10, internet_checksum(header[l3:l4]))
-    else:
-        _U16.pack_into(header, l3 + 4, l4 - l3 - 40 + length)
+    set_length(header, l3, l4, l4 + length)
     _U16.pack_into(header, csum_at, 0)
     start = ones_sum(header[l4:], pseudo_sum(packet.src, packet.dst, packet.proto, length))
     _U16.pack_into(header, csum_at, internet_checksum(payload, start) or 0xFFFF)
@@ -120,7 +116,7 @@ def _finish(packet: Packet, header: bytearray, csum_at: int, payload: bytes, ind
 
 
 def _fragments(packet: Packet, size: int) -> list[bytes]:
-    """UFO: one datagram, its checksum finished, in IP fragments of `size` bytes of payload."""
+    """UFO: one datagram with a complete checksum, cut into IP fragments of `size` bytes of payload."""
     if not size:
         return []
     body = bytearray(packet.frame[packet.l4 : packet.end])
@@ -138,14 +134,11 @@ def _fragments(packet: Packet, size: int) -> list[bytes]:
     for offset in range(0, len(body), size):
         piece = bytes(body[offset : offset + size])
         more = offset + size < len(body)
+        extension = b""
         if packet.version == 4:
-            _U16.pack_into(header, l3 + 2, len(header) - l3 + len(piece))
             _U16.pack_into(header, l3 + 6, offset >> 3 | (_MORE_V4 if more else 0))
-            _U16.pack_into(header, l3 + 10, 0)
-            _U16.pack_into(header, l3 + 10, internet_checksum(header[l3:]))
-            out.append(bytes(header) + piece)
         else:
-            _U16.pack_into(header, l3 + 4, 8 + len(piece))
             extension = bytes((PROTO_UDP, 0)) + _U16.pack(offset | more) + _U32.pack(ident)
-            out.append(bytes(header) + extension + piece)
+        set_length(header, l3, len(header), len(header) + len(extension) + len(piece))
+        out.append(bytes(header) + extension + piece)
     return out

@@ -1,22 +1,24 @@
-"""Dissection: the offsets of a frame's layers, found once.
+"""Dissection: finds the offsets of a frame's layers.
 
 ::
 
     0         10        24 (+4 per tag)     l4                payload          end        len(frame)
     | vnet    | Ethernet | IPv4 / IPv6 (+ext) | TCP/UDP/ICMP… | bytes …        | padding…  |
 
-`end` comes from the IP length, never from the frame's, so Ethernet padding is nobody's payload
-(QEMU's compare counts it and then releases that many data bytes uncompared).
+`end` comes from the length in the IP header, never from that of the frame, so Ethernet padding is not taken for payload
+(QEMU's compare counts it, and then releases that many bytes of data uncompared).
 """
 
 from enum import IntEnum
 from struct import Struct
 from typing import Final
 
+from colo_proto.checksum import internet_checksum
 from colo_proto.frame import ETH, Buffer
 
 ETH_IPV4: Final = 0x0800
 ETH_ARP: Final = 0x0806
+ETH_RARP: Final = 0x8035
 ETH_IPV6: Final = 0x86DD
 ETH_8021Q: Final = 0x8100
 ETH_8021AD: Final = 0x88A8
@@ -44,9 +46,13 @@ _EXTENSION: Final = frozenset({PROTO_HOPOPTS, PROTO_ROUTING, PROTO_DSTOPTS, PROT
 _ERRORS: Final = frozenset({3, 4, 5, 11, 12})
 """ICMP types that quote a packet: unreachable, source quench, redirect, time exceeded, parameter problem."""
 
+GLANCE: Final = ETH + 18 + 40 + 4
+"""Bytes of a frame that `glance` looks at, at most."""
+_LEAST: Final = ETH + 18 + 20
+
 MAX_TAGS: Final = 2
 MAX_EXTENSIONS: Final = 8
-"""Bound on the chain of IPv6 extension headers followed; a longer one is malformed by our rule."""
+"""IPv6 extension headers that are followed. A packet with more is taken for malformed."""
 
 _V4: Final = Struct("!BBHHHBBH4s4s")
 _V6: Final = Struct("!IHBB16s16s")
@@ -106,8 +112,37 @@ def flow_key(proto: int, src: bytes, dst: bytes, ports: bytes, tags: bytes) -> b
     return b"%c%b%b%b%b" % (proto, src, dst, ports, tags)
 
 
+def glance(frame: bytes, size: int) -> tuple[int, int, int, bytes]:
+    """Where TCP or UDP is in a frame of the commonest shapes: protocol, offset, end of the packet, addresses and ports.
+
+    These shapes are IPv4 without options that is no fragment, and IPv6 without extension headers, with at most one
+    802.1Q tag. For them this is much cheaper than `dissect`, and protocol and the last value together are the same key;
+    the ports in it mean something for TCP and UDP alone. For other shapes the offset is 0, and the protocol is known of
+    IPv4 alone; else it is -1.
+
+    `frame` may be cut short behind its first `GLANCE` bytes; `size` is how long it is.
+    """
+    if size < _LEAST:
+        return -1, 0, 0, b""
+    at, tag = ETH + 12, b""
+    if frame[at] == 0x81 and not frame[at + 1]:
+        tag = bytes((frame[at + 2] & 0x0F, frame[at + 3]))
+        at += 4
+    first = frame[at + 2]
+    if frame[at] == 0x08 and not frame[at + 1]:
+        l4, end = at + 22, at + 2 + (frame[at + 4] << 8 | frame[at + 5])
+        if first == 0x45 and not frame[at + 8] & 0x3F and not frame[at + 9] and l4 + 4 <= end <= size:
+            return frame[at + 11], l4, end, frame[at + 14 : at + 26] + tag if tag else frame[at + 14 : at + 26]
+        return frame[at + 11], 0, 0, b""
+    if frame[at] == 0x86 and frame[at + 1] == 0xDD and first >> 4 == 6 and size >= at + 46:
+        proto, l4, end = frame[at + 8], at + 42, at + 42 + (frame[at + 6] << 8 | frame[at + 7])
+        if proto in (PROTO_TCP, PROTO_UDP) and l4 + 4 <= end <= size:
+            return proto, l4, end, frame[at + 10 : at + 46] + tag if tag else frame[at + 10 : at + 46]
+    return -1, 0, 0, b""
+
+
 def dissect(frame: Buffer) -> Packet:
-    """Find the layers of `frame` (virtio_net_hdr in front). Never raises."""
+    """Find the layers of `frame` (with its virtio_net_hdr). Never raises."""
     packet = Packet(frame)
     size = len(frame)
     if size < ETH + 14:
@@ -136,9 +171,9 @@ def dissect(frame: Buffer) -> Packet:
 
 
 def dissect_quoted(frame: Buffer, at: int, end: int, ethertype: int, tags: bytes) -> Packet:
-    """The IP packet that an ICMP error quotes at `at`: usually cut short, so only as far as `end`.
+    """The IP packet that an ICMP error quotes at `at`. It is usually cut short, so it is read only up to `end`.
 
-    `key` is set when addresses and ports are there; `l4` and `end` are where the quoted L4 header lies.
+    `key` is set when addresses and ports are there; `l4` and `end` say where the quoted L4 header is.
     """
     packet = Packet(frame)
     packet.ethertype, packet.l3, packet.tags = ethertype, at, tags
@@ -148,7 +183,7 @@ def dissect_quoted(frame: Buffer, at: int, end: int, ethertype: int, tags: bytes
         packet.proto = frame[at + 9]
         packet.l4 = at + (frame[at] & 15) * 4
         if frame[at + 7] or frame[at + 6] & 0x1F:
-            # A later fragment: what stands where ports would be is payload.
+            # A later fragment: payload stands where the ports would be.
             return _malformed(packet, "quote_fragment")
     elif ethertype == ETH_IPV6 and at + 40 <= end and frame[at] >> 4 == 6:
         packet.version = 6
@@ -174,7 +209,7 @@ def is_error(frame: Buffer, l4: int, end: int, proto: int) -> bool:
 
 
 def error_quote(frame: Buffer, l4: int, end: int, proto: int, tags: bytes) -> Packet | None:
-    """What an ICMP error (its header at `l4`) quotes (RFC 792, RFC 4443 §3); None when it is none, or too short."""
+    """The packet that the ICMP error at `l4` quotes (RFC 792, RFC 4443 §3); None if it is no error, or too short."""
     if l4 + 8 >= end:
         return None
     if proto == PROTO_ICMP and frame[l4] in _ERRORS:
@@ -185,6 +220,24 @@ def error_quote(frame: Buffer, l4: int, end: int, proto: int, tags: bytes) -> Pa
         return None
     quoted = dissect_quoted(frame, l4 + 8, end, ethertype, tags)
     return quoted if quoted.key else None
+
+
+def network_at(frame: Buffer) -> int:
+    """Offset of the IP header of a frame that is known to hold an IP packet."""
+    l3 = ETH + 14
+    while (frame[l3 - 2] << 8 | frame[l3 - 1]) in (ETH_8021Q, ETH_8021AD):
+        l3 += 4
+    return l3
+
+
+def set_length(buf: bytearray, l3: int, l4: int, end: int) -> None:
+    """The IP packet at `l3` of `buf` ends at `end` now: set its length, and of IPv4 the header checksum as well."""
+    if buf[l3] >> 4 == 4:
+        _U16.pack_into(buf, l3 + 2, end - l3)
+        _U16.pack_into(buf, l3 + 10, 0)
+        _U16.pack_into(buf, l3 + 10, internet_checksum(buf[l3:l4]))
+    else:
+        _U16.pack_into(buf, l3 + 4, end - l3 - 40)
 
 
 def _malformed(packet: Packet, why: str) -> Packet:
@@ -233,7 +286,7 @@ def _ipv6(packet: Packet, frame: Buffer, at: int, size: int) -> Packet:
             packet.frag_offset = offset & 0xFFF8
             packet.more = bool(offset & 1)
             l4 += 8
-            # An atomic fragment (RFC 6946) is whole: nothing to wait for.
+            # An atomic fragment (RFC 6946) is a whole datagram.
             fragment = packet.more or packet.frag_offset > 0
             if packet.frag_offset:
                 break

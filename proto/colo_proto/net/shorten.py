@@ -1,15 +1,17 @@
-"""A part of a TCP segment as a segment of its own.
+"""Makes a segment of a part of a TCP segment.
 
-For compare: where the primary's segment is longer than all that the secondary may send before it hears an
-ACK, the part that both have produced has to reach the client, or neither would ever be acknowledged. What is
-left of the segment follows when the secondary has produced that as well.
+Compare needs it where the primary's segment is longer than everything that the secondary may send before it hears an
+ACK. The part that both have produced has to reach the client, or the client would never acknowledge anything. The rest
+of the segment follows when the secondary has produced that as well. The rewriter needs it where the secondary's window
+allows only a part of a client's segment.
 """
 
 from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import internet_checksum, ones_sum
-from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, VNET_HDR, VNET_HDR_LEN, Buffer
+from colo_proto.checksum import ones_sum, update
+from colo_proto.frame import F_NEEDS_CSUM, GSO_NONE, VNET_HDR, VNET_HDR_LEN, Buffer
+from colo_proto.net.packet import network_at, set_length
 from colo_proto.net.tcp import CSUM_AT, FIN, FLAGS_AT, PSH, SEQ_AT, URG, URGENT_AT
 from colo_proto.seq import MASK
 
@@ -21,9 +23,9 @@ def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 
     """The segment at `l4` of an unfragmented packet that ends at `end`, with only the bytes `skip` to `keep` of its
     payload.
 
-    FIN and PSH belong to the last byte and go with it, FIN only if `fin`; the urgent pointer still points to the same
-    place. The checksum follows from what changes alone (RFC 1624), so a wrong one stays wrong; a partial one stays
-    partial. A GSO frame that now fits one segment is one.
+    FIN and PSH belong to the last byte and go with it, FIN only if `fin`. The urgent pointer still points to the same
+    place. The checksum is updated by the changes alone (RFC 1624), so a wrong one stays wrong, and a partial one stays
+    partial. A GSO frame that now fits into one segment becomes an ordinary frame.
     """
     out = bytearray(frame[:data]) + frame[data + skip : data + keep]
     vnet = list(VNET_HDR.unpack_from(out))
@@ -31,14 +33,7 @@ def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 
         vnet[1], vnet[2], vnet[3] = GSO_NONE, 0, 0
         out[:VNET_HDR_LEN] = VNET_HDR.pack(*vnet)
     gone = end - data - keep + skip
-    l3 = ETH + 14
-    while (out[l3 - 2] << 8 | out[l3 - 1]) in (0x8100, 0x88A8):
-        l3 += 4
-    at = l3 + (2 if out[l3] >> 4 == 4 else 4)
-    _U16.pack_into(out, at, _U16.unpack_from(out, at)[0] - gone)
-    if out[l3] >> 4 == 4:
-        _U16.pack_into(out, l3 + 10, 0)
-        _U16.pack_into(out, l3 + 10, internet_checksum(out[l3:l4]))
+    set_length(out, network_at(out), l4, len(out))
     if keep < end - data:
         out[l4 + FLAGS_AT] &= ~(FIN | PSH) & 0xFF
     elif not fin:
@@ -56,6 +51,6 @@ def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 
     else:
         # The sum of all changes, the length in the pseudo-header being one; the field itself stands in both sums.
         change = ones_sum(out[l4:]) - ones_sum(frame[l4:end]) - gone
-        total = (((csum ^ 0xFFFF) + change) % 0xFFFF or 0xFFFF) ^ 0xFFFF
+        total = update(csum, change)
     _U16.pack_into(out, l4 + CSUM_AT, total)
     return bytes(out)

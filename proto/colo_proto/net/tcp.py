@@ -12,7 +12,6 @@ OPT_FAST_OPEN = 34
 
 SEQ_AT, ACK_AT, OFFSET_AT, FLAGS_AT, WINDOW_AT, CSUM_AT, URGENT_AT, OPTIONS_AT = 4, 8, 12, 13, 14, 16, 18, 20
 
-HEADER: Final = Struct("!HHIIBBHHH")
 _FIELDS: Final = Struct("!IIBBH")
 _U32: Final = Struct("!I")
 
@@ -56,7 +55,7 @@ def segment(frame: Buffer, l4: int, end: int) -> Segment | None:
 def options(frame: Buffer, l4: int, data: int) -> list[tuple[int, int, int]]:
     """Options between the fixed header and the payload as `(kind, offset, length)`, NOP and END left out.
 
-    A malformed option ends the walk: what came before it still counts, as receivers do.
+    The list ends at a malformed option; the options before it still count, as they do for receivers.
     """
     found: list[tuple[int, int, int]] = []
     at = l4 + OPTIONS_AT
@@ -79,7 +78,7 @@ def options(frame: Buffer, l4: int, data: int) -> list[tuple[int, int, int]]:
 
 def timestamps_at(frame: Buffer, l4: int, data: int) -> int | None:
     """Offset of TSval of a well-formed timestamps option (TSecr follows at +4), or None."""
-    # The layout every modern stack uses (RFC 7323 appendix A) first: NOP NOP TS(10).
+    # First look for the layout that every modern stack uses (RFC 7323 appendix A): NOP NOP TS(10).
     at = l4 + OPTIONS_AT
     if data >= at + 12 and frame[at : at + 4] == b"\x01\x01\x08\x0a":
         return at + 4
@@ -87,15 +86,6 @@ def timestamps_at(frame: Buffer, l4: int, data: int) -> int | None:
         if kind == OPT_TIMESTAMPS and length == 10:
             return at + 2
     return None
-
-
-def sack_edges(frame: Buffer, l4: int, data: int) -> list[int]:
-    """Offsets of the 32-bit edges of all SACK blocks (RFC 2018 §3), in wire order."""
-    edges: list[int] = []
-    for kind, at, length in options(frame, l4, data):
-        if kind == OPT_SACK and (length - 2) % 8 == 0:
-            edges.extend(range(at + 2, at + length, 4))
-    return edges
 
 
 def syn_options(frame: Buffer, l4: int, data: int) -> SynOptions:

@@ -1,7 +1,8 @@
-"""A window update that the proxy itself must send: a pure ACK made from a segment it has seen.
+"""Makes a pure ACK from a segment: the window update that the proxy itself must send.
 
-When compare lowers the window of a released segment to what the secondary offers, and the secondary
-opens up later, nobody would tell the client: the primary never closed its window.
+Compare lowers the window of a released segment to what the secondary offers. When the secondary opens its window later,
+the primary says nothing to the client, because its own window was open all the time. So compare must tell the client.
+The rewriter makes ACKs for its guest in the same way.
 """
 
 from struct import Struct
@@ -9,7 +10,7 @@ from typing import Final
 
 from colo_proto.checksum import internet_checksum, pseudo_sum
 from colo_proto.frame import ETH, NO_OFFLOAD, Buffer
-from colo_proto.net.packet import PROTO_TCP
+from colo_proto.net.packet import PROTO_TCP, network_at, set_length
 from colo_proto.net.tcp import (
     ACK,
     ACK_AT,
@@ -30,9 +31,9 @@ _U32: Final = Struct("!I")
 def window_update(frame: Buffer, l4: int, data: int, seq: int, ack: int, window: int, more: bytes = b"") -> bytes:
     """A pure ACK with the headers of `frame` (TCP at `l4`, payload from `data`), IPv4 or IPv6.
 
-    `seq`, `ack` and the raw `window` field are wire values. Of the options the timestamps alone are kept: to repeat
-    the last ones sent is allowed (RFC 7323). What a SYN negotiates has no place here, and SACK blocks say something
-    else beside another ACK (RFC 2883). `more` are options of its own.
+    `seq`, `ack` and the raw `window` field are wire values. Only the timestamps are kept of the options: the last ones
+    may be repeated (RFC 7323). Options of a SYN do not belong here, and SACK blocks would mean something else beside
+    another ACK (RFC 2883). `more` are additional options.
     """
     stamps = timestamps_at(frame, l4, data)
     out = bytearray(frame[: l4 + OPTIONS_AT])
@@ -48,17 +49,9 @@ def window_update(frame: Buffer, l4: int, data: int, seq: int, ack: int, window:
     _U16.pack_into(out, l4 + WINDOW_AT, window)
     _U16.pack_into(out, l4 + CSUM_AT, 0)
     _U16.pack_into(out, l4 + URGENT_AT, 0)
-    l3 = ETH + 14
-    while (out[l3 - 2] << 8 | out[l3 - 1]) in (0x8100, 0x88A8):
-        l3 += 4
-    if out[l3] >> 4 == 4:
-        _U16.pack_into(out, l3 + 2, data - l3)
-        _U16.pack_into(out, l3 + 10, 0)
-        _U16.pack_into(out, l3 + 10, internet_checksum(out[l3:l4]))
-        src, dst = out[l3 + 12 : l3 + 16], out[l3 + 16 : l3 + 20]
-    else:
-        _U16.pack_into(out, l3 + 4, data - l3 - 40)
-        src, dst = out[l3 + 8 : l3 + 24], out[l3 + 24 : l3 + 40]
-    start = pseudo_sum(src, dst, PROTO_TCP, data - l4)
+    l3 = network_at(out)
+    set_length(out, l3, l4, data)
+    at, width = (l3 + 12, 4) if out[l3] >> 4 == 4 else (l3 + 8, 16)
+    start = pseudo_sum(out[at : at + width], out[at + width : at + 2 * width], PROTO_TCP, data - l4)
     _U16.pack_into(out, l4 + CSUM_AT, internet_checksum(out[l4:data], start))
     return bytes(out)

@@ -9,8 +9,8 @@ import tomllib
 
 import pytest
 
+import craft
 from colo_proto.frame import ETH
-from colo_proto.net import craft
 from colo_runtime.capture import CaptureWriter
 from playbook import P, S, syn, udp
 from runtime_helpers import free_port

@@ -5,11 +5,11 @@ import tracemalloc
 
 import pytest
 
+import craft
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
 from colo_proto.core import Save
 from colo_proto.messages import CheckpointDone, Mode, Reason, SetMode, SetRules, Welcome
-from colo_proto.net import craft
 from colo_proto.net.tcp import ACK, RST, SYN
 from colo_proto.pcapng import encode
 from playbook import CLIENT, GUEST, PA, Frame, P, Play, S, open_connection, syn, udp

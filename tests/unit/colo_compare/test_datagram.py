@@ -2,9 +2,9 @@
 
 import pytest
 
+import craft
 from colo_compare.config import CompareConfig
 from colo_proto.messages import Reason
-from colo_proto.net import craft
 from playbook import CLIENT, GUEST, Frame, Play, udp
 
 

@@ -5,10 +5,10 @@ import struct
 
 import pytest
 
+import craft
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
 from colo_compare.tcp import TcpFlow
-from colo_proto.net import craft
 from colo_proto.net.tcp import ACK, FIN, PSH, RST, SYN
 
 ENDS = [

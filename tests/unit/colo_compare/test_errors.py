@@ -4,12 +4,12 @@ import random
 
 import pytest
 
+import craft
 from colo_compare import luggage
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
 from colo_compare.errors import MOST
 from colo_proto.messages import Reason, SetRules
-from colo_proto.net import craft
 from playbook import Frame, Play, udp
 
 GUEST, CLIENT = "10.0.0.2", "10.0.0.9"

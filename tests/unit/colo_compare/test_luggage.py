@@ -3,6 +3,7 @@
 import msgpack
 import pytest
 
+import craft
 from colo_compare import luggage
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
@@ -10,7 +11,6 @@ from colo_compare.tcp_state import TcpState
 from colo_proto.core import Send
 from colo_proto.errors import WireError
 from colo_proto.messages import CheckpointDone, Mode, SetRules
-from colo_proto.net import craft
 from colo_proto.net.tcp import RST
 from playbook import P, S, syn, udp
 

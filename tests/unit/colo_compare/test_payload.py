@@ -4,8 +4,8 @@ from struct import pack
 
 import pytest
 
+import craft
 from colo_compare.payload import UNCOMPARED, payload
-from colo_proto.net import craft
 from colo_proto.net.flow import about, describe, parts, tags_of
 from colo_proto.net.packet import dissect
 from colo_proto.net.tcp import ACK

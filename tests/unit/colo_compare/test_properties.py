@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colo_proto.net import craft
+import craft
 from colo_proto.net.tcp import ACK, FIN, PSH
 from playbook import CLIENT, GUEST, Frame, Play, fields, tcp, udp
 

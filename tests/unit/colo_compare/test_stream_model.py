@@ -16,7 +16,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colo_proto.net import craft
+import craft
 from colo_proto.net.packet import dissect
 from colo_proto.net.stamp import NO_STAMP, tsval
 from colo_proto.net.tcp import ACK, FIN, PSH

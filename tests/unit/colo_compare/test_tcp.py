@@ -2,12 +2,12 @@
 
 import pytest
 
+import craft
+from checksums import tcp_checksum_ok
 from colo_compare.config import CompareConfig
 from colo_proto.messages import Mode, Reason, SetMode
-from colo_proto.net import craft
 from colo_proto.net.packet import dissect
 from colo_proto.net.tcp import ACK, FIN, RST, SYN
-from colo_proto.net.verify import tcp_checksum_ok
 from playbook import PA, P, Play, S, fields, open_connection, syn
 
 D = b"ABCDEFGHIJ"

@@ -2,11 +2,11 @@
 
 import pytest
 
+import craft
+from checksums import l4_checksum_ok
 from colo_compare.config import CompareConfig
 from colo_compare.tcp_part import HEAD_WAIT
-from colo_proto.net import craft
 from colo_proto.net.tcp import ACK, RST, SYN
-from colo_proto.net.verify import l4_checksum_ok
 from playbook import P, Play, S, fields, open_connection, syn
 
 D = b"ABCDEFGHIJ"

@@ -2,12 +2,12 @@
 
 import pytest
 
+import craft
+from checksums import tcp_checksum_ok
 from colo_compare.config import CompareConfig
 from colo_proto.messages import Mode, SetMode, SetRules
-from colo_proto.net import craft
 from colo_proto.net.packet import dissect
 from colo_proto.net.tcp import ACK, SYN, read32, timestamps_at
-from colo_proto.net.verify import tcp_checksum_ok
 from playbook import SYN_OPTIONS, P, Play, S, fields, open_connection, option_kinds, syn
 
 

@@ -34,9 +34,3 @@ def test_what_makes_no_sense_is_named(options, named):
 )
 def test_what_does(options):
     RedirectorConfig(**options)
-
-
-def test_whether_it_shares_out():
-    assert RedirectorConfig(netdev=C, outdev=A + "?server=on&split=on").splits
-    assert not RedirectorConfig(netdev=C, outdev=A + "?server=on").splits
-    assert not RedirectorConfig(netdev=C, indev=A).splits

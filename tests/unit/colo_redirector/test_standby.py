@@ -2,11 +2,11 @@
 
 import pytest
 
+import craft
 from colo_proto.claim import Stand, State, derive, write_claim
 from colo_proto.core import Log, Send, Tell, Way
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Demote, LanHeard, LanSaid, LanSay, Promote
-from colo_proto.net import craft
 from colo_redirector.config import RedirectorConfig
 from colo_redirector.redirector import Redirector
 from runtime_helpers import frames

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from checksums import l4_checksum_ok
 from colo_proto.core import Send
 from colo_proto.messages import Promote
 from colo_proto.net.packet import dissect
 from colo_proto.net.tcp import segment
-from colo_proto.net.verify import l4_checksum_ok
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.rewriter import Rewriter
 from colo_rewriter.shift import timestamps

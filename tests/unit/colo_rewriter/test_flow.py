@@ -26,14 +26,14 @@ def test_opposite_swaps_addresses_and_ports_and_keeps_tags():
 def test_offsets_are_differences_modulo_two_to_the_32():
     one = flow(1)
     one.isn_secondary, one.isn_primary, one.ts_secondary, one.ts_primary = 5, 10, 3, 1
-    one.settle()
+    one.compute_offsets()
     assert (one.offset, one.ts_offset) == (2**32 - 5, 2)
 
 
 def test_timestamps_of_one_side_alone_give_no_offset():
     one = flow(1)
     one.isn_secondary, one.isn_primary, one.ts_secondary = 5, 10, 3
-    one.settle()
+    one.compute_offsets()
     assert one.ts_offset == 0
 
 

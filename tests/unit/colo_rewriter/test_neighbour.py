@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+import craft
 from colo_proto.frame import ETH
-from colo_proto.net import craft
 from colo_proto.net.packet import ETH_ARP, ETH_IPV6, dissect
 from colo_rewriter.neighbour import MAX_OWN, Neighbours
 from rewriting import CLIENT_MAC, GUEST_MAC

@@ -286,7 +286,7 @@ def test_what_the_guest_sent_is_contiguous_in_whichever_order_it_comes(order, st
     for count, piece in enumerate(order, 1):
         one.heard((start + piece * 10) & M32, (start + piece * 10 + 10) & M32, 0, 0, False)
         reached = next((n for n in range(9) if n not in order[:count]), 8)
-        assert one.sent == (start + reached * 10) & M32
+        assert one.snd_nxt == (start + reached * 10) & M32
     assert one.gaps == []
 
 

@@ -17,7 +17,7 @@ def test_frames_leave_in_the_order_they_came():
     assert all(w.hold(one, arrival(bytes([n])), 0.0) for n in range(3))
     assert (w.frames, w.bytes) == (3, 3)
     assert [a.frame for a in w.take(one)] == [b"\0", b"\1", b"\2"]
-    assert (w.frames, w.bytes, w.deadline(), w.take(one)) == (0, 0, None, [])
+    assert (w.frames, w.bytes, w.timer.deadline(), w.take(one)) == (0, 0, None, [])
 
 
 def test_the_bound_per_flow():
@@ -41,9 +41,9 @@ def test_a_flow_is_overdue_by_its_first_frame():
     w.hold(first, arrival(), 0.0)
     w.hold(second, arrival(), 0.5)
     w.hold(first, arrival(), 0.9)
-    assert w.deadline() == 1.0
-    assert w.overdue(0.99) == []
-    assert w.overdue(1.0) == [first]
-    assert w.overdue(1.5) == [first, second] == w.all()
+    assert w.timer.deadline() == 1.0
+    assert w.timer.overdue(0.99) == []
+    assert w.timer.overdue(1.0) == [first]
+    assert w.timer.overdue(1.5) == [first, second] == w.timer.flows()
     w.take(first)
-    assert w.deadline() == 1.5
+    assert w.timer.deadline() == 1.5

@@ -6,10 +6,11 @@ from struct import pack
 
 import pytest
 
+import craft
 from colo_proto.chardev import ChardevParser
 from colo_proto.core import Send, Way
-from colo_proto.frame import F_NEEDS_CSUM, NO_OFFLOAD, VnetHdr
-from colo_proto.net import craft
+from colo_proto.frame import F_NEEDS_CSUM, NO_OFFLOAD
+from craft import VnetHdr
 from runtime_helpers import frame, frames, free_port, sink, source
 
 

@@ -14,7 +14,7 @@ class Still(Link):
     def open(self):
         self.opened = True
 
-    def send(self, frames, to=None):
+    def send(self, frames):
         self.gave(frames)
 
 

@@ -14,13 +14,13 @@ from colo_cli.cli import main
 from colo_frame.config import FrameConfig
 from colo_frame.frame import Frame
 from colo_frame.shell import FrameShell
-from colo_proto.core import Send, Tell
+from colo_proto.core import Tell
 from colo_proto.endpoint import parse_endpoint
 from colo_proto.errors import ConfigError
 from colo_proto.messages import CheckpointWanted
 from colo_runtime import curve, zmqsocket
 from colo_runtime.options import CommonConfig
-from runtime_helpers import Log, frames, free_port, sink, source
+from runtime_helpers import Log, frames, free_port, send, sink, source
 
 
 @pytest.fixture(autouse=True)
@@ -57,10 +57,6 @@ class Ring:
 @pytest.fixture
 def ring(tmp_path):
     return Ring(tmp_path)
-
-
-def send(shell, some, to=None):
-    shell._do([Send("out", some, to)])
 
 
 class Pair:

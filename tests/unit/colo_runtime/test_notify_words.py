@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from colo_proto.net import craft
+import craft
 from runtime_helpers import PATIENCE
 
 INIT, ANSWER = b"COLO_USERSPACE_PROXY_INIT", b"COLO_COMPARE_GET_XEN_INIT"

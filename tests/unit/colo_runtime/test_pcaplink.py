@@ -2,11 +2,11 @@
 
 import pytest
 
+import craft
 from colo_proto.core import Send, Way
 from colo_proto.errors import ConfigError
-from colo_proto.frame import VnetHdr
-from colo_proto.net import craft
 from colo_runtime.capture import CaptureWriter, read_capture
+from craft import VnetHdr
 from runtime_helpers import frame, frames, relay, sink, source
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import craft
 from colo_cli.checking import check_file
 from colo_cli.cli import main
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Query
-from colo_proto.net import craft
 from colo_runtime.client import ask
 from colo_runtime.rulesfile import read_rules
 from runtime_helpers import PATIENCE

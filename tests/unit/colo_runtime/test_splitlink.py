@@ -4,15 +4,11 @@ import pytest
 import zmq
 
 from colo_proto import codec
-from colo_proto.core import Port, Send, Way
+from colo_proto.core import Port, Way
 from colo_proto.errors import ConfigError
 from colo_proto.messages import WorkerTable
 from colo_proto.net.flow import SLOTS
-from runtime_helpers import Probe, frame, frames, number, sink, source
-
-
-def send(shell, some, to=None):
-    shell._do([Send("out", some, to)])
+from runtime_helpers import Probe, frame, frames, number, send, sink, source
 
 
 def worker(bench, name):
@@ -48,7 +44,7 @@ def test_each_worker_has_its_own_numbers(bench):
     assert codec.decode(peers[1].recv()).sequence == 0
 
 
-def test_the_shell_splits_for_a_core_that_does_not(bench):
+def test_flows_are_shared_out_by_the_table_and_the_report_says_by_which(bench):
     a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on")
     (one, _), (two, _) = worker(bench, "comp0"), worker(bench, "comp1")
     connected(bench, a, 2)
@@ -56,7 +52,9 @@ def test_the_shell_splits_for_a_core_that_does_not(bench):
     assert a.snapshot().counters["link.out.dropped.no_table"] == 4
     slots = [i % 2 for i in range(SLOTS)]
     a._hear(WorkerTable(version=1, workers=["comp0", "comp1"], slots=slots))
-    assert a.snapshot().gauges["link.out.table_version"] == 1
+    gauges, status = a.snapshot().gauges, a.snapshot().status
+    assert gauges["link.out.table_version"] == gauges["table_version"] == 1
+    assert (status["workers"], a.snapshot().counters["link.out.tables"]) == (["comp0", "comp1"], 1)
     send(a, frames(0, 4))
     bench.until(lambda: len(one.got["in"]) + len(two.got["in"]) == 4)
     # Frames without a flow all go the same way.

@@ -36,8 +36,8 @@ def _hurry(monkeypatch):
     monkeypatch.setattr(reliable, "ANNOUNCE", 0.05)
 
 
-def send(shell, some, to=None):
-    shell._do([Send("out", some, to)])
+def send(shell, some):
+    shell._do([Send("out", some)])
 
 
 def test_control(bench):

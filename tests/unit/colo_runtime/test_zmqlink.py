@@ -10,8 +10,8 @@ from colo_proto.frame import MAX_FRAME
 from runtime_helpers import frame, frames, free_port, sink, source
 
 
-def send(shell, some, port="out", to=None):
-    shell._do([Send(port, some, to)])
+def send(shell, some, port="out"):
+    shell._do([Send(port, some)])
 
 
 @pytest.fixture(params=["inproc", "ipc", "tcp"])

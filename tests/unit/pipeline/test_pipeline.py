@@ -14,13 +14,14 @@ from struct import pack
 import pytest
 import zmq
 
+import craft
 from colo_lab import invariants
 from colo_lab.observed import Process, Status, Usage
 from colo_proto import codec
 from colo_proto.core import Way
 from colo_proto.messages import Reason
-from colo_proto.net import craft, tcp
 from colo_proto.net import packet as p
+from colo_proto.net import tcp
 from colo_proto.topology import SIDES, WIRINGS, Site, plan
 from colo_runtime.service import make_shell, resolve, services
 from runtime_helpers import Log

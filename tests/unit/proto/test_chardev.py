@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from colo_proto.chardev import MAX_LENGTH, ChardevParser, WordParser, encode, word
 from colo_proto.errors import WireError
-from colo_proto.frame import MAX_FRAME, NO_OFFLOAD, VnetHdr
+from colo_proto.frame import MAX_FRAME, NO_OFFLOAD
+from craft import VnetHdr
 
 ETHERNET = bytes(range(64))
 GSO_HDR = VnetHdr(flags=1, gso_type=1, hdr_len=54, gso_size=1448, csum_start=34, csum_offset=16).encode()

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import craft
 from colo_proto.codec import decode, encode
 from colo_proto.core import Log, Save, Send, Tell, Way
 from colo_proto.messages import TYPES, Heartbeat, Report, SetMode, WorkerTable
-from colo_proto.net import craft
 from colo_runtime.service import resolve, services
 
 ENDPOINTS = {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colo_proto.net import craft
+import craft
 from colo_proto.pcapng import MAX_COMMENT, Capture, Shown, encode
 
 P = craft.udp("10.0.0.2", "10.0.0.9", 53, 5000, b"primary")

@@ -5,10 +5,10 @@ import time
 import pytest
 
 from colo_proto.errors import ConfigError
-from colo_proto.net.craft import icmp_error, tcp, udp
 from colo_proto.net.flow import error_key
 from colo_proto.net.packet import dissect, error_quote
 from colo_proto.rules import DEFAULT, MAX_TEXT, parse_rules
+from craft import icmp_error, tcp, udp
 
 GUEST, CLIENT = "10.0.0.2", "10.0.0.9"
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import craft
 from colo_proto import shard
 from colo_proto.messages import WorkerTable
-from colo_proto.net import craft
 from colo_proto.net import packet as p
 from colo_proto.net.flow import SLOTS, slot
 from colo_proto.shard import Splitter, inner_key, slot_of

@@ -2,9 +2,9 @@
 
 import pytest
 
+import craft
 from colo_proto.frame import ETH
-from colo_proto.net import craft
-from colo_proto.net.announce import AT, MAX_ADDRESSES, MAX_STATIONS, Announcer
+from colo_proto.net.announce import ANNOUNCE_AT, MAX_ADDRESSES, MAX_STATIONS, Announcer
 
 GUEST, CLIENT = bytes.fromhex("02c010000002"), bytes.fromhex("02c010000001")
 G4, C4, G6, C6, LOCAL = "10.0.0.2", "10.0.0.9", "fd00::2", "fd00::9", "fe80::2"
@@ -95,7 +95,7 @@ def test_it_is_said_a_few_times_within_a_second():
         assert one.due(due - 0.001) == []
         assert one.due(due) == [rarp(), garp()]
         said.append(due)
-    assert said == [5.0 + after for after in AT]
+    assert said == [5.0 + after for after in ANNOUNCE_AT]
     assert said[-1] == 6.0
 
 

@@ -3,10 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colo_proto.frame import ETH, GSO_TCPV4, GSO_TCPV6, VnetHdr
-from colo_proto.net import craft
-from colo_proto.net.coalesce import LONG, coalesce
+import craft
+from colo_proto.frame import ETH, GSO_TCPV4, GSO_TCPV6
+from colo_proto.net.coalesce import LONG_ENOUGH, coalesce
 from colo_proto.net.offload import to_plain
+from craft import VnetHdr
 
 ACK, PSH, FIN = 16, 8, 1
 GUEST, CLIENT = {4: "10.0.0.2", 6: "fd00::2"}, {4: "10.0.0.9", 6: "fd00::9"}
@@ -101,8 +102,8 @@ def test_after_a_short_one_nothing_follows():
 
 
 def test_long_frames_stay_as_they_are_and_none_becomes_too_long():
-    long = segment(0, LONG, gso=1024)
-    assert coalesce([long, segment(LONG, 1024)])[0] is long
+    long = segment(0, LONG_ENOUGH, gso=1024)
+    assert coalesce([long, segment(LONG_ENOUGH, 1024)])[0] is long
     frames = [segment(at, 10240, gso=1024) for at in range(0, 102400, 10240)]
     joined = coalesce(frames)
     assert max(map(len, joined)) <= ETH + 65535

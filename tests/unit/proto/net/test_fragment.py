@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import craft
 from colo_proto.frame import ETH
-from colo_proto.net import craft
 from colo_proto.net import packet as p
 from colo_proto.net.fragment import Reassembler
 from colo_proto.net.packet import dissect

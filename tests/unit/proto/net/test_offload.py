@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colo_proto.frame import F_NEEDS_CSUM, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, NO_OFFLOAD, VnetHdr
+from colo_proto.frame import F_NEEDS_CSUM, GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, NO_OFFLOAD
 from colo_proto.net.offload import to_plain
+from craft import VnetHdr
 
 MACS = b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02"
 V4 = (b"\x0a\0\0\x01", b"\x0a\0\0\x02")

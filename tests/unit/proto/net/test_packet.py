@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import craft
 from colo_proto.frame import ETH, NO_OFFLOAD
-from colo_proto.net import craft
 from colo_proto.net import packet as p
 from colo_proto.net.packet import Kind, dissect, dissect_quoted
 

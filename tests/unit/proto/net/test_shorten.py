@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colo_proto.frame import VnetHdr
-from colo_proto.net import craft
+import craft
+from checksums import ip_checksum_ok, l4_checksum_ok
 from colo_proto.net.packet import dissect
 from colo_proto.net.shorten import shorten
 from colo_proto.net.tcp import ACK, FIN, PSH, URG, segment
-from colo_proto.net.verify import ip_checksum_ok, l4_checksum_ok
+from craft import VnetHdr
 
 ENDS = {4: ("10.0.0.2", "10.0.0.9"), 6: ("fd00::2", "fd00::9")}
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colo_proto.net import craft, tcp
+import craft
 from colo_proto.net import packet as p
-from colo_proto.net.tcp import ACK, FIN, SYN, SynOptions, options, sack_edges, segment, syn_options, timestamps_at
+from colo_proto.net import tcp
+from colo_proto.net.tcp import ACK, FIN, SYN, SynOptions, options, segment, syn_options, timestamps_at
 
 A, B = "10.0.0.1", "10.0.0.2"
 
@@ -104,7 +105,6 @@ class TestOptions:
         syn_options(data, 0, len(data))
         stamps = timestamps_at(data, 0, len(data))
         assert stamps is None or stamps + 8 <= len(data)
-        assert all(edge + 4 <= len(data) for edge in sack_edges(data, 0, len(data)))
 
     option = st.one_of(
         st.just(b"\1"),
@@ -133,8 +133,6 @@ class TestOptions:
         assert syn.mss == (int.from_bytes(by_kind[2], "big") if 2 in by_kind else None)
         assert syn.wscale == (min(by_kind[3][0], 14) if 3 in by_kind else None)
         assert (syn.sack_permitted, syn.timestamps) == (4 in by_kind, 8 in by_kind)
-        edges = [tcp.read32(data, at) for at in sack_edges(data, 0, len(data))]
-        assert edges == [int.from_bytes(b[i : i + 4], "big") for k, b in theirs if k == 5 for i in range(0, len(b), 4)]
 
 
 class TestSyn:
@@ -176,17 +174,6 @@ class TestTimestamps:
     def test_payload_is_not_taken_for_options(self):
         data = raw(payload=craft.timestamps(5, 6))
         assert timestamps_at(data, 0, 20) is None
-
-
-class TestSack:
-    def test_blocks(self):
-        data = raw(craft.sack((1, 2), (3, 4)))
-        assert [tcp.read32(data, at) for at in sack_edges(data, 0, len(data))] == [1, 2, 3, 4]
-
-    @pytest.mark.parametrize("opts", [b"\5\x06abcd", b"\5\x0eabcdefghijkl", b"\5\2"])
-    def test_odd_lengths_are_no_blocks(self, opts):
-        data = raw(opts)
-        assert sack_edges(data, 0, len(data)) == []
 
 
 def test_words_are_read_and_written_in_network_order():

@@ -3,10 +3,11 @@
 import dpkt
 import pytest
 
+import craft
+from checksums import ip_checksum_ok, l4_checksum_ok
 from colo_proto.frame import ETH, NO_OFFLOAD
-from colo_proto.net import craft, tcp
 from colo_proto.net import packet as p
-from colo_proto.net.verify import ip_checksum_ok, l4_checksum_ok
+from colo_proto.net import tcp
 from colo_proto.net.window import window_update
 
 PAIRS = {4: ("10.0.0.1", "10.0.0.2"), 6: ("fd00::1", "fd00::2")}

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colo_proto.net import craft
+import craft
+from checksums import ip_checksum_ok, l4_checksum_ok, tcp_checksum_ok
 from colo_proto.net import packet as p
-from colo_proto.net.verify import ip_checksum_ok, l4_checksum_ok, tcp_checksum_ok
 
 A4, B4, A6, B6 = "10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"
 

@@ -1,8 +1,9 @@
 """Are a frame's checksums right? For tests, the simulation and captures."""
 
 from colo_proto.checksum import internet_checksum, pseudo_sum
-from colo_proto.frame import Buffer, needs_csum
+from colo_proto.frame import Buffer
 from colo_proto.net import packet as p
+from craft import needs_csum
 
 
 def ip_checksum_ok(frame: Buffer) -> bool:

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from checksums import l4_checksum_ok
 from colo_proto.core import Send
 from colo_proto.messages import Demote, Promote
 from colo_proto.net.packet import dissect, dissect_quoted
 from colo_proto.net.tcp import segment
-from colo_proto.net.verify import l4_checksum_ok
+from colo_rewriter.backoff import REVIVE_AT
 from colo_rewriter.config import RewriterConfig
-from colo_rewriter.revive import AT
 from colo_rewriter.rewriter import Rewriter
 from packets import parse as words
 
@@ -39,8 +39,8 @@ def opened(form, last, **config):
 def revived(core):
     """What the first revival sends: to the guest, to the client."""
     core.tell(Promote(1), 2.0)
-    assert core.deadline() == 2.0 + AT[0]
-    out = core.on_timer(2.0 + AT[0])
+    assert core.deadline() == 2.0 + REVIVE_AT[0]
+    out = core.on_timer(2.0 + REVIVE_AT[0])
     found = {one.port: [bytes(frame) for frame in one.frames] for one in out if isinstance(one, Send)}
     return found.get("netdev", []), found.get("outdev", [])
 
@@ -88,7 +88,7 @@ def test_it_is_done_three_times_and_no_more():
     while (due := core.deadline()) is not None and due < 10:
         times.append(round(due - 2.0, 3))
         assert core.on_timer(due)
-    assert times == list(AT)
+    assert times == list(REVIVE_AT)
     assert core.counters["revivals"] == 9
 
 
@@ -107,7 +107,7 @@ def test_a_fin_counts():
 
 
 def test_the_most_recently_used_come_first(monkeypatch):
-    monkeypatch.setattr("colo_rewriter.rewriter.MOST", 1)
+    monkeypatch.setattr("colo_rewriter.rewriter.MAX_REVIVED", 1)
     core = opened("v4", "g A 9001 101")
     for port, text in (("indev", "c S 100"), ("netdev", "g SA 7000 101"), ("indev", "c A 101 2001")):
         core.receive(port, [replace(parse(text), ports=(41000, 80)).frame()], 2.0)
