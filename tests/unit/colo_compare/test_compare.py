@@ -527,10 +527,10 @@ def test_with_many_connections_the_last_of_each_is_still_compared():
     play >> P(1000 + 1000 * 19, b"?" * 1000, dport=7)
     assert len(play.wanted) == 1
     # Between scans no connection keeps much of what has lost its bytes, and after one nothing.
-    assert max(len(flow.ref.segments) for flow in play.core.flows.values()) <= 10
+    assert max(len(flow.ref.pieces) for flow in play.core.table.flows.values()) <= 10
     play.core.ledger.history.clear()
     play.at(play.now + 5)
-    assert {len(flow.ref.segments) for flow in play.core.flows.values() if not flow.wanted} == {0}
+    assert {len(flow.ref.pieces) for flow in play.core.table.flows.values() if not flow.wanted} == {0}
 
 
 def test_a_secondary_far_ahead_is_refused():
@@ -553,7 +553,7 @@ def test_memory_goes_with_the_flows():
     assert gauges["held"] <= 64
     ledger = play.core.ledger
     assert ledger.secondary_bytes <= 64 * 500
-    for table in (ledger.holding, ledger.lingering, ledger.suspects, ledger.asked, ledger.unprotected):
+    for table in (ledger.holding, ledger.lingering, ledger.suspects, ledger.requests.waiting, ledger.unprotected):
         assert len(table) <= 64
     play.at(8000)
     assert play.core.gauges()["flows"] == 0
@@ -581,7 +581,7 @@ def test_a_flow_takes_no_more_memory_than_the_readme_says(kind):
         grown = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert len(core.flows) > 400
+    assert len(core.table.flows) > 400
     assert grown < 512 * 2048
 
 

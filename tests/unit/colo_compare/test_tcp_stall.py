@@ -3,7 +3,7 @@
 import pytest
 
 from colo_compare.config import CompareConfig
-from colo_compare.tcp_part import HEAD_WAIT
+from colo_compare.tcp.partial import HEAD_WAIT
 from colo_proto.net import craft
 from colo_proto.net.tcp import ACK, RST, SYN
 from colo_proto.net.verify import l4_checksum_ok
