@@ -56,7 +56,7 @@ class Compare:
         self.ledger = Ledger(config)
         self.ledger.shadow = config.mode == Mode.SHADOW
         self.table = Table(config, self.ledger)
-        self.handovers = Handovers(self.table, self.handle)
+        self.handovers = Handovers(config.id, self.table, self.handle)
         self.next_scan: float | None = None
         self.oldest = 0.0
         """Age of the oldest held frame at the last scan."""

@@ -16,8 +16,9 @@ counterpart on the way, and expires. One of the primary waits for its own, until
 
 from typing import Any, ClassVar, Final
 
+from colo_compare.arrival import Arrival
 from colo_compare.evidence import CONTEXT_BYTES, SHOWN_FRAMES, first_difference
-from colo_compare.flow import Datagrams
+from colo_compare.flow import Flow
 from colo_compare.ledger import Ledger
 from colo_compare.tcp.history import PIECE_COST
 from colo_compare.unit import HeldUnit, Unit, frames_in, frames_of
@@ -52,7 +53,7 @@ def secondary_cost(kept: list[tuple[bytes, float, Unit]]) -> int:
     return sum(2 * len(body) + PIECE_COST for body, _, _ in kept)
 
 
-class DatagramFlow(Datagrams):
+class DatagramFlow(Flow):
     """One flow of datagrams. `body` is what has to be equal: the payload, without a checksum."""
 
     __slots__ = (
@@ -91,8 +92,9 @@ class DatagramFlow(Datagrams):
         self.unkept_at = 0.0
         """When the last of them arrived."""
 
-    def primary(self, unit: Unit, body: bytes, now: float) -> None:
+    def primary(self, arrival: Arrival, now: float) -> None:
         """A datagram of the primary guest."""
+        unit, body = arrival.unit, arrival.body
         if self.rule.masks:
             body = self.rule.normal(body)
         self.touched = now
@@ -133,8 +135,9 @@ class DatagramFlow(Datagrams):
         if sec and not self.suspect:
             self._suspect(now)
 
-    def secondary(self, unit: Unit, body: bytes, now: float) -> None:
+    def secondary(self, arrival: Arrival, now: float) -> None:
         """A datagram of the secondary guest."""
+        unit, body = arrival.unit, arrival.body
         if self.rule.masks:
             body = self.rule.normal(body)
         self.touched = now

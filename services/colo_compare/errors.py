@@ -16,8 +16,9 @@ Errors of both guests are compared. They differ when both quote the same packet 
 
 from typing import Final
 
+from colo_compare.arrival import Arrival
 from colo_compare.datagram import IDLE, DatagramFlow, HeldDatagram
-from colo_compare.unit import Unit, frames_of
+from colo_compare.unit import frames_of
 
 QUOTE: Final = 6
 """Offset of the quoted packet in what is compared: behind type, code and four bytes of the error's own."""
@@ -41,17 +42,17 @@ class ErrorFlow(DatagramFlow):
         """A guest may leave these out."""
         return True
 
-    def primary(self, unit: Unit, body: bytes, now: float) -> None:
+    def primary(self, arrival: Arrival, now: float) -> None:
         """An error of the primary guest."""
-        super().primary(unit, body, now)
+        super().primary(arrival, now)
         ledger = self.ledger
         if len(self.pri) > MAX_WAITING or (self.pri and ledger.held_bytes > ledger.max_held_bytes >> 2):
             # Errors may not use up the memory for what has to be kept.
             self._leave_out(1)
 
-    def secondary(self, unit: Unit, body: bytes, now: float) -> None:
+    def secondary(self, arrival: Arrival, now: float) -> None:
         """An error of the secondary guest."""
-        super().secondary(unit, body, now)
+        super().secondary(arrival, now)
         ledger = self.ledger
         if len(self.sec) > MAX_WAITING or (self.sec and ledger.secondary_bytes > ledger.max_secondary_bytes >> 2):
             self._forget(1, LEFT_OUT)

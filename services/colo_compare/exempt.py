@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from colo_compare.arrival import Arrival
 from colo_compare.datagram import IDLE
-from colo_compare.flow import Datagrams, Stream
+from colo_compare.flow import Flow
 from colo_compare.ledger import Ledger
-from colo_compare.tcp.segment import Segment
-from colo_compare.unit import Unit
 from colo_proto.rules import Rule
 
 CAUSE: Final = "rule"
@@ -33,8 +32,8 @@ def already_sent(ledger: Ledger) -> Iterator[None]:
         ledger.sink, ledger.shadow = sink, shadow
 
 
-class PassedTcp(Stream):
-    """A connection under a `pass` rule."""
+class PassedFlow(Flow):
+    """A flow under a `pass` rule."""
 
     __slots__ = ("ledger",)
 
@@ -42,36 +41,12 @@ class PassedTcp(Stream):
         super().__init__(key, rule, now)
         self.ledger = ledger
 
-    def primary(self, segment: Segment, now: float) -> None:
+    def primary(self, arrival: Arrival, now: float) -> None:
         """Send it."""
         self.touched = now
-        self.ledger.passed(segment.unit, CAUSE)
+        self.ledger.passed(arrival.unit, CAUSE)
 
-    def secondary(self, segment: Segment, now: float) -> None:
-        """Drop it."""
-        self.touched = now
-        self.ledger.secondary_gone(1, CAUSE)
-
-    def idle_since(self, now: float) -> bool:
-        """Can the flow be forgotten? Early, because the next packet finds its rule again."""
-        return now - self.touched > IDLE
-
-
-class PassedDatagrams(Datagrams):
-    """A flow of datagrams under a `pass` rule."""
-
-    __slots__ = ("ledger",)
-
-    def __init__(self, ledger: Ledger, key: bytes, rule: Rule, now: float) -> None:
-        super().__init__(key, rule, now)
-        self.ledger = ledger
-
-    def primary(self, unit: Unit, body: bytes, now: float) -> None:
-        """Send it."""
-        self.touched = now
-        self.ledger.passed(unit, CAUSE)
-
-    def secondary(self, unit: Unit, body: bytes, now: float) -> None:
+    def secondary(self, arrival: Arrival, now: float) -> None:
         """Drop it."""
         self.touched = now
         self.ledger.secondary_gone(1, CAUSE)

@@ -2,19 +2,17 @@
 
 ::
 
-    Flow ---+--- Stream ------+--- TcpFlow -------- WatchedTcp         Flow itself keeps nothing, and its methods do
-            |                 +--- PassedTcp                           nothing. A class that keeps something overrides
-            +--- Datagrams ---+--- DatagramFlow ---+--- ErrorFlow      them.
-                              +--- PassedDatagrams +--- WatchedDatagrams
+    Flow ---+--- PassedFlow            Flow itself keeps nothing, and most of its methods do nothing. A class that keeps
+            +--- TcpFlow               something overrides them.
+            +--- DatagramFlow --- ErrorFlow
 
-These are classes and not protocols, because compiled code calls the methods of a class directly.
+`Flow` is a class and not a protocol, because compiled code calls the methods of a class directly.
 """
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from colo_compare.tcp.segment import Segment
-from colo_compare.unit import Unit
+from colo_compare.arrival import Arrival
 from colo_proto.net.flow import describe
 from colo_proto.pcapng import Shown
 from colo_proto.rules import SHADOW, Rule
@@ -45,6 +43,14 @@ class Flow(ABC):
         """Its frames are released without comparing them, until it ends or a checkpoint copies state."""
         self.shadow = rule.action == SHADOW
         """Its rule says that its frames leave at once and are compared all the same."""
+
+    @abstractmethod
+    def primary(self, arrival: Arrival, now: float) -> None:
+        """A packet of the primary guest. `arrival` is filled again for the next one."""
+
+    @abstractmethod
+    def secondary(self, arrival: Arrival, now: float) -> None:
+        """A packet of the secondary guest, likewise. Its numbers are in the primary's space, except for a SYN's."""
 
     def optional(self) -> bool:
         """May a guest leave out what this flow consists of? Then a frame that only one guest sent is dropped, and is no
@@ -99,31 +105,3 @@ class Flow(ABC):
     def describe(self) -> str:
         """The flow in words."""
         return describe(self.key)
-
-
-class Stream(Flow):
-    """A TCP connection."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def primary(self, segment: Segment, now: float) -> None:
-        """A segment of the primary guest. `segment` is filled again for the next frame."""
-
-    @abstractmethod
-    def secondary(self, segment: Segment, now: float) -> None:
-        """A segment of the secondary guest, likewise. Its numbers are in the primary's space, except for a SYN's."""
-
-
-class Datagrams(Flow):
-    """Any other flow. `body` is what has to be equal."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def primary(self, unit: Unit, body: bytes, now: float) -> None:
-        """A datagram of the primary guest."""
-
-    @abstractmethod
-    def secondary(self, unit: Unit, body: bytes, now: float) -> None:
-        """A datagram of the secondary guest."""

@@ -66,9 +66,9 @@ class _Any(bytes):
         return _Any(found) if isinstance(at, slice) else found
 
 
-def _lengths_alone(self, segment, now):
-    segment.buf = _Any(segment.buf)
-    return _PRIMARY(self, segment, now)
+def _lengths_alone(self, arrival, now):
+    arrival.buf = _Any(arrival.buf)
+    return _PRIMARY(self, arrival, now)
 
 
 def _every_ack(flow, wire_ack, win):
@@ -77,16 +77,16 @@ def _every_ack(flow, wire_ack, win):
     return moved
 
 
-def _no_fin(self, segment, now):
-    if segment.flags & FIN:
-        buf, l4 = bytearray(segment.buf), segment.l4
+def _no_fin(self, arrival, now):
+    if arrival.flags & FIN:
+        buf, l4 = bytearray(arrival.buf), arrival.l4
         buf[l4 + 13] &= ~FIN & 0xFF
         if not buf[0] & 1:
             csum = update16(int.from_bytes(buf[l4 + 16 : l4 + 18], "big"), FIN, 0)
             buf[l4 + 16 : l4 + 18] = csum.to_bytes(2, "big")
-        segment.buf = bytes(buf)
-        segment.flags &= ~FIN
-    return _PRIMARY(self, segment, now)
+        arrival.buf = bytes(buf)
+        arrival.flags &= ~FIN
+    return _PRIMARY(self, arrival, now)
 
 
 def _differs(flow, now):
@@ -95,16 +95,16 @@ def _differs(flow, now):
     flow.ledger.want(flow, Reason.DATAGRAM, flow.count, {}, now)
 
 
-def _newest_of_secondary(self, unit, body, now):
-    if self.sec and self.sec[-1][0] != body and not (self.diverged or self.unprotected):
+def _newest_of_secondary(self, arrival, now):
+    if self.sec and self.sec[-1][0] != arrival.body and not (self.diverged or self.unprotected):
         _differs(self, now)
-    _PRIMARY_DATAGRAM(self, unit, body, now)
+    _PRIMARY_DATAGRAM(self, arrival, now)
 
 
-def _newest_of_primary(self, unit, body, now):
-    if self.pri and self.pri[-1].body != body and not (self.diverged or self.unprotected):
+def _newest_of_primary(self, arrival, now):
+    if self.pri and self.pri[-1].body != arrival.body and not (self.diverged or self.unprotected):
         _differs(self, now)
-    _SECONDARY_DATAGRAM(self, unit, body, now)
+    _SECONDARY_DATAGRAM(self, arrival, now)
 
 
 def _any_window(flow, unit, *_):

@@ -55,12 +55,12 @@ class _Outgoing:
 class Handovers:
     """Which slots have their flows here, and the handovers under way. Outputs are appended to the ledger's."""
 
-    def __init__(self, table: Table, handle: Callable[[str, Sequence[bytes], float], None]) -> None:
+    def __init__(self, id_: str, table: Table, handle: Callable[[str, Sequence[bytes], float], None]) -> None:
         self._flows = table
         self._ledger = table.ledger
         self._handle = handle
         """Takes frames that were parked, as if they arrived just now: `(port, frames, now)`."""
-        self.id = table.config.id
+        self.id = id_
         self.busy = False
         """A handover is under way, so each arriving frame has to be looked at (`sift`)."""
         self.finished = 0

@@ -19,15 +19,15 @@ from typing import Any, Final, cast
 
 import msgpack
 
+from colo_compare.arrival import Arrival
 from colo_compare.datagram import GRACE, DatagramFlow, HeldDatagram, secondary_cost
 from colo_compare.exempt import CAUSE
 from colo_compare.flow import Flow
-from colo_compare.table import Table
+from colo_compare.table import TCP_KEY, Table
 from colo_compare.tcp.flow import TcpFlow
 from colo_compare.tcp.history import cost
 from colo_compare.tcp.partial import HEAD_WAIT
 from colo_compare.tcp.reference import LOWEST, Reference
-from colo_compare.tcp.segment import Segment
 from colo_compare.tcp.state import Held, LoweredWindow, NextSyn
 from colo_compare.unit import HeldUnit, Unit, frames_in, frames_of
 from colo_proto.errors import WireError
@@ -146,7 +146,10 @@ def _unpack_flow(
     ledger = table.ledger
     touched = now - body["idle"]
     wanted = now - body["wanted"] if body["wanted"] is not None else 0.0
-    flow = table.adopt(_octets(body["key"]), now, stream=kept == TcpFlow.kept)
+    key = _octets(body["key"])
+    if (key[:1] == TCP_KEY) != (kept == TcpFlow.kept):
+        raise ValueError("a key of another kind of flow")
+    flow = table.adopt(key, now)
     if flow.kept != kept:
         for one in held:
             if not one.out:
@@ -267,7 +270,7 @@ def _unpack_held(value: list[Any], now: float) -> Held:
     frames, body, l4, data, start, stop, flags, ack, win, age, equal, out = value
     unit = _unit(frames, several=body is not None)
     buf = _octets(frames[0] if body is None else body)
-    held = Held(Segment(unit, buf, l4, data, win), start, stop, ack, now - age)
+    held = Held(Arrival(unit, buf, l4, data, win), start, stop, ack, now - age)
     held.syn, held.fin = flags >> 1, flags & 1
     held.end = stop + held.fin
     held.equal, held.out = equal, bool(out)

@@ -19,7 +19,7 @@ from colo_compare.tcp.overflow import keep_ack, keep_place, place_ahead
 from colo_compare.tcp.partial import HEAD_WAIT
 from colo_compare.tcp.reference import LOWEST
 from colo_compare.tcp.state import Connection, Held, by_ack, by_start
-from colo_compare.tcp.window import emit, emit_syn
+from colo_compare.tcp.window import emit, emit_syn, reopen
 from colo_proto.messages import Reason
 from colo_proto.net.stamp import NO_STAMP
 
@@ -88,6 +88,14 @@ def queue(flow: Connection, held: Held) -> None:
         waiting.append(held)
     else:
         insort(waiting, held, key=by_ack)
+
+
+def secondary_advanced(flow: Connection) -> None:
+    """The secondary may have acknowledged or offered more."""
+    if not flow.diverged:
+        unblock(flow)
+        if flow.clamped is not None:
+            reopen(flow, flow.clamped)
 
 
 def unblock(flow: Connection) -> None:
@@ -161,9 +169,16 @@ def advance(flow: Connection, now: float) -> None:
         _match_ends(flow, now)
 
 
-def match_behind(flow: Connection, start: int, stop: int, now: float) -> None:
-    """Bytes from `start` to `stop` came, of either side, and something is missing before them. Bytes that differ are a
-    difference already, whatever the missing ones will be. (Masks are not tried: they need to know what comes before.)
+def compare_new(flow: Connection, start: int, stop: int, now: float) -> None:
+    """Bytes from `start` to `stop` came, of either side: compare as far as that is possible."""
+    advance(flow, now)
+    if stop > flow.committed and flow.data and flow.ref.pending():
+        _match_behind(flow, start, stop, now)
+
+
+def _match_behind(flow: Connection, start: int, stop: int, now: float) -> None:
+    """Something is missing before the new bytes. If they differ, that is a difference already, whatever the missing
+    bytes will be. (Masks are not tried, because they need to know what comes before.)
     """
     data, pieces = flow.data, flow.ref.pieces
     start = max(start, flow.committed)

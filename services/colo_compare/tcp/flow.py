@@ -15,11 +15,11 @@ The methods `primary` and `secondary` handle the most frequent cases themselves,
 
 from typing import ClassVar, Final
 
-from colo_compare.tcp import control, departure, explain, partial, shadow, timeout, window
-from colo_compare.tcp.commit import advance, hold, match_behind, queue, release, unblock, wait
+from colo_compare.arrival import Arrival
+from colo_compare.tcp import control, departure, explain, late, partial, window
+from colo_compare.tcp.commit import advance, compare_new, hold, queue, release, unblock, wait
 from colo_compare.tcp.history import PIECE_COST, Piece
 from colo_compare.tcp.intake import store
-from colo_compare.tcp.segment import Segment
 from colo_compare.tcp.state import Connection, Held
 from colo_proto.net.stamp import NO_STAMP
 from colo_proto.net.tcp import ACK
@@ -41,33 +41,33 @@ class TcpFlow(Connection):
 
     # -- the primary ---------------------------------------------------------------------------------
 
-    def primary(self, segment: Segment, now: float) -> None:
+    def primary(self, arrival: Arrival, now: float) -> None:
         """A segment of the primary guest."""
-        data, end = segment.data, segment.end
-        if data > end or data < segment.l4 + 20:
-            self.ledger.passed(segment.unit, "malformed")
+        data, end = arrival.data, arrival.end
+        if data > end or data < arrival.l4 + 20:
+            self.ledger.passed(arrival.unit, "malformed")
             return
         base = self.committed
         self.touched = now
-        if segment.flags & 0x17 != ACK or base < 0 or self.diverged or self.unprotected:
-            control.primary(self, segment, now)
+        if arrival.flags & 0x17 != ACK or base < 0 or self.diverged or self.unprotected:
+            control.primary(self, arrival, now)
             return
-        wire_ack, win = segment.ack, segment.win
+        wire_ack, win = arrival.ack, arrival.win
         if wire_ack == self.p_wire_ack:
             ack = self.p_ack
         else:
             self.p_ack = ack = self.unwrap_ack(wire_ack)
             self.p_wire_ack = wire_ack
         self.p_win = win
-        seq, buf = segment.seq, segment.buf
+        seq, buf = arrival.seq, arrival.buf
         start = base if seq == base & MASK else base + ((seq - base + HALF) & MASK) - HALF
         if data == end:
             if ack <= self.s_ack:
                 if self.data and departure.client_may_be_at(self, start):
-                    departure.outrun(self, buf, segment.l4, data)
-                window.emit(self, segment.unit, buf, segment.l4, data, start, ack, win)
+                    departure.outrun(self, buf, arrival.l4, data)
+                window.emit(self, arrival.unit, buf, arrival.l4, data, start, ack, win)
             else:
-                wait(self, Held(segment, start, start, ack, now))
+                wait(self, Held(arrival, start, start, ack, now))
             return
         stop = start + end - data
         self.p_top = max(self.p_top, stop)
@@ -89,13 +89,13 @@ class TcpFlow(Connection):
                     if at >= ref.sweep_at:
                         ref.sweep()
                     if ack > self.s_ack:
-                        wait(self, Held(segment, start, stop, ack, now))
+                        wait(self, Held(arrival, start, stop, ack, now))
                     elif self.clamped is None and ack + (win << self.p_scale) <= self.s_edge and not self.opener:
-                        ledger.sink.append(segment.unit)
+                        ledger.sink.append(arrival.unit)
                     else:
-                        window.emit(self, segment.unit, buf, segment.l4, data, stop, ack, win)
+                        window.emit(self, arrival.unit, buf, arrival.l4, data, stop, ack, win)
                     return
-        held = Held(segment, start, stop, ack, now)
+        held = Held(arrival, start, stop, ack, now)
         if (
             start >= base
             and ref.first == len(pieces)
@@ -111,24 +111,22 @@ class TcpFlow(Connection):
             return
         hold(self, held)
         if start < base or pieces or ref.fin is not None:
-            advance(self, now)
-            if stop > self.committed and self.ref.pending():
-                match_behind(self, start, stop, now)
+            compare_new(self, start, stop, now)
 
     # -- the secondary -------------------------------------------------------------------------------
 
-    def secondary(self, segment: Segment, now: float) -> None:
+    def secondary(self, arrival: Arrival, now: float) -> None:
         """A segment of the secondary guest. Its numbers are in the primary's space, except for a SYN's."""
-        data, end, ledger = segment.data, segment.end, self.ledger
-        if data > end or data < segment.l4 + 20:
+        data, end, ledger = arrival.data, arrival.end, self.ledger
+        if data > end or data < arrival.l4 + 20:
             ledger.secondary_gone(1, "malformed")
             return
         base = self.committed
         self.touched = now
-        if segment.flags & 0x17 != ACK or base < 0 or self.unprotected or self.s_first is None:
-            control.secondary(self, segment, now)
+        if arrival.flags & 0x17 != ACK or base < 0 or self.unprotected or self.s_first is None:
+            control.secondary(self, arrival, now)
             return
-        seq, wire_ack, win = segment.seq, segment.ack, segment.win
+        seq, wire_ack, win = arrival.seq, arrival.ack, arrival.win
         if self.s_rst:
             control.sends_after_reset(self, self.position(seq) + end - data, self.unwrap_ack(wire_ack))
         changed = wire_ack != self.s_wire_ack or win != self.s_win
@@ -136,53 +134,48 @@ class TcpFlow(Connection):
             # What waits for this ACK came before whatever its bytes may release.
             unblock(self)
         start = base if seq == base & MASK else base + ((seq - base + HALF) & MASK) - HALF
+        stop = start + end - data
         if data == end:
             ledger.secondary_compared += 1
             if ledger.shadow:
                 self.s_top = max(self.s_top, start)
             if self.data and start == base - 1:
                 partial.release_probe(self)
-        else:
-            self._secondary_data(segment, start, start + end - data, now)
-        if self.clamped is not None and not self.diverged:
-            window.reopen(self, self.clamped)
-
-    def _secondary_data(self, segment: Segment, start: int, stop: int, now: float) -> None:
-        """Bytes of the secondary from `start` to `stop`."""
-        base, ref, ledger = self.committed, self.ref, self.ledger
-        if stop <= base:
-            control.repeats(self, segment, start, stop, now)
+        elif stop <= base:
+            control.repeats(self, arrival, start, stop, now)
         elif not self.data:
-            pieces, buf = ref.pieces, segment.buf
+            ref = self.ref
+            pieces = ref.pieces
             if (
                 start >= base
                 and start >= ref.end
                 and len(pieces) - ref.first < ledger.secondary_quota
                 and stop - base <= ledger.max_stream_bytes
             ):
-                pieces.append(Piece(start, stop, buf, segment.data))
+                buf = arrival.buf
+                pieces.append(Piece(start, stop, buf, data))
                 ref.end = stop
                 ledger.held_secondary += 1
                 ledger.secondary_bytes += len(buf) + PIECE_COST
             else:
-                store(self, start, stop, segment, base)
-        elif start != base or self.diverged or not self._twin(segment, start, stop):
-            store(self, start, stop, segment, base)
-            advance(self, now)
-            if stop > self.committed and self.data:
-                match_behind(self, start, stop, now)
+                store(self, start, stop, arrival, base)
+        elif start != base or self.diverged or not self._twin(arrival, start, stop):
+            store(self, start, stop, arrival, base)
+            compare_new(self, start, stop, now)
         elif self.data and (self.data[0].start < stop or self.ref.fin is not None):
             advance(self, now)
+        if self.clamped is not None and not self.diverged:
+            window.reopen(self, self.clamped)
 
-    def _twin(self, segment: Segment, start: int, stop: int) -> bool:
+    def _twin(self, arrival: Arrival, start: int, stop: int) -> bool:
         """The most frequent case: is this segment equal to the first held one, and cut at the same places?"""
         held = self.data[0]
         ref = self.ref
         if held.stop != stop or held.start != start or held.syn or held.fin or ref.first != len(ref.pieces):
             return False
-        buf, data = segment.buf, segment.data
+        buf, data = arrival.buf, arrival.data
         # `startswith` copies once less than comparing two slices would.
-        if not held.buf.startswith(buf[data : segment.end], held.data):
+        if not held.buf.startswith(buf[data : arrival.end], held.data):
             return False
         del self.data[0]
         ledger = self.ledger
@@ -237,11 +230,11 @@ class TcpFlow(Connection):
 
     def timed_out(self, now: float) -> None:
         """A frame has waited longer than compare_timeout."""
-        timeout.timed_out(self, now)
+        late.timed_out(self, now)
 
     def expire(self, limit: float, now: float) -> None:
         """Give up waiting for the counterparts of what was sent at or before `limit` (shadow mode)."""
-        shadow.expire(self, limit, now)
+        late.expire(self, limit, now)
 
     def flush(self, *, copied: bool) -> None:
         """A checkpoint is done. With `copied` the secondary is a copy of the primary, so everything held may leave."""

@@ -1,16 +1,16 @@
 """Keeping the secondary's bytes until the primary sends the same."""
 
+from colo_compare.arrival import Arrival
 from colo_compare.tcp.history import PIECE_COST
-from colo_compare.tcp.segment import Segment
 from colo_compare.tcp.state import Connection
 
 
-def store(flow: Connection, start: int, stop: int, segment: Segment, base: int) -> None:
+def store(flow: Connection, start: int, stop: int, arrival: Arrival, base: int) -> None:
     """Keep the secondary's bytes from `start` to `stop`, as far as they lie behind `base`, which is `committed`."""
-    ledger, ref, buf, data = flow.ledger, flow.ref, segment.buf, segment.data
+    ledger, ref, buf, data = flow.ledger, flow.ref, arrival.buf, arrival.data
     if start < base:
         if start < flow.unproven:
-            remember(flow, segment, start, base)
+            remember(flow, arrival, start, base)
         data += base - start
         start = base
     if ref.pending() >= ledger.secondary_quota or (base >= 0 and stop - base > ledger.max_stream_bytes):
@@ -25,11 +25,11 @@ def store(flow: Connection, start: int, stop: int, segment: Segment, base: int) 
         ledger.secondary_pieces(added)
 
 
-def remember(flow: Connection, segment: Segment, start: int, stop: int) -> None:
+def remember(flow: Connection, arrival: Arrival, start: int, stop: int) -> None:
     """Keep bytes from before the place where this connection was adopted: the primary will repeat them, too."""
     ref, ledger = flow.ref, flow.ledger
-    added = ref.insert(start, stop, segment.buf, segment.data)
+    added = ref.insert(start, stop, arrival.buf, arrival.data)
     ref.first += len(added)
-    ledger.secondary_bytes += len(added) * (len(segment.buf) + PIECE_COST)
+    ledger.secondary_bytes += len(added) * (len(arrival.buf) + PIECE_COST)
     for one in added:
         ledger.secondary_bytes -= ledger.history.add(one)

@@ -2,13 +2,12 @@
 
 from typing import Final
 
-from colo_compare.tcp.commit import advance, confirm, queue, unblock
+from colo_compare.arrival import Arrival
+from colo_compare.tcp.commit import advance, confirm, queue, secondary_advanced, unblock
 from colo_compare.tcp.history import cost
 from colo_compare.tcp.intake import store
 from colo_compare.tcp.reference import LOWEST
-from colo_compare.tcp.segment import Segment
 from colo_compare.tcp.state import FORMER, Connection, Held, NextSyn
-from colo_compare.tcp.window import reopen
 from colo_proto.net.tcp import ACK, SynOptions, syn_options
 from colo_proto.seq import MASK, MOD
 
@@ -100,14 +99,14 @@ def _rivals_of(flow: Connection, seq: int, number: int) -> tuple[int, ...]:
     return known[:MAX_RIVALS]
 
 
-def secondary_syn(flow: Connection, segment: Segment, now: float) -> None:
+def secondary_syn(flow: Connection, arrival: Arrival, now: float) -> None:
     """A SYN of the secondary: the counterpart of the primary's, or of one that the primary has yet to send."""
-    ledger, seq, data, end = flow.ledger, segment.seq, segment.data, segment.end
-    options = syn_options(segment.buf, segment.l4, data)
+    ledger, seq, data, end = flow.ledger, arrival.seq, arrival.data, arrival.end
+    options = syn_options(arrival.buf, arrival.l4, data)
     number = edge = LOWEST
-    if segment.flags & ACK:
-        number = flow.unwrap_ack(segment.ack)
-        edge = number + segment.win
+    if arrival.flags & ACK:
+        number = flow.unwrap_ack(arrival.ack)
+        edge = number + arrival.win
     ours = flow.s_isn == seq or (flow.s_syn is None and (flow.isn is not None or flow.committed < 0))
     if flow.s_syn is not None and flow.isn is not None and (seq == flow.isn & MASK or seq in flow.rivals):
         # Repeated, and in the primary's numbers, because the rewriter knows the connection by now.
@@ -124,15 +123,12 @@ def secondary_syn(flow: Connection, segment: Segment, now: float) -> None:
     if end > data and not flow.ref.pieces:
         # Data on a SYN (RFC 7413) follows the SYN in whichever space. A secondary that is first waits in its own.
         after = (flow.isn if flow.isn is not None else seq + MOD) + 1
-        store(flow, after, after + end - data, segment, -1)
+        store(flow, after, after + end - data, arrival, -1)
     else:
         ledger.secondary_compared += 1
     if flow.data:
         advance(flow, now)
-    if not flow.diverged:
-        unblock(flow)
-        if flow.clamped is not None:
-            reopen(flow, flow.clamped)
+    secondary_advanced(flow)
 
 
 def _answers_another(flow: Connection, number: int) -> bool:

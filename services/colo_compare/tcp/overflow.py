@@ -13,7 +13,7 @@ elsewhere, or a guest that stops sending, is still found.
 
 from bisect import bisect_left
 
-from colo_compare.tcp.segment import Segment
+from colo_compare.arrival import Arrival
 from colo_compare.tcp.state import Connection, Held, by_start
 
 
@@ -37,7 +37,7 @@ def keep_place(flow: Connection, held: Held) -> None:
     at = bisect_left(data, held.start, key=by_start)
     if at < len(data) and data[at].start == held.start and data[at].end >= held.end:
         return
-    place = Held(Segment(win=held.win), held.start, held.stop, held.ack, held.at)
+    place = Held(Arrival(win=held.win), held.start, held.stop, held.ack, held.at)
     place.end, place.fin = held.end, held.fin
     ledger.hold(flow, place)
     data.insert(at, place)

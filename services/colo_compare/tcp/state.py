@@ -9,10 +9,10 @@ Names that begin with `p_` are about the primary, those with `s_` about the seco
 
 from typing import Final, NamedTuple
 
-from colo_compare.flow import Stream
+from colo_compare.arrival import Arrival
+from colo_compare.flow import Flow
 from colo_compare.ledger import Ledger
 from colo_compare.tcp.reference import LOWEST, Reference
-from colo_compare.tcp.segment import Segment
 from colo_compare.unit import HeldUnit
 from colo_proto.compiled import mypyc_attr
 from colo_proto.net.stamp import NO_STAMP
@@ -40,15 +40,15 @@ class Held(HeldUnit):
 
     __slots__ = ("ack", "buf", "data", "end", "equal", "fin", "l4", "left", "overtakes", "start", "stop", "syn", "win")
 
-    def __init__(self, segment: Segment, start: int, stop: int, ack: int, at: float) -> None:
-        self.unit = segment.unit
-        self.buf = segment.buf
+    def __init__(self, arrival: Arrival, start: int, stop: int, ack: int, at: float) -> None:
+        self.unit = arrival.unit
+        self.buf = arrival.buf
         """Empty when only the segment's place was kept (`overflow`)."""
-        self.l4 = segment.l4
-        self.data = segment.data
+        self.l4 = arrival.l4
+        self.data = arrival.data
         """Offset in `buf` of what is at `start`; for a SYN one less than that of the payload, because SYN counts one.
         """
-        self.win = segment.win
+        self.win = arrival.win
         self.start = self.equal = self.left = start
         """Everything before `equal` was found equal. Everything before `left` has left, in this segment or a copy."""
         self.stop = self.end = stop
@@ -94,7 +94,7 @@ def by_ack(held: Held) -> int:
     return held.ack
 
 
-class Connection(Stream):
+class Connection(Flow):
     """State of one connection; `ledger` is that of the compare it belongs to."""
 
     __slots__ = (

@@ -2,13 +2,13 @@
 
 import pytest
 
+from colo_compare.arrival import Arrival
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
 from colo_compare.ledger import Ledger
 from colo_compare.requests import LAST_DIFFERENCES, REPEAT_AFTER
 from colo_compare.tcp.flow import TcpFlow
 from colo_compare.tcp.history import PIECE_COST, Piece
-from colo_compare.tcp.segment import Segment
 from colo_compare.tcp.state import Held
 from colo_proto.core import Log, Tell
 from colo_proto.messages import Reason
@@ -27,7 +27,7 @@ def flow(ledger, port=5000):
 
 
 def held(unit):
-    return Held(Segment(unit), 0, 0, 0, 1.0)
+    return Held(Arrival(unit), 0, 0, 0, 1.0)
 
 
 @pytest.mark.parametrize(("unit", "frames", "size"), [(b"x" * 70, 1, 70), ((b"x" * 70, b"y" * 30), 2, 100)])
