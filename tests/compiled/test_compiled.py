@@ -13,15 +13,25 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 900
 UNITS = (
-    "compare",
+    "bounds",
+    "checkpoints",
     "datagram",
     "errors",
+    "evidence",
     "flow_state",
+    "modes",
     "properties",
+    "rules",
+    "shapes",
     "stream_model",
     "tcp",
+    "tcp_end",
+    "tcp_middle",
+    "tcp_overflow",
+    "tcp_regressions",
     "tcp_stall",
-    "tcp_unkept",
+    "tcp_syn",
+    "tcp_timeout",
     "tcp_window",
 )
 
