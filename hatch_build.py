@@ -21,11 +21,12 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HOT = {
-    "services": ["colo_compare/*.py", "colo_rewriter/*.py"],
+    "services": ["colo_compare/*.py", "colo_compare/tcp/*.py", "colo_compare/handover/protocol.py",
+                 "colo_rewriter/*.py"],
     "proto": ["colo_proto/net/*.py", "colo_proto/chardev.py", "colo_proto/checksum.py", "colo_proto/codec.py",
               "colo_proto/core.py", "colo_proto/frame.py", "colo_proto/seq.py", "colo_proto/shard.py"],
 }  # fmt: skip
-COLD = {"__main__.py", "config.py", "luggage.py", "craft.py"}
+COLD = {"__main__.py", "config.py", "craft.py"}
 """Entry points, what libraries inspect at run time, and what no frame passes."""
 
 SETUP = """

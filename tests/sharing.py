@@ -91,7 +91,7 @@ class Sharing:
         self.take(name, outputs)
         if not outputs:
             # Nobody shares out to it yet, so it has nothing to hand over.
-            assert not self.workers[name].flows
+            assert not self.workers[name].table.flows
             self.kill(name)
 
     def kill(self, name):
@@ -175,7 +175,7 @@ class Sharing:
             pass
         elif kind == "report":
             self.report(who)
-            if not self.workers[who].moving.linked or self.workers[who].moving.busy:
+            if not self.workers[who].handovers.linked or self.workers[who].handovers.busy:
                 self.queues[queue].append(None)
         elif kind == "down":
             self.hear(who, item, now)
@@ -195,8 +195,8 @@ class Sharing:
     def hear(self, name, message, now):
         worker = self.workers[name]
         if isinstance(message, Drain):
-            assert not worker.flows, "it may leave only without flows"
-            assert worker.ledger.held == worker.ledger.held_secondary == worker.moving.parked == 0
+            assert not worker.table.flows, "it may leave only without flows"
+            assert worker.ledger.held == worker.ledger.held_secondary == worker.handovers.parked == 0
             self.take(name, worker.drain(now))
             self.gone.update(worker.counters)
             self.left.append(name)

@@ -195,7 +195,7 @@ class Handover:
     part: int
     last: bool
     data: bytes
-    """All parts together are what `colo_compare.luggage` packs."""
+    """All parts together are what `colo_compare.handover.state` packs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 ::
 
     primary_in   ---> +----------------+
-                      |  dispatch      |      one TcpFlow or DatagramFlow per guest-to-client flow
+                      |  table:        |      one TcpFlow or DatagramFlow per guest-to-client flow
     secondary_in ---> |  by flow key   | ---> flows ---> outdev
                       +----------------+         |
     notify_dev   <----- checkpoint wanted -------+      (secondary frames are never sent)
@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from colo_compare.config import CompareConfig
-from colo_compare.dispatch import Dispatch
-from colo_compare.exempt import aside
-from colo_compare.flow import frames_of
-from colo_compare.moving import Moving
+from colo_compare.exempt import already_sent
+from colo_compare.flow import Flow
+from colo_compare.handover.protocol import Handovers
+from colo_compare.ledger import Ledger
+from colo_compare.table import Table
+from colo_compare.unit import frames_of
 from colo_proto.core import Log, Output, Port, Send, Tell, Way
 from colo_proto.errors import ConfigError
 from colo_proto.frame import Buffer
@@ -38,7 +40,7 @@ from colo_proto.messages import (
 from colo_proto.rules import COMPARE, parse_rules
 
 
-class Compare(Dispatch):
+class Compare:
     """The core. Ports `primary_in`, `secondary_in`, `outdev`; control by `tell`."""
 
     ports: ClassVar[tuple[Port, ...]] = (
@@ -48,66 +50,70 @@ class Compare(Dispatch):
     )
 
     def __init__(self, config: CompareConfig) -> None:
-        super().__init__(config)
+        self.config = config
         self.mode = config.mode
+        self.timeout = config.compare_timeout / 1000
+        self.cycle = config.expired_scan_cycle / 1000
+        self.ledger = Ledger(config)
         self.ledger.shadow = config.mode == Mode.SHADOW
-        self._frames_rules: SetRules | None = None
-        """What the COLO frame has said; it comes before our own."""
-        self._frame = 0
+        self.table = Table(config, self.ledger)
+        self.handovers = Handovers(config.id, self.table, self.handle)
+        self.next_scan: float | None = None
         self.oldest = 0.0
         """Age of the oldest held frame at the last scan."""
+        self._frame_rules: SetRules | None = None
+        """Rules that the COLO frame has set; they come before our own."""
+        self._frame_incarnation = 0
         self._reached = 0.0
         self._progress = -math.inf
         """`ledger.reached` at the last scan, and when it had last changed by then."""
         self.behind = 0.0
         """How far the secondary was behind the primary then, in seconds (shadow mode)."""
-        self.moving = Moving(self, self.handle)
         self._leftovers = 0
-        """Flows of which the secondary sent more than the primary, when the inputs had ended."""
+        """Flows of which the secondary had sent more than the primary when the inputs ended."""
 
     @property
     def counters(self) -> Counter[str]:
-        """All counters; the books they keep are in `ledger`."""
+        """All counters, for people who look in; they are kept in `ledger`."""
         return self.ledger.folded()
 
     # -- frames --------------------------------------------------------------------------------------
 
     def receive(self, port: str, frames: Sequence[bytes], now: float) -> list[Output]:
-        """Frames of one guest arrived; what may go is in the outputs."""
-        if self.moving.busy and self.mode != Mode.BYPASS:
-            frames = self.moving.sift(port, frames)
+        """Frames of one guest arrived. What may leave is in the outputs."""
+        if self.handovers.busy and self.mode != Mode.BYPASS:
+            frames = self.handovers.sift(port, frames)
         self.handle(port, frames, now)
         return self._out()
 
     def handle(self, port: str, frames: Sequence[bytes], now: float) -> None:
-        """Frames whose flows are here."""
+        """Handle frames whose flows are here."""
         if self.next_scan is None:
             self.next_scan = now + self.cycle
         ledger = self.ledger
         if port == "primary_in":
             ledger.frames_primary += len(frames)
             if self.mode == Mode.ENFORCE:
-                self._take(frames, now, primary=True)
-            elif self.mode == Mode.SHADOW:
-                with aside(ledger):
-                    self._take(frames, now, primary=True)
-                ledger.sink.extend(frames)
-                ledger.counters["released.mode"] += len(frames)
-            else:
-                ledger.counters["released.mode"] += len(frames)
-                ledger.sink.extend(frames)
+                self.table.receive(frames, now, primary=True)
+                return
+            if self.mode == Mode.SHADOW:
+                with already_sent(ledger):
+                    self.table.receive(frames, now, primary=True)
+            ledger.sink.extend(frames)
+            ledger.counters["released.mode"] += len(frames)
         else:
             ledger.frames_secondary += len(frames)
             if self.mode == Mode.BYPASS:
                 ledger.secondary_gone(len(frames), "mode")
-            else:
-                self._take(frames, now, primary=False)
-                if ledger.secondary_bytes > ledger.max_secondary_bytes:
-                    ledger.squeeze()
+                return
+            self.table.receive(frames, now, primary=False)
+            if ledger.secondary_bytes > ledger.max_secondary_bytes:
+                ledger.squeeze()
 
     def _out(self) -> list[Output]:
         ledger = self.ledger
-        outputs, ledger.outputs = ledger.outputs, []
+        outputs = ledger.outputs[:]
+        ledger.outputs.clear()
         if ledger.sink:
             sink, ledger.sink = ledger.sink, []
             frames: list[Buffer] = []
@@ -123,29 +129,29 @@ class Compare(Dispatch):
     # -- time ----------------------------------------------------------------------------------------
 
     def deadline(self) -> float | None:
-        """The next scan, or sooner when something is suspected, seems stuck, or is on its way to or from a worker."""
-        suspects, stuck, moves = self.ledger.suspects, self.ledger.stuck, self.moving.deadline()
-        if not suspects and not stuck and moves is None:
+        """The next scan, or earlier when a flow is suspect or stuck, or a handover waits for something."""
+        suspects, stuck, handover = self.ledger.suspects, self.ledger.stuck, self.handovers.deadline()
+        if not suspects and not stuck and handover is None:
             return self.next_scan
-        due = [self.next_scan, moves]
+        due = [self.next_scan, handover]
         if suspects:
             due.append(min(suspects.values()))
         if stuck:
-            # All wait equally long, so the first that came is the first that is due.
+            # All wait equally long, so the first in the dictionary is the first that is due.
             due.append(next(iter(stuck.values())))
         return min(when for when in due if when is not None)
 
     def mark(self, port: str, version: int, now: float) -> list[Output]:
-        """From here on `port` is shared out by the worker table `version`."""
-        self.moving.mark(port, version, now)
+        """A barrier: from here on the frames of `port` are shared out by the worker table `version`."""
+        self.handovers.barrier(port, version, now)
         return self._out()
 
     def leave(self, now: float) -> list[Output]:
-        """Before the process stops: ask for our flows to be moved. Nothing when no input is shared out."""
-        return self._out() if self.moving.leave() else []
+        """Before the process stops: ask for our flows to be handed over. Nothing when no input is shared out."""
+        return self._out() if self.handovers.leave() else []
 
     def on_timer(self, now: float) -> list[Output]:
-        """Judge what is due; every `expired_scan_cycle` look for frames older than `compare_timeout`."""
+        """Judge the flows that are due. Every `expired_scan_cycle` look for frames older than `compare_timeout`."""
         suspects, stuck = self.ledger.suspects, self.ledger.stuck
         for flow in [flow for flow, due in suspects.items() if due <= now]:
             del suspects[flow]
@@ -156,12 +162,12 @@ class Compare(Dispatch):
             flow.judge(now)
         if self.next_scan is not None and now >= self.next_scan:
             self._scan(now)
-        self.moving.on_timer(now)
+        self.handovers.on_timer(now)
         return self._out()
 
     def _scan(self, now: float) -> None:
         ledger = self.ledger
-        self.next_scan = now + self.cycle if self.flows or ledger.held or ledger.held_secondary else None
+        self.next_scan = now + self.cycle if self.table.flows or ledger.held or ledger.held_secondary else None
         limit = now - self.timeout
         first = now
         for flow in list(ledger.holding):
@@ -178,12 +184,10 @@ class Compare(Dispatch):
             flow.expire(limit, now)
             if not flow.lingers():
                 ledger.lingering.pop(flow, None)
-        for side, assembler in enumerate(self.fragments):
-            assembler.expire(now)
-            self._collect(assembler.dropped(), "fragments", primary=side == 0)
-        ledger.ask_again(now)
+        self.table.expire_fragments(now)
+        ledger.requests.repeat(now)
         ledger.relax()
-        self._forget_idle(now)
+        self.table.forget_idle(now)
 
     def _late_before(self, limit: float, now: float) -> float:
         """When a primary frame that has left must have been sent, so that an equal one is overdue by now (shadow mode).
@@ -201,7 +205,7 @@ class Compare(Dispatch):
     # -- control -------------------------------------------------------------------------------------
 
     def tell(self, message: Message, now: float) -> list[Output]:
-        """`CheckpointDone`, `SetMode`, `Welcome` of the COLO frame."""
+        """A message of the COLO frame."""
         if isinstance(message, CheckpointDone):
             self._checkpoint(message)
         elif isinstance(message, SetMode):
@@ -209,33 +213,36 @@ class Compare(Dispatch):
             if message.resync:
                 self._resync()
         elif isinstance(message, SetRules):
-            self._frames_rules = message
+            self._frame_rules = message
             self._rules(message.rules, "the frame's rules")
         elif isinstance(message, WorkerTable):
-            self.moving.table(message, now)
+            self.handovers.table_changed(message, now)
         elif isinstance(message, Handover):
-            self.moving.handed(message, now)
+            self.handovers.part_arrived(message, now)
+            if self.table.flows and self.next_scan is None:
+                self.next_scan = now + self.cycle
         elif isinstance(message, HandoverTaken):
-            self.moving.taken(message, now)
+            self.handovers.part_taken(message, now)
         elif isinstance(message, Welcome):
-            self.ledger.epoch = max(self.ledger.epoch, message.epoch)
+            requests = self.ledger.requests
+            requests.epoch = max(requests.epoch, message.epoch)
             self._set_mode(message.mode)
-            if message.incarnation != self._frame and self._frames_rules is not None:
-                # The frame was restarted: it takes this back unless it has rules of its own.
-                self.ledger.outputs.append(Tell(self._frames_rules))
-            self._frame = message.incarnation
+            if message.incarnation != self._frame_incarnation and self._frame_rules is not None:
+                # The COLO frame was restarted. It accepts its rules back unless it has others by now.
+                self.ledger.outputs.append(Tell(self._frame_rules))
+            self._frame_incarnation = message.incarnation
         return self._out()
 
     def load_rules(self, text: str, where: str) -> list[Output]:
-        """Rules of our own file. Those of the COLO frame, once it has said some, come before them."""
-        if self._frames_rules is not None:
+        """Rules of our own file. Once the COLO frame has set rules, those come before them."""
+        if self._frame_rules is not None:
             self.ledger.outputs.append(Log("warning", "rules.overruled", {"where": where}))
-            return self._out()
-        self._rules(text, where)
+        else:
+            self._rules(text, where)
         return self._out()
 
     def _rules(self, text: str, where: str) -> None:
-        """Put other rules into force, for open flows as well; the old ones stay when these are wrong."""
+        """Put other rules into force, for open flows as well. The old ones stay when there is a mistake in these."""
         ledger = self.ledger
         try:
             rules = parse_rules(text, where)
@@ -246,39 +253,38 @@ class Compare(Dispatch):
         ledger.rules = rules
         ledger.counters["rules_loaded"] += 1
         ledger.outputs.append(Log("info", "rules.loaded", {"where": where, "rules": len(rules.rules)}))
-        for flow in list(self.flows.values()):
+        for flow in list(self.table.flows.values()):
             rule = rules.find(flow.key)
             if rule.action == flow.rule.action:
                 flow.rule = rule
                 continue
-            # What follows starts from the middle; what is held was not found equal, and may go only if exempt.
+            # What follows starts from the middle. What is held was not found equal, so it leaves only if now exempt.
             if rule.action != COMPARE:
                 flow.let_out("rule")
                 flow.unbound()
-            self.forget(flow, "rule")
+            self.table.forget(flow, "rule")
 
     def _checkpoint(self, done: CheckpointDone) -> None:
         """Release what the checkpoint covers.
 
-        With the state copied everything held may go: the secondary now is the primary's copy. Without,
-        only the flows that asked are let go, and are unprotected from then on; the others are still
-        equal and go on being compared, so their queues stay.
+        If state was copied, everything held leaves, because the secondary is a copy of the primary now. Otherwise only
+        the flows that asked for a checkpoint are released, and they are unprotected from then on. The others are still
+        equal and are compared further, so their queues stay.
         """
         ledger = self.ledger
         held, before, made = ledger.held, len(ledger.sink), ledger.counters["synthesized"]
         if done.state_copied:
-            for flow in self.flows.values():
+            for flow in self.table.flows.values():
                 flow.flush(copied=True)
             ledger.unprotected.clear()
             ledger.unjudged.clear()
             ledger.strangers = False
-            self._clear_fragments("checkpoint")
+            self.table.release_fragments("checkpoint")
         else:
-            for flow in ledger.asked:
-                flow.flush(copied=False)
-                ledger.unprotected.add(flow.key)
-        ledger.asked.clear()
-        ledger.epoch = max(ledger.epoch, done.epoch)
+            for flow in ledger.requests.waiting:
+                self._unprotect(flow)
+        ledger.requests.waiting.clear()
+        ledger.requests.epoch = max(ledger.requests.epoch, done.epoch)
         ledger.counters["checkpoints_done"] += 1
         released = sum(frames_of(unit) for unit in ledger.sink[before:]) - ledger.counters["synthesized"] + made
         ledger.outputs.append(Tell(Flushed(done.epoch, self.config.id, released, held - ledger.held - released)))
@@ -286,15 +292,9 @@ class Compare(Dispatch):
             Log("info", "checkpoint.flushed", {"epoch": done.epoch, "copied": done.state_copied, "released": released})
         )
 
-    def _clear_fragments(self, cause: str) -> None:
-        """Datagrams that are not whole yet: the primary's fragments go, the secondary's are dropped."""
-        ledger = self.ledger
-        mine, its = (assembler.clear() for assembler in self.fragments)
-        if not ledger.shadow:
-            ledger.held -= len(mine)
-            for frame in mine:
-                ledger.passed(frame, cause)
-        ledger.secondary_gone(len(its), cause, stored=True)
+    def _unprotect(self, flow: Flow) -> None:
+        flow.flush(copied=False)
+        self.ledger.unprotected.add(flow.key)
 
     def _set_mode(self, mode: str) -> None:
         if mode == self.mode or mode not in Mode.ALL:
@@ -303,81 +303,78 @@ class Compare(Dispatch):
         if mode != Mode.ENFORCE:
             for flow in list(ledger.holding):
                 flow.let_out("mode")
-        self._clear_fragments("mode")
-        for flow in list(self.flows.values()):
+        self.table.release_fragments("mode")
+        for flow in list(self.table.flows.values()):
             if self.mode == Mode.ENFORCE:
                 flow.unbound()
-            # What was compared before says nothing of what comes after: flows start from the middle. So do those that
-            # differed in shadow mode and were left alone, for no checkpoint has passed them.
+            # What was compared before says nothing about what comes after, so flows start from the middle. So do those
+            # that differed in shadow mode and were left alone, because no checkpoint came since.
             if Mode.BYPASS in {mode, self.mode} or (mode == Mode.ENFORCE and flow.unprotected):
-                self.forget(flow, "mode")
+                self.table.forget(flow, "mode")
         ledger.outputs.append(Log("info", "mode.changed", {"before": self.mode, "after": mode}))
         ledger.counters["mode_changes"] += 1
         self.mode = mode
         ledger.shadow = mode == Mode.SHADOW
 
     def _resync(self) -> None:
-        """Another secondary, which got no state: what is open now it does not have, what opens from now on it has."""
-        ledger = self.ledger
-        ledger.strangers = True
-        for flow in self.flows.values():
-            flow.flush(copied=False)
-            ledger.unprotected.add(flow.key)
-        ledger.asked.clear()
+        """There is another secondary, which got no state: it has none of the connections that are open now, and all
+        that open from now on.
+        """
+        self.ledger.strangers = True
+        for flow in self.table.flows.values():
+            self._unprotect(flow)
+        self.ledger.requests.waiting.clear()
 
     def finish(self, now: float) -> list[Output]:
-        """The inputs have ended for good (captures): what waits for its equal has none, and is a difference."""
+        """The inputs have ended for good (captures): what still waits for its equal is a difference."""
         ledger = self.ledger
         for flow in list(ledger.suspects):
             flow.judge(now)
         ledger.suspects.clear()
-        # Just as late as any of it can be.
+        # As late as any of it can become.
         late = now + self.timeout + self.cycle
         for flow in list(ledger.holding):
             oldest = flow.oldest()
             if oldest is not None and not flow.wanted:
                 flow.timed_out(late)
-        self._leftovers = sum(flow.leftover() for flow in self.flows.values())
+        self._leftovers = sum(flow.leftover() for flow in self.table.flows.values())
         for flow in list(ledger.lingering):
             flow.expire(late, late)
-        unfinished = [assembler.clear() for assembler in self.fragments]
-        self._leftovers += bool(unfinished[0]) != bool(unfinished[1])
-        for side, frames in enumerate(unfinished):
-            self._collect(frames, "fragments", primary=side == 0)
+        mine, its = self.table.drop_fragments("fragments")
+        self._leftovers += bool(mine) != bool(its)
         return self._out()
 
     def differences(self) -> int:
-        """How many differences were found, at the end those included that nothing came to match with."""
+        """How many differences were found, including what had no counterpart at the end."""
         asked = sum(n for name, n in self.ledger.counters.items() if name.startswith("checkpoints_wanted."))
         return asked + self._leftovers
 
     def drain(self, now: float) -> list[Output]:
-        """The process stops. What is held was not found equal, so it may not go: the guests send again."""
-        for flow in list(self.flows.values()):
-            self.forget(flow, "shutdown")
-        for side, assembler in enumerate(self.fragments):
-            self._collect(assembler.clear(), "shutdown", primary=side == 0)
+        """The process stops. What is held was not found equal, so it may not leave: the guests will send it again."""
+        for flow in list(self.table.flows.values()):
+            self.table.forget(flow, "shutdown")
+        self.table.drop_fragments("shutdown")
         return self._out()
 
     # -- looking in ----------------------------------------------------------------------------------
 
     def gauges(self) -> dict[str, int]:
-        """Levels: queue depths, flows, flows that are no longer protected."""
-        ledger = self.ledger
+        """Levels: queue depths, flows, flows that are not protected."""
+        ledger, handovers = self.ledger, self.handovers
         return {
             "held": ledger.held,
             "held_bytes": ledger.held_bytes,
             "held_secondary": ledger.held_secondary,
             "secondary_bytes": ledger.secondary_bytes,
-            "flows": len(self.flows),
+            "flows": len(self.table.flows),
             "flows_unprotected": len(ledger.unprotected),
             "flows_unjudged": len(ledger.unjudged),
             "held_oldest_ms": int(self.oldest * 1000) if ledger.held else 0,
             "behind_ms": int(self.behind * 1000),
-            "epoch": ledger.epoch,
-            "parked": self.moving.parked,
-            "linked": int(self.moving.linked),
-            "table_version": self.moving.settled,
+            "epoch": ledger.requests.epoch,
+            "parked": handovers.parked,
+            "linked": int(handovers.linked),
+            "table_version": handovers.finished,
         }
 
     def status(self) -> dict[str, Any]:
@@ -385,10 +382,10 @@ class Compare(Dispatch):
         ledger = self.ledger
         return {
             "mode": self.mode,
-            "epoch": ledger.epoch,
+            "epoch": ledger.requests.epoch,
             "rules": [rule.text for rule in ledger.rules.rules],
-            "workers": self.moving.workers,
-            "rules_from": "frame" if self._frames_rules is not None else "file" if self.config.rules else "",
+            "workers": self.handovers.workers,
+            "rules_from": "frame" if self._frame_rules is not None else "file" if self.config.rules else "",
             "asks_after_ms": int((self.timeout + self.cycle) * 1000),
-            "last": ledger.last,
+            "last": ledger.requests.last,
         }

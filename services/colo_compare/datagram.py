@@ -1,28 +1,27 @@
 """Flows without a byte stream: UDP, ICMP, SCTP and every other IP protocol.
 
-A primary datagram is released when the secondary sent one with the same payload in the same flow.
-Order does not matter inside a bounded window: servers with several threads answer in any order, and a
-pair that arrives crosswise is still a pair (QEMU matches the newest first, and asks for needless
-checkpoints).
+A primary datagram is released when the secondary sent one with the same payload in the same flow. Within a bounded
+window the order does not matter, because servers with several threads answer in any order. (QEMU matches the newest
+first, and asks for needless checkpoints.)
 
 ::
 
-      primary    [ o o | f f ]        o: overtaken - a later one already found its pair
+      primary    [ o o | f f ]        o: overtaken - a later one has already found its equal
       secondary  [ o | f ]            f: fresh     - newer than every match so far
 
-Both sides having *fresh* datagrams for longer than `GRACE` is the sign that they differ: their order
-on each side is the order they were sent in, so a fresh one opposite a fresh one should have matched.
-An overtaken secondary datagram lost its counterpart on the way and expires; an overtaken primary one
-waits for its own, until compare_timeout asks for a checkpoint.
+When both sides have had *fresh* datagrams for longer than `GRACE`, they differ: each side is in the order in which it
+was sent, so a fresh one opposite a fresh one should have matched. An overtaken datagram of the secondary lost its
+counterpart on the way, and expires. One of the primary waits for its own, until compare_timeout asks for a checkpoint.
 """
 
 from typing import Any, ClassVar, Final
 
-from colo_compare.flow import Datagrams, HeldUnit, Unit, frames_in, frames_of
-from colo_compare.history import SEGMENT_COST
+from colo_compare.arrival import Arrival
+from colo_compare.evidence import CONTEXT_BYTES, SHOWN_FRAMES, first_difference
+from colo_compare.flow import Flow
 from colo_compare.ledger import Ledger
-from colo_compare.stream import first_difference
-from colo_compare.tcp_state import CONTEXT, SHOWN
+from colo_compare.tcp.history import PIECE_COST
+from colo_compare.unit import HeldUnit, Unit, frames_in, frames_of
 from colo_proto.compiled import mypyc_attr
 from colo_proto.messages import Reason
 from colo_proto.pcapng import Shown
@@ -49,17 +48,33 @@ class HeldDatagram(HeldUnit):
         self.out = False
 
 
-class DatagramFlow(Datagrams):
-    """State of one flow; `body` is what has to be equal (payload, without checksum)."""
+def secondary_cost(kept: list[tuple[bytes, float, Unit]]) -> int:
+    """Bytes of memory that datagrams of the secondary take."""
+    return sum(2 * len(body) + PIECE_COST for body, _, _ in kept)
 
-    __slots__ = ("count", "ledger", "moved", "pri", "pri_over", "sec", "sec_over", "suspect", "unkept", "unkept_at")
+
+class DatagramFlow(Flow):
+    """One flow of datagrams. `body` is what has to be equal: the payload, without a checksum."""
+
+    __slots__ = (
+        "count",
+        "ledger",
+        "matched_at",
+        "pri",
+        "pri_over",
+        "sec",
+        "sec_over",
+        "suspect",
+        "unkept",
+        "unkept_at",
+    )
 
     kept: ClassVar[str] = "datagrams"
 
     def __init__(self, ledger: Ledger, key: bytes, rule: Rule, now: float) -> None:
         super().__init__(key, rule, now)
         self.ledger = ledger
-        # Lists, not deques: they are short, and an empty deque takes ten times the memory of a flow's other fields.
+        # Lists and not deques: they are short, and an empty deque takes ten times the memory of a flow's other fields.
         self.pri: list[HeldDatagram] = []
         self.sec: list[tuple[bytes, float, Unit]] = []
         self.pri_over = 0
@@ -69,16 +84,17 @@ class DatagramFlow(Datagrams):
         """Since when both sides have had fresh datagrams; 0 when they have not."""
         self.count = 0
         """Primary datagrams seen: the index of the next one."""
-        self.moved = 0.0
-        """When the secondary last sent the equal of one that waited."""
+        self.matched_at = 0.0
+        """When the secondary last sent the equal of a datagram that waited."""
         self.unkept = 0
-        """Primary datagrams that have gone (shadow mode) and were not kept, for there were too many: as many of the
-        secondary's are taken as they are."""
+        """Primary datagrams that were sent (shadow mode) and not kept, because there were too many. As many of the
+        secondary's are accepted without comparing them."""
         self.unkept_at = 0.0
-        """When the last of them came."""
+        """When the last of them arrived."""
 
-    def primary(self, unit: Unit, body: bytes, now: float) -> None:
+    def primary(self, arrival: Arrival, now: float) -> None:
         """A datagram of the primary guest."""
+        unit, body = arrival.unit, arrival.body
         if self.rule.masks:
             body = self.rule.normal(body)
         self.touched = now
@@ -97,7 +113,7 @@ class DatagramFlow(Datagrams):
                 ledger.held_secondary -= 1
                 ledger.secondary_compared += 1
                 size = len(body)
-                ledger.secondary_bytes -= size + size + SEGMENT_COST
+                ledger.secondary_bytes -= size + size + PIECE_COST
                 ledger.bytes_compared += size
                 ledger.sink.append(unit)
                 if self.suspect:
@@ -108,12 +124,7 @@ class DatagramFlow(Datagrams):
             return
         held = HeldDatagram(unit, body, now, index)
         pri = self.pri
-        if (
-            len(pri) >= ledger.max_queue_size
-            or ledger.held_bytes >= ledger.max_held_bytes
-            or (self.wanted and ledger.crowded(self))
-        ):
-            ledger.refuse(self, held, len(pri))
+        if ledger.full(self, held, len(pri), ledger.max_queue_size):
             if ledger.ahead(self) and not self.optional():
                 self.unkept += 1
                 self.unkept_at = now
@@ -124,8 +135,9 @@ class DatagramFlow(Datagrams):
         if sec and not self.suspect:
             self._suspect(now)
 
-    def secondary(self, unit: Unit, body: bytes, now: float) -> None:
+    def secondary(self, arrival: Arrival, now: float) -> None:
         """A datagram of the secondary guest."""
+        unit, body = arrival.unit, arrival.body
         if self.rule.masks:
             body = self.rule.normal(body)
         self.touched = now
@@ -140,7 +152,7 @@ class DatagramFlow(Datagrams):
                 del pri[at]
                 self.pri_over = self.pri_over - 1 if at < self.pri_over else at
                 self.sec_over = len(self.sec)
-                self.moved = now
+                self.matched_at = now
                 ledger.unhold(held)
                 ledger.verified(held)
                 ledger.secondary_compared += 1
@@ -155,20 +167,20 @@ class DatagramFlow(Datagrams):
             return
         if self.unkept and self._of_unkept(body, now):
             return
-        if len(self.sec) >= ledger.room:
+        if len(self.sec) >= ledger.secondary_quota:
             if not self.sec:
                 ledger.secondary_gone(1, "queue_full")
                 return
             self._forget(1, "queue_full")
         self.sec.append((body, now, unit))
         ledger.held_secondary += 1
-        ledger.secondary_bytes += 2 * len(body) + SEGMENT_COST
+        ledger.secondary_bytes += 2 * len(body) + PIECE_COST
         ledger.lingering[self] = None
         if pri and not self.suspect:
             self._suspect(now)
 
     def _of_unkept(self, body: bytes, now: float) -> bool:
-        """Is it the equal of one that was not kept, as far as anybody can say?"""
+        """May it be the equal of a datagram that was not kept? Then it counts as one."""
         if self.unkept_at < now - self.ledger.timeout:
             self.unkept = 0
             return False
@@ -181,7 +193,7 @@ class DatagramFlow(Datagrams):
         """Drop the secondary's oldest `count` datagrams."""
         if count:
             ledger = self.ledger
-            ledger.secondary_bytes -= sum(2 * len(body) + SEGMENT_COST for body, _, _ in self.sec[:count])
+            ledger.secondary_bytes -= secondary_cost(self.sec[:count])
             del self.sec[:count]
             self.sec_over = max(self.sec_over - count, 0)
             ledger.secondary_gone(count, reason, stored=True)
@@ -197,7 +209,7 @@ class DatagramFlow(Datagrams):
             self.ledger.suspects[self] = now + GRACE
 
     def _clear_suspicion(self) -> None:
-        # Whatever is fresh now has been so only since the last match; the clock starts again with the next.
+        # What is fresh now has been so only since the last match: the grace begins anew with the next datagram.
         self.suspect = 0.0
         self.ledger.suspects.pop(self, None)
         if self._fresh():
@@ -206,13 +218,13 @@ class DatagramFlow(Datagrams):
             self.ledger.suspects[self] = since + GRACE
 
     def judge(self, now: float) -> None:
-        """The grace is over: what is fresh on both sides differs."""
+        """The grace is over: the datagrams that are fresh on both sides differ."""
         self.suspect = 0.0
         if self._fresh() and not self.diverged:
             self._differ(self.pri[self.pri_over], self.sec[self.sec_over][0], now)
 
     def _differ(self, held: HeldDatagram, other: bytes, now: float) -> None:
-        """`held` should have been equal to `other`: a difference."""
+        """`held` should have been equal to `other`: report a difference."""
         self.diverged = True
         self.ledger.counters["miscompares"] += 1
         self.ledger.want(self, Reason.DATAGRAM, held.index, self._explain(held, other, now), now)
@@ -229,11 +241,11 @@ class DatagramFlow(Datagrams):
             at = first_difference(held.body, other)
             detail["secondary_length"] = len(other)
             detail["byte"] = at
-            low = max(at - CONTEXT, 0)
+            low = max(at - CONTEXT_BYTES, 0)
             detail["context"] = detail["secondary_context"] = at - low
-            detail["secondary"] = other[low : at + CONTEXT].hex()
-        low = max(at - CONTEXT, 0)
-        detail["primary"] = held.body[low : at + CONTEXT].hex()
+            detail["secondary"] = other[low : at + CONTEXT_BYTES].hex()
+        low = max(at - CONTEXT_BYTES, 0)
+        detail["primary"] = held.body[low : at + CONTEXT_BYTES].hex()
         return detail
 
     # -- what the compare asks of every kind of flow -------------------------------------------------
@@ -247,13 +259,13 @@ class DatagramFlow(Datagrams):
         return bool(self.sec)
 
     def expire(self, limit: float, now: float) -> None:
-        """Secondary datagrams that arrived at or before `limit` have no counterpart: drop them."""
+        """Drop the secondary datagrams that arrived at or before `limit`: they have no counterpart."""
         self._forget(next((n for n, entry in enumerate(self.sec) if entry[1] > limit), len(self.sec)), "expired")
-        if self.moved > limit and not self.pri_over:
-            # It goes on, in order: it is merely behind.
+        if self.matched_at > limit and not self.pri_over:
+            # The secondary still sends what the primary did, and in order: it is merely behind.
             return
         while self.pri and self.pri[0].out and self.pri[0].at <= limit:
-            # Sent long ago in shadow mode and never matched: that is a difference, reported as one. In shadow mode
+            # It was sent long ago in shadow mode and never matched, so it is reported as a difference. In shadow mode
             # the report flushes the flow at once, so the queue may be another one afterwards.
             held = self.pri.pop(0)
             self.ledger.unhold(held)
@@ -262,17 +274,17 @@ class DatagramFlow(Datagrams):
             self.ledger.want(self, Reason.TIMEOUT, held.index, self._explain(held, None, now), now)
 
     def lingers(self) -> bool:
-        """True while `expire` may have something to do."""
+        """May `expire` still have something to do?"""
         return bool(self.sec) or any(held.out for held in self.pri)
 
     def timed_out(self, now: float) -> None:
-        """A datagram waited longer than compare_timeout."""
+        """A datagram has waited longer than compare_timeout."""
         held = min(self.pri, key=lambda h: h.at)
         other = self.sec[self.sec_over][0] if len(self.sec) > self.sec_over else None
         self.ledger.want(self, Reason.TIMEOUT, held.index, self._explain(held, other, now), now)
 
     def flush(self, *, copied: bool) -> None:
-        """A checkpoint is done: what is held goes, in the order it came."""
+        """A checkpoint is done: what is held leaves, in the order in which it arrived."""
         ledger = self.ledger
         held_frames, self.pri = self.pri, []
         self._forget(len(self.sec), "checkpoint")
@@ -289,7 +301,7 @@ class DatagramFlow(Datagrams):
         self.unprotected = not copied
 
     def abandon(self, reason: str) -> None:
-        """The flow is evicted."""
+        """The flow is about to be forgotten: drop what it holds."""
         for held in self.pri:
             self.ledger.drop(held, reason)
         self.pri.clear()
@@ -297,14 +309,14 @@ class DatagramFlow(Datagrams):
         self.ledger.suspects.pop(self, None)
 
     def let_out(self, cause: str) -> None:
-        """Send what is held but keep it for comparing (shadow mode begins)."""
+        """Send what is held, but keep it for comparing (shadow mode begins)."""
         for held in self.pri:
             self.ledger.let_out(self, held, cause)
 
     def evidence(self, verdict: str) -> list[Shown]:
-        """The datagrams that wait on both sides, the fresh ones first; the verdict stands on the first of them."""
-        mine = self.pri[self.pri_over :][:SHOWN] or self.pri[:SHOWN]
-        its = self.sec[self.sec_over :][:SHOWN] or self.sec[:SHOWN]
+        """The waiting datagrams of both sides, or only the fresh ones if there are any. The verdict is the first's."""
+        mine = self.pri[self.pri_over :][:SHOWN_FRAMES] or self.pri[:SHOWN_FRAMES]
+        its = self.sec[self.sec_over :][:SHOWN_FRAMES] or self.sec[:SHOWN_FRAMES]
         shown = []
         for held in mine:
             comment = verdict if held is mine[0] else f"primary, packet {held.index} of its flow, unequal"
@@ -314,5 +326,5 @@ class DatagramFlow(Datagrams):
         return shown
 
     def idle_since(self, now: float) -> bool:
-        """True when the flow can be forgotten."""
+        """Can the flow be forgotten?"""
         return now - self.touched > IDLE

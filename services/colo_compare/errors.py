@@ -1,10 +1,10 @@
 """ICMP errors about one flow: what a guest may leave out.
 
-RFC 1812 §4.3.2.8 and RFC 4443 §2.4(f) tell a node to limit how many errors it sends; how is its own affair. Linux has
-one limit for each peer and one for all peers together, and the latter has a random part, so two identical guests answer
-different packets of a client that sends too many. Therefore an error that only one guest sent is no difference. The
-primary's is dropped and counted (`dropped.unmatched`): errors may get lost on any way, so nobody may rely on one, and
-the client is told only what both guests say. The secondary's is dropped like everything that it sends.
+RFC 1812 §4.3.2.8 and RFC 4443 §2.4(f) tell a node to limit how many errors it sends, and leave it to the node how.
+Linux has one limit for each peer and one for all peers together, and the latter has a random part. So two identical
+guests answer different packets of a client that sends too many, and an error that only one guest sent is no difference.
+The primary's is dropped and counted (`dropped.unmatched`): errors may get lost on any network, so nobody may rely on
+one, and the client is told only what both guests say. The secondary's is dropped like everything that it sends.
 
 Errors of both guests are compared. They differ when both quote the same packet and say different things about it::
 
@@ -16,17 +16,18 @@ Errors of both guests are compared. They differ when both quote the same packet 
 
 from typing import Final
 
+from colo_compare.arrival import Arrival
 from colo_compare.datagram import IDLE, DatagramFlow, HeldDatagram
-from colo_compare.flow import Unit, frames_of
+from colo_compare.unit import frames_of
 
 QUOTE: Final = 6
-"""Where the quoted packet begins in what is compared: behind type, code and four bytes of the error's own."""
+"""Offset of the quoted packet in what is compared: behind type, code and four bytes of the error's own."""
 
 REDIRECT: Final = 5
-"""ICMP's only error that a router sends beside another one about the same packet."""
+"""The only type of ICMP error that a router sends in addition to another error about the same packet."""
 
-MOST: Final = 64
-"""Errors of one flow that wait for their equals. Linux sends six in a row to a peer and then one a second."""
+MAX_WAITING: Final = 64
+"""Errors of one flow and side that wait for their equals. Linux sends six in a row to a peer and then one a second."""
 
 LEFT_OUT: Final = "unmatched"
 """Why they are dropped, in the counters."""
@@ -41,19 +42,19 @@ class ErrorFlow(DatagramFlow):
         """A guest may leave these out."""
         return True
 
-    def primary(self, unit: Unit, body: bytes, now: float) -> None:
+    def primary(self, arrival: Arrival, now: float) -> None:
         """An error of the primary guest."""
-        super().primary(unit, body, now)
+        super().primary(arrival, now)
         ledger = self.ledger
-        if len(self.pri) > MOST or (self.pri and ledger.held_bytes > ledger.max_held_bytes >> 2):
-            # Errors take no room from what has to be kept.
+        if len(self.pri) > MAX_WAITING or (self.pri and ledger.held_bytes > ledger.max_held_bytes >> 2):
+            # Errors may not use up the memory for what has to be kept.
             self._leave_out(1)
 
-    def secondary(self, unit: Unit, body: bytes, now: float) -> None:
+    def secondary(self, arrival: Arrival, now: float) -> None:
         """An error of the secondary guest."""
-        super().secondary(unit, body, now)
+        super().secondary(arrival, now)
         ledger = self.ledger
-        if len(self.sec) > MOST or (self.sec and ledger.secondary_bytes > ledger.max_secondary_bytes >> 2):
+        if len(self.sec) > MAX_WAITING or (self.sec and ledger.secondary_bytes > ledger.max_secondary_bytes >> 2):
             self._forget(1, LEFT_OUT)
 
     def _leave_out(self, count: int) -> None:
@@ -73,17 +74,17 @@ class ErrorFlow(DatagramFlow):
         return bool(self.pri) and bool(self.sec)
 
     def _clear_suspicion(self) -> None:
-        """What contradicts still does when another pair was found equal."""
+        """A contradiction remains one when another pair was found equal, so the suspicion stays."""
 
     def judge(self, now: float) -> None:
-        """The grace is over: does each guest say something else of the same packet?"""
+        """The grace is over: do the guests say different things about the same packet?"""
         self.suspect = 0.0
         found = None if self.diverged else self._contradiction()
         if found is not None:
             self._differ(found[0], found[1], now)
 
     def _contradiction(self) -> tuple[HeldDatagram, bytes] | None:
-        """Two errors that quote the same packet. They are not equal, or they would not be here."""
+        """Two errors that quote the same packet. They are unequal, because equal ones were released."""
         said: dict[bytes, bytes] = {body[QUOTE:]: body for body, _, _ in self.sec}
         for held in self.pri:
             body = held.body
@@ -95,12 +96,12 @@ class ErrorFlow(DatagramFlow):
     # -- what the compare asks of every kind of flow -------------------------------------------------
 
     def timed_out(self, now: float) -> None:
-        """Those that have waited longer than compare_timeout have no equal."""
+        """Drop the errors that have waited longer than compare_timeout."""
         limit = now - self.ledger.timeout
         self._leave_out(next((n for n, held in enumerate(self.pri) if held.at >= limit), len(self.pri)))
 
     def expire(self, limit: float, now: float) -> None:
-        """Likewise the secondary's, and in shadow mode the primary's that have gone long ago."""
+        """Likewise the secondary's, and in shadow mode the primary's that were sent long ago."""
         self._forget(next((n for n, entry in enumerate(self.sec) if entry[1] > limit), len(self.sec)), LEFT_OUT)
         self._leave_out(
             next((n for n, held in enumerate(self.pri) if not held.out or held.at > limit), len(self.pri))
@@ -111,7 +112,7 @@ class ErrorFlow(DatagramFlow):
         return False
 
     def idle_since(self, now: float) -> bool:
-        """True when the flow can be forgotten: soon, for a client that spoofs addresses makes one for each of them."""
+        """Can the flow be forgotten? Early, because a client that forges addresses makes one flow for each of them."""
         if self.wanted:
             return False
         return now - self.touched > (IDLE if self.unprotected else self.ledger.timeout)

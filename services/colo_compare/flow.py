@@ -1,82 +1,65 @@
-"""What every kind of flow is to the compare: state that all have, and what is asked of them.
+"""What compare asks of every kind of flow, and the state that all of them have.
 
 ::
 
-    Flow ---+--- Stream ------+--- TcpFlow          Flow by itself keeps nothing:
-            |                 +--- PassedTcp        who keeps something says otherwise
-            +--- Datagrams ---+--- DatagramFlow ------- ErrorFlow
-                              +--- PassedDatagrams
+    Flow ---+--- PassedFlow            Flow itself keeps nothing, and most of its methods do nothing. A class that keeps
+            +--- TcpFlow               something overrides them.
+            +--- DatagramFlow --- ErrorFlow
 
-Classes and no protocols, for compiled cores call the methods of a class directly.
+`Flow` is a class and not a protocol, because compiled code calls the methods of a class directly.
 """
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from colo_proto.compiled import mypyc_attr
-from colo_proto.frame import Buffer
+from colo_compare.arrival import Arrival
 from colo_proto.net.flow import describe
 from colo_proto.pcapng import Shown
-from colo_proto.rules import Rule
-
-Unit = Buffer | tuple[Buffer, ...]
-"""What is released as one: a frame, or the fragments of one datagram."""
-
-
-def frames_in(unit: Unit) -> tuple[Buffer, ...]:
-    """The frames of a unit."""
-    return unit if isinstance(unit, tuple) else (unit,)
-
-
-def frames_of(unit: Unit) -> int:
-    """How many frames a unit is."""
-    return len(unit) if isinstance(unit, tuple) else 1
-
-
-@mypyc_attr(acyclic=True)
-class HeldUnit:
-    """A primary unit that waits."""
-
-    __slots__ = ("at", "out", "unit")
-
-    unit: Unit
-    at: float
-    """When it came."""
-    out: bool
-    """Already sent (shadow mode); kept only to be compared."""
+from colo_proto.rules import SHADOW, Rule
 
 
 class Flow(ABC):
-    """What a compare keeps of one flow."""
+    """What compare keeps of one flow."""
 
     __slots__ = ("diverged", "key", "rule", "shadow", "touched", "unprotected", "wanted")
 
     kept: ClassVar[str] = ""
-    """What it is when it moves to another worker (`luggage`): `tcp`, `datagrams`, or empty where it keeps nothing.
+    """The kind of its state when it is handed over to another worker: `tcp`, `datagrams`, or empty when it has none.
 
-    Ask this and not `isinstance`: compiled classes share one memory (`abc`) of what is an instance of none of them, so
-    that it can be denied of an instance.
+    Ask this and not `isinstance`: compiled classes share one cache (`abc`) of what is an instance of none of them, so
+    an instance can be denied.
     """
 
     def __init__(self, key: bytes, rule: Rule, now: float) -> None:
         self.key = key
         self.rule = rule
         self.touched = now
-        """When a frame of it came last."""
+        """When its last frame arrived."""
         self.wanted = 0.0
-        """When it asked for the checkpoint that it waits for; 0 when it does not."""
+        """When it asked for the checkpoint that it waits for; 0 when it waits for none."""
         self.diverged = False
+        """A difference was found, and no checkpoint has come since."""
         self.unprotected = False
-        self.shadow = False
+        """Its frames are released without comparing them, until it ends or a checkpoint copies state."""
+        self.shadow = rule.action == SHADOW
+        """Its rule says that its frames leave at once and are compared all the same."""
+
+    @abstractmethod
+    def primary(self, arrival: Arrival, now: float) -> None:
+        """A packet of the primary guest. `arrival` is filled again for the next one."""
+
+    @abstractmethod
+    def secondary(self, arrival: Arrival, now: float) -> None:
+        """A packet of the secondary guest, likewise. Its numbers are in the primary's space, except for a SYN's."""
 
     def optional(self) -> bool:
-        """May a guest leave out what this flow consists of? Then what only one of them sent is dropped, and is no
+        """May a guest leave out what this flow consists of? Then a frame that only one guest sent is dropped, and is no
         difference (`errors`).
         """
         return False
 
     def oldest(self) -> float | None:
-        """Arrival time of the oldest held primary unit."""
+        """Arrival time of the oldest held unit of the primary."""
         return None
 
     def leftover(self) -> bool:
@@ -84,85 +67,41 @@ class Flow(ABC):
         return False
 
     def expire(self, limit: float, now: float) -> None:
-        """What arrived at or before `limit` and found no counterpart by now has none."""
+        """Give up waiting for the counterparts of what arrived at or before `limit`."""
 
     def timed_out(self, now: float) -> None:
-        """A unit waited longer than compare_timeout."""
+        """A unit has waited longer than compare_timeout."""
 
     def judge(self, now: float) -> None:
-        """What it was suspected of, or stuck with, is due."""
+        """The time is up that the ledger notes for this flow in `suspects` or `stuck`."""
 
     def lingers(self) -> bool:
-        """True while `expire` may have something to do."""
+        """May `expire` still have something to do?"""
         return False
 
     def sweep(self) -> None:
-        """Let go of what is of no use any more."""
+        """Free what is no longer needed."""
 
     def flush(self, *, copied: bool) -> None:
-        """A checkpoint is done. `copied`: the secondary now is the primary's copy, everything held may go."""
+        """A checkpoint is done. With `copied` the secondary is a copy of the primary, so everything held may leave."""
 
     def abandon(self, reason: str) -> None:
-        """The flow goes: what it holds is dropped."""
+        """The flow is about to be forgotten: drop what it holds. A guest will send it again."""
 
     def let_out(self, cause: str) -> None:
-        """Send what is held but keep it for comparing."""
+        """Send what is held, but keep it for comparing."""
 
     def unbound(self) -> None:
-        """What this flow sends is bounded by the secondary no more: say what was kept from the client."""
+        """The secondary no longer limits what this flow offers: tell the client what was kept from it."""
 
     def evidence(self, verdict: str) -> list[Shown]:
-        """Frames of both sides around a difference."""
+        """Frames of both sides around a difference, with `verdict` as the comment of the frame that differs."""
         return []
 
     @abstractmethod
     def idle_since(self, now: float) -> bool:
-        """True when the flow can be forgotten."""
+        """Can the flow be forgotten?"""
 
     def describe(self) -> str:
         """The flow in words."""
         return describe(self.key)
-
-
-class Stream(Flow):
-    """A TCP connection."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def primary(
-        self,
-        unit: Unit,
-        buf: bytes,
-        l4: int,
-        end: int,
-        seq: int,
-        wire_ack: int,
-        off: int,
-        flags: int,
-        win: int,
-        now: float,
-    ) -> None:
-        """A segment of the primary guest: TCP header at `l4` of `buf`, packet up to `end`; then the header's fields,
-        `off` with the reserved bits.
-        """
-
-    @abstractmethod
-    def secondary(
-        self, buf: bytes, l4: int, end: int, seq: int, wire_ack: int, off: int, flags: int, win: int, now: float
-    ) -> None:
-        """A segment of the secondary guest, likewise."""
-
-
-class Datagrams(Flow):
-    """Any other flow; `body` is what has to be equal."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def primary(self, unit: Unit, body: bytes, now: float) -> None:
-        """A datagram of the primary guest."""
-
-    @abstractmethod
-    def secondary(self, unit: Unit, body: bytes, now: float) -> None:
-        """A datagram of the secondary guest."""

@@ -23,7 +23,7 @@ _NEIGHBOUR_TYPES: Final = frozenset(
     {130, 131, 132, 133, 134, 135, 136, 137, 141, 142, 143, 148, 149, 151, 152, 153}
 )  # fmt: skip
 """ICMPv6 of the link itself (MLD, RFC 2710/3810; Neighbor Discovery, RFC 4861, 3122, 3971; Multicast Router Discovery,
-RFC 4286): each guest's own timers decide when it is sent, nobody's state depends on the other replica's."""
+RFC 4286). Each guest's own timers decide when it is sent, and nobody's state depends on the other replica's."""
 
 _ROUTER_TYPES: Final = frozenset({9, 10})
 """ICMP of the link itself (Router Discovery, RFC 1256), likewise."""
@@ -32,7 +32,7 @@ _TIMESTAMP_REPLY: Final = 14
 """RFC 792: identifier, sequence number, originate, receive and transmit time."""
 
 UNCOMPARED: Final = b""
-"""The key of what passes uncompared."""
+"""The key of what is released uncompared."""
 
 
 def payload(key: bytes, proto: int, tags: bytes, buf: Buffer, l4: int, end: int) -> tuple[bytes, bytes]:
@@ -56,7 +56,7 @@ def _icmp(key: bytes, proto: int, tags: bytes, buf: Buffer, l4: int, end: int) -
     if p.is_error(buf, l4, end, proto):
         quoted = p.error_quote(buf, l4, end, proto, tags)
         if quoted is None:
-            # What it quotes is cut short or a later fragment: then it is only about the two hosts.
+            # What it quotes is cut short, or is a later fragment: then it is only about the two hosts.
             return error_key(key, reverse(key)), body
         return error_key(key, quoted.key), _same(body, quoted, quoted.l4 - l4 - 2)
     if kind == _TIMESTAMP_REPLY and proto == p.PROTO_ICMP:
@@ -70,5 +70,5 @@ def _same(body: bytes, quoted: p.Packet, at: int) -> bytes:
         return body[: at + 6] + body[at + 8 :]
     if quoted.proto != p.PROTO_TCP or len(body) <= at + 12:
         return body[: at + 8] if quoted.proto == p.PROTO_TCP else body
-    # Ports and sequence number stand in the first 8 bytes; ACK, checksum and options are the rewriter's.
+    # The first 8 bytes are the ports and the sequence number. The rewriter changes ACK, checksum and options.
     return body[: at + 8] + body[at + (body[at + 12] >> 4) * 4 :]

@@ -7,7 +7,7 @@
                  one joined, one wants to leave: at once         (givers hand over to takers)
 
 The first table is made at once when an option names the workers, and otherwise when no worker has joined for a moment.
-In every later change flows move together with their state (`colo_compare.moving`), so a change has to wait only for the
+In every later change flows move with their state (`colo_compare.handover`), so a change has to wait only for the
 one before it. The state of a worker that was lost is lost with it: its slots move behind a checkpoint, and their flows
 are adopted in the middle. A frame that was restarted continues with the table that is in use.
 """

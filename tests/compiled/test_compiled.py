@@ -13,15 +13,25 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 900
 UNITS = (
-    "compare",
+    "bounds",
+    "checkpoints",
     "datagram",
     "errors",
-    "luggage",
+    "evidence",
+    "flow_state",
+    "modes",
     "properties",
+    "rules",
+    "shapes",
     "stream_model",
     "tcp",
+    "tcp_end",
+    "tcp_middle",
+    "tcp_overflow",
+    "tcp_regressions",
     "tcp_stall",
-    "tcp_unkept",
+    "tcp_syn",
+    "tcp_timeout",
     "tcp_window",
 )
 
@@ -89,7 +99,7 @@ def test_what_is_asked_for_and_cannot_be_is_said(env: dict[str, str], said: str,
 @pytest.mark.timeout(TIMEOUT)
 def test_it_is_compiled(python: Path) -> None:
     assert "(compiled cores)" in run(python, "-P", "-m", "colo_cli", "--version")
-    names = "colo_compare.tcp", "colo_compare.dispatch", "colo_rewriter.shift", "colo_proto.net.packet"
+    names = "colo_compare.tcp.flow", "colo_compare.table", "colo_rewriter.shift", "colo_proto.net.packet"
     program = f"from importlib import import_module as m; print(*(m(n).__file__ for n in {names!r}))"
     assert all(name.endswith(".so") for name in run(python, "-P", "-c", program).split())
 
@@ -103,7 +113,7 @@ def test_scenarios(python: Path) -> None:
 def test_units(python: Path) -> None:
     """Those that neither make subclasses of cores nor look inside, which compiled classes allow nobody."""
     compare = (f"tests/unit/colo_compare/test_{name}.py" for name in UNITS)
-    inside = "test_luggage.py::test_every_field_of_a_stream_goes_along_or_has_a_way_of_its_own"
+    inside = "test_flow_state.py::test_every_field_of_a_stream_goes_along_or_has_a_way_of_its_own"
     argv = (*compare, "tests/unit/colo_rewriter/test_rewriter.py", f"--deselect=tests/unit/colo_compare/{inside}")
     assert " passed" in run(python, "-P", "-m", "pytest", "-q", *argv)
 

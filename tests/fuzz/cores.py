@@ -7,10 +7,10 @@ from typing import Any
 import msgpack
 from tests.checksums import ip_checksum_ok, l4_checksum_ok
 
-from colo_compare import luggage
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
-from colo_compare.history import SEGMENT_COST, cost
+from colo_compare.handover import state as flow_state
+from colo_compare.tcp.history import PIECE_COST, cost
 from colo_mirror.config import MirrorConfig
 from colo_mirror.mirror import Mirror
 from colo_proto import codec
@@ -152,13 +152,13 @@ class Books:
         check(min(c.values(), default=0) >= 0, c)
         check(min(g.values()) >= 0, g)
         check(g["flows"] <= core.config.max_flows)
-        units = [held for flow in core.flows.values() for held in _held(flow)]
+        units = [held for flow in core.table.flows.values() for held in _held(flow)]
         parts = [frame for held in units for frame in (held.unit if type(held.unit) is tuple else (held.unit,))]
         check(g["held_bytes"] == sum(map(len, parts)), g, len(parts))
-        check(g["secondary_bytes"] == sum(_secondary(flow) for flow in core.flows.values()), g)
-        past = [flow.ref.segments[: flow.ref.first] for flow in core.flows.values() if hasattr(flow, "ref")]
+        check(g["secondary_bytes"] == sum(_secondary(flow) for flow in core.table.flows.values()), g)
+        past = [flow.ref.pieces[: flow.ref.first] for flow in core.table.flows.values() if hasattr(flow, "ref")]
         check(core.ledger.history.size == sum(map(cost, past)), core.ledger.history.size)
-        check(core.fragments[0].size >= 0)
+        check(core.table.fragments[0].size >= 0)
 
 
 def _held(flow: Any) -> list[Any]:
@@ -171,8 +171,8 @@ def _held(flow: Any) -> list[Any]:
 def _secondary(flow: Any) -> int:
     """Bytes that a flow keeps of the secondary, as the ledger charges them."""
     if hasattr(flow, "sec"):
-        return sum(2 * len(body) + SEGMENT_COST for body, *_ in flow.sec)
-    return cost(flow.ref.segments) if hasattr(flow, "ref") else 0
+        return sum(2 * len(body) + PIECE_COST for body, *_ in flow.sec)
+    return cost(flow.ref.pieces) if hasattr(flow, "ref") else 0
 
 
 _RULES = (
@@ -219,7 +219,7 @@ def compare(random: Random, inputs: int) -> None:
 
 
 def moving(random: Random, inputs: int) -> None:
-    """Flows that move between two workers at any moment; and luggage that is damaged, into a third."""
+    """Flows are handed over between two workers at any moment, and damaged flow state to a third."""
     mode = random.choice((Mode.ENFORCE, Mode.SHADOW))
     workers = [Books(random, mode), Books(random, mode)]
     rules = random.choice(("", "", *_RULES))
@@ -245,9 +245,9 @@ def moving(random: Random, inputs: int) -> None:
         if random.random() < 0.1:
             part = random.choice((0, 1, 255))
             giver, taker = random.sample(workers, 2)
-            packed = luggage.pack(giver.core, lambda key, part=part: key[-1] & 1 == part or part == 255, now)
+            packed = flow_state.pack(giver.core.table, lambda key, part=part: key[-1] & 1 == part or part == 255, now)
             _damaged(random, packed, now)
-            luggage.unpack(taker.core, packed, now)
+            flow_state.unpack(taker.core.table, packed, now)
             check(not taker.core.counters["handovers_malformed"], "what was packed is not understood")
             for one in workers:
                 one.take(one.core.on_timer(now))
@@ -261,13 +261,13 @@ def moving(random: Random, inputs: int) -> None:
 
 
 def _damaged(random: Random, packed: bytes, now: float) -> None:
-    """A worker that is given damaged luggage refuses it, or leaves a flow behind and counts it."""
+    """A worker that is given damaged flow state refuses it, or leaves a flow out and counts it."""
     if random.random() < 0.5:
         data = mutate.blob(random, packed)
     else:
         data = mutate.packed(mutate.structure(random, msgpack.unpackb(packed, raw=False)))
     with suppress(WireError):
-        luggage.unpack(Books(random).core, data, now)
+        flow_state.unpack(Books(random).core.table, data, now)
 
 
 def rewriter(random: Random, inputs: int) -> None:

@@ -4,12 +4,10 @@ Every mutant breaks one rule and nothing else, so what catches it is the invaria
 in force only while the mutant works: cores beside it are whole.
 """
 
-from colo_compare import tcp_leaving
 from colo_compare.compare import Compare
 from colo_compare.datagram import DatagramFlow
-from colo_compare.tcp import TcpFlow
-from colo_compare.tcp_commit import TcpCommit
-from colo_compare.tcp_window import TcpWindow
+from colo_compare.tcp import commit, control, departure, opening, partial, window
+from colo_compare.tcp.flow import TcpFlow
 from colo_mirror.mirror import Mirror
 from colo_proto.checksum import internet_checksum, pseudo_sum, update16
 from colo_proto.core import Send
@@ -22,9 +20,9 @@ from colo_rewriter.handshake import Handshakes
 from colo_rewriter.rewriter import Rewriter
 
 _FOR_EVER = 1 << 62
-_PRIMARY, _S_ACKS = TcpFlow.primary, TcpFlow._s_acks
+_PRIMARY, _SECONDARY_SAYS = TcpFlow.primary, window.secondary_says
 _PRIMARY_DATAGRAM, _SECONDARY_DATAGRAM = DatagramFlow.primary, DatagramFlow.secondary
-_DIVERGE, _LET_HEAD_GO = TcpCommit._diverge, TcpCommit._let_head_go
+_DIVERGE, _HALF_EQUAL = commit._diverge, partial._half_equal
 _TOWARD_GUEST, _CLIENT_SYN = passage.toward_guest, Handshakes.client_syn
 
 
@@ -47,6 +45,11 @@ def broken(core, *changes):
     return type("Broken", (core,), {method: within(method) for method in ("receive", "on_timer", "tell")})
 
 
+def everywhere(name, function):
+    """Changes of a function in all modules of compare's TCP that use it."""
+    return [(module, name, function) for module in (window, partial, commit, opening, control) if hasattr(module, name)]
+
+
 class _Any(bytes):
     """Bytes that are equal to all others of their length."""
 
@@ -63,25 +66,27 @@ class _Any(bytes):
         return _Any(found) if isinstance(at, slice) else found
 
 
-def _lengths_alone(self, unit, buf, *more):
-    return _PRIMARY(self, unit, _Any(buf), *more)
+def _lengths_alone(self, arrival, now):
+    arrival.buf = _Any(arrival.buf)
+    return _PRIMARY(self, arrival, now)
 
 
-def _every_ack(self, wire_ack, win):
-    moved = _S_ACKS(self, wire_ack, win)
-    self.s_ack = _FOR_EVER
+def _every_ack(flow, wire_ack, win):
+    moved = _SECONDARY_SAYS(flow, wire_ack, win)
+    flow.s_ack = _FOR_EVER
     return moved
 
 
-def _no_fin(self, unit, buf, l4, end, seq, ack, off, flags, *more):
-    if flags & FIN:
-        buf = bytearray(buf)
+def _no_fin(self, arrival, now):
+    if arrival.flags & FIN:
+        buf, l4 = bytearray(arrival.buf), arrival.l4
         buf[l4 + 13] &= ~FIN & 0xFF
         if not buf[0] & 1:
             csum = update16(int.from_bytes(buf[l4 + 16 : l4 + 18], "big"), FIN, 0)
             buf[l4 + 16 : l4 + 18] = csum.to_bytes(2, "big")
-        buf = bytes(buf)
-    return _PRIMARY(self, unit, buf, l4, end, seq, ack, off, flags & ~FIN, *more)
+        arrival.buf = bytes(buf)
+        arrival.flags &= ~FIN
+    return _PRIMARY(self, arrival, now)
 
 
 def _differs(flow, now):
@@ -90,37 +95,37 @@ def _differs(flow, now):
     flow.ledger.want(flow, Reason.DATAGRAM, flow.count, {}, now)
 
 
-def _newest_of_secondary(self, unit, body, now):
-    if self.sec and self.sec[-1][0] != body and not (self.diverged or self.unprotected):
+def _newest_of_secondary(self, arrival, now):
+    if self.sec and self.sec[-1][0] != arrival.body and not (self.diverged or self.unprotected):
         _differs(self, now)
-    _PRIMARY_DATAGRAM(self, unit, body, now)
+    _PRIMARY_DATAGRAM(self, arrival, now)
 
 
-def _newest_of_primary(self, unit, body, now):
-    if self.pri and self.pri[-1].body != body and not (self.diverged or self.unprotected):
+def _newest_of_primary(self, arrival, now):
+    if self.pri and self.pri[-1].body != arrival.body and not (self.diverged or self.unprotected):
         _differs(self, now)
-    _SECONDARY_DATAGRAM(self, unit, body, now)
+    _SECONDARY_DATAGRAM(self, arrival, now)
 
 
-def _any_window(self, unit, *_):
-    self.ledger.sink.append(unit)
+def _any_window(flow, unit, *_):
+    flow.ledger.sink.append(unit)
 
 
-def _nothing(self, *_):
+def _nothing(*_):
     pass
 
 
-def _ends_wait(self, reason, *more):
+def _ends_wait(flow, reason, *more):
     """That one stream ends where the other goes on is left to `compare_timeout`."""
     if reason != Reason.FIN:
-        _DIVERGE(self, reason, *more)
+        _DIVERGE(flow, reason, *more)
 
 
-def _heads_again(self, *place):
+def _heads_again(flow):
     """What has left is not remembered."""
-    for held in self.data:
-        held.gone = held.start
-    _LET_HEAD_GO(self, *place)
+    for held in flow.data:
+        held.left = held.start
+    return _HALF_EQUAL(flow)
 
 
 def _stamp_stays(frame, *_):
@@ -159,18 +164,20 @@ class Forgetful(Mirror):
 
 MUTANTS = {
     "equal_length": {"compare": broken(Compare, (TcpFlow, "primary", _lengths_alone))},
-    "no_ack_rule": {"compare": broken(Compare, (TcpFlow, "_s_acks", _every_ack))},
+    "no_ack_rule": {
+        "compare": broken(Compare, (window, "secondary_says", _every_ack), (control, "secondary_says", _every_ack))
+    },
     "udp_newest_first": {
         "compare": broken(
             Compare, (DatagramFlow, "primary", _newest_of_secondary), (DatagramFlow, "secondary", _newest_of_primary)
         )
     },
     "fin_is_nothing": {"compare": broken(Compare, (TcpFlow, "primary", _no_fin))},
-    "no_window_clamp": {"compare": broken(Compare, (TcpWindow, "_emit", _any_window))},
-    "windows_stay_lowered": {"compare": broken(Compare, (TcpWindow, "_reopen", _nothing))},
-    "ends_wait": {"compare": broken(Compare, (TcpCommit, "_diverge", _ends_wait))},
-    "heads_again": {"compare": broken(Compare, (TcpCommit, "_let_head_go", _heads_again))},
-    "stamps_stay": {"compare": broken(Compare, (tcp_leaving, "with_tsval", _stamp_stays))},
+    "no_window_clamp": {"compare": broken(Compare, *everywhere("emit", _any_window))},
+    "windows_stay_lowered": {"compare": broken(Compare, *everywhere("reopen", _nothing))},
+    "ends_wait": {"compare": broken(Compare, (commit, "_diverge", _ends_wait))},
+    "heads_again": {"compare": broken(Compare, (partial, "_half_equal", _heads_again))},
+    "stamps_stay": {"compare": broken(Compare, (departure, "with_tsval", _stamp_stays))},
     "any_syn_opens": {"rewriter": broken(Rewriter, (Handshakes, "client_syn", _any_syn))},
     "no_options_shift": {
         "rewriter": broken(

@@ -62,7 +62,10 @@ def shadowed(seed):
     result = run(seed, "calm", change=shadow)
     assert result.violation is None, seed
     cores = [process.core for process in result.pair.compares]
-    assert sum(core.counters["miscompares"] for core in cores) == 0, (seed, [core.ledger.last for core in cores])
+    assert sum(core.counters["miscompares"] for core in cores) == 0, (
+        seed,
+        [core.ledger.requests.last for core in cores],
+    )
     return sum(core.counters["flows_opened"] for core in cores)
 
 

@@ -12,7 +12,6 @@ ROOT = Path(__file__).parents[2]
 FILE, FUNCTION, PARAMETERS = 400, 60, 8
 CODE = sorted(path for base in ("proto", "services") for path in (ROOT / base).rglob("*.py"))
 
-_FIELDS = "the fields of a TCP header, read once: compiled they are numbers, and a value would be one object a frame"
 _HOT = "every frame passes it, and a call costs compiled code more than what it would do"
 LARGE_FILES = {
     "services/colo_runtime/zmqsocket.py": "one socket's life: binding, dialling, being looked at, being opened anew",
@@ -20,24 +19,12 @@ LARGE_FILES = {
 }
 LONG_FUNCTIONS = {
     "proto/colo_proto/topology.py links": "a table, written down as one",
-    "services/colo_compare/tcp.py primary": _HOT,
-    "services/colo_compare/tcp.py _secondary_special": "one question after the other, each of which may end it",
-    "services/colo_compare/tcp_commit.py _match": _HOT,
-    "services/colo_compare/tcp_state.py _blank": "a list of fields and what each means",
+    "services/colo_compare/tcp/flow.py primary": _HOT,
+    "services/colo_compare/tcp/commit.py _match": _HOT,
+    "services/colo_compare/tcp/state.py blank": "a list of fields and what each means",
     "services/colo_rewriter/flow.py __init__": "a list of fields and what each means",
 }
-MANY_PARAMETERS = {
-    "services/colo_compare/flow.py primary": _FIELDS,
-    "services/colo_compare/flow.py secondary": _FIELDS,
-    "services/colo_compare/exempt.py primary": _FIELDS,
-    "services/colo_compare/exempt.py secondary": _FIELDS,
-    "services/colo_compare/tcp.py primary": _FIELDS,
-    "services/colo_compare/tcp.py secondary": _FIELDS,
-    "services/colo_compare/tcp.py _primary_special": _FIELDS,
-    "services/colo_compare/tcp.py _secondary_special": _FIELDS,
-    "services/colo_compare/tcp_opening.py _secondary_syn": _FIELDS,
-    "services/colo_compare/tcp_state.py __init__": "what a held segment is; one is made for each that waits",
-}
+MANY_PARAMETERS = {}
 
 
 def functions():

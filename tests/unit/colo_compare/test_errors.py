@@ -5,10 +5,10 @@ import random
 import pytest
 
 import craft
-from colo_compare import luggage
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
-from colo_compare.errors import MOST
+from colo_compare.errors import MAX_WAITING
+from colo_compare.handover import state as flow_state
 from colo_proto.messages import Reason, SetRules
 from playbook import Frame, Play, udp
 
@@ -129,11 +129,11 @@ def test_pings_are_compared_as_ever(play):
 
 
 def test_few_are_kept_of_a_flow(play):
-    for number in range(3 * MOST):
+    for number in range(3 * MAX_WAITING):
         play >> error("P", b"%d" % number)
         play >> error("S", b"x%d" % number)
-    assert play.held == play.core.gauges()["held_secondary"] == MOST
-    assert play.core.counters["dropped.unmatched"] == 2 * MOST
+    assert play.held == play.core.gauges()["held_secondary"] == MAX_WAITING
+    assert play.core.counters["dropped.unmatched"] == 2 * MAX_WAITING
     assert not play.wanted
 
 
@@ -186,7 +186,7 @@ def test_rules_of_the_flow_it_is_about_hold(play, action, at_once):
 def test_they_move_to_another_worker_as_what_they_are():
     one, two = Compare(CompareConfig()), Play()
     one.receive("primary_in", [error("P", b"a").data, error("P", b"b").data], 100.0)
-    luggage.unpack(two.core, luggage.pack(one, lambda _key: True, 100.0), 100.0)
+    flow_state.unpack(two.core.table, flow_state.pack(one.table, lambda _key: True, 100.0), 100.0)
     two.take(two.core.receive("secondary_in", [error("S", b"b").data], 100.0))
     two.take(two.core.on_timer(104.5))
     assert two.released == [error("P", b"b")]

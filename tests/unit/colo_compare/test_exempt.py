@@ -4,10 +4,11 @@ import pytest
 
 from colo_compare.config import CompareConfig
 from colo_compare.datagram import DatagramFlow
-from colo_compare.exempt import PassedDatagrams, PassedTcp, WatchedDatagrams, WatchedTcp, aside
+from colo_compare.errors import ErrorFlow
+from colo_compare.exempt import PassedFlow, already_sent
 from colo_compare.flow import Flow
 from colo_compare.ledger import Ledger
-from colo_compare.tcp import TcpFlow
+from colo_compare.tcp.flow import TcpFlow
 from colo_proto.messages import SetRules
 from colo_proto.net.packet import dissect
 from colo_proto.rules import DEFAULT
@@ -16,7 +17,7 @@ from playbook import P, Play, S, udp
 ASKED = [name for name, value in vars(Flow).items() if callable(value) and not name.startswith("_")]
 
 
-@pytest.mark.parametrize("kind", [TcpFlow, DatagramFlow, WatchedTcp, WatchedDatagrams, PassedTcp, PassedDatagrams])
+@pytest.mark.parametrize("kind", [TcpFlow, DatagramFlow, ErrorFlow, PassedFlow])
 def test_every_kind_answers_everything(kind):
     ledger = Ledger(CompareConfig())
     flow = kind(ledger, dissect(P(1).data).key, DEFAULT, 1.0)
@@ -37,10 +38,10 @@ def test_every_kind_answers_everything(kind):
     assert not hasattr(flow, "__dict__"), "a flow that forgets its slots takes three times the memory"
 
 
-def test_aside_gives_the_way_out_back_also_after_an_error():
+def test_the_sink_is_given_back_also_after_an_error():
     ledger = Ledger(CompareConfig())
     sink = ledger.sink
-    with pytest.raises(RuntimeError), aside(ledger):
+    with pytest.raises(RuntimeError), already_sent(ledger):
         ledger.sink.append(b"nowhere")
         assert ledger.shadow
         raise RuntimeError

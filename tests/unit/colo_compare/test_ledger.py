@@ -2,12 +2,14 @@
 
 import pytest
 
+from colo_compare.arrival import Arrival
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
-from colo_compare.history import SEGMENT_COST, Segment
-from colo_compare.ledger import ASK_AGAIN, LAST, Ledger
-from colo_compare.tcp import TcpFlow
-from colo_compare.tcp_state import Held
+from colo_compare.ledger import Ledger
+from colo_compare.requests import LAST_DIFFERENCES, REPEAT_AFTER
+from colo_compare.tcp.flow import TcpFlow
+from colo_compare.tcp.history import PIECE_COST, Piece
+from colo_compare.tcp.state import Held
 from colo_proto.core import Log, Tell
 from colo_proto.messages import Reason
 from colo_proto.net.packet import dissect
@@ -25,7 +27,7 @@ def flow(ledger, port=5000):
 
 
 def held(unit):
-    return Held(unit, b"", 0, 0, 0, 0, 0, 0, 1.0)
+    return Held(Arrival(unit), 0, 0, 0, 1.0)
 
 
 @pytest.mark.parametrize(("unit", "frames", "size"), [(b"x" * 70, 1, 70), ((b"x" * 70, b"y" * 30), 2, 100)])
@@ -59,48 +61,48 @@ def test_a_flow_asks_once_until_it_is_answered_and_again_after_a_while(ledger):
     tells = [one.message for one in ledger.outputs if isinstance(one, Tell)]
     assert [one.reason for one in tells] == [Reason.PAYLOAD]
     assert len([one for one in ledger.outputs if isinstance(one, Log)]) == 1
-    ledger.ask_again(10.0 + ASK_AGAIN - 0.1)
+    ledger.requests.repeat(10.0 + REPEAT_AFTER - 0.1)
     assert len(ledger.outputs) == 2
-    ledger.ask_again(10.0 + ASK_AGAIN)
+    ledger.requests.repeat(10.0 + REPEAT_AFTER)
     assert ledger.outputs[-1].message.reason == Reason.REPEATED
 
 
 def test_only_the_last_differences_are_kept(ledger):
-    for port in range(LAST + 5):
+    for port in range(LAST_DIFFERENCES + 5):
         ledger.want(flow(ledger, port), Reason.FIN, port, {}, 1.0)
-    assert [seen["offset"] for seen in ledger.last] == list(range(5, LAST + 5))
+    assert [seen["offset"] for seen in ledger.requests.last] == list(range(5, LAST_DIFFERENCES + 5))
 
 
 def test_the_bounds_are_looked_at_before_anything_is_kept(ledger):
     who = flow(ledger)
-    assert not ledger.full(who, held(b"x"), 3)
-    assert ledger.full(who, held(b"x"), 4)
+    assert not ledger.full(who, held(b"x"), 3, 4)
+    assert ledger.full(who, held(b"x"), 4, 4)
     ledger.held_bytes = ledger.max_held_bytes
-    assert ledger.full(flow(ledger, 1), held(b"x"), 0)
+    assert ledger.full(flow(ledger, 1), held(b"x"), 0, 4)
     assert ledger.counters["dropped.queue_full"] == 2
     assert ledger.counters["checkpoints_wanted.queue_full"] == 2
 
 
 def test_history_gives_way_before_anything_is_refused(ledger):
-    past = Segment(0, 1000, bytes(1000), 0)
-    ledger.secondary_bytes = ledger.max_secondary_bytes + 1 + 1000 + SEGMENT_COST
+    past = Piece(0, 1000, bytes(1000), 0)
+    ledger.secondary_bytes = ledger.max_secondary_bytes + 1 + 1000 + PIECE_COST
     ledger.history.add(past)
     ledger.secondary_bytes -= 1
     ledger.squeeze()
     assert (past.buffer, ledger.history.size) == (b"", 0)
     assert ledger.secondary_bytes == ledger.max_secondary_bytes
-    assert ledger.room == ledger.max_queue_size
+    assert ledger.secondary_quota == ledger.max_queue_size
     assert ledger.counters["history_cut"] == 1
 
 
 def test_what_cannot_be_given_up_stops_the_taking(ledger):
     ledger.secondary_bytes = ledger.max_secondary_bytes + 1
     ledger.squeeze()
-    assert ledger.room == 0
+    assert ledger.secondary_quota == 0
     assert ledger.counters["history_cut"] == 0
     ledger.secondary_bytes = 0
     ledger.relax()
-    assert ledger.room == 4
+    assert ledger.secondary_quota == 4
 
 
 def test_all_counters_are_shown_together(ledger):

@@ -165,7 +165,7 @@ class World:
 
     def waiting(self):
         """Does something equal wait for an ACK? Then the client has a hole."""
-        return any(flow.waiting for flow in self.play.core.flows.values())
+        return any(flow.waiting for flow in self.play.core.table.flows.values())
 
     def differs(self):
         """Has compare seen what shows that the streams differ?"""

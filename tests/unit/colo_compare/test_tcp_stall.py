@@ -5,7 +5,7 @@ import pytest
 import craft
 from checksums import l4_checksum_ok
 from colo_compare.config import CompareConfig
-from colo_compare.tcp_part import HEAD_WAIT
+from colo_compare.tcp.partial import HEAD_WAIT
 from colo_proto.net.tcp import ACK, RST, SYN
 from playbook import P, Play, S, fields, open_connection, syn
 

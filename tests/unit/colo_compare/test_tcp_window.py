@@ -264,7 +264,7 @@ def test_a_syn_again_that_is_not_lowered_ends_the_waiting():
     play = Play()
     play >> syn("P", 999, window=5000) >> syn("S", 7, window=4000)
     assert window(play) == 4000
-    play.core.flows[next(iter(play.core.flows))].s_edge += 1000
+    play.core.table.flows[next(iter(play.core.table.flows))].s_edge += 1000
     play >> syn("P", 999, window=5000) >> S(1000, flags=ACK, window=500)
     assert window(play) == 5000
     assert play.core.counters["synthesized"] == 0

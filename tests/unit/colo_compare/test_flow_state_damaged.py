@@ -1,11 +1,11 @@
-"""Luggage that nobody packed: refused as a whole, or a flow of it left behind and counted; never an exception."""
+"""Flow state that nobody packed is refused as a whole, or a flow of it is left out and counted; never an exception."""
 
 import msgpack
 import pytest
 
-from colo_compare import luggage
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
+from colo_compare.handover import state as flow_state
 from colo_proto.errors import WireError
 from playbook import P, Play, S, open_connection, udp
 
@@ -15,12 +15,12 @@ HUGE = 2**62
 def packed():
     play = open_connection(Play())
     play >> P(1000, b"held") >> udp("P", b"held too") >> S(1000, b"hel") >> udp("S", b"other")
-    return msgpack.unpackb(luggage.pack(play.core, lambda _key: True, play.now), raw=False)
+    return msgpack.unpackb(flow_state.pack(play.core.table, lambda _key: True, play.now), raw=False)
 
 
 def unpack(value):
     core = Compare(CompareConfig())
-    luggage.unpack(core, msgpack.packb(value), 1.0)
+    flow_state.unpack(core.table, msgpack.packb(value), 1.0)
     return core
 
 
@@ -33,7 +33,7 @@ def test_what_was_packed_is_understood():
 def test_an_older_worker_does_not_know_every_field():
     flows, pieces = packed()
     for flow in flows:
-        for name in luggage.LATER:
+        for name in flow_state.LATER:
             flow.pop(name, None)
     core = unpack([flows, pieces])
     assert (core.counters["flows_taken_over"], core.counters["handovers_malformed"]) == (2, 0)
@@ -43,8 +43,8 @@ def test_an_older_worker_does_not_know_every_field():
 @pytest.mark.parametrize(
     "value", [5, [], [5, [[], []]], [[], 5], [[], [[], 5]], [[], [[[1.0, 5]], []]], [[], [[[1.0, [5]]], []]], {"a": 1}]
 )
-def test_what_is_no_luggage_is_refused(value):
-    with pytest.raises(WireError, match="luggage"):
+def test_what_is_no_flow_state_is_refused(value):
+    with pytest.raises(WireError, match="flow_state"):
         unpack(value)
 
 

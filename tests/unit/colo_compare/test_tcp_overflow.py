@@ -102,7 +102,7 @@ def test_repetitions_of_what_was_not_kept_take_no_memory(play):
         ahead_again = [*range(COUNT), *reversed(range(COUNT))]
         for number in ahead_again:
             play >> P(place(number), pattern(number))
-    (flow,) = play.core.flows.values()
+    (flow,) = play.core.table.flows.values()
     assert len(flow.data) < 2 * COUNT
     catch_up(play).at(10)
     assert verdict(play) == (0, 0)
@@ -132,7 +132,7 @@ def test_a_stream_that_ends_elsewhere_is_another_one(play, shorter):
 def test_an_evidence_file_shows_frames_alone(play):
     ahead(play)
     catch_up(play, ROOM + 5)
-    (flow,) = play.core.flows.values()
+    (flow,) = play.core.table.flows.values()
     assert flow.data
     assert all(one.frame for one in flow.evidence("verdict"))
 
@@ -163,7 +163,7 @@ def test_many_acks_that_wait_are_few_in_memory():
     play = shadowed(max_queue_size=8)
     for number in range(1, 1000):
         play >> P(1000, flags=ACK, ack=500 + 100 * number)
-    (flow,) = play.core.flows.values()
+    (flow,) = play.core.table.flows.values()
     assert len(flow.waiting) <= 8
     play >> S(1000, flags=ACK, ack=500 + 100 * 998)
     play.at(2)
@@ -243,7 +243,7 @@ def test_equal_guests_never_differ_however_little_is_kept(seed, size, room, alon
     play >> S(1000 + size + 1, flags=ACK, ack=500 + size)
     play.at(20)
     assert verdict(play) == (0, 0), play.core.status()["last"]
-    (flow,) = play.core.flows.values()
+    (flow,) = play.core.table.flows.values()
     assert flow.committed == 1000 + size + 1 + flow.isn - 999
     assert play.core.gauges()["held_bytes"] == 0
     assert flow.data == flow.waiting == []

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colo_compare.history import History, Segment, cost
-from colo_compare.stream import FEW, Reference, first_difference
+from colo_compare.evidence import first_difference
+from colo_compare.tcp.history import History, Piece, cost
+from colo_compare.tcp.reference import MIN_FORGOTTEN, Reference
 
 TEXT = bytes(n * 7 & 0xFF for n in range(400))
 
@@ -44,13 +45,13 @@ def test_any_pieces_make_the_text(pieces):
         added = put(ref, start, stop)
         assert (added == 0) == (set(range(start, stop)) <= have)
         have |= set(range(start, stop))
-        spans = [(one.start, one.stop) for one in ref.segments]
+        spans = [(one.start, one.stop) for one in ref.pieces]
         assert spans == sorted(spans)
         assert all(a[1] <= b[0] for a, b in pairwise(spans)), "pieces never overlap"
         assert ref.end == spans[-1][1]
-    covered = {n for one in ref.segments for n in range(one.start, one.stop)}
+    covered = {n for one in ref.pieces for n in range(one.start, one.stop)}
     assert covered == have
-    for one in ref.segments:
+    for one in ref.pieces:
         assert one.buffer[one.offset : one.offset + one.stop - one.start] == TEXT[one.start : one.stop]
 
 
@@ -63,22 +64,22 @@ def test_confirmed_pieces_are_history_until_that_is_too_long():
     assert read(ref, 0, 30) == (TEXT[:30], 0)
     pieces, saved = ref.confirm(100, history)
     assert pieces == 7
-    left = [one for one in ref.segments if one.buffer]
-    assert left == ref.segments[-len(left) :]
+    left = [one for one in ref.pieces if one.buffer]
+    assert left == ref.pieces[-len(left) :]
     assert len(left) == 10 - saved // (len(TEXT) + 256)
     assert 2 < len(left) <= 4
     assert read(ref, 0, 100) == (TEXT[left[0].start : 100], left[0].start), "what has no bytes is no part of a slice"
 
 
-def test_segments_without_bytes_are_taken_out():
+def test_pieces_without_bytes_are_taken_out():
     ref, history = Reference(), History(3 * (len(TEXT) + 256))
     for at in range(300):
         put(ref, at, at + 1)
         ref.confirm(at + 1, history)
-        assert len(ref.segments) <= 3 + FEW + 1
+        assert len(ref.pieces) <= 3 + MIN_FORGOTTEN + 1
     history.clear()
     ref.sweep()
-    assert (ref.segments, ref.first) == ([], 0)
+    assert (ref.pieces, ref.first) == ([], 0)
     put(ref, 300, 301)
     assert ref.pending() == 1
     assert read(ref, 300, 400) == (TEXT[300:301], 300)
@@ -91,11 +92,11 @@ def test_a_long_list_is_cut_seldom():
         put(ref, at, at + 1)
         ref.confirm(at + 1, history)
         if at > 200:
-            history.drop(ref.segments[sum(not one.buffer for one in ref.segments)])
-        lengths.append(len(ref.segments))
+            history.drop(ref.pieces[sum(not one.buffer for one in ref.pieces)])
+        lengths.append(len(ref.pieces))
     cuts = sum(b < a for a, b in pairwise(lengths))
     assert 2 < cuts < 12
-    assert sum(not one.buffer for one in ref.segments) <= len(ref.segments) // 4 + FEW
+    assert sum(not one.buffer for one in ref.pieces) <= len(ref.pieces) // 4 + MIN_FORGOTTEN
 
 
 def test_forgetting_gives_everything_back():
@@ -103,7 +104,7 @@ def test_forgetting_gives_everything_back():
     put(ref, 0, 10)
     put(ref, 20, 30)
     ref.confirm(10, history)
-    assert ref.forget(history) == (1, cost([Segment(0, 10, TEXT, 0)] * 2))
+    assert ref.forget(history) == (1, cost([Piece(0, 10, TEXT, 0)] * 2))
     assert ref.pending() == history.size == 0
 
 

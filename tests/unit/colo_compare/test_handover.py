@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from colo_compare.moving import PATIENCE
+from colo_compare.handover.protocol import HANDOVER_TIMEOUT
 from colo_proto.core import Log
 from sharing import Sharing, drive, mixture, reset, stream
 
@@ -35,7 +35,7 @@ def balanced(sharing):
         dropped = sum(n for name, n in counters.items() if name.startswith("secondary_dropped."))
         kept = dropped + gauges["held_secondary"] + counters["secondary_handed_over"]
         assert counters["frames_secondary"] + counters["secondary_split"] + counters["secondary_taken_over"] == kept
-        assert not worker.moving.busy
+        assert not worker.handovers.busy
     total = sharing.counters
     assert total["handed_over"] == total["taken_over"]
     assert total["secondary_handed_over"] == total["secondary_taken_over"]
@@ -172,7 +172,7 @@ def test_a_giver_that_dies_in_the_middle_is_not_waited_for(seed):
     sharing.wait(12)
     assert sorted(sharing.workers) == ["comp0", "comp2"]
     assert sharing.splitters["s"].workers == ["comp0", "comp2"]
-    assert not any(worker.moving.busy or worker.moving.parked for worker in sharing.workers.values())
+    assert not any(worker.handovers.busy or worker.handovers.parked for worker in sharing.workers.values())
 
 
 def test_without_a_mark_on_one_side_a_move_is_given_up():
@@ -188,9 +188,9 @@ def test_without_a_mark_on_one_side_a_move_is_given_up():
     sharing.queues["table", "s"].clear()
     kept, sharing.table = sharing.table, lambda side, table: kept(side, table) if side == "p" else None
     drive(sharing, [stream(8000 + n, random) for n in range(12)], [])
-    assert sharing.workers["comp2"].moving.parked > 0
-    sharing.wait(3 * PATIENCE)
-    assert all(not worker.moving.busy for worker in sharing.workers.values())
+    assert sharing.workers["comp2"].handovers.parked > 0
+    sharing.wait(3 * HANDOVER_TIMEOUT)
+    assert all(not worker.handovers.busy for worker in sharing.workers.values())
     assert sharing.counters["moves_given_up"] > 0
     assert "table.unsettled" in [one.event for one in sharing.logs if isinstance(one, Log)]
 
@@ -200,8 +200,8 @@ def test_parked_frames_are_bounded():
     worker = sharing.workers["comp0"]
     worker.mark("primary_in", 9, sharing.now)
     mine, _ = stream(9000, sharing.random, size=3_000_000)
-    worker.moving._mine.clear()
+    worker.handovers._mine.clear()
     worker.receive("primary_in", mine, sharing.now)
-    assert worker.moving.parked_bytes <= 1 << 20
+    assert worker.handovers.parked_bytes <= 1 << 20
     counters = worker.counters
-    assert counters["dropped.parked"] == counters["frames_primary"] == len(mine) - worker.moving.parked > 0
+    assert counters["dropped.parked"] == counters["frames_primary"] == len(mine) - worker.handovers.parked > 0

@@ -4,10 +4,10 @@ import msgpack
 import pytest
 
 import craft
-from colo_compare import luggage
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
-from colo_compare.tcp_state import TcpState
+from colo_compare.handover import state as flow_state
+from colo_compare.tcp.state import Connection
 from colo_proto.core import Send
 from colo_proto.errors import WireError
 from colo_proto.messages import CheckpointDone, Mode, SetRules
@@ -34,10 +34,10 @@ def feed(core, *some, now=1.0):
 
 def moved(one, two, now=2.0):
     two_had = two.counters
-    data = luggage.pack(one, lambda _key: True, now)
-    assert not one.flows
+    data = flow_state.pack(one.table, lambda _key: True, now)
+    assert not one.table.flows
     assert one.ledger.held == one.ledger.held_secondary == one.ledger.held_bytes == one.ledger.secondary_bytes == 0
-    luggage.unpack(two, data, now)
+    flow_state.unpack(two.table, data, now)
     assert two.counters["taken_over"] - two_had["taken_over"] == one.counters["handed_over"]
     return two
 
@@ -86,7 +86,7 @@ def test_a_request_for_a_checkpoint_and_what_it_left_behind():
     one, two, three = compare(), compare(), compare()
     feed(one, syn("P", 999), syn("S", 7777), P(1000, D), S(1000, D[::-1]))
     moved(one, two)
-    assert len(two.ledger.asked) == 1
+    assert len(two.ledger.requests.waiting) == 1
     two.tell(CheckpointDone(1, state_copied=False), 3.0)
     moved(two, three)
     assert feed(three, P(1010, D), S(1010, D[::-1])) == bytes_of(P(1010, D))
@@ -118,8 +118,8 @@ def test_a_flow_that_a_rule_exempts_here_is_let_out():
     one, two = compare(), compare()
     two.tell(SetRules("pass tcp\npass udp"), 0.0)
     feed(one, syn("P", 999), syn("S", 7777), P(1000, D), udp("P", b"x"), udp("S", b"y"))
-    data = luggage.pack(one, lambda _key: True, 2.0)
-    luggage.unpack(two, data, 2.0)
+    data = flow_state.pack(one.table, lambda _key: True, 2.0)
+    flow_state.unpack(two.table, data, 2.0)
     assert two.counters["released.rule"] == two.counters["taken_over"] == 2
     assert two.gauges()["held"] == two.gauges()["held_secondary"] == 0
 
@@ -127,22 +127,22 @@ def test_a_flow_that_a_rule_exempts_here_is_let_out():
 def test_only_the_chosen_go():
     one = compare()
     feed(one, P(1000, D, dport=1), P(1000, D, dport=2), udp("P", b"x"))
-    stays = [key for key in one.flows if key[:1] == b"\x11"]
-    luggage.pack(one, lambda key: key[:1] == b"\x06", 2.0)
-    assert list(one.flows) == stays
+    stays = [key for key in one.table.flows if key[:1] == b"\x11"]
+    flow_state.pack(one.table, lambda key: key[:1] == b"\x06", 2.0)
+    assert list(one.table.flows) == stays
     assert one.gauges()["held"] == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", msgpack.packb(5), msgpack.packb([]), msgpack.packb([[], [[]]])])
-def test_what_is_no_luggage_is_refused(data):
+def test_what_is_no_flow_state_is_refused(data):
     with pytest.raises(WireError):
-        luggage.unpack(compare(), data, 1.0)
+        flow_state.unpack(compare().table, data, 1.0)
 
 
 def test_a_flow_that_cannot_be_read_does_not_hurt_the_others():
     one, two = compare(), compare()
     feed(one, syn("P", 999), syn("S", 7777), P(1000, D), udp("P", b"x"))
-    flows, pieces = msgpack.unpackb(luggage.pack(one, lambda _key: True, 2.0), strict_map_key=False)
+    flows, pieces = msgpack.unpackb(flow_state.pack(one.table, lambda _key: True, 2.0), strict_map_key=False)
     stream = next(flow for flow in flows if flow["kind"] == "tcp")
     wrong = [
         {}, {"kind": "tcp"}, {"kind": "datagrams", "key": b"k"}, stream | {"data": [1]}, stream | {"segments": [(1,)]},
@@ -150,7 +150,7 @@ def test_a_flow_that_cannot_be_read_does_not_hurt_the_others():
         stream | {"committed": None}, stream | {"p_ack": True}, stream | {"s_rst": 1}, stream | {"moved": None},
         stream | {"isn": 1.5},
     ]  # fmt: skip
-    assert luggage.unpack(two, msgpack.packb([[*wrong, *flows], pieces]), 2.0) == 2
+    assert flow_state.unpack(two.table, msgpack.packb([[*wrong, *flows], pieces]), 2.0) == 2
     assert two.counters["handovers_malformed"] == len(wrong)
     assert feed(two, S(1000, D), udp("S", b"x")) == bytes_of(P(1000, D), udp("P", b"x"))
 
@@ -160,8 +160,8 @@ def test_every_field_of_a_stream_goes_along_or_has_a_way_of_its_own():
         "clamped", "data", "key", "ledger", "next_syn", "p_syn", "ref", "resets", "rivals", "rule", "s_syn", "shadow",
         "touched", "waiting", "wanted",
     }  # fmt: skip
-    every = {name for kind in TcpState.__mro__ for name in getattr(kind, "__slots__", ())}
-    assert set(luggage.PLAIN) == every - apart
+    every = {name for kind in Connection.__mro__ for name in getattr(kind, "__slots__", ())}
+    assert set(flow_state.FIELDS) == every - apart
 
 
 def test_flows_of_every_kind_move_with_what_they_hold():
@@ -177,7 +177,7 @@ def test_flows_of_every_kind_move_with_what_they_hold():
     moved(one, two)
     assert one.counters["flows_handed_over"] == two.counters["flows_taken_over"] == 3
     assert two.gauges()["held_secondary"] == one.counters["secondary_handed_over"] == 3
-    assert {type(flow).__name__ for flow in two.flows.values()} == {"WatchedErrors", "WatchedDatagrams", "WatchedTcp"}
+    assert {type(flow).__name__ for flow in two.table.flows.values()} == {"ErrorFlow", "DatagramFlow", "TcpFlow"}
     (sent,) = (output for output in two.receive("primary_in", [error], 3.0) if isinstance(output, Send))
     assert sent.frames == [error]
     assert two.gauges()["held_secondary"] == 2

@@ -1,0 +1,128 @@
+"""Frames of the primary that have found no counterpart in time: held ones, and in shadow mode those that have left."""
+
+from typing import Final
+
+from colo_compare.tcp.commit import advance
+from colo_compare.tcp.explain import explain
+from colo_compare.tcp.reference import LOWEST
+from colo_compare.tcp.state import FORMER, Connection, Held, by_arrival
+from colo_proto.messages import Reason
+from colo_proto.seq import MASK
+
+LOSS_TIMEOUTS: Final = 4
+"""How many times `compare_timeout` a connection may stand still while frames are known to be lost: retransmission
+timeouts double, and retransmissions get lost as well."""
+
+RESET_GRACE: Final = 1000
+"""Milliseconds after a client's reset in which a guest may still send."""
+
+
+def timed_out(flow: Connection, now: float) -> None:
+    """Drop old frames where that is legal, and ask for a checkpoint for what is still too old.
+
+    Dropping is loss on a wire: the frames come again in time. It is done
+
+    * while bytes are still found equal: the primary is merely ahead, because its congestion window is larger or the
+      client's network slow;
+    * to frames that wait for bytes that were lost on the way to compare: guests send them again, though later each
+      time;
+    * to frames that wait for a secondary which repeats what has left: it may send no more until the client acknowledges
+      that.
+    """
+    limit = now - flow.ledger.timeout
+    for held in [one for one in flow.resets if one.start == FORMER and one.at < limit and not one.out]:
+        # The secondary has not reset the connection before, so the client will be told by the secondary's answer.
+        flow.resets.remove(held)
+        flow.ledger.drop(held, "replaced")
+    if flow.closed and flow.s_rst:
+        # Both have reset it, and the primary's RST has overtaken what both had sent before.
+        _drop_old(flow, limit, flow.s_reset, "reset")
+    waits = flow.repeated_at > limit * 1000 or _lost(flow)
+    if flow.advanced_at > limit or (waits and flow.advanced_at > now - LOSS_TIMEOUTS * flow.ledger.timeout):
+        _drop_old(flow, limit, -LOWEST, "stale")
+    late = [held for held in flow.held() if not held.out and held.at < limit]
+    if late:
+        _report(flow, min(late, key=by_arrival), now)
+
+
+def _report(flow: Connection, held: Held, now: float) -> None:
+    """`held` has found no counterpart in time: that is a difference."""
+    if flow.rivals and not held.syn and held in flow.data:
+        flow.choose_isn(held.start & MASK)
+    position = max(held.equal, held.start)
+    detail = explain(flow, position, held, now)
+    detail["waits_for"] = "bytes" if held in flow.data else "ack" if held in flow.waiting else "rst"
+    flow.ledger.want(flow, Reason.TIMEOUT, flow.offset(position), detail, now)
+
+
+def _drop_old(flow: Connection, limit: float, end: int, reason: str) -> None:
+    """Drop what came before `limit` and lies before `end`."""
+    for held in [held for held in flow.data if held.at < limit and held.end <= end and not held.out]:
+        flow.data.remove(held)
+        flow.ledger.drop(held, reason)
+
+
+def _lost(flow: Connection) -> bool:
+    """Does what is held wait for bytes that a guest has sent, because they lie before others that have come? Then a
+    frame of the one guest was dropped on the way, and not that of the other. In a connection that was adopted from the
+    middle this is not certain: another compare may have released those bytes, and then nobody sends them again.
+    """
+    data, pieces, first = flow.data, flow.ref.pieces, flow.ref.first
+    if not data or flow.diverged or flow.adopted:
+        return False
+    base, fin = flow.committed, flow.ref.fin
+    return data[0].start > base or (pieces[first].start > base if first < len(pieces) else (fin or 0) > base)
+
+
+# -- what left before it was compared -----------------------------------------------------------------
+
+
+def expire(flow: Connection, limit: float, now: float) -> None:
+    """Report what was sent at or before `limit` and has found no equal.
+
+    Nothing else of a stream expires: what the client has not acknowledged is sent again or compared. A secondary that
+    still sends is merely behind. So is one whose bytes were lost on the way to compare: nobody makes it send them
+    again, because the client has the primary's.
+    """
+    if flow.closed:
+        # Both have ended the stream. Which guest still remembers it when something late comes, is a matter of time.
+        _drop(flow, [held for held in flow.resets if held.out and held.at <= limit])
+    late = [held for held in flow.held() if held.out and held.at <= limit]
+    if not late or flow.wanted or flow.advanced_at > limit or _client_reset(flow, late) or _skip_missing(flow, now):
+        return
+    flow.ledger.counters["miscompares"] += 1
+    _report(flow, min(late, key=by_arrival), now)
+
+
+def _client_reset(flow: Connection, late: list[Held]) -> bool:
+    """Did the client reset the connection? How far a guest had come before it heard of that is no difference."""
+    if any(held.at * 1000 > flow.client_reset + RESET_GRACE for held in late):
+        return False
+    _drop(flow, late)
+    flow.closed = True
+    return True
+
+
+def _drop(flow: Connection, late: list[Held]) -> None:
+    for queue in (flow.data, flow.waiting, flow.resets):
+        for held in [held for held in queue if held in late]:
+            queue.remove(held)
+            flow.ledger.drop(held, "reset")
+
+
+def _skip_missing(flow: Connection, now: float) -> bool:
+    """Is the secondary evidently past what is missing of it? Then continue behind that, and count the bytes that were
+    not compared.
+    """
+    ref, base = flow.ref, flow.committed
+    upto = max(flow.s_top, LOWEST if ref.fin is None else ref.fin)
+    if ref.pending():
+        upto = ref.pieces[ref.first].start
+    # What has not left yet has to be compared, and nothing counts as equal that the primary has not even sent.
+    upto = min(upto, next((one.start for one in flow.data if not one.out), flow.p_top))
+    if base < 0 or upto <= base or not flow.data:
+        return False
+    flow.ledger.counters["secondary_unseen"] += upto - base
+    flow.committed, flow.advanced_at = upto, now
+    advance(flow, now)
+    return True
