@@ -65,7 +65,7 @@ def test_sums_of_parts(a, b):
 def test_a_part_at_an_odd_offset_enters_swapped(a, b):
     b += b"\0" * (len(b) & 1)
     odd = b"\0" + b + b"\0"
-    assert ones_sum(odd, ones_sum(a)) == ones_sum(a, ones_sum(b) << 8)
+    assert ones_sum(odd, ones_sum(a)) % 0xFFFF == ones_sum(a, ones_sum(b) << 8) % 0xFFFF
 
 
 @pytest.mark.parametrize(("width", "proto"), [(4, 6), (4, 17), (16, 6), (16, 58)])
