@@ -76,7 +76,7 @@ def play(script, failover, *, packed=True):
     writers = [host.letter for host in world.hosts.values() if host.could_write()]
     assert len(writers) == 1, (world.p.state, world.s.state)
     # A secondary that had the LAN and was fenced waits for an order.
-    ready = world.s.state == "standby" and world.s.frame.standing.ownership.tenure.fit
+    ready = world.s.state == "standby" and world.s.frame.side.ownership.leadership.promotable
     if death and failover == "auto" and writers == ["p"] and ready:
         world.kill("p")
         world.run(DETECTION + 0.6)

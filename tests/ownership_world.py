@@ -197,7 +197,7 @@ class Host:
 
     @property
     def state(self):
-        return self.frame.standing.ownership.tenure.state
+        return self.frame.side.ownership.leadership.state
 
 
 class World:
@@ -364,7 +364,7 @@ class World:
 
     def excuse(self):
         """The secondary is about to take over. Does it hear nothing, and does not know that it could?"""
-        sure = not self.forced and self.s.frame.standing.ownership.tenure.said >= 0
+        sure = not self.forced and self.s.frame.side.ownership.leadership.lan_sent >= 0
         unheard = not self.link or not self.p.processes["frame"].up
         self.excused |= unheard and not self.s.ear.up and not sure
 

@@ -150,12 +150,12 @@ def read_claim(frame: Buffer, keys: Sequence[Keys]) -> Stand:
         _SIDES[side], incarnation, count, fence, State.ALL[state], bool(bits & 1), bool(bits & 2), lease, echo_of, echo,
         sent, tuple(answer for answer in answers if answer != (0, 0)),
     )  # fmt: skip
-    if not possible(stand):
+    if not in_range(stand):
         raise WireError("claim", "numbers that cannot be counted on")
     return stand
 
 
-def possible(stand: Stand) -> bool:
+def in_range(stand: Stand) -> bool:
     """False for numbers that no frame of ours says, and that could not be answered."""
     counted = (stand.count, stand.fence, stand.echo, *(count for _, count in stand.answers))
     names = (stand.incarnation, stand.echo_of, *(name for name, _ in stand.answers))

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colo_frame.checkpoints import MAX_OPEN, State
+from colo_frame.checkpoints import MAX_CAUSES, State
 from colo_proto.core import Log
 from colo_proto.messages import Answer, Reason
 
@@ -114,12 +114,12 @@ def test_every_wish_is_answered_in_bounded_time_and_checkpoints_keep_their_dista
 
 def test_what_one_checkpoint_is_held_against_is_bounded():
     m = machine(Slow(), backoff=10.0)
-    for number in range(2 * MAX_OPEN):
+    for number in range(2 * MAX_CAUSES):
         m.want(wish(flow=flow(f"10.{number >> 8}.{number & 255}.1")), "comp0", covers=True, now=1.0)
     m.advance([], 1.0)
-    for number in range(2 * MAX_OPEN):
+    for number in range(2 * MAX_CAUSES):
         m.want(wish(flow=flow(f"10.{number >> 8}.{number & 255}.2")), "comp0", covers=True, now=1.0)
-    assert len(m._open) + len(m._answering) == MAX_OPEN
+    assert len(m._open) + len(m._answering) == MAX_CAUSES
 
 
 def test_an_order_does_not_wait():

@@ -158,7 +158,7 @@ def test_nothing_grows():
         fresh.said(name, 0.0)
         fresh.judge(Other(10000 + name).say(0.0), 0.0)
         fresh.judge(Other(50000 + name).say(0.0, (US, name)), 0.0)
-    assert len(fresh._words) <= REMEMBERED
+    assert len(fresh._made) <= REMEMBERED
     assert len(fresh._strangers) <= STRANGERS
     assert len(fresh._retired) <= RETIRED
     assert fresh.answers(PATIENCE + 0.1) == (), "who is not heard any more is not answered"

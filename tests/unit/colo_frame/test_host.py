@@ -59,7 +59,7 @@ def test_a_process_that_was_paused_returns_with_its_next_report():
     f.hear("comp0", report(), 4.0)
     idle(f, 5.0)
     f.hear("comp0", Flushed(1, "comp0"), 5.1)
-    assert f.standing.table.workers == ["comp0"]
+    assert f.side.table.workers == ["comp0"]
     f.hear(PEER, Heartbeat("secondary", 7, 1, 0), 5.9)
     outputs = f.hear("comp1", report(name="comp1", gauges={"linked": 1}), 6.0)
     assert "process.returned" in events(outputs)

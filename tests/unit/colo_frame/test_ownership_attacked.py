@@ -37,7 +37,7 @@ def test_a_flood_of_junk_does_not_hide_a_primary_that_lives(phase):
     world.link = False
     for _ in range(15):
         world.run(1.0)
-        assert world.s.frame.standing.ownership.tenure.heard > world.s.now - 1.0
+        assert world.s.frame.side.ownership.leadership.heard > world.s.now - 1.0
     assert (world.p.state, world.s.state) == ("alone", "standby")
 
 
@@ -51,7 +51,7 @@ def test_nor_does_a_flood_of_recorded_claims(phase):
     world.link = False
     for _ in range(15):
         world.run(1.0)
-        assert world.s.frame.standing.ownership.tenure.heard > world.s.now - 1.0
+        assert world.s.frame.side.ownership.leadership.heard > world.s.now - 1.0
     assert (world.p.state, world.s.state) == ("alone", "standby")
 
 
@@ -60,14 +60,14 @@ def test_who_knows_the_name_of_the_pair_alone_is_not_heard():
     keys = derive(b"", "colo")
     frames = [
         write_claim(
-            Stand("secondary", 77, count, 99, State.PROMOTED, echo_of=world.p.frame.standing.incarnation), "colo", keys
+            Stand("secondary", 77, count, 99, State.PROMOTED, echo_of=world.p.frame.side.incarnation), "colo", keys
         )
         for count in range(1, 40)
     ]
     world.replay("p", frames)
     world.run(10.0)
     assert (world.p.state, world.s.state) == ("holding", "standby")
-    assert world.p.frame.standing.ownership.tenure.fence == 0
+    assert world.p.frame.side.ownership.leadership.fence == 0
 
 
 # -- recordings ------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_nor_in_a_pair_that_was_started_again():
     for _ in range(100):
         world.run(0.1)
         assert world.p.could_write()
-    assert world.p.frame.standing.ownership.tenure.fence == 0
+    assert world.p.frame.side.ownership.leadership.fence == 0
 
 
 @pytest.mark.parametrize("restarts", [0, 3])
@@ -146,7 +146,7 @@ def test_an_old_word_of_a_primary_that_was_protected_makes_no_replica():
     world.replay("s", tape)
     for _ in range(50):
         world.run(0.1)
-        assert not world.s.frame.standing.ownership.tenure.fit
+        assert not world.s.frame.side.ownership.leadership.promotable
     world.kill("p")
     world.run(20.0)
     assert world.s.state == "standby"
@@ -193,8 +193,8 @@ def test_claims_that_were_held_back_do_not_put_a_failover_off():
         world.inject("s", word)
         world.run(2.3)
     # The first one was young enough, and the others were not.
-    assert world.s.frame.standing.ownership.silence <= DETECTION + 0.1
-    assert world.s.frame.standing.ownership.promoted_at < world.s.now - 2.3 * (len(words) - 1.5)
+    assert world.s.frame.side.ownership.silence <= DETECTION + 0.1
+    assert world.s.frame.side.ownership.promoted_at < world.s.now - 2.3 * (len(words) - 1.5)
 
 
 def test_a_claim_that_was_held_back_for_half_a_minute_says_nothing():
@@ -236,8 +236,8 @@ def test_a_frame_that_is_restarted_while_the_link_is_cut_proves_itself_on_the_la
 def known(world, letter):
     """Does this host believe the present start of the other one?"""
     host = world.hosts[letter]
-    other = host.frame.standing.ownership.tenure.other
-    return other is not None and other.incarnation == world.other(host).frame.standing.incarnation
+    other = host.frame.side.ownership.leadership.other
+    return other is not None and other.incarnation == world.other(host).frame.side.incarnation
 
 
 def test_many_recorded_starts_do_not_keep_a_new_one_out():
@@ -263,7 +263,7 @@ def test_the_primary_is_believed_where_it_cannot_hear_the_secondary():
     world.link = False
     world.run(120.0)
     assert (world.p.state, world.s.state) == ("alone", "standby")
-    assert world.s.frame.standing.ownership.tenure.heard > world.s.now - 1.0
+    assert world.s.frame.side.ownership.leadership.heard > world.s.now - 1.0
     assert not world.both
 
 

@@ -102,20 +102,20 @@ def test_the_secondary_dies_while_the_primary_stands_still():
     world.until(lambda: world.p.state == "alone", DETECTION + 1.0)
     world.run(1.0)
     assert world.p.could_write()
-    assert world.p.frame.standing.mode == Mode.BYPASS
+    assert world.p.frame.side.modes.mode == Mode.BYPASS
 
 
 def test_the_promoted_sides_frame_is_restarted_and_hears_the_fenced_primary_first():
     """The primary's token is higher than the one that the processes were told, and still they have the LAN."""
     world = promoted()
-    world.p.frame.standing.ownership.tenure.fence = 6
+    world.p.frame.side.ownership.leadership.fence = 6
     world.run(1.0)
     world.freeze("s", "frame")
     world.run(2.0)
     own, world.s.hello = world.s.hello, lambda _: None
     world.s.start_frame()
     world.run(0.6)
-    assert world.s.frame.standing.ownership.tenure.fence == 6
+    assert world.s.frame.side.ownership.leadership.fence == 6
     world.s.hello = own
     for name in ("f1", "f2"):
         own(world.s.processes[name])

@@ -13,8 +13,8 @@ from colo_proto.claim import (
     State,
     derive,
     glance,
+    in_range,
     is_claim,
-    possible,
     read_claim,
     source_mac,
     speaker,
@@ -155,12 +155,12 @@ def test_numbers_that_could_not_be_answered_are_refused(field):
     for number in (2**63, 2**64 - 1):
         with pytest.raises(WireError, match="counted on"):
             read_claim(write_claim(replace(ONE, **{field: number}), "colo", KEYS), [KEYS])
-    assert not possible(replace(ONE, **{field: -1}))
-    assert possible(replace(ONE, **{field: 2**62 - 1}))
+    assert not in_range(replace(ONE, **{field: -1}))
+    assert in_range(replace(ONE, **{field: 2**62 - 1}))
 
 
 def test_the_same_of_its_answers():
     for answers in (((2**63, 1),), ((1, 1), (1, 2**62 + 1))):
-        assert not possible(replace(ONE, answers=answers))
+        assert not in_range(replace(ONE, answers=answers))
         with pytest.raises(WireError, match="counted on"):
             read_claim(write_claim(replace(ONE, answers=answers), "colo", KEYS), [KEYS])

@@ -32,7 +32,7 @@ def test_a_rule_that_lets_flows_out_at_once_counts_like_the_mode():
     primary = Frame(PRIMARY, incarnation=1)
     primary.hear("comp0", hello(), 0.0)
     primary.hear("comp0", report(status={"rules": ["compare tcp", "shadow tcp guest-port 80"]}), 0.1)
-    (sent,) = told(primary.standing.beat(0.2), Heartbeat)
+    (sent,) = told(primary.side.beat(0.2), Heartbeat)
     assert sent.body["shadow_rules"] is True
     frame = secondary()
     outputs = frame.hear("peer", beat(shadow_rules=True), 0.1)
@@ -45,7 +45,7 @@ def test_rules_that_are_none_change_nothing(garbage):
     primary = Frame(PRIMARY, incarnation=1)
     primary.hear("comp0", hello(), 0.0)
     primary.hear("comp0", report(status={"rules": garbage}), 0.1)
-    assert not primary.standing.hasty.ruled
+    assert not primary.side.modes.shadow_rules
 
 
 def test_a_rewriter_that_missed_it_is_told_again_when_it_reports():
