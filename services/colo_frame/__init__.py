@@ -22,6 +22,7 @@ module         holds
 `freshness`    whether a claim of the other side is new
 `peer`         the other host's frame
 `registry`     the processes of this host
+`outbox`       what is to be sent and logged
 `bounds`       how much of what others say is kept
 `config`       the options
 =============  ==============================================================================

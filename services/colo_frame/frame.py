@@ -26,7 +26,8 @@
           |  Welcome, CheckpointDone, SetMode, WorkerTable, Promote, Lease, LanSay, Answer
           v
 
-Each of these uses what is below it and nothing that is above. `hear` takes every message: `sender` is the routing id
+Each of these uses what is below it and nothing that is above. What they want to be sent and logged they put into one
+outbox, which `hear` and `on_timer` return. `hear` takes every message: `sender` is the routing id
 of a process of this host, or `PEER`. The frame tells `to` a routing id, `PEER`, or `EVERYBODY` of this host.
 """
 
@@ -66,14 +67,15 @@ class Frame:
         """Take one message; unknown ones are counted and ignored."""
         self.side.notice_stall(now)
         if sender == PEER:
-            outputs = self._pair.hear(message, now)
+            self._pair.hear(message, now)
         else:
             process = self.side.registry.seen(sender, now)
             if isinstance(message, Query):
-                outputs = self._queries.answer(sender, message, now)
+                self._queries.answer(sender, message, now)
             else:
-                outputs = self._host.hear(sender, process, message, now)
-        return outputs + self._progress.advance(now)
+                self._host.hear(sender, process, message, now)
+        self._progress.advance(now)
+        return self.side.out.take()
 
     def deadline(self) -> float:
         """When to call `on_timer`."""
@@ -82,13 +84,15 @@ class Frame:
     def on_timer(self, now: float) -> list[Output]:
         """Send heartbeats, notice losses, and do what waits for time to pass."""
         self.side.notice_stall(now)
-        return self._progress.on_timer(now)
+        self._progress.on_timer(now)
+        return self.side.out.take()
 
     # -- what the shell reads from files --------------------------------------------------------
 
     def load_rules(self, text: str, where: str) -> list[Output]:
         """Use the text of our own file of rules."""
-        return self.side.modes.set_rules(text, where)
+        self.side.modes.set_rules(text, where)
+        return self.side.out.take()
 
     def use_secrets(self, secrets: Sequence[bytes]) -> list[Output]:
         """Use the pair's secrets: the first one seals our claims, and a claim sealed with any of them is believed."""

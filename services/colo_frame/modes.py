@@ -10,15 +10,15 @@ rewriter the mode `shadow`.
 
 from collections import Counter
 
+from colo_frame.outbox import Outbox
 from colo_frame.registry import Process, Registry
-from colo_proto.core import Log, Output, Tell
 from colo_proto.messages import Mode, Report, SetMode, SetRules
 
 
 class Modes:
     """See the module."""
 
-    def __init__(self, mode: str, registry: Registry, counters: Counter[str], *, primary: bool) -> None:
+    def __init__(self, mode: str, registry: Registry, counters: Counter[str], out: Outbox, *, primary: bool) -> None:
         self.mode = mode
         self.rules: SetRules | None = None
         """Rules for chosen flows that all compares follow; None: each compare follows its own file."""
@@ -28,6 +28,7 @@ class Modes:
         """The mode is `bypass` because there is no secondary."""
         self._registry = registry
         self._counters = counters
+        self._out = out
         self._primary = primary
         self._set = False
         """The mode was changed since this start, so what processes remember of an earlier frame no longer counts."""
@@ -37,43 +38,41 @@ class Modes:
         """The mode that the rewriters are told."""
         return Mode.SHADOW if self.shadow_rules and self.mode == Mode.ENFORCE else self.mode
 
-    def set(self, mode: str, *, resync: bool = False) -> list[Output]:
+    def set(self, mode: str, *, resync: bool = False) -> None:
         """Change the mode of this host. `resync`: the secondary got no state, so open flows stay unprotected."""
-        outputs: list[Output] = []
         if mode != self.mode:
-            outputs.append(Log("info", "mode.set", {"before": self.mode, "after": mode}))
+            self._out.log("info", "mode.set", before=self.mode, after=mode)
             self._counters["mode_changes"] += 1
         self.mode, self._set, self.left_alone = mode, True, False
-        outputs += [Tell(SetMode(mode, resync), compare) for compare in self._registry.live("compare")]
-        return outputs + self._tell_rewriters()
+        self._out.tell(SetMode(mode, resync), *self._registry.live("compare"))
+        self._tell_rewriters()
 
-    def go_alone(self) -> list[Output]:
+    def go_alone(self) -> None:
         """There is no secondary any more: release everything without comparing it until there is one again."""
-        outputs = self.set(Mode.BYPASS)
+        self.set(Mode.BYPASS)
         self.left_alone = True
-        return outputs
 
     def restore(self, mode: str) -> None:
         """A compare says which mode it had before this frame was started: an earlier start of it was left alone."""
         if mode == Mode.BYPASS and not self._set:
             self.mode, self.left_alone = Mode.BYPASS, True
 
-    def follow(self, mode: str, *, shadow_rules: bool) -> list[Output]:
+    def follow(self, mode: str, *, shadow_rules: bool) -> None:
         """Secondary: take over what the primary says in its heartbeat."""
-        if mode not in Mode.ALL:
-            return []
-        before = self.for_rewriters
-        self.mode, self.shadow_rules = mode, shadow_rules
-        return self._tell_rewriters() if self.for_rewriters != before else []
+        if mode in Mode.ALL:
+            before = self.for_rewriters
+            self.mode, self.shadow_rules = mode, shadow_rules
+            if self.for_rewriters != before:
+                self._tell_rewriters()
 
-    def set_rules(self, text: str, where: str) -> list[Output]:
+    def set_rules(self, text: str, where: str) -> None:
         """Give every compare other rules. `where` says where they come from."""
-        rules = self.rules = SetRules(text)
+        self.rules = SetRules(text)
         self._counters["rules_changes"] += 1
-        told = [Tell(rules, compare) for compare in self._registry.live("compare")]
-        return [Log("info", "rules.set", {"where": where}), *told]
+        self._out.log("info", "rules.set", where=where)
+        self._out.tell(self.rules, *self._registry.live("compare"))
 
-    def hear_report(self, process: Process, report: Report) -> list[Output]:
+    def hear_report(self, process: Process, report: Report) -> None:
         """Learn from a compare's report which rules it follows. Tell a rewriter its mode again if its report shows that
         it has another one, because messages may get lost.
         """
@@ -83,11 +82,11 @@ class Modes:
             self.shadow_rules = any(_has_shadow_rule(one) for one in [*rules, status.get("rules")])
         if process.role == "rewriter" and status.get("promoted") is False and type(status.get("paced")) is bool:
             wanted = self.for_rewriters
-            return [Tell(SetMode(wanted), process.id)] if status["paced"] is not (wanted == Mode.SHADOW) else []
-        return []
+            if status["paced"] is not (wanted == Mode.SHADOW):
+                self._out.tell(SetMode(wanted), process.id)
 
-    def _tell_rewriters(self) -> list[Output]:
-        return [Tell(SetMode(self.for_rewriters), one) for one in self._registry.live("rewriter")]
+    def _tell_rewriters(self) -> None:
+        self._out.tell(SetMode(self.for_rewriters), *self._registry.live("rewriter"))
 
 
 def _has_shadow_rule(rules: object) -> bool:

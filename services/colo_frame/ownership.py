@@ -15,9 +15,10 @@ from typing import Any, Final
 from colo_frame.config import FrameConfig
 from colo_frame.freshness import NEWS
 from colo_frame.leadership import WRITING, Leadership
+from colo_frame.outbox import Outbox
 from colo_frame.registry import EVERYBODY, Registry
 from colo_proto.claim import Stand, State, derive, read_claim, write_claim
-from colo_proto.core import Log, Output, Tell
+from colo_proto.core import Log
 from colo_proto.errors import WireError
 from colo_proto.messages import Demote, LanSay, Lease, Promote
 
@@ -34,7 +35,13 @@ class Ownership:
     """See the module. `changes` collects the changes of state (before, after) until `progress` has dealt with them."""
 
     def __init__(
-        self, config: FrameConfig, registry: Registry, counters: Counter[str], incarnation: int, now: float
+        self,
+        config: FrameConfig,
+        registry: Registry,
+        counters: Counter[str],
+        out: Outbox,
+        incarnation: int,
+        now: float,
     ) -> None:
         interval = config.heartbeat_interval / 1000
         self.leadership = Leadership(
@@ -47,6 +54,7 @@ class Ownership:
         self._config = config
         self._registry = registry
         self._counters = counters
+        self._out = out
         self._state = self.leadership.state
         """The state that was carried out last."""
         # Leases that a former start of this frame granted may still be valid.
@@ -78,7 +86,7 @@ class Ownership:
         verdict = self.leadership.hear(stand, now)
         self._counters["claims_heard" if verdict == NEWS else "claims_" + verdict] += 1
 
-    def hear_link(self, claim: bytes, now: float) -> list[Output]:
+    def hear_link(self, claim: bytes, now: float) -> None:
         """A heartbeat brought a claim. If it cannot be read, the peer has another secret or another version: that shows
         that it is alive, and nothing else.
         """
@@ -87,13 +95,12 @@ class Ownership:
         except WireError as error:
             self._counters["claims_refused"] += 1
             self.leadership.hear_unreadable(now)
-            if now < self._refused_at + REFUSED_EVERY:
-                return []
-            self._refused_at = now
-            return [Log("error", "pair.refused", {"why": str(error), "bytes": len(claim)})]
+            if now >= self._refused_at + REFUSED_EVERY:
+                self._refused_at = now
+                self._out.log("error", "pair.refused", why=str(error), bytes=len(claim))
+            return
         if stand.side != self._config.side:
             self.leadership.hear(stand, now)
-        return []
 
     def yielded(self, sender: str) -> None:
         """A process has confirmed that it no longer writes to the client LAN."""
@@ -108,76 +115,66 @@ class Ownership:
 
     # -- doing -------------------------------------------------------------------------------------
 
-    def advance(self, now: float) -> list[Output]:
+    def advance(self, now: float) -> None:
         """Let the leadership change as often as it can now, and carry out what each change means."""
-        outputs: list[Output] = []
         leadership = self.leadership
         while True:
             before, after = self._state, leadership.state
             if before == after:
                 leadership.tick(now, writing=self.writing(now))
                 if leadership.state == before:
-                    return outputs
+                    return
                 continue
             self._state = after
             self.changes.append((before, after))
             self._counters["tenure." + after] += 1
-            outputs += self._changed(before, after, now)
+            self._changed(before, after, now)
 
-    def _changed(self, before: str, after: str, now: float) -> list[Output]:
+    def _changed(self, before: str, after: str, now: float) -> None:
         fence = self.leadership.fence
-        outputs = self.grant(now)
+        self.grant(now)
         if after == State.PROMOTED:
             if self.promoted_at is None:
                 self.promoted_at, self.silence = now, now - self.leadership.heard
-            outputs.append(Tell(Promote(fence), EVERYBODY))
+            self._out.tell(Promote(fence), EVERYBODY)
         elif after == State.FENCED and not self.leadership.primary:
             self.promoted_at = None
-            outputs.append(Tell(Demote(fence), EVERYBODY))
+            self._out.tell(Demote(fence), EVERYBODY)
         if after not in WRITING and (before in WRITING or after == State.YIELDING):
             self._yielded.clear()
-            outputs += [Tell(Lease(0.0, fence), one) for one in self._live(WRITERS)]
+            self._out.tell(Lease(0.0, fence), *self._live(WRITERS))
         text = {"before": before, "after": after, "fence": fence}
         if after == State.FENCED:
             text["why"] = "the other side has taken the client LAN over; this side does not write to it"
-        outputs.append(Log(_LEVEL.get(after, "info"), "tenure.changed", text))
-        return outputs
+        self._out.append(Log(_LEVEL.get(after, "info"), "tenure.changed", text))
 
-    def grant(self, now: float) -> list[Output]:
+    def grant(self, now: float) -> None:
         """Give a lease to every process that could write, if this side may write."""
         until = self.leadership.lease(now)
-        if not until:
-            return []
-        self._lease_until = until
-        return [Tell(Lease(until, self.leadership.fence), one) for one in self._live(WRITERS)]
+        if until:
+            self._lease_until = until
+            self._out.tell(Lease(until, self.leadership.fence), *self._live(WRITERS))
 
     def claim(self, stand: Stand) -> bytes:
         """The frame that claims `stand`, sealed."""
         return write_claim(stand, self._config.pair, self._keys[0])
 
-    def say(self, claim: bytes, count: int) -> list[Output]:
+    def say(self, claim: bytes, count: int) -> None:
         """Have a claim sent to the client LAN."""
-        message = LanSay(claim, count, [one.gate for one in self._keys])
-        return [Tell(message, one) for one in self._live(CLAIM_SENDERS)]
+        self._out.tell(LanSay(claim, count, [one.gate for one in self._keys]), *self._live(CLAIM_SENDERS))
 
-    def welcome(self, sender: str, role: str, now: float, *, promoted: bool) -> list[Output]:
-        """What a process that has just come must know. `promoted`: this frame, or an earlier start, has promoted it."""
-        outputs: list[Output] = []
+    def welcome(self, sender: str, role: str, now: float, *, promoted: bool) -> None:
+        """Tell a process that has just come what it must know. `promoted`: an earlier Promote has reached it."""
         state, fence = self.leadership.state, self.leadership.fence
         if state == State.PROMOTED:
-            outputs.append(Tell(Promote(fence), sender))
+            self._out.tell(Promote(fence), sender)
         elif promoted and state in (State.FENCED, State.STANDBY):
-            outputs.append(Tell(Demote(fence), sender))
+            self._out.tell(Demote(fence), sender)
         if role in WRITERS and self._state in WRITING:
             until = self.leadership.lease(now)
             if until:
                 self._lease_until = max(self._lease_until, until)
-                outputs.append(Tell(Lease(until, self.leadership.fence), sender))
-        return outputs
-
-    def silent_ms(self, now: float) -> int:
-        """For how long the other side has been silent."""
-        return int((now - self.leadership.heard) * 1000)
+                self._out.tell(Lease(until, self.leadership.fence), sender)
 
     def _live(self, roles: tuple[str, ...]) -> list[str]:
         return [one for role in roles for one in self._registry.live(role)]

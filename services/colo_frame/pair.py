@@ -13,7 +13,6 @@ from colo_frame.scaling import Scaling
 from colo_frame.side import Side
 from colo_frame.table import read_table
 from colo_proto.claim import Stand, in_range
-from colo_proto.core import Log, Output, Tell
 from colo_proto.messages import CheckpointDone, CheckpointWanted, Heartbeat, Message
 
 
@@ -27,81 +26,78 @@ class Pair:
         self._primary_incarnation: int | None = None
         """Secondary: the start of the primary's frame that was heard last."""
 
-    def hear(self, message: Message, now: float) -> list[Output]:
+    def hear(self, message: Message, now: float) -> None:
         """Take one message of the other host's frame; unknown ones are counted and ignored."""
         side = self._side
         if isinstance(message, Heartbeat):
-            return self._heartbeat(message, now)
-        if isinstance(message, CheckpointWanted) and side.primary:
-            return side.requests.add(message, PEER, now)
-        if isinstance(message, CheckpointDone) and not side.primary:
-            return self._done(message)
-        side.counters["ignored_messages"] += 1
-        return []
+            self._heartbeat(message, now)
+        elif isinstance(message, CheckpointWanted) and side.primary:
+            side.requests.add(message, PEER, now)
+        elif isinstance(message, CheckpointDone) and not side.primary:
+            self._done(message)
+        else:
+            side.counters["ignored_messages"] += 1
 
-    def _heartbeat(self, beat: Heartbeat, now: float) -> list[Output]:
+    def _heartbeat(self, beat: Heartbeat, now: float) -> None:
         side = self._side
         kept = trim_heartbeat(beat)
         if kept is None or not in_range(Stand(beat.role, beat.incarnation, beat.count, beat.fence, beat.state)):
             side.counters["ignored_messages"] += 1
-            return []
+            return
         side.counters["heartbeats_heard"] += 1
         appeared, restarted = side.peer.hear(kept, now)
-        outputs = self._introduced(beat, restarted=restarted, appeared=appeared) if appeared or restarted else []
-        if beat.role == side.config.side:
-            return outputs
-        outputs += side.ownership.hear_link(beat.claim, now)
-        return outputs + (self._lead if side.primary else self._follow)(beat, now, appeared=appeared)
+        conflict = beat.role == side.config.side
+        if appeared or restarted:
+            event = "peer.restarted" if restarted and not appeared else "peer.found"
+            side.out.log("info", event, role=beat.role, epoch=beat.epoch)
+            if restarted:
+                side.counters["peer_restarts"] += 1
+            if conflict:
+                side.counters["peer_role_conflicts"] += 1
+                side.out.log("error", "peer.conflicted", role=beat.role)
+        if conflict:
+            return
+        side.ownership.hear_link(beat.claim, now)
+        if side.primary:
+            self._lead(beat, now, appeared=appeared)
+        else:
+            self._follow(beat, now, appeared=appeared)
 
-    def _introduced(self, beat: Heartbeat, *, appeared: bool, restarted: bool) -> list[Output]:
-        """Count and log that the other frame is new, is back, or was restarted."""
-        counters = self._side.counters
-        event = "peer.restarted" if restarted and not appeared else "peer.found"
-        outputs: list[Output] = [Log("info", event, {"role": beat.role, "epoch": beat.epoch})]
-        if restarted:
-            counters["peer_restarts"] += 1
-        if beat.role == self._side.config.side:
-            counters["peer_role_conflicts"] += 1
-            outputs.append(Log("error", "peer.conflicted", {"role": beat.role}))
-        return outputs
-
-    def _lead(self, beat: Heartbeat, now: float, *, appeared: bool) -> list[Output]:
+    def _lead(self, beat: Heartbeat, now: float, *, appeared: bool) -> None:
         """Primary: the secondary is there. It knows epoch and table, should this frame have been restarted."""
         side, leadership = self._side, self._side.ownership.leadership
         if leadership.believes(beat.incarnation):
             leadership.peer_found(now)
         side.checkpoints.learn(beat.epoch)
         table = read_table(beat.table, side.table) if beat.table else None
-        outputs = self._scaling.learn(now, table.version if table else 0, table)
+        self._scaling.learn(now, table.version if table else 0, table)
         if appeared and side.modes.left_alone and side.config.resync == "auto":
-            outputs += self._progress.resync(now)
-        return outputs
+            self._progress.resync(now)
 
-    def _follow(self, beat: Heartbeat, now: float, *, appeared: bool) -> list[Output]:
+    def _follow(self, beat: Heartbeat, now: float, *, appeared: bool) -> None:
         """Secondary: take epoch, table and mode from the primary."""
         side = self._side
-        outputs: list[Output] = []
         if beat.epoch > side.checkpoints.epoch:
             # CheckpointDone was lost with the link. The heartbeat says when the guests were last equal.
             copied = beat.body.get("copied_epoch", 0)
             equal = type(copied) is int and copied > side.checkpoints.epoch
             side.counters["checkpoints_caught_up"] += 1
-            outputs += self._done(CheckpointDone(beat.epoch, equal))
+            self._done(CheckpointDone(beat.epoch, equal))
         table = read_table(beat.table, side.table) if beat.table else None
         restarted = beat.incarnation != self._primary_incarnation
         if table is not None and (table.version > side.table.version or (restarted and table != side.table)):
-            outputs += self._scaling.take(table)
+            self._scaling.take(table)
         self._primary_incarnation = beat.incarnation
-        outputs += side.modes.follow(beat.mode, shadow_rules=beat.body.get("shadow_rules") is True)
-        return outputs + side.requests.repeat(now, appeared=appeared)
+        side.modes.follow(beat.mode, shadow_rules=beat.body.get("shadow_rules") is True)
+        side.requests.repeat(now, appeared=appeared)
 
-    def _done(self, done: CheckpointDone) -> list[Output]:
+    def _done(self, done: CheckpointDone) -> None:
         """Secondary: a checkpoint of the primary is over."""
-        checkpoints = self._side.checkpoints
+        side, checkpoints = self._side, self._side.checkpoints
         checkpoints.epoch = max(checkpoints.epoch, done.epoch)
         if done.state_copied:
             checkpoints.copied_epoch = done.epoch
-        self._side.counters["checkpoints_done"] += 1
-        self._side.requests.answered()
-        logged = Log("info", "checkpoint.completed", {"epoch": done.epoch, "copied": done.state_copied})
-        return [Tell(done, EVERYBODY), logged]
+        side.counters["checkpoints_done"] += 1
+        side.requests.answered()
+        side.out.tell(done, EVERYBODY)
+        side.out.log("info", "checkpoint.completed", epoch=done.epoch, copied=done.state_copied)

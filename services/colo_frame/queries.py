@@ -10,13 +10,9 @@ from colo_frame.bounds import is_text
 from colo_frame.progress import Progress
 from colo_frame.side import Side
 from colo_proto.claim import State
-from colo_proto.core import Log, Output, Tell
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Answer, CheckpointWanted, Mode, Query, Reason
 from colo_proto.rules import parse_rules
-
-_Result = tuple[dict[str, Any], list[Output]]
-"""The body of an answer, and what has to be sent before it."""
 
 
 class RefusedError(Exception):
@@ -38,74 +34,74 @@ class Queries:
             "resync": self._resync,
         }
 
-    def answer(self, sender: str, query: Query, now: float) -> list[Output]:
-        """What a query causes. The `Answer` comes last."""
+    def answer(self, sender: str, query: Query, now: float) -> None:
+        """Do what a query orders, and send the `Answer`."""
         self._side.counters["queries"] += 1
         verb = self._verbs.get(query.what, self._unknown)
         try:
-            body, outputs = verb(sender, query, now)
+            answer = Answer(ok=True, body=verb(sender, query, now))
         except RefusedError as error:
-            return [Tell(Answer(ok=False, error=str(error)), sender)]
-        return [*outputs, Tell(Answer(ok=True, body=body), sender)]
+            answer = Answer(ok=False, error=str(error))
+        self._side.out.tell(answer, sender)
 
     def _at(self, side: str, error: str) -> None:
         """Refuse an order that is for the other side."""
         if self._side.config.side != side:
             raise RefusedError(error)
 
-    def _unknown(self, _sender: str, query: Query, _now: float) -> _Result:
+    def _unknown(self, _sender: str, query: Query, _now: float) -> dict[str, Any]:
         raise RefusedError(f"unknown query {query.what[:40]!r}; known: {', '.join(self._verbs)}")
 
-    def _status(self, _sender: str, _query: Query, now: float) -> _Result:
-        return self._side.status(now), []
+    def _status(self, _sender: str, _query: Query, now: float) -> dict[str, Any]:
+        return self._side.status(now)
 
-    def _checkpoint(self, sender: str, _query: Query, now: float) -> _Result:
+    def _checkpoint(self, sender: str, _query: Query, now: float) -> dict[str, Any]:
         side, checkpoints = self._side, self._side.checkpoints
         if not side.primary and not side.peer.alive:
             raise RefusedError("the primary's frame does not answer")
         request = CheckpointWanted(Reason.REQUEST, source=sender if is_text(sender) else "", epoch=checkpoints.epoch)
-        outputs = side.requests.add(request, sender, now)
-        return {"epoch": checkpoints.epoch, "driver": checkpoints.driver.name}, outputs
+        side.requests.add(request, sender, now)
+        return {"epoch": checkpoints.epoch, "driver": checkpoints.driver.name}
 
-    def _mode(self, _sender: str, query: Query, now: float) -> _Result:
-        modes, wanted, outputs = self._side.modes, query.args.get("mode"), list[Output]()
+    def _mode(self, _sender: str, query: Query, now: float) -> dict[str, Any]:
+        modes, wanted = self._side.modes, query.args.get("mode")
         if wanted is not None:
             self._at("primary", "the mode is set at the primary's frame")
             if wanted not in Mode.ALL:
                 raise RefusedError(f"mode: one of {', '.join(Mode.ALL)}, not {str(wanted)[:40]!r}")
-            outputs = [*modes.set(wanted), *self._side.beat(now)]
-        return {"mode": modes.mode}, outputs
+            modes.set(wanted)
+            self._side.beat(now)
+        return {"mode": modes.mode}
 
-    def _rules(self, _sender: str, query: Query, _now: float) -> _Result:
-        modes, wanted, outputs = self._side.modes, query.args.get("rules"), list[Output]()
+    def _rules(self, _sender: str, query: Query, _now: float) -> dict[str, Any]:
+        modes, wanted = self._side.modes, query.args.get("rules")
         if isinstance(wanted, str):
             self._at("primary", "rules are set at the primary's frame")
             try:
                 parse_rules(wanted)
             except ConfigError as error:
                 raise RefusedError(str(error)) from None
-            outputs = modes.set_rules(wanted, "a question")
-        return {"rules": None if modes.rules is None else modes.rules.rules}, outputs
+            modes.set_rules(wanted, "a query")
+        return {"rules": None if modes.rules is None else modes.rules.rules}
 
-    def _failover(self, _sender: str, query: Query, now: float) -> _Result:
+    def _failover(self, _sender: str, query: Query, now: float) -> dict[str, Any]:
         """The secondary takes over the client LAN, as soon as the primary yields or must have stopped writing."""
         self._at("secondary", "a failover is ordered at the secondary's frame")
         leadership, force = self._side.ownership.leadership, query.args.get("force") is True
-        outputs: list[Output] = []
         if leadership.state != State.PROMOTED and (force or leadership.state != State.TAKING):
             if not leadership.promotable and not force:
                 mode = self._side.modes.mode
                 why = f"the primary goes on in mode {mode}" if leadership.other else "no primary was ever heard"
                 raise RefusedError(f"this guest is no replica ({why}): connections would break; --force does it")
             leadership.take_over(now, force=force)
-            taken = {"fence": leadership.fence, "fit": leadership.promotable}
-            outputs = [Log("warning", "failover.ordered", taken), *self._side.ownership.advance(now)]
-        return {"state": leadership.state, "fence": leadership.fence, "fit": leadership.promotable}, outputs
+            self._side.out.log("warning", "failover.ordered", fence=leadership.fence, fit=leadership.promotable)
+            self._side.ownership.advance(now)
+        return {"state": leadership.state, "fence": leadership.fence, "fit": leadership.promotable}
 
-    def _resync(self, _sender: str, _query: Query, now: float) -> _Result:
+    def _resync(self, _sender: str, _query: Query, now: float) -> dict[str, Any]:
         """A secondary that is new, or that has missed something, becomes the replica again."""
         self._at("primary", "a resync is ordered at the primary's frame")
         if not self._side.peer.alive:
             raise RefusedError("there is no secondary: its frame does not answer")
-        outputs = self._progress.resync(now)
-        return {"epoch": self._side.checkpoints.epoch, "mode": self._side.modes.mode}, outputs
+        self._progress.resync(now)
+        return {"epoch": self._side.checkpoints.epoch, "mode": self._side.modes.mode}

@@ -8,7 +8,6 @@ all of its flows are elsewhere. Only the primary makes tables; on the secondary 
 from colo_frame.registry import EVERYBODY
 from colo_frame.side import Side
 from colo_frame.table import shares
-from colo_proto.core import Log, Output, Tell
 from colo_proto.messages import CheckpointWanted, Drain, Handover, HandoverTaken, Leaving, Mode, Settled, WorkerTable
 
 HandoverMessage = Leaving | Settled | Handover | HandoverTaken
@@ -21,75 +20,82 @@ class Scaling:
     def __init__(self, side: Side) -> None:
         self._side = side
         self._workers = side.workers
+        self._out = side.out
 
-    def follow(self, now: float) -> list[Output]:
+    def follow(self, now: float) -> None:
         """Look at the workers that are there. A change of them may need a checkpoint; the first table needs none."""
         side, workers = self._side, self._workers
         if not side.primary:
-            return []
+            return
         compares = side.compares()
         known = [p.id for p in side.registry.processes.values() if p.role == "compare"]
         reason = workers.check(compares, known, side.registry.linked(), now)
         # Both hosts share frames out by the table: a planned change waits until the other host can hear of it.
         heard = side.peer.alive or not side.config.peer or side.modes.mode == Mode.BYPASS
         if workers.due(now) and (heard or not workers.table.version):
-            return self._make(now)
-        if reason is None:
-            return [Tell(Drain(), worker) for worker in workers.may_leave(compares) if worker in compares]
-        detail = {"workers": workers.wanted, "before": workers.table.workers}
-        own = side.config.id
-        request = CheckpointWanted(reason, detail=detail, source=own, epoch=side.checkpoints.epoch)
-        return side.requests.add(request, own, now)
+            self._make(now)
+        elif reason is None:
+            self._out.tell(Drain(), *(worker for worker in workers.may_leave(compares) if worker in compares))
+        else:
+            detail = {"workers": workers.wanted, "before": workers.table.workers}
+            own = side.config.id
+            request = CheckpointWanted(reason, detail=detail, source=own, epoch=side.checkpoints.epoch)
+            side.requests.add(request, own, now)
 
-    def hear(self, sender: str, message: HandoverMessage, now: float) -> list[Output]:
+    def hear(self, sender: str, message: HandoverMessage, now: float) -> None:
         """Take what a compare says to another one, or to the frame, while flows are handed over."""
         counters, compares = self._side.counters, self._side.compares()
         if isinstance(message, Handover):
             known = sender == message.giver and message.taker in compares
             counters["handovers" if known else "ignored_messages"] += 1
-            return [Tell(message, message.taker)] if known else []
-        if isinstance(message, HandoverTaken):
-            known = sender == message.taker and message.giver in compares
-            return [Tell(message, message.giver)] if known else []
-        outputs: list[Output] = []
-        if isinstance(message, Leaving):
-            self._workers.leaving.add(sender)
-            outputs.append(Log("info", "worker.leaving", {"id": sender}))
+            if known:
+                self._out.tell(message, message.taker)
+        elif isinstance(message, HandoverTaken):
+            if sender == message.taker and message.giver in compares:
+                self._out.tell(message, message.giver)
         else:
-            self._workers.settled(sender, message.version)
-        return outputs + self.follow(now)
+            if isinstance(message, Leaving):
+                self._workers.leaving.add(sender)
+                self._out.log("info", "worker.leaving", id=sender)
+            else:
+                self._workers.settled(sender, message.version)
+            self.follow(now)
 
-    def gone(self, worker: str) -> list[Output]:
+    def gone(self, worker: str) -> None:
         """A compare was lost or restarted: nobody has to wait for what it would have handed over."""
         told = self._workers.gone(worker) if self._side.primary else None
-        return [Tell(told, compare) for compare in self._side.compares()] if told is not None else []
+        if told is not None:
+            self._out.tell(told, *self._side.compares())
 
-    def after_checkpoint(self, now: float) -> list[Output]:
+    def after_checkpoint(self, now: float) -> None:
         """A checkpoint is over: make a table that waited for one."""
-        return self._make(now) if self._workers.covered else []
+        if self._workers.covered:
+            self._make(now)
 
-    def remind(self, now: float) -> list[Output]:
+    def remind(self, now: float) -> None:
         """Send the table again to workers that should have handed their flows over by now."""
         late = self._workers.remind(now)
-        return [Tell(self._workers.table, worker) for worker in late]
+        self._out.tell(self._workers.table, *late)
 
-    def learn(self, now: float, version: int, table: WorkerTable | None) -> list[Output]:
+    def learn(self, now: float, version: int, table: WorkerTable | None) -> None:
         """Somebody has a table that an earlier start of this frame made."""
-        return self._send(now) if self._workers.learn(version, table) else []
+        if self._workers.learn(version, table):
+            self._send(now)
 
-    def take(self, table: WorkerTable) -> list[Output]:
+    def take(self, table: WorkerTable) -> None:
         """Secondary: the primary has made another table, and our splitters use it from now on."""
         self._workers.table = table
-        return [Tell(table, EVERYBODY), self._changed()]
+        self._send()
 
-    def _make(self, now: float) -> list[Output]:
+    def _make(self, now: float) -> None:
         self._workers.apply(self._side.compares(), now)
         self._side.counters["table_changes"] += 1
-        return self._send(now)
+        self._send(now)
 
-    def _send(self, now: float) -> list[Output]:
-        return [Tell(self._workers.table, EVERYBODY), *self._side.beat(now), self._changed()]
-
-    def _changed(self) -> Log:
+    def _send(self, now: float | None = None) -> None:
+        """Send the table to all processes, and in a heartbeat to the other host when `now` is given."""
         table = self._workers.table
-        return Log("info", "table.changed", {"version": table.version, "shares": shares(table)})
+        self._out.tell(table, EVERYBODY)
+        if now is not None:
+            self._side.beat(now)
+        self._out.log("info", "table.changed", version=table.version, shares=shares(table))

@@ -13,13 +13,13 @@ from colo_frame.config import FrameConfig
 from colo_frame.drivers import DRIVERS, Driver
 from colo_frame.leadership import WRITING
 from colo_frame.modes import Modes
+from colo_frame.outbox import Outbox
 from colo_frame.ownership import Ownership
 from colo_frame.peer import PEER, Peer
 from colo_frame.registry import Registry
 from colo_frame.requests import Requests
 from colo_frame.table import shares
 from colo_frame.workers import Workers
-from colo_proto.core import Output, Tell
 from colo_proto.messages import Heartbeat, Mode, Welcome, WorkerTable, to_dict
 
 MAX_NAMED = 16
@@ -34,6 +34,7 @@ class Side:
         self.incarnation = incarnation
         self.primary = config.side == "primary"
         self.counters: Counter[str] = Counter()
+        self.out = Outbox()
         self.registry = Registry(config.process_timeout / 1000)
         self.checkpoints = Checkpoints(
             driver or DRIVERS[config.driver](),
@@ -43,9 +44,9 @@ class Side:
             config.checkpoint_backoff / 1000,
         )
         self.peer = Peer(config.heartbeat_interval / 1000 * config.heartbeat_missed)
-        self.requests = Requests(self.checkpoints, self.peer, self.counters, primary=self.primary)
-        self.ownership = Ownership(config, self.registry, self.counters, incarnation, now)
-        self.modes = Modes(config.mode, self.registry, self.counters, primary=self.primary)
+        self.requests = Requests(self.checkpoints, self.peer, self.counters, self.out, primary=self.primary)
+        self.ownership = Ownership(config, self.registry, self.counters, self.out, incarnation, now)
+        self.modes = Modes(config.mode, self.registry, self.counters, self.out, primary=self.primary)
         self.workers = Workers(config.expected() if self.primary else (), config.process_timeout / 1000, now)
 
     @property
@@ -70,13 +71,13 @@ class Side:
         """The answer to a process that introduces itself, or that should."""
         return Welcome(self.checkpoints.epoch, self.modes.mode, self.incarnation)
 
-    def beat(self, now: float) -> list[Output]:
+    def beat(self, now: float) -> None:
         """Send a heartbeat to the other host and a claim to the client LAN, and renew the leases that go with them."""
-        outputs = self.ownership.grant(now)
+        self.ownership.grant(now)
         mode = self.modes.mode
         stand = self.ownership.leadership.compose(now, protected=self.primary and mode == Mode.ENFORCE)
         if not self.config.peer and not self.peer.last:
-            return outputs
+            return
         self.counters["heartbeats_sent"] += 1
         lost = [p.id for p in self.registry.processes.values() if p.lost]
         body = {
@@ -92,7 +93,8 @@ class Side:
             self.config.side, self.incarnation, stand.count, self.checkpoints.epoch, stand.fence, mode, table, body,
             stand.state, claim=claim,
         )  # fmt: skip
-        return [*outputs, Tell(beat, PEER), *self.ownership.say(claim, stand.count)]
+        self.out.tell(beat, PEER)
+        self.ownership.say(claim, stand.count)
 
     # -- what people are shown ------------------------------------------------------------------
 

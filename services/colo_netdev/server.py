@@ -83,7 +83,7 @@ class Server:
             return
         except OSError as error:
             # There is no descriptor for it. The listener stays readable, so do not look at it for a while.
-            self._log_once("client.refused", "descriptors", error=error.strerror)
+            self._once("client.refused", "descriptors", error=error.strerror)
             self._reactor.interest(self._socket.fileno(), 0)
             self._timer = self._reactor.call_later(
                 ACCEPT_PAUSE, lambda: self._reactor.interest(self._socket.fileno(), READ)
@@ -91,7 +91,7 @@ class Server:
             return
         if len(self._clients) >= MAX_CLIENTS or crowded(sock.fileno()):
             self.netdev.counters["clients_refused"] += 1
-            self._log_once("client.refused", "clients", limit=MAX_CLIENTS)
+            self._once("client.refused", "clients", limit=MAX_CLIENTS)
             sock.close()
             return
         sock.setblocking(False)
@@ -109,7 +109,7 @@ class Server:
         except WireError as error:
             close_all(fds)
             self.netdev.counters[f"bad_requests.{error.reason}"] += 1
-            self._log_once("request.refused", error.reason, reason=str(error), client=client.id)
+            self._once("request.refused", error.reason, reason=str(error), client=client.id)
             self._reply(client, encode_error(str(error), retry=error.reason == NO_DESCRIPTORS), None)
             return
         except OSError:
@@ -139,7 +139,7 @@ class Server:
     def _not_allowed(self, client: _Client, request: Request, why: str) -> bytes:
         self.netdev.counters["not_allowed"] += 1
         key = f"{request.verb} {client.user}"
-        self._log_once("request.refused", key, reason=why, client=request.id, user=client.user)
+        self._once("request.refused", key, reason=why, client=request.id, user=client.user)
         return encode_error(why)
 
     def _offer(self, client: _Client, request: Request, fds: list[int]) -> bytes:
@@ -157,7 +157,7 @@ class Server:
             for tap in self.netdev.offer(name, namespace, time.monotonic()):
                 self._log("info", "tap.opened", tap=tap.spec.name, interface=tap.spec.kernel_name, mac=tap.mac)
         except (ConfigError, OSError) as error:
-            self._log_once("netns.refused", name, netns=name, error=str(error))
+            self._once("netns.refused", name, netns=name, error=str(error))
             return encode_error(str(error), retry=True)
         self._log("info", "netns.offered", netns=name, client=request.id)
         return encode_ok()
@@ -186,7 +186,7 @@ class Server:
         self._withdraw(client)
         client.socket.close()
 
-    def _log_once(self, event: str, key: str, **fields: Any) -> None:
+    def _once(self, event: str, key: str, **fields: Any) -> None:
         """Log a warning the first time for this key, and at level debug from then on."""
         level = "debug" if (event + key) in self._logged else "warning"
         self._logged.add(event + key)

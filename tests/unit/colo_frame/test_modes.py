@@ -32,7 +32,8 @@ def test_a_rule_that_lets_flows_out_at_once_counts_like_the_mode():
     primary = Frame(PRIMARY, incarnation=1)
     primary.hear("comp0", hello(), 0.0)
     primary.hear("comp0", report(status={"rules": ["compare tcp", "shadow tcp guest-port 80"]}), 0.1)
-    (sent,) = told(primary.side.beat(0.2), Heartbeat)
+    primary.side.beat(0.2)
+    (sent,) = told(primary.side.out.take(), Heartbeat)
     assert sent.body["shadow_rules"] is True
     frame = secondary()
     outputs = frame.hear("peer", beat(shadow_rules=True), 0.1)
