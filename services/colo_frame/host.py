@@ -4,7 +4,7 @@ A process introduces itself with Hello and is told all that it must know. A fram
 introductions and reports how far the one before it had counted, which table is in use, and which rules were given.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from colo_frame.bounds import TooMuchError, has_valid_names, is_text
@@ -34,14 +34,14 @@ _SPLITTERS = frozenset({"redirector", "rewriter"})
 """Roles that share frames out to compares."""
 
 
+@dataclass
 class Host:
     """See the module."""
 
-    def __init__(self, side: Side, scaling: Scaling) -> None:
-        self._side = side
-        self._scaling = scaling
-        self._logged: set[str] = set()
-        """What was logged once and is not logged again."""
+    _side: Side
+    _scaling: Scaling
+    _logged: set[str] = field(default_factory=set)
+    """What was logged once and is not logged again."""
 
     def hear(self, sender: str, process: Process | None, message: Message, now: float) -> None:
         """Take one message; unknown ones are counted and ignored. `process` is None if `sender` has not introduced

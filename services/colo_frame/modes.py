@@ -8,8 +8,6 @@ of the secondary guest, and the rewriter has to pace it (`colo_rewriter.pace`). 
 rewriter the mode `shadow`.
 """
 
-from collections import Counter
-
 from colo_frame.outbox import Outbox
 from colo_frame.registry import Process, Registry
 from colo_proto.messages import Mode, Report, SetMode, SetRules
@@ -18,7 +16,7 @@ from colo_proto.messages import Mode, Report, SetMode, SetRules
 class Modes:
     """See the module."""
 
-    def __init__(self, mode: str, registry: Registry, counters: Counter[str], out: Outbox, *, primary: bool) -> None:
+    def __init__(self, mode: str, registry: Registry, out: Outbox, *, primary: bool) -> None:
         self.mode = mode
         self.rules: SetRules | None = None
         """Rules for chosen flows that all compares follow; None: each compare follows its own file."""
@@ -27,7 +25,6 @@ class Modes:
         self.left_alone = False
         """The mode is `bypass` because there is no secondary."""
         self._registry = registry
-        self._counters = counters
         self._out = out
         self._primary = primary
         self._set = False
@@ -42,7 +39,7 @@ class Modes:
         """Change the mode of this host. `resync`: the secondary got no state, so open flows stay unprotected."""
         if mode != self.mode:
             self._out.log("info", "mode.set", before=self.mode, after=mode)
-            self._counters["mode_changes"] += 1
+            self._out.counters["mode_changes"] += 1
         self.mode, self._set, self.left_alone = mode, True, False
         self._out.tell(SetMode(mode, resync), *self._registry.live("compare"))
         self._tell_rewriters()
@@ -68,7 +65,7 @@ class Modes:
     def set_rules(self, text: str, where: str) -> None:
         """Give every compare other rules. `where` says where they come from."""
         self.rules = SetRules(text)
-        self._counters["rules_changes"] += 1
+        self._out.counters["rules_changes"] += 1
         self._out.log("info", "rules.set", where=where)
         self._out.tell(self.rules, *self._registry.live("compare"))
 

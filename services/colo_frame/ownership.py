@@ -8,7 +8,6 @@
     the next claim                 --> LanSay to every process that has a port for claims
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -34,15 +33,7 @@ _LEVEL: Final = {State.FENCED: "error", State.YIELDING: "warning", State.ALONE: 
 class Ownership:
     """See the module. `changes` collects the changes of state (before, after) until `progress` has dealt with them."""
 
-    def __init__(
-        self,
-        config: FrameConfig,
-        registry: Registry,
-        counters: Counter[str],
-        out: Outbox,
-        incarnation: int,
-        now: float,
-    ) -> None:
+    def __init__(self, config: FrameConfig, registry: Registry, out: Outbox, incarnation: int, now: float) -> None:
         interval = config.heartbeat_interval / 1000
         self.leadership = Leadership(
             config.side, incarnation, interval, interval * config.heartbeat_missed, now, peer=bool(config.peer)
@@ -53,7 +44,6 @@ class Ownership:
         """Seconds for which the primary had been silent when this side was promoted."""
         self._config = config
         self._registry = registry
-        self._counters = counters
         self._out = out
         self._state = self.leadership.state
         """The state that was carried out last."""
@@ -77,14 +67,14 @@ class Ownership:
         try:
             stand = read_claim(frame, self._keys)
         except WireError:
-            self._counters["claims_refused"] += 1
+            self._out.counters["claims_refused"] += 1
             return
         if stand.side == self._config.side:
             if stand.incarnation != self.leadership.incarnation:
-                self._counters["claims_of_our_side"] += 1
+                self._out.counters["claims_of_our_side"] += 1
             return
         verdict = self.leadership.hear(stand, now)
-        self._counters["claims_heard" if verdict == NEWS else "claims_" + verdict] += 1
+        self._out.counters["claims_heard" if verdict == NEWS else "claims_" + verdict] += 1
 
     def hear_link(self, claim: bytes, now: float) -> None:
         """A heartbeat brought a claim. If it cannot be read, the peer has another secret or another version: that shows
@@ -93,7 +83,7 @@ class Ownership:
         try:
             stand = read_claim(claim, self._keys)
         except WireError as error:
-            self._counters["claims_refused"] += 1
+            self._out.counters["claims_refused"] += 1
             self.leadership.hear_unreadable(now)
             if now >= self._refused_at + REFUSED_EVERY:
                 self._refused_at = now
@@ -127,7 +117,7 @@ class Ownership:
                 continue
             self._state = after
             self.changes.append((before, after))
-            self._counters["tenure." + after] += 1
+            self._out.counters["tenure." + after] += 1
             self._changed(before, after, now)
 
     def _changed(self, before: str, after: str, now: float) -> None:

@@ -5,6 +5,8 @@ The secondary follows the primary: it tells its processes of every checkpoint, i
 frames out to compares) use the primary's worker table, and its rewriters hear of the primary's mode.
 """
 
+from dataclasses import dataclass
+
 from colo_frame.bounds import trim_heartbeat
 from colo_frame.peer import PEER
 from colo_frame.progress import Progress
@@ -16,15 +18,15 @@ from colo_proto.claim import Stand, in_range
 from colo_proto.messages import CheckpointDone, CheckpointWanted, Heartbeat, Message
 
 
+@dataclass
 class Pair:
     """See the module."""
 
-    def __init__(self, side: Side, scaling: Scaling, progress: Progress) -> None:
-        self._side = side
-        self._scaling = scaling
-        self._progress = progress
-        self._primary_incarnation: int | None = None
-        """Secondary: the start of the primary's frame that was heard last."""
+    _side: Side
+    _scaling: Scaling
+    _progress: Progress
+    _primary_incarnation: int | None = None
+    """Secondary: the start of the primary's frame that was heard last."""
 
     def hear(self, message: Message, now: float) -> None:
         """Take one message of the other host's frame; unknown ones are counted and ignored."""

@@ -1,5 +1,6 @@
 """The other host's frame, as its heartbeats show it."""
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from colo_proto.messages import Heartbeat
@@ -8,14 +9,14 @@ PEER: Final = "peer"
 """The name under which the other host's frame speaks, and is told something."""
 
 
+@dataclass(slots=True)
 class Peer:
     """The peer is alive while heartbeats come, and lost after `timeout` seconds without one."""
 
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
-        self.last: Heartbeat | None = None
-        self.heard = 0.0
-        self.alive = False
+    timeout: float
+    last: Heartbeat | None = None
+    heard: float = 0.0
+    alive: bool = False
 
     def hear(self, beat: Heartbeat, now: float) -> tuple[bool, bool]:
         """Note a heartbeat. Returns whether the peer is new or back, and whether it is another incarnation."""
@@ -30,17 +31,17 @@ class Peer:
 
     def sweep(self, now: float) -> bool:
         """True when the peer has just become lost."""
-        lost = self.alive and now >= self.heard + self._timeout
+        lost = self.alive and now >= self.heard + self.timeout
         self.alive &= not lost
         return lost
 
     def silent(self, now: float, since: float) -> bool:
         """True when nothing was heard for the whole timeout. Only the time after `since` counts."""
-        return not self.alive and now >= max(self.heard, since) + self._timeout
+        return not self.alive and now >= max(self.heard, since) + self.timeout
 
     def deadline(self) -> float | None:
         """When the peer will be lost, if it stays silent."""
-        return self.heard + self._timeout if self.alive else None
+        return self.heard + self.timeout if self.alive else None
 
     def status(self, now: float) -> dict[str, Any]:
         """What `colo status` shows of the other side. Ages are milliseconds."""

@@ -10,6 +10,8 @@
     none of these           --> the next heartbeat, when it is due
 """
 
+from dataclasses import dataclass
+
 from colo_frame.requests import REPEAT_AFTER
 from colo_frame.scaling import Scaling
 from colo_frame.side import Side
@@ -17,18 +19,18 @@ from colo_proto.claim import State
 from colo_proto.messages import CheckpointWanted, Mode, Reason
 
 
+@dataclass
 class Progress:
     """See the module."""
 
-    def __init__(self, side: Side, scaling: Scaling) -> None:
-        self._side = side
-        self._scaling = scaling
-        self._completed = 0
-        """How many checkpoints were completed when `_after_checkpoint` last looked."""
-        self._resync_epoch: int | None = None
-        """The epoch that brings a lost secondary back; None: no resync is under way."""
-        self._resync_requested = 0.0
-        """When the checkpoint for it was last requested."""
+    _side: Side
+    _scaling: Scaling
+    _completed: int = 0
+    """How many checkpoints were completed when `_after_checkpoint` last looked."""
+    _resync_epoch: int | None = None
+    """The epoch that brings a lost secondary back; None: no resync is under way."""
+    _resync_requested: float = 0.0
+    """When the checkpoint for it was last requested."""
 
     def advance(self, now: float) -> None:
         """Do what follows from a message: checkpoints and what waits for one, and who may write."""

@@ -52,11 +52,7 @@ class Process:
         """What `colo status` shows of it. Ages are milliseconds."""
         report = self.report
         return {
-            "role": self.role,
-            "id": self.id,
-            "pid": self.pid,
-            "http": self.http,
-            "incarnation": self.incarnation,
+            **{name: getattr(self, name) for name in ("role", "id", "pid", "http", "incarnation")},
             "state": "lost" if self.lost else "live",
             "restarts": self.restarts,
             "age_ms": int((now - self.seen) * 1000),

@@ -4,7 +4,6 @@ On the primary it goes to `checkpoints`. The secondary passes it on to the other
 has answered it, because the link between the hosts may lose messages.
 """
 
-from collections import Counter
 from dataclasses import replace
 
 from colo_frame.bounds import is_text, trim_request
@@ -21,13 +20,10 @@ REPEAT_AFTER = 2.0
 class Requests:
     """See the module."""
 
-    def __init__(
-        self, checkpoints: Checkpoints, peer: Peer, counters: Counter[str], out: Outbox, *, primary: bool
-    ) -> None:
+    def __init__(self, checkpoints: Checkpoints, peer: Peer, out: Outbox, *, primary: bool) -> None:
         self._checkpoints = checkpoints
         self._out = out
         self._peer = peer
-        self._counters = counters
         self._primary = primary
         self._outstanding: dict[tuple[str, str], tuple[CheckpointWanted, float]] = {}
         """Secondary: requests to the primary by reason and source, and when each was last sent."""
@@ -36,11 +32,11 @@ class Requests:
         """Somebody requests a checkpoint. `by_epoch`: its epoch tells whether a checkpoint covers it already."""
         trimmed = trim_request(request)
         if trimmed is not request:
-            self._counters["details_refused"] += 1
+            self._out.counters["details_refused"] += 1
         if self._primary:
             self._out += self._checkpoints.want(trimmed, sender if is_text(sender) else "anonymous", by_epoch, now)
             return
-        self._counters["checkpoints_forwarded"] += 1
+        self._out.counters["checkpoints_forwarded"] += 1
         trimmed = replace(trimmed, source=trimmed.source or sender)
         key = (trimmed.reason, trimmed.source)
         if len(self._outstanding) < MAX_OUTSTANDING or key in self._outstanding:

@@ -5,7 +5,6 @@ three things need all of them: what people are shown (`status`, `gauges`), what 
 what a process is told that has just come (`welcome`).
 """
 
-from collections import Counter
 from typing import Any
 
 from colo_frame.checkpoints import Checkpoints
@@ -33,8 +32,8 @@ class Side:
         self.config = config
         self.incarnation = incarnation
         self.primary = config.side == "primary"
-        self.counters: Counter[str] = Counter()
         self.out = Outbox()
+        self.counters = self.out.counters
         self.registry = Registry(config.process_timeout / 1000)
         self.checkpoints = Checkpoints(
             driver or DRIVERS[config.driver](),
@@ -44,9 +43,9 @@ class Side:
             config.checkpoint_backoff / 1000,
         )
         self.peer = Peer(config.heartbeat_interval / 1000 * config.heartbeat_missed)
-        self.requests = Requests(self.checkpoints, self.peer, self.counters, self.out, primary=self.primary)
-        self.ownership = Ownership(config, self.registry, self.counters, self.out, incarnation, now)
-        self.modes = Modes(config.mode, self.registry, self.counters, self.out, primary=self.primary)
+        self.requests = Requests(self.checkpoints, self.peer, self.out, primary=self.primary)
+        self.ownership = Ownership(config, self.registry, self.out, incarnation, now)
+        self.modes = Modes(config.mode, self.registry, self.out, primary=self.primary)
         self.workers = Workers(config.expected() if self.primary else (), config.process_timeout / 1000, now)
 
     @property

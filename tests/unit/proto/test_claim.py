@@ -11,13 +11,13 @@ from colo_proto.claim import (
     MAX_ANSWERS,
     Stand,
     State,
+    believed_speaker,
     derive,
-    glance,
     in_range,
     is_claim,
+    peek,
     read_claim,
     source_mac,
-    speaker,
     write_claim,
 )
 from colo_proto.errors import ConfigError, WireError
@@ -58,8 +58,8 @@ def test_there_and_back(stand, secret, pair):
     assert read_claim(frame, [keys]) == stand
     assert read_claim(frame, [OTHER, keys]) == stand
     side = ("primary", "secondary").index(stand.side)
-    assert glance(frame, [OTHER.gate, keys.gate]) == (side, stand.incarnation, stand.count)
-    assert speaker(frame) == stand.echo_of
+    assert peek(frame, [OTHER.gate, keys.gate]) == (side, stand.incarnation, stand.count)
+    assert believed_speaker(frame) == stand.echo_of
 
 
 def test_the_bytes_do_not_change():
@@ -81,7 +81,7 @@ def test_one_wrong_bit_and_it_is_refused(at, change):
     frame[at] ^= change
     # The gate is for the filters alone, the seal for the frames; what both are made of is for both.
     gate, seal = CLAIM - 32 <= at < CLAIM - 16, at >= CLAIM - 16
-    assert (glance(bytes(frame), [KEYS.gate]) is None) == (not seal)
+    assert (peek(bytes(frame), [KEYS.gate]) is None) == (not seal)
     if not gate:
         with pytest.raises(WireError):
             read_claim(bytes(frame), [KEYS])
@@ -91,14 +91,14 @@ def test_one_wrong_bit_and_it_is_refused(at, change):
 def test_a_claim_has_one_length(cut):
     frame = write_claim(ONE, "colo", KEYS)
     for wrong in (frame[:cut], frame + b"\0"):
-        assert glance(wrong, [KEYS.gate]) is None
+        assert peek(wrong, [KEYS.gate]) is None
         with pytest.raises(WireError):
             read_claim(wrong, [KEYS])
 
 
 def test_another_secret_is_not_heard():
     frame = write_claim(ONE, "colo", OTHER)
-    assert glance(frame, [KEYS.gate]) is None
+    assert peek(frame, [KEYS.gate]) is None
     with pytest.raises(WireError, match="another secret"):
         read_claim(frame, [KEYS])
 
@@ -120,7 +120,7 @@ def test_without_the_secret_nobody_can_claim():
         assert key not in write_claim(ONE, "colo", KEYS)
     # A filter has the gate's key: with that alone it can make nothing that a frame believes.
     forged = write_claim(ONE, "colo", replace(KEYS, seal=KEYS.gate))
-    assert glance(forged, [KEYS.gate])
+    assert peek(forged, [KEYS.gate])
     with pytest.raises(WireError):
         read_claim(forged, [KEYS])
 
@@ -138,7 +138,7 @@ def test_the_former_version_is_not_read():
         "000000000002000000000000000900000000000000040000068201019153e13f677b7b37dae8bfea3d41584a"
     )
     assert is_claim(old)
-    assert glance(old, [KEYS.gate]) is None
+    assert peek(old, [KEYS.gate]) is None
     with pytest.raises(WireError):
         read_claim(old, [KEYS])
 
