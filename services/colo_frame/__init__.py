@@ -3,11 +3,11 @@
 =============  ==============================================================================
 module         holds
 =============  ==============================================================================
-`frame`        `Frame`, the core: it hears every process of its host and the other host's frame
+`frame`        `Frame`, the core: it hears every process of its host and the other host's frame, and
+               does what follows
 `host`         what is heard from the processes of this host
 `pair`         what is heard from the other host's frame
 `queries`      questions and orders of people
-`progress`     what follows from what was heard, and from time that passes
 `scaling`      the worker table follows the compare workers
 `side`         `Side`: the parts below side by side, and how they are shown and told
 `requests`     how a request for a checkpoint reaches the primary

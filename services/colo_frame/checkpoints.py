@@ -105,10 +105,10 @@ class Checkpoints:
         self._pending = True
         if len(self._open) < MAX_CAUSES:
             self._open.add(names)
-        told = self.causes.put_off(names, message, now) if due > now else None
-        if told is None:
+        put_off = self.causes.put_off(names, message, now) if due > now else None
+        if put_off is None:
             return []
-        cause, delay = told
+        cause, delay = put_off
         self.counters["checkpoints_put_off." + self.causes.counter(cause)] += 1
         seen = {"reason": message.reason[:MAX_CAUSE], "flow": message.flow[:MAX_FLOW]}
         return [Log("warning", "checkpoint.put_off", {"cause": cause, "delay_ms": int(delay * 1000), **seen})]

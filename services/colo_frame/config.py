@@ -22,10 +22,8 @@ class FrameConfig:
     rules: str = option(
         "", kind="rules", help="rules of all compares of this host, before any of their own; SIGHUP reads it again"
     )
-    workers: str = option("", help="compare workers of the first table, with commas; others that say hello join later")
-    heartbeat_interval: int = option(
-        500, unit="ms", least=10, most=60_000, help="how often the frames of the pair speak"
-    )
+    workers: str = option("", help="ids of the compare workers of the first table, with commas; others join later")
+    heartbeat_interval: int = option(500, unit="ms", least=10, most=60_000, help="time from one heartbeat to the next")
     heartbeat_missed: int = option(
         5, unit="intervals", least=2, most=1000, help="silence after which the other frame is lost"
     )
@@ -35,16 +33,16 @@ class FrameConfig:
     on_loss: str = option(
         "bypass",
         choices=ON_LOSS,
-        help="primary: without a secondary, release everything, or hold it until there is one",
+        help="primary without a secondary: release everything, or hold it until there is one",
     )
     resync: str = option(
-        "manual", choices=TRIGGER, help="primary: back to comparing when a lost secondary is back, or when told to"
+        "manual", choices=TRIGGER, help="primary: compare again when a lost secondary is back, or when told to"
     )
     pair: str = option("colo", help="name of the pair on the client LAN, the same on both sides; no secret")
     pair_secret: str = option(
         "",
         kind="path",
-        help="the pair's secret (colo keygen --pair), one for both sides; required with keys; SIGHUP",
+        help="the pair's secret (colo keygen --pair), one for both sides; needed with keys; SIGHUP reads it again",
     )
     process_timeout: int = option(5000, unit="ms", least=100, most=DAY_MS, help="silence after which a process is lost")
     flush_timeout: int = option(

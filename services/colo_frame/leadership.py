@@ -320,10 +320,12 @@ class Leadership:
         """Secondary: has the primary been silent for so long that it must have stopped writing? `lan_required`: count
         only the time in which our own LAN heartbeat worked.
         """
-        if not lan_required:
-            return now >= self.heard + self.takeover_after
         works = now - self.lan_sent <= LAN_MISSED * self.interval
-        return works and now >= max(self.heard, self.lan_since) + self.takeover_after
+        return (works or not lan_required) and now >= self._silence_due(lan_required=lan_required)
+
+    def _silence_due(self, *, lan_required: bool) -> float:
+        """When the primary will have been silent for long enough, if nothing is heard until then."""
+        return (max(self.heard, self.lan_since) if lan_required else self.heard) + self.takeover_after
 
     def may_take_over(self, now: float) -> bool:
         """Secondary: true when it may take over without an order."""
@@ -352,8 +354,7 @@ class Leadership:
         """When to call `tick`, or to make the next claim."""
         due = [self._spoke + self._pause]
         if self.state in (State.STANDBY, State.TAKING):
-            lan_required = self.state == State.STANDBY or self._lan_required
-            due.append(max(self.heard, self.lan_since if lan_required else self.heard) + self.takeover_after)
+            due.append(self._silence_due(lan_required=self.state == State.STANDBY or self._lan_required))
         elif self.state == State.ASKING:
             due.append(self.since + self.timeout)
         elif self.state == State.LEAVING:

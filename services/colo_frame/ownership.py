@@ -31,7 +31,7 @@ _LEVEL: Final = {State.FENCED: "error", State.YIELDING: "warning", State.ALONE: 
 
 
 class Ownership:
-    """See the module. `changes` collects the changes of state (before, after) until `progress` has dealt with them."""
+    """See the module. `changes` collects the changes of state (before, after) until `Frame` has dealt with them."""
 
     def __init__(self, config: FrameConfig, registry: Registry, out: Outbox, incarnation: int, now: float) -> None:
         interval = config.heartbeat_interval / 1000
@@ -132,7 +132,7 @@ class Ownership:
             self._out.tell(Demote(fence), EVERYBODY)
         if after not in WRITING and (before in WRITING or after == State.YIELDING):
             self._yielded.clear()
-            self._out.tell(Lease(0.0, fence), *self._live(WRITERS))
+            self._out.tell(Lease(0.0, fence), *self._registry.live(*WRITERS))
         text = {"before": before, "after": after, "fence": fence}
         if after == State.FENCED:
             text["why"] = "the other side has taken the client LAN over; this side does not write to it"
@@ -143,7 +143,7 @@ class Ownership:
         until = self.leadership.lease(now)
         if until:
             self._lease_until = until
-            self._out.tell(Lease(until, self.leadership.fence), *self._live(WRITERS))
+            self._out.tell(Lease(until, self.leadership.fence), *self._registry.live(*WRITERS))
 
     def claim(self, stand: Stand) -> bytes:
         """The frame that claims `stand`, sealed."""
@@ -151,7 +151,7 @@ class Ownership:
 
     def say(self, claim: bytes, count: int) -> None:
         """Have a claim sent to the client LAN."""
-        self._out.tell(LanSay(claim, count, [one.gate for one in self._keys]), *self._live(CLAIM_SENDERS))
+        self._out.tell(LanSay(claim, count, [one.gate for one in self._keys]), *self._registry.live(*CLAIM_SENDERS))
 
     def welcome(self, sender: str, role: str, now: float, *, promoted: bool) -> None:
         """Tell a process that has just come what it must know. `promoted`: an earlier Promote has reached it."""
@@ -165,9 +165,6 @@ class Ownership:
             if until:
                 self._lease_until = max(self._lease_until, until)
                 self._out.tell(Lease(until, self.leadership.fence), sender)
-
-    def _live(self, roles: tuple[str, ...]) -> list[str]:
-        return [one for role in roles for one in self._registry.live(role)]
 
     def deadline(self) -> float:
         """When to call `advance`, or to make the next claim."""

@@ -5,11 +5,11 @@ The secondary follows the primary: it tells its processes of every checkpoint, i
 frames out to compares) use the primary's worker table, and its rewriters hear of the primary's mode.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from colo_frame.bounds import trim_heartbeat
 from colo_frame.peer import PEER
-from colo_frame.progress import Progress
 from colo_frame.registry import EVERYBODY
 from colo_frame.scaling import Scaling
 from colo_frame.side import Side
@@ -24,7 +24,7 @@ class Pair:
 
     _side: Side
     _scaling: Scaling
-    _progress: Progress
+    _resync: Callable[[float], None]
     _primary_incarnation: int | None = None
     """Secondary: the start of the primary's frame that was heard last."""
 
@@ -74,7 +74,7 @@ class Pair:
         table = read_table(beat.table, side.table) if beat.table else None
         self._scaling.learn(now, table.version if table else 0, table)
         if appeared and side.modes.left_alone and side.config.resync == "auto":
-            self._progress.resync(now)
+            self._resync(now)
 
     def _follow(self, beat: Heartbeat, now: float, *, appeared: bool) -> None:
         """Secondary: take epoch, table and mode from the primary."""

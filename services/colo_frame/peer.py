@@ -52,11 +52,7 @@ class Peer:
         return {
             **state,
             "age_ms": int((now - self.heard) * 1000),
-            "role": last.role,
-            "epoch": last.epoch,
-            "fence": last.fence,
-            "mode": last.mode,
+            **{name: getattr(last, name) for name in ("role", "epoch", "fence", "mode", "incarnation")},
             "tenure": last.state,
-            "incarnation": last.incarnation,
             **{f"peer_{name}": value for name, value in last.body.items() if isinstance(name, str)},
         }

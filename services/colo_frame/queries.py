@@ -4,10 +4,10 @@ Each is a `Query`, and the frame answers it with an `Answer`. An order is carrie
 the same by itself. The messages that this causes are sent before the answer.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from colo_frame.bounds import is_text
-from colo_frame.progress import Progress
 from colo_frame.side import Side
 from colo_proto.claim import State
 from colo_proto.errors import ConfigError
@@ -22,9 +22,9 @@ class RefusedError(Exception):
 class Queries:
     """See the module."""
 
-    def __init__(self, side: Side, progress: Progress) -> None:
+    def __init__(self, side: Side, resync: Callable[[float], None]) -> None:
         self._side = side
-        self._progress = progress
+        self._order_resync = resync
         self._verbs = {
             "status": self._status,
             "checkpoint": self._checkpoint,
@@ -103,5 +103,5 @@ class Queries:
         self._at("primary", "a resync is ordered at the primary's frame")
         if not self._side.peer.alive:
             raise RefusedError("there is no secondary: its frame does not answer")
-        self._progress.resync(now)
+        self._order_resync(now)
         return {"epoch": self._side.checkpoints.epoch, "mode": self._side.modes.mode}

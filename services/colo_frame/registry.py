@@ -154,9 +154,9 @@ class Registry:
             if not process.lost:
                 process.seen = max(process.seen, now)
 
-    def live(self, role: str) -> list[str]:
-        """Ids of the processes of `role` that are not lost."""
-        return [p.id for p in self.processes.values() if p.role == role and not p.lost]
+    def live(self, *roles: str) -> list[str]:
+        """Ids of the processes of these roles that are not lost, in the order of the roles."""
+        return [p.id for role in roles for p in self.processes.values() if p.role == role and not p.lost]
 
     def linked(self) -> set[str]:
         """Compares that have reported that the processes which share frames out can reach them."""

@@ -80,22 +80,22 @@ class Scaling:
     def learn(self, now: float, version: int, table: WorkerTable | None) -> None:
         """Somebody has a table that an earlier start of this frame made."""
         if self._workers.learn(version, table):
-            self._send(now)
+            self._announce()
+            self._side.beat(now)
 
     def take(self, table: WorkerTable) -> None:
         """Secondary: the primary has made another table, and our splitters use it from now on."""
         self._workers.table = table
-        self._send()
+        self._announce()
 
     def _make(self, now: float) -> None:
         self._workers.apply(self._side.compares(), now)
         self._side.counters["table_changes"] += 1
-        self._send(now)
+        self._announce()
+        self._side.beat(now)
 
-    def _send(self, now: float | None = None) -> None:
-        """Send the table to all processes, and in a heartbeat to the other host when `now` is given."""
+    def _announce(self) -> None:
+        """Send the table to all processes of this host. A heartbeat tells the other host."""
         table = self._workers.table
         self._out.tell(table, EVERYBODY)
-        if now is not None:
-            self._side.beat(now)
         self._out.log("info", "table.changed", version=table.version, shares=shares(table))

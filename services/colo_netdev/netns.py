@@ -174,13 +174,8 @@ class Namespace:
 
     def index(self, name: str) -> int:
         """Index of an interface; 0 when there is none of that name."""
-        try:
-            raw = self._ioctl(SIOCGIFINDEX, _INDEX.pack(name.encode(), 0))
-        except OSError as error:
-            if error.errno == errno.ENODEV:
-                return 0
-            raise
-        return int(_INDEX.unpack(raw)[1])
+        raw = self._ioctl(SIOCGIFINDEX, _INDEX.pack(name.encode(), 0), harmless=errno.ENODEV)
+        return int(_INDEX.unpack(raw)[1]) if raw else 0
 
     def bridge(self, name: str, uplink: str = "") -> int:
         """Index of the bridge `name`. With an `uplink` it is made where it is missing, and the uplink joins it.
@@ -196,11 +191,8 @@ class Namespace:
             if not index:
                 self._ioctl(SIOCBRADDBR, name.encode().ljust(16, b"\0"))
                 index = self.index(name)
-            try:
-                self._ioctl(SIOCBRADDIF, _INDEX.pack(name.encode(), port))
-            except OSError as error:
-                if error.errno != errno.EBUSY:  # it is a port already
-                    raise
+            # EBUSY: the uplink is a port of the bridge already.
+            self._ioctl(SIOCBRADDIF, _INDEX.pack(name.encode(), port), harmless=errno.EBUSY)
             self.up(uplink)
             self.up(name)
         return index
@@ -217,7 +209,7 @@ class Namespace:
             self._ioctl(SIOCSIFNETMASK, _ADDRESS.pack(name.encode(), socket.AF_INET, 0, address.netmask.packed))
             return
         request = _ADDRESS6.pack(address.ip.packed, address.network.prefixlen, self.index(name))
-        self._add(SIOCSIFADDR, request, self._need6())
+        self._ioctl(SIOCSIFADDR, request, self._need6(), harmless=errno.EEXIST)
 
     def gateway(self, name: str, gateway: str) -> None:
         """Make a default route through `gateway`, unless it is there already."""
@@ -226,23 +218,21 @@ class Namespace:
             any4 = _SOCKADDR.pack(socket.AF_INET, 0, bytes(4))
             via = _SOCKADDR.pack(socket.AF_INET, 0, there.packed)
             request = _ROUTE.pack(0, any4, via, any4, RTF_UP | RTF_GATEWAY, 0, 0, 0, 1, 0, 0, 0, 0)
-            self._add(SIOCADDRT, request, self._inet)
+            self._ioctl(SIOCADDRT, request, harmless=errno.EEXIST)
             return
         request = _ROUTE6.pack(
             bytes(16), bytes(16), there.packed, 0, 0, 0, 1, 0, RTF_UP | RTF_GATEWAY, self.index(name)
         )
-        self._add(SIOCADDRT, request, self._need6())
+        self._ioctl(SIOCADDRT, request, self._need6(), harmless=errno.EEXIST)
 
-    def _ioctl(self, number: int, request: bytes, sock: socket.socket | None = None) -> bytes:
-        return fcntl.ioctl((sock or self._inet).fileno(), number, request)
-
-    def _add(self, number: int, request: bytes, sock: socket.socket) -> None:
-        """Add an address or a route; it is no error when it is there already."""
+    def _ioctl(self, number: int, request: bytes, sock: socket.socket | None = None, *, harmless: int = 0) -> bytes:
+        """The kernel's answer; empty after the error `harmless`. Other errors are raised."""
         try:
-            self._ioctl(number, request, sock)
+            return fcntl.ioctl((sock or self._inet).fileno(), number, request)
         except OSError as error:
-            if error.errno != errno.EEXIST:
+            if error.errno != harmless:
                 raise
+            return b""
 
     def _need6(self) -> socket.socket:
         if self._inet6 is None:

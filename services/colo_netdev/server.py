@@ -118,7 +118,10 @@ class Server:
         client.id = request.id
         try:
             if why := self.netdev.allowed.refusal(client.user, request):
-                reply, fd = self._not_allowed(client, request, why), None
+                self.netdev.counters["not_allowed"] += 1
+                key = f"{request.verb} {client.user}"
+                self._once("request.refused", key, reason=why, client=request.id, user=client.user)
+                reply, fd = encode_error(why), None
             elif request.verb == "netns":
                 reply, fd = self._offer(client, request, fds), None
             else:
@@ -135,12 +138,6 @@ class Server:
     def _refused(self, why: str, *, retry: bool = False) -> bytes:
         self.netdev.counters["refused"] += 1
         return encode_error(why, retry=retry)
-
-    def _not_allowed(self, client: _Client, request: Request, why: str) -> bytes:
-        self.netdev.counters["not_allowed"] += 1
-        key = f"{request.verb} {client.user}"
-        self._once("request.refused", key, reason=why, client=request.id, user=client.user)
-        return encode_error(why)
 
     def _offer(self, client: _Client, request: Request, fds: list[int]) -> bytes:
         """Use a namespace for as long as `client` stays connected."""

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import socket
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from ipaddress import ip_interface
 from struct import Struct
@@ -69,30 +70,22 @@ def open_tap(spec: TapSpec, tun: str = "/dev/net/tun", offered: Namespace | None
     """Create, configure and place the tap; `offered` is the namespace of a `netns=@NAME`.
     `TapExistsError` when it is there already.
     """
-    target = -1
-    namespace = offered
-    try:
-        if offered is not None:
-            target = offered.netns_fd()
-        elif spec.netns:
-            target = open_netns(spec.netns)
+    with ExitStack() as stack, ExitStack() as undo:
+        target = offered.netns_fd() if offered is not None else open_netns(spec.netns) if spec.netns else -1
+        if target >= 0:
+            stack.callback(os.close, target)
+        namespace = offered
         if namespace is None and (spec.bridge or spec.address or spec.gateway):
-            namespace = Namespace.named(spec.netns) if spec.netns else Namespace.here()
+            found = Namespace.named(spec.netns) if spec.netns else Namespace.here()
+            namespace = stack.enter_context(closing(found))
         bridge = _bridge(spec, namespace) if spec.bridge and namespace is not None else 0
         fd = _create(spec, tun)
-        try:
-            _set_offloads(fd, spec)
-            mac = _place(spec, target, bridge)
-            if namespace is not None:
-                _set_addresses(spec, namespace)
-        except BaseException:
-            os.close(fd)
-            raise
-    finally:
-        if target >= 0:
-            os.close(target)
-        if namespace is not None and namespace is not offered:
-            namespace.close()
+        undo.callback(os.close, fd)
+        _set_offloads(fd, spec)
+        mac = _place(spec, target, bridge)
+        if namespace is not None:
+            _set_addresses(spec, namespace)
+        undo.pop_all()
     return Tap(spec, fd, mac)
 
 
