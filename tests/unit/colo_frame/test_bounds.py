@@ -1,4 +1,4 @@
-"""What one process, or a thousand, can make the frame keep: bounded, counted, said once, and `colo status` works."""
+"""What one process, or a thousand, can make the frame keep is bounded, counted and logged once; `colo status` works."""
 
 import tracemalloc
 
@@ -32,7 +32,7 @@ def frame(side="primary", **more):
 
 
 def hear(f, sender, message, now=0.0):
-    """As it comes from the wire; what is logged."""
+    """Send a message as it comes from the wire. Returns what is logged."""
     return [o for o in f.hear(sender, decode(encode(message)), now) if isinstance(o, Log)]
 
 
@@ -46,7 +46,7 @@ def report(name, counters=None, status=None, gauges=None):
 
 
 def status(f, now=1.0):
-    """The answer to a question, as whoever asked reads it."""
+    """The answer to a query, decoded as the asking process does it."""
     (said,) = [o.message for o in f.hear("cli", Query(), now) if isinstance(o, Tell) and isinstance(o.message, Answer)]
     data = encode(said)
     assert len(data) < MAX_MESSAGE
@@ -97,7 +97,7 @@ def test_a_large_report_is_refused_and_said_once(what):
 
 
 def test_keys_are_text():
-    """JSON has no others, and sorting cannot compare them."""
+    """JSON has only keys of text, and other keys cannot be sorted."""
     f = frame()
     joined(f, "m0")
     hear(f, "m0", report("m0", status={"x": {b"\xff": 1, "a": 2}}))
@@ -120,7 +120,7 @@ def test_what_all_reports_weigh_is_bounded_and_the_heaviest_goes_first():
 
 @pytest.mark.parametrize("one", [{}, [], 1 << 40, 1.5, "ü", "😀" + "x" * 60, {"a": {}}, [[[]]]])
 def test_a_weight_tells_the_memory(one):
-    """What is kept takes at most some times as much as it weighs, whatever it is made of."""
+    """What is kept takes at most a few times as much memory as it weighs, whatever it is made of."""
     value = [one] * 3000
     data = encode(Query(args={"v": value}))
     tracemalloc.start()
@@ -144,7 +144,7 @@ def test_a_thousand_processes_with_the_longest_names_still_fit_an_answer():
 
 
 def test_what_a_report_says_counts_though_it_is_not_kept():
-    """Who can be reached, who holds a permission, and the table in use must not depend on what others sent."""
+    """Which workers can be reached, which process has a lease, and the table must not depend on reports of others."""
     f = frame()
     joined(f, "comp0", role="compare")
     joined(f, *(f"p{n}" for n in range(20)))

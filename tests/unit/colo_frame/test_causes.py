@@ -1,4 +1,4 @@
-"""Causes of checkpoints: told apart by service and client, remembered within bounds, answered ever more slowly."""
+"""Causes of checkpoints: told apart by service and client, remembered within bounds, answered more slowly each time."""
 
 import pytest
 from hypothesis import given

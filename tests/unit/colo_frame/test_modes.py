@@ -1,4 +1,4 @@
-"""Rewriters hear whether clients wait for their guest, whatever gets lost on the way."""
+"""Rewriters hear whether they have to pace clients, even if messages are lost."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One writer to the client LAN, whatever dies, stands still or is cut off: two frames and all that is around them."""
+"""One writer to the client LAN, whatever dies, stalls or is cut off: two COLO frames in a world that is modelled."""
 
 import pytest
 from hypothesis import given, settings
@@ -102,7 +102,7 @@ def test_it_wakes_while_the_link_is_cut():
 
 
 def test_it_wakes_with_nothing_in_its_queues():
-    """No word of the promotion waits for it: it must ask before it permits anything again."""
+    """No message about the promotion waits for it: it must ask before it grants leases again."""
     world = up()
     world.freeze("p")
     world.until(world.s.could_write, DETECTION + 0.6)
@@ -275,5 +275,5 @@ def test_when_both_networks_were_cut_the_higher_fence_stays_once_they_meet():
 @given(SCRIPTS, FAILOVER)
 @settings(max_examples=150, deadline=None)
 def test_never_two_writers(script, failover):
-    """`make ownership` does it more often."""
+    """`make ownership` runs more examples."""
     play(script, failover)

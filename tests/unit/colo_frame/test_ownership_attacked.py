@@ -1,4 +1,4 @@
-"""One writer to the client LAN, and somebody who writes, while a stranger on that LAN does what he can."""
+"""One writer to the client LAN, never two and never none, while an attacker on that LAN does what he can."""
 
 import pytest
 
@@ -112,7 +112,7 @@ def test_recorded_claims_of_a_dead_primary_do_not_put_its_failover_off(restarts)
 
 
 def test_nor_do_recorded_claims_of_a_primary_that_the_secondary_never_heard():
-    """Its frame is another by now, and remembers nobody."""
+    """Its frame was restarted meanwhile, and remembers no other side."""
     world = up()
     for letter in "ps":
         world.hosts[letter].start_frame()
@@ -153,7 +153,7 @@ def test_an_old_word_of_a_primary_that_was_protected_makes_no_replica():
 
 
 def test_an_old_word_of_a_primary_that_gave_way_promotes_nobody():
-    """In a former life of the pair the primary was fenced with the token that the secondary takes now."""
+    """Before the pair was restarted, the primary was fenced by the same token that the secondary takes now."""
     world = promoted(up())
     world.run(3.0)
     tape = world.recorded("p", "fenced")
@@ -176,7 +176,7 @@ def test_an_old_word_of_a_primary_that_gave_way_promotes_nobody():
 
 
 def test_claims_that_were_held_back_do_not_put_a_failover_off():
-    """The last words of a primary that has died come one by one."""
+    """The last claims of a primary that has died are delivered one by one."""
     world = up()
     beats = len(world.link_tape)
     world.until(lambda: any(letter == "p" for letter, _ in world.link_tape[beats:]))
@@ -241,7 +241,7 @@ def known(world, letter):
 
 
 def test_many_recorded_starts_do_not_keep_a_new_one_out():
-    """Each recorded start is answered, too; that must leave a place for the one that lives."""
+    """Each recorded start is answered, too. There must be a place left for the start that is alive."""
     world = up()
     for _ in range(40):
         world.p.start_frame()
@@ -257,7 +257,7 @@ def test_many_recorded_starts_do_not_keep_a_new_one_out():
 
 
 def test_the_primary_is_believed_where_it_cannot_hear_the_secondary():
-    """What the secondary says is lost, and the link is cut: the primary lives, and is heard."""
+    """The secondary's claims are lost, and the link is cut. The primary is alive and is heard."""
     world = up()
     world.hold("s")
     world.link = False
@@ -268,7 +268,7 @@ def test_the_primary_is_believed_where_it_cannot_hear_the_secondary():
 
 
 def test_the_secondary_is_believed_where_it_cannot_hear_the_primary():
-    """It took over by order; the primary hears so on the LAN and stays away."""
+    """The secondary took over by an order. The primary hears this on the LAN and does not write."""
     world = promoted(up())
     world.hold("p")
     world.link = False
@@ -277,7 +277,7 @@ def test_the_secondary_is_believed_where_it_cannot_hear_the_primary():
 
 
 def test_both_hear_each_other_again_after_hours_without():
-    """So long apart nobody knows any more how the clocks of the two stand to each other."""
+    """After so long without hearing each other, neither side knows the difference between the two clocks any more."""
     world = up()
     world.lan = False
     world.link = False
@@ -291,7 +291,7 @@ def test_both_hear_each_other_again_after_hours_without():
 
 
 def test_a_peer_with_another_secret_lives():
-    """A mistake of the operator, while both hear each other on the link: not silence, and said once a minute."""
+    """An operator error. Both sides hear each other on the link: that is no silence. Logged once a minute."""
     world = up()
     world.p.frame.use_secrets([b"another secret, on one host alone"])
     world.run(10.0)

@@ -1,4 +1,4 @@
-"""Two frames joined by their link: what each learns of the other, and what the secondary follows."""
+"""Two COLO frames joined by their link: what each learns from the other, and how the secondary follows."""
 
 from colo_frame.frame import Frame
 from colo_frame.peer import PEER
@@ -12,7 +12,7 @@ from .frames import PRIMARY, SECONDARY, Copying, events, hello, report, told, wi
 
 
 class Pair:
-    """Two frames whose peer link carries every message at once, through its bytes, unless it is cut."""
+    """Two COLO frames whose link encodes, carries and decodes every message at once, unless it is cut."""
 
     def __init__(self):
         self.now = 0.0
@@ -40,7 +40,7 @@ class Pair:
         return self.heard[side][before:]
 
     def run(self, until):
-        """Step the clock to `until`, firing every timer on the way; processes report once a second."""
+        """Let time pass until `until`, with every timer on the way; processes report once a second."""
         before = {side: len(self.heard[side]) for side in "ps"}
         while True:
             side = min("ps", key=lambda s: getattr(self, s).deadline())
@@ -180,7 +180,7 @@ def test_a_fencing_token_is_remembered_and_passed_on():
 
 
 def test_what_a_heartbeat_says_without_a_seal_is_for_people():
-    """Who may write follows from the claim in it alone."""
+    """Only the claim in a heartbeat decides who may write."""
     pair = Pair()
     pair.run(1.0)
     pair.hear("s", PEER, Heartbeat("primary", 1, 99, 0, fence=4, state="alone"))

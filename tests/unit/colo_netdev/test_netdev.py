@@ -36,7 +36,7 @@ class Kernel:
 
 @dataclass(slots=True)
 class KernelTap(Tap):
-    """Lives while the kernel has its name."""
+    """Alive while the kernel has an interface of its name."""
 
     kernel: Kernel = None
 

@@ -1,4 +1,4 @@
-"""Claims on the client LAN: bytes there and back, and nothing of another pair or of a stranger."""
+"""Claims on the client LAN: written and read again; claims of another pair or of a stranger are refused."""
 
 from dataclasses import replace
 
@@ -105,14 +105,14 @@ def test_another_secret_is_not_heard():
 
 @pytest.mark.parametrize("secret", [SECRET, b""])
 def test_another_pair_is_not_heard(secret):
-    """Also where both have the same secret, or none."""
+    """Also when both pairs have the same secret, or none."""
     frame = write_claim(ONE, "colo", derive(secret, "colo"))
     with pytest.raises(WireError):
         read_claim(frame, [derive(secret, "other")])
 
 
 def test_without_the_secret_nobody_can_claim():
-    """What the name alone gives is not what the secret gives, and the gate's key is not the seal's."""
+    """Keys from the name alone differ from keys from a secret, and the gate's key differs from the seal's."""
     assert derive(b"", "colo") != KEYS
     assert KEYS.gate != KEYS.seal
     assert SECRET not in (KEYS.gate, KEYS.seal)
@@ -132,7 +132,7 @@ def test_a_short_secret_is_none(size):
 
 
 def test_the_former_version_is_not_read():
-    """It was sealed with the name of the pair."""
+    """The name of the pair is part of the key."""
     old = bytes.fromhex(
         "00000000000000000000ffffffffffff06774e1cae0188b5434f4c4f0100000000000000000700000000000000030000"
         "000000000002000000000000000900000000000000040000068201019153e13f677b7b37dae8bfea3d41584a"
@@ -151,7 +151,7 @@ def test_each_side_of_each_pair_has_a_station_address_of_its_own():
 
 @pytest.mark.parametrize("field", ["incarnation", "count", "fence", "echo_of", "echo", "sent_ms"])
 def test_numbers_that_could_not_be_answered_are_refused(field):
-    """A token is counted on from the highest that was heard: 2^64 - 1 would have no successor on any wire."""
+    """The next token is higher than all that were heard, and 2^64 - 1 would have no successor in a message."""
     for number in (2**63, 2**64 - 1):
         with pytest.raises(WireError, match="counted on"):
             read_claim(write_claim(replace(ONE, **{field: number}), "colo", KEYS), [KEYS])
