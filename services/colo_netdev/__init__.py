@@ -15,7 +15,8 @@ module      holds
 ==========  ===============================================================================
 `config`    `NetdevConfig`, `TapSpec`: what the command line says
 `allow`     who may have which tap
-`taps`      opening, configuring and placing a tap; checking a returned one; dropped frames
+`taps`      opening, configuring and placing a tap; checking a returned one
+`overflow`  how many frames the kernel dropped at a tap
 `netns`     network namespaces: entering one, and changing interfaces in one
 `hold`      `colo netns`: offers the namespace that it runs in
 `netdev`    `Netdev`: which taps are owned or awaited, answers to requests

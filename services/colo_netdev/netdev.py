@@ -19,7 +19,8 @@ from typing import Any, Final
 from colo_netdev.allow import Allowed
 from colo_netdev.config import NetdevConfig, TapSpec
 from colo_netdev.netns import Namespace
-from colo_netdev.taps import Tap, TapExistsError, adopt_tap, open_tap, overflowed
+from colo_netdev.overflow import overflowed
+from colo_netdev.taps import Tap, TapExistsError, adopt_tap, open_tap
 from colo_proto.errors import ConfigError
 from colo_proto.netdev import Request, TapInfo, encode_error, encode_reply
 

@@ -1,4 +1,4 @@
-"""Taps: opening one, placing it, recognising one that comes back, and what the kernel dropped at one.
+"""Taps: opening one, placing it, and recognising one that comes back.
 
 The whole placement is one netlink message: namespace, name, address, MTU, queue length, bridge and up. The kernel moves
 the interface first and applies the rest inside its new namespace, so nothing that is lost by moving (address, up) has
@@ -23,7 +23,6 @@ from colo_proto.frame import VNET_HDR_LEN
 TUNGETIFF: Final = 0x800454D2
 TUNSETOFFLOAD: Final = 0x400454D0
 TUNSETVNETHDRSZ: Final = 0x400454D8
-TUNGETDEVNETNS: Final = 0x54E3
 SIOCGIFHWADDR: Final = 0x8927
 
 IFF_TAP: Final = 0x0002
@@ -32,8 +31,6 @@ IFF_VNET_HDR: Final = 0x4000
 
 OFFLOADS: Final = 0x01 | 0x02 | 0x04 | 0x08
 """TUN_F_CSUM, TSO4, TSO6, TSO_ECN: what `colo_proto.frame` can carry."""
-NO_NSID: Final = 0xFFFFFFFF
-"""The kernel's answer (-1) when our namespace has no number for another one."""
 
 _IFREQ = Struct("16sH22x")
 _INT = Struct("i")
@@ -114,33 +111,6 @@ def describe(fd: int) -> tuple[str, int]:
     """Name and flags of the interface behind a tun descriptor; `OSError` when it is none, or the interface is gone."""
     name, flags = _IFREQ.unpack(fcntl.ioctl(fd, TUNGETIFF, bytes(_IFREQ.size)))
     return name.rstrip(b"\0").decode(), flags
-
-
-def overflowed(fd: int) -> int:
-    """Frames that the kernel has dropped at the tap with this descriptor because nobody read them in time; `OSError`
-    when it does not say.
-
-    Only the interface's own counter (`tx_dropped`) knows of these frames: neither their sender nor the filter does. The
-    interface may be in any namespace. Its descriptor tells which, and netlink answers for another namespace by the
-    number that ours has for it. So CAP_NET_ADMIN is enough, and no namespace is entered.
-    """
-    from pyroute2 import IPRoute  # noqa: PLC0415 - as in `_place`
-    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
-
-    name, _ = describe(fd)
-    namespace = fcntl.ioctl(fd, TUNGETDEVNETNS)
-    try:
-        with IPRoute() as ip:
-            number = ip.get_netnsid(fd=namespace)["nsid"]
-            if number == NO_NSID:
-                ip.set_netnsid(fd=namespace)
-                number = ip.get_netnsid(fd=namespace)["nsid"]
-            (link,) = ip.link("get", ifname=name, IFLA_IF_NETNSID=number)
-            return int(link.get_attr("IFLA_STATS64")["tx_dropped"])
-    except NetlinkError as error:
-        raise OSError(error.code, os.strerror(error.code)) from None
-    finally:
-        os.close(namespace)
 
 
 def _create(spec: TapSpec, tun: str) -> int:
