@@ -1,7 +1,8 @@
-"""`PYTHONPATH=tests python -m ownership_search --examples N [--seed S] [--jobs J]`: who finds two writers, or none?
+"""Search for two writers or none: `PYTHONPATH=tests python -m ownership_search --examples N [--seed S] [--jobs J]`.
 
-Hypothesis writes scripts of what happens to a pair (`SCRIPTS`), `play` performs one in the world of `ownership_world`.
-The unit tests do this a hundred times or two; this does it as often as one likes, in pieces with a seed each.
+Hypothesis makes scripts of what happens to a pair (`SCRIPTS`), and `play` performs one in the world of
+`ownership_world`. The unit tests do this one or two hundred times. This program does it any number of times, in pieces
+that each have a seed.
 """
 
 import argparse
@@ -32,7 +33,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("resync")),
     st.tuples(st.just("start again")),
     st.tuples(st.just("new ear"), LETTERS),
-    # What a stranger on the LAN does.
+    # What an attacker on the LAN does.
     st.tuples(st.just("replay"), LETTERS, st.sampled_from(STATES), st.sampled_from([TICK, 0.07, 0.5])),
     st.tuples(st.just("replay"), LETTERS, st.sampled_from(STATES), st.sampled_from([TICK, 0.07, 0.5])),
     st.tuples(st.just("flood"), LETTERS, st.integers(0, 1000)),
@@ -55,12 +56,13 @@ SCRIPTS = st.tuples(
 """A history, what happens, whether the primary dies in the end, and whether ears are `forgetful`."""
 FAILOVER = st.sampled_from(["auto", "manual"])
 DETECTION = 2.5
-"""Silence of the other host that is its death, seconds."""
+"""Seconds of silence after which the other host counts as dead."""
 
 
 def play(script, failover, *, packed=True):
-    """Whatever happens, but for both networks being cut at once: `World.check` looks after every 10 ms. And once all is
-    well again, somebody writes, also while the stranger goes on; and if then the primary dies, the secondary.
+    """Perform a script, in which never both networks are cut at once. `World.check` looks for two writers every 10 ms.
+    Once nothing is broken any more, one side must write, even while the attacker goes on. If the primary then dies, the
+    secondary must write.
     """
     history, events, death, forgetful = script
     world = World(failover=failover, packed=packed, forgetful=forgetful).run(2.0)
@@ -76,7 +78,7 @@ def play(script, failover, *, packed=True):
     writers = [host.letter for host in world.hosts.values() if host.could_write()]
     assert len(writers) == 1, (world.p.state, world.s.state)
     # A secondary that had the LAN and was fenced waits for an order.
-    ready = world.s.state == "standby" and world.s.frame.standing.ownership.tenure.fit
+    ready = world.s.state == "standby" and world.s.frame.side.ownership.leadership.promotable
     if death and failover == "auto" and writers == ["p"] and ready:
         world.kill("p")
         world.run(DETECTION + 0.6)
@@ -84,7 +86,7 @@ def play(script, failover, *, packed=True):
 
 
 def step(world, event, *args):
-    """One thing happens. Of the two networks one is always whole: a LAN on which words are held back is not."""
+    """Let one event happen. One of the two networks always works; a LAN on which claims are held back does not."""
     match event, args:
         case "link", (on,):
             world.link = on or not world.lan or bool(world.held)
@@ -124,7 +126,7 @@ def step(world, event, *args):
 
 
 def piece(argument):
-    """`examples` of one seed; what was found, or nothing."""
+    """Search with one seed, and return it with the error that was found, or with an empty text."""
     number, examples = argument
 
     @seed(number)

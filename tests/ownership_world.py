@@ -1,12 +1,13 @@
-"""Two hosts, two networks, and what can happen to them: the frames of a pair with everything around them modelled.
+"""Two hosts, two networks, and what can happen to them: real COLO frames, with everything around them modelled.
 
-A host is a frame, an ear on the client LAN, and a writer to it. Each has an inbox; a frozen one reads nothing
-until it is thawed and then finds all of it, as a process does after SIGCONT. Messages travel through their bytes.
-`run` lets 10 ms pass at a time and checks after each that no two writers could write. Each host has a clock of its own.
+A host has a COLO frame, a filter that hears and sends claims on the client LAN (its ear), and a writer to that LAN.
+Each has an inbox. A frozen process reads nothing until it is thawed, and then finds everything that came meanwhile, as
+a process does after SIGCONT. Messages are encoded and decoded on their way. `run` lets 10 ms pass at a time and checks
+after each step that there are no two hosts that could write. Each host has a clock of its own.
 
-There is somebody on the LAN, too. He hears every claim and keeps it (`tape`), puts on the LAN what he likes
-(`inject`), and can do so again and again (`attack`). He can hold back what one host says (`hold`), which is a cut LAN
-for as long as it lasts, and let it go later. What he does not have is the pair's secret.
+There is an attacker on the LAN, too. He records every claim (`tape`), sends to the LAN what he likes (`inject`), and
+can repeat that (`attack`). He can hold back what one host sends (`hold`), which is a cut LAN for as long as it lasts,
+and release it later. He does not have the pair's secret.
 """
 
 from collections import Counter, deque
@@ -37,7 +38,7 @@ from colo_proto.messages import (
 TICK = 0.01
 SECRET = b"known to the pair and nobody else"
 EAR = 1000
-"""Frames that wait in the tap of an ear; more are lost."""
+"""Frames that wait in the tap of an ear; further ones are lost."""
 CLOCKS = {"p": 0.0, "s": 4711.0}
 ROLES = {
     "frame": "frame",
@@ -133,7 +134,7 @@ class Host:
                         self.world.quiet = 0.0
 
     def turn(self):
-        """Everybody who is not frozen reads what is there, and does what is due."""
+        """Each process that is not frozen reads its inbox, and does what is due."""
         now = self.now
         for one in self.processes.values():
             if not one.up or one.id == "frame":
@@ -155,7 +156,7 @@ class Host:
                 self.due = self.frame.deadline()
 
     def next(self):
-        """When something is due, on the world's clock."""
+        """When something is due next, on the world's clock."""
         due = [one.reported + 1.0 for one in self.processes.values() if one.up and one.id != "frame"]
         if self.processes["frame"].up:
             due.append(self.due)
@@ -191,13 +192,13 @@ class Host:
                     self.world.over_lan(self, output.frames)
 
     def could_write(self):
-        """Would a frame for the LAN that is at the writer now go out?"""
+        """Would the writer send a frame to the LAN now?"""
         one = self.writer
         return one.up and self.now < one.lease and (self.letter == "p" or one.promoted)
 
     @property
     def state(self):
-        return self.frame.standing.ownership.tenure.state
+        return self.frame.side.ownership.leadership.state
 
 
 class World:
@@ -205,18 +206,18 @@ class World:
         self.now = 0.0
         self.packed = packed
         self.forgetful = forgetful
-        """The ears do not remember what they have heard, as if started again each time: the frames judge alone."""
+        """The ears do not remember what they have heard, as if restarted each time: the COLO frames judge alone."""
         self.quiet = 0.0
-        """Nothing is due before."""
+        """Nothing is due before this time."""
         self._number = 0
         self.tape = []
-        """What was said on the LAN: when, by whom, the frame."""
+        """Claims that were sent to the LAN: when, by which host, the frame."""
         self.link_tape = []
-        """What was said on the link between the hosts: by whom, the message."""
+        """What was sent on the link between the hosts: by which host, the message."""
         self.attack = {}
-        """By name: called every tick."""
+        """Functions that are called at every tick, by name."""
         self.held = {}
-        """By letter: what that host said and nobody has heard, or nothing is held."""
+        """For each host whose claims are held back, the claims that nobody has heard yet."""
         self.link = True
         self.lan = True
         self.answers = []
@@ -225,17 +226,17 @@ class World:
         self.s = Host(self, "s", failover=failover, **options)
         self.hosts = {"p": self.p, "s": self.s}
         self.partitioned = False
-        """Were both networks cut at once? Then nothing is promised."""
+        """Both networks were cut at once. Then two writers are possible."""
         self.forced = False
         self.excused = False
-        """Was the secondary told to take over whatever it hears, while it heard nothing? Then nothing is promised."""
+        """The secondary was forced to take over while it could hear nothing. Then two writers are possible."""
 
     def number(self):
         self._number += 1
         return self._number * 1000003
 
     def carry(self, message):
-        """What arrives of a message that is sent: it travels through its bytes, where there is time for that."""
+        """The message as it arrives: encoded and decoded, unless that would take too long (`packed`)."""
         return decode(encode(message)) if self.packed else message
 
     def other(self, host):
@@ -245,7 +246,7 @@ class World:
         far = self.other(host).processes["frame"]
         self.quiet = 0.0
         if isinstance(message, Heartbeat):
-            # Most of it, and nothing that matters here.
+            # The table is the largest part of it, and does not matter here.
             message = replace(message, table=None)
         self.link_tape.append((host.letter, message))
         if self.link and not far.dead:
@@ -262,23 +263,23 @@ class World:
                 self.inject(self.other(host).letter, frame)
 
     def inject(self, letter, frame):
-        """A frame is on the LAN and reaches the ear of this host."""
+        """A frame on the LAN reaches the ear of this host."""
         self.quiet = 0.0
         ear = self.hosts[letter].ear
         if not ear.dead and sum(isinstance(one, bytes) for one in ear.inbox) < EAR:
             ear.inbox.append(frame)
 
     def hold(self, letter):
-        """From now on nobody hears what this host says."""
+        """Hold back the claims of this host from now on."""
         self.held.setdefault(letter, [])
 
     def let_go(self, letter):
-        """What was held back is heard now, all of it."""
+        """Deliver all claims that were held back."""
         for frame in self.held.pop(letter, []):
             self.inject(self.other(self.hosts[letter]).letter, frame)
 
     def start_again(self):
-        """Both hosts are switched off and on: nobody remembers anything, but for who listened on the LAN."""
+        """Both hosts are switched off and on. Only the attacker remembers anything."""
         for host in self.hosts.values():
             for one in host.processes.values():
                 one.inbox.clear()
@@ -289,13 +290,13 @@ class World:
             host.start_frame()
 
     def recorded(self, letter, *states, until=float("inf")):
-        """What this host has said on the LAN in one of these states (none: any) up to then."""
+        """The claims that this host sent to the LAN before `until`, in one of these states if any is given."""
         keys = [derive(SECRET, "colo")]
         frames = [frame for when, who, frame in self.tape if who == letter and when <= until]
         return [frame for frame in frames if not states or read_claim(frame, keys).state in states]
 
     def replay(self, letter, frames, every=0.05):
-        """Say these to the ear of a host, again and again, until `attack` is emptied."""
+        """Repeat these frames to the ear of a host until `attack` is emptied."""
         frames = deque(frames)
         assert frames
         began = self.now
@@ -308,7 +309,7 @@ class World:
         self.attack[f"replay to {letter}"] = tick
 
     def flood(self, letter, each=5, seed=1):
-        """Junk of our EtherType, each tick: noise, claims with a bit changed, claims of somebody without the secret."""
+        """Send junk of our EtherType at each tick: noise, claims with a changed bit, claims under another secret."""
         random = Random(seed)
         foreign = derive(b"the secret of somebody else", "colo")
         junk = [bytes(22) + ETHERTYPE + random.randbytes(size) for size in (36, 68, 156) * 5]
@@ -330,14 +331,14 @@ class World:
     def run(self, seconds):
         until = self.now + seconds
         while self.now < until:
-            # Nothing happens in between.
+            # Skip the time in which nothing happens.
             quiet = 1 if self.attack else int((min(until, self.quiet) - self.now) / TICK)
             self.now = round(self.now + TICK * max(1, quiet), 6)
             for tick in list(self.attack.values()):
                 tick()
             if self.now < self.quiet:
                 continue
-            # What a host does below makes it less quiet again.
+            # What a host does below sets this to an earlier time.
             self.quiet = float("inf")
             for host in self.hosts.values():
                 host.turn()
@@ -363,8 +364,8 @@ class World:
         assert excused or not self.both, f"both could write at {self.now}: {self.p.state}, {self.s.state}"
 
     def excuse(self):
-        """The secondary is about to take over. Does it hear nothing, and does not know that it could?"""
-        sure = not self.forced and self.s.frame.standing.ownership.tenure.said >= 0
+        """The secondary is about to take over: does it hear nothing, and cannot know that its ear has failed?"""
+        sure = not self.forced and self.s.frame.side.ownership.leadership.lan_sent >= 0
         unheard = not self.link or not self.p.processes["frame"].up
         self.excused |= unheard and not self.s.ear.up and not sure
 

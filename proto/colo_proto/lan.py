@@ -1,4 +1,4 @@
-"""The frame's ear and voice on the client LAN, inside a filter that has a port there.
+"""The LAN heartbeat: how a filter with a port on the client LAN sends and receives claims for its COLO frame.
 
 ::
 
@@ -6,10 +6,11 @@
                                |
                                +--> LanHeard --> frame        LanSay --> filter --> `claims` port, LanSaid
 
-Whether a claim is believed is for the frame to say (`colo_frame.freshness`). But anybody on the LAN can send any number
-of frames with our EtherType, recorded claims among them, so what cannot be news stays here: what does not have the
-pair's gate (`colo_proto.claim`; the key comes with each `LanSay`), and what its speaker said before. Only the rest is
-rationed, each speaker by itself, and the one that our frame believes not at all: no flood takes its place.
+The COLO frame decides whether a claim is believed (`colo_frame.freshness`). But anybody on the LAN can send any number
+of frames with our EtherType, also recorded claims. So the filter drops what cannot be new: claims without the pair's
+gate (`colo_proto.claim`; the key comes with each `LanSay`), and claims whose speaker has made them before. The rest is
+limited for each speaker by itself. Claims of the speaker that our COLO frame believes are not limited, so no flood can
+displace them.
 """
 
 from collections import Counter, OrderedDict
@@ -17,20 +18,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from colo_proto.claim import ETHERTYPE, glance, is_claim, speaker
+from colo_proto.claim import ETHERTYPE, believed_speaker, is_claim, peek
 from colo_proto.core import Output, Port, Send, Tell, Way
 from colo_proto.frame import Buffer
 from colo_proto.messages import LanHeard, LanSaid, LanSay
 
 CLAIMS: Final = Port("claims", Way.OUT, required=False, doc="claims to the client LAN go out here", spare=True)
 SPEAKERS: Final = 64
-"""Incarnations that are remembered, with the highest count of each. Only starts of frames that had the pair's secret
-come this far, so whoever wants to fill this must have recorded as many.
+"""Incarnations that are remembered, with the highest count of each. Only claims of COLO frames that had the pair's
+secret come this far, so an attacker can fill this only with recordings of as many starts.
 """
 PER_SPEAKER: Final = 15
-"""Claims a second that are passed on of an incarnation that our frame does not believe (yet)."""
+"""Claims a second that are passed on of one incarnation that our COLO frame does not believe (yet)."""
 STRANGERS: Final = 1000
-"""The same, of all of them together."""
+"""Claims a second that are passed on of all such incarnations together."""
 
 
 @dataclass(slots=True)
@@ -41,7 +42,7 @@ class _Speaker:
 
 
 class Lan:
-    """See the module; counts in the counters of its filter."""
+    """See the module. It counts in `counters`, those of its filter."""
 
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
@@ -51,7 +52,7 @@ class Lan:
         self._strangers = _Speaker()
 
     def sift(self, frames: Sequence[Buffer], now: float) -> tuple[Sequence[Buffer], list[Output]]:
-        """Frames without the claims among them, and what is to be told of those."""
+        """Separate `frames` from the claims among them. Returns the frames, and what the COLO frame is to be told."""
         for frame in frames:
             if frame[22:24] == ETHERTYPE:
                 break
@@ -68,8 +69,8 @@ class Lan:
         return [frame for frame in frames if not is_claim(frame)], heard
 
     def _ignored(self, frame: Buffer, now: float) -> str:
-        """The counter of why a frame is not passed on; empty when it is."""
-        found = glance(frame, self._gates)
+        """The name of the counter for the reason why a claim is not passed on; empty when it is passed on."""
+        found = peek(frame, self._gates)
         if found is None:
             return "claims_ignored.junk"
         _, incarnation, count = found
@@ -78,7 +79,7 @@ class Lan:
             return "claims_ignored.repeated"
         if incarnation != self._believed:
             one = one or _Speaker()
-            if not (_ration(one, PER_SPEAKER, now) and _ration(self._strangers, STRANGERS, now)):
+            if not (_within_limit(one, PER_SPEAKER, now) and _within_limit(self._strangers, STRANGERS, now)):
                 return "claims_ignored.too_many"
             one.passed += 1
             self._strangers.passed += 1
@@ -90,14 +91,14 @@ class Lan:
         return ""
 
     def say(self, message: LanSay) -> list[Output]:
-        """Put a claim on the LAN."""
+        """Send a claim to the LAN, and tell the COLO frame that it was sent."""
         self._counters["claims_said"] += 1
         self._gates = message.gates
-        self._believed = speaker(message.frame)
+        self._believed = believed_speaker(message.frame)
         return [Send("claims", [message.frame]), Tell(LanSaid(message.count))]
 
 
-def _ration(one: _Speaker, most: int, now: float) -> bool:
+def _within_limit(one: _Speaker, most: int, now: float) -> bool:
     if now - one.since >= 1:
         one.since, one.passed = now, 0
     return one.passed < most

@@ -6,14 +6,14 @@ One packet each way, a msgpack map::
     {"v": 1, "return": NAME, "id": WHO} + fd     reply
     {"v": 1, "netns": NAME, "id": WHO} + fds     {"ok": true}; two datagram sockets, IPv4 and IPv6, made in a namespace
     {"ok": true, "tap": NAME, "vnet_hdr": bool, "mac": "..", "mtu": 1500}
-    {"ok": false, "error": "…", "retry": bool}   `retry`: it may well work a moment later
+    {"ok": false, "error": "…", "retry": bool}   `retry`: the same request may succeed a moment later
 
 A client keeps the connection open. When it ends (EOF), netdev is gone: the client then connects again and sends
-`return` with its descriptor, so that a restarted netdev has its taps back. `colo_runtime.descriptors` receives the
+`return` with its descriptor, so that a restarted netdev gets its taps back. `colo_runtime.descriptors` receives the
 descriptors.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import msgpack
@@ -48,7 +48,7 @@ class TapInfo:
 
 
 class RefusedError(Exception):
-    """netdev said no. `retry`: asking again a moment later is sensible."""
+    """netdev has refused a request. `retry`: the same request may succeed a moment later."""
 
     def __init__(self, error: str, *, retry: bool = False) -> None:
         super().__init__(error)
@@ -56,7 +56,7 @@ class RefusedError(Exception):
 
 
 def encode_request(request: Request) -> bytes:
-    """One packet."""
+    """The packet of a request."""
     body: dict[str, Any] = {"v": VERSION, request.verb: request.tap, "id": request.id}
     if request.lease:
         body["lease"] = True
@@ -64,7 +64,7 @@ def encode_request(request: Request) -> bytes:
 
 
 def decode_request(data: bytes) -> Request:
-    """A request; `WireError` on anything else."""
+    """The request in a packet; `WireError` when it is none."""
     body = _map(data)
     if type(body.get("v")) is not int or body["v"] != VERSION:
         raise WireError("version", f"{str(body.get('v'))[:20]!r}, this side speaks {VERSION}")
@@ -82,23 +82,21 @@ def decode_request(data: bytes) -> Request:
 
 def encode_reply(info: TapInfo) -> bytes:
     """The packet that goes with a descriptor."""
-    return bytes(
-        msgpack.packb({"ok": True, "tap": info.tap, "vnet_hdr": info.vnet_hdr, "mac": info.mac, "mtu": info.mtu})
-    )
+    return bytes(msgpack.packb({"ok": True, **asdict(info)}))
 
 
 def encode_ok() -> bytes:
-    """The answer to an offer that was taken."""
+    """The packet that accepts an offer."""
     return bytes(msgpack.packb({"ok": True}))
 
 
 def encode_error(error: str, *, retry: bool = False) -> bytes:
-    """The packet that says no."""
+    """The packet that refuses a request."""
     return bytes(msgpack.packb({"ok": False, "error": error, "retry": retry}))
 
 
 def decode_reply(data: bytes) -> TapInfo:
-    """What netdev says; `RefusedError` when it says no, `WireError` when it is not netdev."""
+    """What netdev answers to `get` and `return`; `RefusedError` when it refuses, `WireError` when it is not netdev."""
     body = decode_ok(data)
     tap, vnet_hdr, mac, mtu = (body.get(key) for key in ("tap", "vnet_hdr", "mac", "mtu"))
     if type(tap) is not str or type(vnet_hdr) is not bool or type(mac) is not str or type(mtu) is not int:
@@ -107,7 +105,7 @@ def decode_reply(data: bytes) -> TapInfo:
 
 
 def decode_ok(data: bytes) -> dict[str, Any]:
-    """Netdev's yes, as a map; `RefusedError` when it says no, `WireError` when it is not netdev."""
+    """The map in an answer that accepts; `RefusedError` when netdev refuses, `WireError` when it is not netdev."""
     body = _map(data)
     if body.get("ok") is False:
         raise RefusedError(str(body.get("error", "refused")), retry=body.get("retry") is True)

@@ -1,9 +1,9 @@
-"""How much of what others say the frame takes in and keeps, so that nobody can fill its memory or break its answers.
+"""How much of what others say the frame keeps, so that nobody can fill its memory or make its answers too large.
 
 An answer to `colo status` holds all that is kept, in one message. So what is kept must fit into a message
 (`codec.MAX_MESSAGE`) and must not be nested too deep for one (`codec.MAX_DEPTH`, of which the answer itself takes
-five). A *weight* is what a value takes at most in a message, and within a small factor what it takes in memory: 16 for
-each value and key, and the length of text.
+five). The *weight* of a value is what it takes at most in a message, and within a small factor what it takes in memory:
+16 for each value and key, and the length of text.
 """
 
 from dataclasses import replace
@@ -24,14 +24,14 @@ MAX_REPORT: Final = 256 << 10
 MAX_KEPT: Final = 2 << 20
 """Weight of all reports that are kept."""
 MAX_DETAIL: Final = 8 << 10
-"""Weight of what a wish for a checkpoint says for people."""
+"""Weight of the part of a request for a checkpoint that only people read."""
 MAX_BODY: Final = 4 << 10
-"""Weight of what a heartbeat says for people."""
+"""Weight of the part of a heartbeat that only people read."""
 EACH: Final = 16
 
 
 class TooMuchError(Exception):
-    """A value is too much to be kept; `reason` is `depth`, `size` or `key`."""
+    """A value is too large to be kept; `reason` is `depth`, `size` or `key`."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -39,13 +39,14 @@ class TooMuchError(Exception):
 
 
 def weigh(value: object, depth: int, most: int) -> int:
-    """The weight of a value; `TooMuchError` when it is more than `most`, nested deeper than `depth`, or has keys that
-    are no text.
+    """The weight of a value; `TooMuchError` when it is more than `most`, when lists and maps are nested deeper than
+    `depth`, or when a map has keys that are no text.
     """
-    return most - _rest(value, depth, most)
+    return most - _remaining(value, depth, most)
 
 
-def _rest(value: object, depth: int, left: int) -> int:
+def _remaining(value: object, depth: int, left: int) -> int:
+    """What is left of `left` after this value. It stops at once where nothing is left: a message may be long."""
     left -= EACH
     if isinstance(value, str):
         # A character takes up to four bytes in UTF-8. They are counted only where there are such characters.
@@ -59,22 +60,20 @@ def _rest(value: object, depth: int, left: int) -> int:
             if isinstance(value, dict):
                 if not isinstance(one, str):
                     raise TooMuchError("key", "a key that is no text")
-                left = _rest(value[one], depth - 1, left)
-            left = _rest(one, depth - 1, left)
-            if left < 0:
-                break
+                left = _remaining(value[one], depth - 1, left)
+            left = _remaining(one, depth - 1, left)
     if left < 0:
         raise TooMuchError("size", "too large")
     return left
 
 
-def fits(value: object, depth: int, most: int) -> bool:
-    """True when it weighs no more than that."""
+def _bounded(value: dict[str, Any], depth: int, most: int) -> dict[str, Any]:
+    """The value, or an empty one when it is too large."""
     try:
         weigh(value, depth, most)
     except TooMuchError:
-        return False
-    return True
+        return {}
+    return value
 
 
 def is_text(sender: str) -> bool:
@@ -82,24 +81,23 @@ def is_text(sender: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in sender)
 
 
-def proper(hello: Hello) -> bool:
-    """True when the names in an introduction are short enough to be names."""
+def has_valid_names(hello: Hello) -> bool:
+    """True when the names in an introduction are not too long."""
     words = (hello.role, hello.mode)
     return max(map(len, words)) <= MAX_WORD and max(len(hello.id.encode()), len(hello.http.encode())) <= MAX_NAME
 
 
-def modest(wish: CheckpointWanted) -> CheckpointWanted | None:
-    """The wish without what is too much in it, or None when nothing is. A checkpoint is wanted in either case."""
-    detail = wish.detail if fits(wish.detail, MAX_DEPTH, MAX_DETAIL) else {}
-    reason, flow, source = wish.reason[:MAX_WORD], wish.flow[:MAX_FLOW], wish.source[:MAX_NAME]
-    if (reason, flow, source) == (wish.reason, wish.flow, wish.source) and detail is wish.detail:
-        return None
-    return replace(wish, reason=reason, flow=flow, source=source, detail=detail)
+def trim_request(request: CheckpointWanted) -> CheckpointWanted:
+    """The request without what is too long in it; the same object when nothing is. It counts in either case."""
+    detail = _bounded(request.detail, MAX_DEPTH, MAX_DETAIL)
+    reason, flow, source = request.reason[:MAX_WORD], request.flow[:MAX_FLOW], request.source[:MAX_NAME]
+    if (reason, flow, source) == (request.reason, request.flow, request.source) and detail is request.detail:
+        return request
+    return replace(request, reason=reason, flow=flow, source=source, detail=detail)
 
 
-def remembered(beat: Heartbeat) -> Heartbeat | None:
+def trim_heartbeat(beat: Heartbeat) -> Heartbeat | None:
     """What is kept of a heartbeat; None when no frame can have sent it."""
     if beat.role not in SIDES or max(len(beat.mode), len(beat.state)) > MAX_WORD:
         return None
-    body: dict[str, Any] = beat.body if fits(beat.body, 2, MAX_BODY) else {}
-    return replace(beat, body=body, table=None, claim=b"")
+    return replace(beat, body=_bounded(beat.body, 2, MAX_BODY), table=None, claim=b"")

@@ -1,4 +1,4 @@
-"""Checkpoints: many wishes, one checkpoint, counted by epochs.
+"""Checkpoints: many requests, one checkpoint, counted by epochs.
 
 ::
 
@@ -7,31 +7,32 @@
        ^                                       | failed                |
        +---------------------------------------+-----------------------+
 
-The epoch grows by one when the driver has succeeded and `CheckpointDone` goes out. Compare stamps each wish with the
-last epoch that it knows. A wish that arrives while the driver runs, or that carries an older epoch, was made before
-`CheckpointDone` arrived at the compare, so that checkpoint covers it. Wishes of other processes carry no useful epoch:
-if a checkpoint is under way, another one follows it. A failed checkpoint covers nothing, and compare asks again.
+The epoch grows by one when the driver has succeeded and `CheckpointDone` is sent. Compare stamps each request with the
+last epoch that it knows. A request that arrives while the driver runs, or that carries an older epoch, was made before
+`CheckpointDone` arrived at the compare, so that checkpoint covers it. Requests of other processes carry no useful
+epoch: if a checkpoint is under way, another one follows it. A failed checkpoint covers nothing, and compare requests
+another one.
 
-No client may make checkpoints follow one another as fast as they can be made. There is a shortest time from one to
-the next (`interval`), and a wish whose causes have had checkpoints before waits longer each time (`causes`). A
-checkpoint answers every wish that waits, so what differs for the first time waits for the interval at most, whatever
-others do. Orders of people (`colo resync`, a checkpoint that somebody asked for) do not wait.
+No client may cause checkpoints as fast as they can be made. There is a shortest time from one to the next
+(`interval`), and a request whose causes have had checkpoints before waits longer each time (`causes`). A checkpoint
+answers every request that waits, so what differs for the first time waits for the interval at most, whatever others do.
+Orders of people (`colo resync`, `colo checkpoint`) do not wait.
 """
 
 from collections import Counter, deque
 from enum import Enum
 from typing import Any
 
-from colo_frame.causes import FLOW, LENGTH, Causes, Named, name
+from colo_frame.causes import MAX_CAUSE, MAX_FLOW, CauseNames, Causes, causes_of
 from colo_frame.drivers import Driver, Step
 from colo_frame.peer import PEER
 from colo_frame.registry import EVERYBODY
 from colo_proto.core import Log, Output, Tell
-from colo_proto.messages import CheckpointDone, CheckpointWanted, Flushed, Message, Reason
+from colo_proto.messages import CheckpointDone, CheckpointWanted, Flushed, Message, Reason, to_dict
 
 MAX_REMEMBERED = 32
-MAX_OPEN = 1024
-"""One checkpoint counts for at most so many causes. A client that makes up more addresses is known by its service."""
+MAX_CAUSES = 1024
+"""One checkpoint counts for at most this many causes. A client that makes up more addresses is known by its service."""
 ORDERS = frozenset({Reason.REQUEST, Reason.RESYNC})
 _REASONS = frozenset(value for name, value in vars(Reason).items() if name.isupper())
 
@@ -58,70 +59,59 @@ class Checkpoints:
         self.completed = 0
         self.levels = {"causes_repeated": 0, "checkpoint_put_off_ms": 0}
         """Gauges, with the values that they had when the timer last fired."""
-        self.wanted: deque[dict[str, Any]] = deque(maxlen=MAX_REMEMBERED)
+        self.wanted: deque[tuple[CheckpointWanted, str, float]] = deque(maxlen=MAX_REMEMBERED)
+        """The latest requests, who made each, and when."""
         self._flush_timeout = flush_timeout
         self._interval = interval
         self.causes = Causes(backoff)
-        self._again = False
+        self._pending = False
+        """Another checkpoint is wanted."""
         self._due = 0.0
-        """When the first of the pending wishes may be answered."""
+        """When the first of the pending requests may be answered."""
         self._ordered = False
         """Somebody has ordered the checkpoint that is pending, so it does not wait."""
-        self._open: set[Named] = set()
-        """Causes of the wishes that the next checkpoint will answer."""
-        self._answering: set[Named] = set()
-        """Causes of the wishes that the checkpoint under way answers."""
+        self._open: set[CauseNames] = set()
+        """Causes of the requests that the next checkpoint will answer."""
+        self._answering: set[CauseNames] = set()
+        """Causes of the requests that the checkpoint under way answers."""
         self._waiting_for: set[str] = set()
         self._since = 0.0
         self._earliest = 0.0
         """When the interval since the last checkpoint will be over."""
 
     def want(self, message: CheckpointWanted, sender: str, covers: bool, now: float) -> list[Output]:
-        """Note a wish. `covers`: its epoch tells whether a checkpoint covers it already (see the module)."""
+        """Note a request. `covers`: its epoch tells whether a checkpoint covers it already (see the module)."""
         reason = message.reason if message.reason in _REASONS else "other"
         self.counters["checkpoints_wanted." + reason] += 1
-        self.wanted.append(
-            {
-                "reason": message.reason,
-                "flow": message.flow,
-                "offset": message.offset,
-                "detail": message.detail,
-                "epoch": message.epoch,
-                "source": message.source or sender,
-                "at": now,
-            }
-        )
+        self.wanted.append((message, message.source or sender, now))
         if covers:
             # A frame that was restarted may know an older epoch than compare does.
             self.epoch = max(self.epoch, message.epoch)
             if message.epoch < self.epoch or self.state is State.RUNNING:
                 self.counters["checkpoints_coalesced"] += 1
-                if self.state is State.RUNNING and len(self._answering) < MAX_OPEN:
-                    self._answering.add(name(message))
+                if self.state is State.RUNNING and len(self._answering) < MAX_CAUSES:
+                    self._answering.add(causes_of(message))
                 return []
-        if self._again:
+        if self._pending:
             self.counters["checkpoints_coalesced"] += 1
         return self._pend(message, now)
 
     def _pend(self, message: CheckpointWanted, now: float) -> list[Output]:
-        """Let the next checkpoint answer this wish, as soon as its causes may have one."""
-        named = name(message)
-        due = self.causes.due(named)
+        """Let the next checkpoint answer this request, as soon as its causes may have one."""
+        names = causes_of(message)
+        due = self.causes.due(names)
         self._ordered |= message.reason in ORDERS
-        self._due = min(self._due, due) if self._again else due
-        self._again = True
-        if len(self._open) < MAX_OPEN:
-            self._open.add(named)
-        if due <= now:
+        self._due = min(self._due, due) if self._pending else due
+        self._pending = True
+        if len(self._open) < MAX_CAUSES:
+            self._open.add(names)
+        put_off = self.causes.put_off(names, message, now) if due > now else None
+        if put_off is None:
             return []
-        told = self.causes.put_off(named, message, now)
-        if told is None:
-            return []
-        cause, delay = told
+        cause, delay = put_off
         self.counters["checkpoints_put_off." + self.causes.counter(cause)] += 1
-        seen = {"reason": message.reason[:LENGTH], "flow": message.flow[:FLOW]}
-        fields = {"cause": cause, "delay_ms": int(delay * 1000), **seen}
-        return [Log("warning", "checkpoint.put_off", fields)]
+        seen = {"reason": message.reason[:MAX_CAUSE], "flow": message.flow[:MAX_FLOW]}
+        return [Log("warning", "checkpoint.put_off", {"cause": cause, "delay_ms": int(delay * 1000), **seen})]
 
     @property
     def idle(self) -> bool:
@@ -137,12 +127,10 @@ class Checkpoints:
         """Do what can be done now. `compares` are the live compare processes."""
         if self.state is State.FLUSHING:
             self._waiting_for.intersection_update(compares)
-            if self._waiting_for and now >= self._since + self._flush_timeout:
-                return [self._complete(now, sorted(self._waiting_for)), *self.advance(compares, now)]
-            if not self._waiting_for:
-                return [self._complete(now, []), *self.advance(compares, now)]
-        elif self.state is State.IDLE and self._again and now >= self._begins():
-            self._again = self._ordered = False
+            if not self._waiting_for or now >= self._since + self._flush_timeout:
+                return [self._complete(now), *self.advance(compares, now)]
+        elif self.state is State.IDLE and self._pending and now >= self._begins():
+            self._pending = self._ordered = False
             self._answering, self._open = self._open, set()
             self.state = State.RUNNING
             self.counters["checkpoints_started"] += 1
@@ -151,12 +139,10 @@ class Checkpoints:
 
     def driver_heard(self, message: Message, compares: list[str], now: float) -> list[Output]:
         """The driver's shell answered."""
-        if self.state is not State.RUNNING:
-            return []
-        return self._took(self.driver.hear(message, now), compares, now)
+        return self._took(self.driver.hear(message, now), compares, now) if self.state is State.RUNNING else []
 
     def on_timer(self, compares: list[str], now: float) -> list[Output]:
-        """The deadline passed, or time did."""
+        """The deadline has passed, or time has."""
         self.levels = {"causes_repeated": self.causes.repeated(now), "checkpoint_put_off_ms": self.put_off_ms(now)}
         if self.state is State.RUNNING:
             due = self.driver.deadline()
@@ -165,12 +151,12 @@ class Checkpoints:
         return self.advance(compares, now)
 
     def deadline(self) -> float | None:
-        """When `on_timer` has something to do."""
+        """When to call `on_timer`."""
         if self.state is State.RUNNING:
             return self.driver.deadline()
         if self.state is State.FLUSHING:
             return self._since + self._flush_timeout
-        return self._begins() if self._again else None
+        return self._begins() if self._pending else None
 
     def _begins(self) -> float:
         """When the next checkpoint may begin, if one is wanted."""
@@ -203,14 +189,14 @@ class Checkpoints:
             self.copied_epoch = self.epoch
         done = CheckpointDone(self.epoch, verdict.state_copied)
         # The other host hears it first: after a copy the rewriter's offsets are wrong for every frame of the new state.
-        outputs.append(Tell(done, PEER))
-        outputs.append(Tell(done, EVERYBODY))
+        outputs += [Tell(done, PEER), Tell(done, EVERYBODY)]
         self.state = State.FLUSHING
         self._waiting_for = set(compares)
         self._since = now
         return [*outputs, *self.advance(compares, now)]
 
-    def _complete(self, now: float, missing: list[str]) -> Output:
+    def _complete(self, now: float) -> Output:
+        missing = sorted(self._waiting_for)
         self.state = State.IDLE
         self._waiting_for.clear()
         self._earliest = now + self._interval
@@ -222,24 +208,23 @@ class Checkpoints:
         return Log("warning", "checkpoint.completed", {"epoch": self.epoch, "unanswered": missing})
 
     def put_off_ms(self, now: float) -> int:
-        """For how long the pending wishes still have to wait; 0 when nothing is put off."""
-        if not self._again or self.state is not State.IDLE:
-            return 0
-        return max(int((self._begins() - now) * 1000), 0)
+        """For how long the pending requests still have to wait; 0 when nothing is put off."""
+        waits = self._pending and self.state is State.IDLE
+        return max(int((self._begins() - now) * 1000), 0) if waits else 0
 
     def status(self, now: float) -> dict[str, Any]:
-        """What `colo status` shows: the newest wish comes last, and ages are milliseconds."""
-        wanted = [{k: v for k, v in one.items() if k != "at"} for one in self.wanted]
-        for shown, one in zip(wanted, self.wanted, strict=True):
-            shown["age_ms"] = int((now - one["at"]) * 1000)
+        """What `colo status` shows: the newest request comes last, and ages are milliseconds."""
         return {
             "driver": self.driver.name,
             "state": self.state.value,
             "completed": self.completed,
             "copied_epoch": self.copied_epoch,
-            "pending": self._again,
+            "pending": self._pending,
             "put_off_ms": self.put_off_ms(now),
             "causes": self.causes.status(now),
             "waiting_for": sorted(self._waiting_for),
-            "wanted": wanted,
+            "wanted": [
+                {**to_dict(message), "source": source, "age_ms": int((now - at) * 1000)}
+                for message, source, at in self.wanted
+            ],
         }

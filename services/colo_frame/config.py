@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
+from colo_frame.drivers import DRIVERS
 from colo_proto.config import DAY_MS, option
 from colo_proto.messages import Mode
 
 SIDES = ("primary", "secondary")
-DRIVERS = ("flush",)
-FAILOVER = ("manual", "auto")
+TRIGGER = ("manual", "auto")
 ON_LOSS = ("bypass", "hold")
-RESYNC = ("manual", "auto")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,34 +17,32 @@ class FrameConfig:
     side: str = option("primary", choices=SIDES, help="the host that this frame speaks for")
     listen: str = option("", kind="endpoint", help="control link of this host's processes")
     peer: str = option("", kind="endpoint", help="link to the other host's frame; empty: there is none")
-    driver: str = option("flush", choices=DRIVERS, help="what a checkpoint does; flush: nothing is copied")
+    driver: str = option("flush", choices=tuple(DRIVERS), help="what a checkpoint does; flush: nothing is copied")
     mode: str = option(Mode.ENFORCE, choices=Mode.ALL, help="mode of compare until another is set")
     rules: str = option(
         "", kind="rules", help="rules of all compares of this host, before any of their own; SIGHUP reads it again"
     )
-    workers: str = option("", help="compare workers of the first table, with commas; others that say hello join later")
-    heartbeat_interval: int = option(
-        500, unit="ms", least=10, most=60_000, help="how often the frames of the pair speak"
-    )
+    workers: str = option("", help="ids of the compare workers of the first table, with commas; others join later")
+    heartbeat_interval: int = option(500, unit="ms", least=10, most=60_000, help="time from one heartbeat to the next")
     heartbeat_missed: int = option(
         5, unit="intervals", least=2, most=1000, help="silence after which the other frame is lost"
     )
     failover: str = option(
-        "manual", choices=FAILOVER, help="secondary: take over when the primary is silent on both ways, or when told to"
+        "manual", choices=TRIGGER, help="secondary: take over when the primary is silent on both ways, or when told to"
     )
     on_loss: str = option(
         "bypass",
         choices=ON_LOSS,
-        help="primary: without a secondary, release everything, or hold it until there is one",
+        help="primary without a secondary: release everything, or hold it until there is one",
     )
     resync: str = option(
-        "manual", choices=RESYNC, help="primary: back to comparing when a lost secondary is back, or when told to"
+        "manual", choices=TRIGGER, help="primary: compare again when a lost secondary is back, or when told to"
     )
     pair: str = option("colo", help="name of the pair on the client LAN, the same on both sides; no secret")
     pair_secret: str = option(
         "",
         kind="path",
-        help="the pair's secret (colo keygen --pair), one for both sides; required with keys; SIGHUP",
+        help="the pair's secret (colo keygen --pair), one for both sides; needed with keys; SIGHUP reads it again",
     )
     process_timeout: int = option(5000, unit="ms", least=100, most=DAY_MS, help="silence after which a process is lost")
     flush_timeout: int = option(

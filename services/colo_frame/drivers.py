@@ -6,24 +6,22 @@ answers of that process come back through `hear`. Each call returns a `Step`; th
 a `Verdict`.
 
 ======  ==========================================================================================
-flush   Copies nothing. What compare holds for flows that differ is let go, and those flows are
+flush   Copies nothing. Compare releases what it holds of flows that differ, and those flows are
         unprotected until they close.
 ======  ==========================================================================================
 """
 
-from typing import NamedTuple, Protocol
+from typing import ClassVar, Final, NamedTuple
 
-from colo_frame.config import DRIVERS
 from colo_proto.core import Output
-from colo_proto.errors import ConfigError
 from colo_proto.messages import Message
 
-DRIVER_ID = "driver"
+DRIVER_ID: Final = "driver"
 """Routing id of a driver's shell on the control link."""
 
 
 class Verdict(NamedTuple):
-    """How a checkpoint ended. A failed one changes nothing, and whoever wanted it asks again."""
+    """How a checkpoint ended. A failed one changes nothing, and whoever requested it requests it again."""
 
     ok: bool
     state_copied: bool
@@ -37,54 +35,35 @@ class Step(NamedTuple):
     verdict: Verdict | None = None
 
 
-class Driver(Protocol):
-    """What makes a checkpoint, one at a time. Times are monotonic seconds."""
+class Driver:
+    """Makes checkpoints, one at a time. Times are monotonic seconds. This one waits for nobody and is done at once."""
 
-    name: str
-    copies_state: bool
+    name: ClassVar[str]
+    copies_state: ClassVar[bool]
 
     def start(self, epoch: int, now: float) -> Step:
         """Begin the checkpoint that ends in `epoch`."""
-        ...
+        return Step([], Verdict(ok=True, state_copied=self.copies_state))
 
     def hear(self, message: Message, now: float) -> Step:
-        """The driver's shell answered."""
-        ...
+        """Take an answer of the driver's shell."""
+        return Step([])
 
     def deadline(self) -> float | None:
-        """When `on_timer` wants to be called, or None."""
-        ...
+        """When to call `on_timer`, or None."""
+        return None
 
     def on_timer(self, now: float) -> Step:
-        """The deadline passed."""
-        ...
+        """The deadline has passed."""
+        return Step([])
 
 
-class Flush:
-    """The driver that copies nothing and is done at once."""
+class Flush(Driver):
+    """The driver that copies nothing."""
 
     name = "flush"
     copies_state = False
 
-    def start(self, epoch: int, now: float) -> Step:
-        """There is nothing to do, so the checkpoint is over at once."""
-        return Step([], Verdict(ok=True, state_copied=False))
 
-    def hear(self, message: Message, now: float) -> Step:
-        """No answer is expected, because this driver asks nothing."""
-        return Step([])
-
-    def deadline(self) -> float | None:
-        """There is no deadline, because this driver never waits."""
-        return None
-
-    def on_timer(self, now: float) -> Step:
-        """There is nothing to do, because this driver never waits."""
-        return Step([])
-
-
-def make_driver(name: str) -> Driver:
-    """The driver called `name`."""
-    if name == Flush.name:
-        return Flush()
-    raise ConfigError(f"driver: one of {', '.join(DRIVERS)}, not {name!r}")
+DRIVERS: Final[dict[str, type[Driver]]] = {Flush.name: Flush}
+"""The values of `--driver`."""

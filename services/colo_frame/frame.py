@@ -1,9 +1,9 @@
-"""The frame: one per host, the other end of every process's control link.
+"""The COLO frame: one process per host, at the other end of every process's control link.
 
 ::
 
-    compare, redirector, rewriter, …    people: `colo status`, …    frame of the other host
-          |  Hello, Report, wanted, Flushed   |  Query                    |  Heartbeat, wanted, CheckpointDone
+    compare, redirector, rewriter, …    people: `colo status`, …    the other host's frame
+          |  Hello, Report, Flushed, …        |  Query                    |  Heartbeat, CheckpointDone, …
           v                                   v                           v
     +-------------+                    +-------------+             +-------------+
     |    host     |                    |   queries   |             |    pair     |
@@ -11,22 +11,31 @@
           |                                   |                           |
           v                                   v                           v
     +------------------------------------------------------------------------------+
-    |  progress   what follows from that, and from time that passes                |
-    |  scaling    the worker table        modes    what all compares are told      |
-    |  wishes     how a wish for a checkpoint reaches the primary                  |
+    |  scaling    the worker table follows the compare workers                     |
     +------------------------------------------------------------------------------+
-    |  standing   the parts that decide, side by side:                             |
-    |             registry     who is here, and what they last reported            |
-    |             checkpoints  wishes -> driver -> done -> flushed (primary only)  |
+    |  side       the parts that decide, side by side:                             |
+    |             registry     which processes there are, and their last reports   |
+    |             requests     how a request for a checkpoint reaches the primary  |
+    |             checkpoints  request -> driver -> done -> flushed (primary only) |
+    |             modes        mode and rules of the compares and rewriters        |
     |             workers      slots of the compare workers (made by the primary)  |
-    |             peer         is the other host alive                             |
+    |             peer         whether the other host is alive                     |
     |             ownership    who may write to the client LAN                     |
     +------------------------------------------------------------------------------+
           |  Welcome, CheckpointDone, SetMode, WorkerTable, Promote, Lease, LanSay, Answer
           v
 
-Each of these uses what is below it and nothing that is above. `hear` takes every message: `sender` is the routing id
-of a process of this host, or `PEER`. The frame tells `to` a routing id, `PEER`, or `EVERYBODY` of this host.
+Each of these uses what is below it and nothing that is above. What they want to be sent and logged they put into one
+outbox, which `hear` and `on_timer` return. `hear` takes every message: `sender` is the routing id of a process of this
+host, or `PEER`. The frame tells `to` a routing id, `PEER`, or `EVERYBODY` of this host. `Frame` itself does what
+follows from a message, and from time that passes::
+
+    a request is due        --> the checkpoint begins, and ends once all compares have answered
+    a checkpoint is over    --> the worker table that waited for it; mode `enforce`, if that was ordered (resync)
+    a process or the other
+    host has been silent    --> it is lost
+    the leadership changed  --> the other host is told at once; a primary that is alone goes into mode `bypass`
+    none of these           --> the next heartbeat, when it is due
 """
 
 from collections.abc import Sequence
@@ -35,16 +44,15 @@ from typing import Any
 from colo_frame.config import FrameConfig
 from colo_frame.drivers import Driver
 from colo_frame.host import Host
-from colo_frame.modes import Modes
 from colo_frame.pair import Pair
 from colo_frame.peer import PEER
-from colo_frame.progress import Progress
-from colo_frame.queries import Questions
+from colo_frame.queries import Queries
+from colo_frame.requests import REPEAT_AFTER
 from colo_frame.scaling import Scaling
-from colo_frame.standing import Standing
-from colo_frame.wishes import Wishes
+from colo_frame.side import Side
+from colo_proto.claim import State
 from colo_proto.core import Log, Output
-from colo_proto.messages import Message, Query
+from colo_proto.messages import CheckpointWanted, Message, Mode, Query, Reason
 
 
 class Frame:
@@ -53,61 +61,144 @@ class Frame:
     def __init__(
         self, config: FrameConfig, incarnation: int = 0, now: float = 0.0, driver: Driver | None = None
     ) -> None:
-        standing = self.standing = Standing(config, incarnation, now, driver)
-        self.counters = standing.counters
-        wishes = Wishes(standing)
-        scaling = Scaling(standing, wishes)
-        self._modes = modes = Modes(standing)
-        self._progress = progress = Progress(standing, wishes, scaling, modes)
-        self._host = Host(standing, wishes, scaling, modes)
-        self._pair = Pair(standing, wishes, scaling, modes, progress)
-        self._questions = Questions(standing, wishes, modes, progress)
+        side = self.side = Side(config, incarnation, now, driver)
+        self.counters = side.counters
+        self._scaling = scaling = Scaling(side)
+        self._host = Host(side, scaling)
+        self._pair = Pair(side, scaling, self.resync)
+        self._queries = Queries(side, self.resync)
+        self._completed = 0
+        """How many checkpoints were completed when `_after_checkpoint` last looked."""
+        self._resync_epoch: int | None = None
+        """The epoch that brings a lost secondary back; None: no resync is under way."""
+        self._resync_requested = 0.0
+        """When the checkpoint for it was last requested."""
 
     # -- messages and time ----------------------------------------------------------------------
 
     def hear(self, sender: str, message: Message, now: float) -> list[Output]:
-        """One message; unknown ones are counted and ignored."""
-        self.standing.notice(now)
+        """Take one message; unknown ones are counted and ignored."""
+        self.side.notice_stall(now)
         if sender == PEER:
-            outputs = self._pair.hear(message, now)
+            self._pair.hear(message, now)
         else:
-            process = self.standing.registry.seen(sender, now)
+            process = self.side.registry.seen(sender, now)
             if isinstance(message, Query):
-                outputs = self._questions.answer(sender, message, now)
+                self._queries.answer(sender, message, now)
             else:
-                outputs = self._host.hear(sender, process, message, now)
-        return outputs + self._progress.advance(now)
+                self._host.hear(sender, process, message, now)
+        self._advance(now)
+        return self.side.out.take()
 
     def deadline(self) -> float:
-        """When `on_timer` has something to do."""
-        return self._progress.deadline()
+        """When to call `on_timer`."""
+        side = self.side
+        due = [side.peer.deadline(), side.registry.deadline(), side.ownership.deadline()]
+        if side.primary:
+            due += [side.checkpoints.deadline(), side.workers.deadline()]
+            due.append(self._resync_requested + REPEAT_AFTER if self._resync_epoch is not None else None)
+        return min(when for when in due if when is not None)
 
     def on_timer(self, now: float) -> list[Output]:
-        """Heartbeats, losses, and what waits for time to pass."""
-        self.standing.notice(now)
-        return self._progress.on_timer(now)
+        """Do what is due: heartbeats, losses, and what waits for time to pass."""
+        side = self.side
+        side.notice_stall(now)
+        self._losses(now)
+        if side.primary:
+            self._scaling.follow(now)
+            self._scaling.remind(now)
+            side.out += side.checkpoints.on_timer(side.compares(), now)
+            self._after_checkpoint(now)
+            if self._resync_epoch is not None and now >= self._resync_requested + REPEAT_AFTER:
+                self.resync(now)
+        self._lead(now)
+        return side.out.take()
 
-    def drain(self, now: float) -> list[Output]:
-        """The processes carry on without a frame: there is nothing to hand over."""
-        return []
+    # -- what follows ---------------------------------------------------------------------------
+
+    def _advance(self, now: float) -> None:
+        """Do what follows from a message: checkpoints and what waits for one, and who may write."""
+        side = self.side
+        if side.primary:
+            side.out += side.checkpoints.advance(side.compares(), now)
+            self._after_checkpoint(now)
+        self._lead(now)
+
+    def resync(self, now: float) -> None:
+        """Request a checkpoint, and compare again once it is over."""
+        checkpoints, own = self.side.checkpoints, self.side.config.id
+        request = CheckpointWanted(Reason.RESYNC, source=own, epoch=checkpoints.epoch)
+        # A checkpoint that is under way began before the secondary was there, so the one after it counts.
+        self._resync_epoch = checkpoints.epoch + (1 if checkpoints.idle else 2)
+        self._resync_requested = now
+        self.side.requests.add(request, own, now)
+        self._advance(now)
+
+    def _after_checkpoint(self, now: float) -> None:
+        side, checkpoints, wanted = self.side, self.side.checkpoints, self._resync_epoch
+        if checkpoints.completed == self._completed:
+            return
+        self._completed = checkpoints.completed
+        self._scaling.after_checkpoint(now)
+        if wanted is not None and checkpoints.epoch >= wanted and checkpoints.idle:
+            self._resync_epoch = None
+            copied = checkpoints.copied_epoch >= wanted
+            side.counters["resyncs"] += 1
+            side.modes.set(Mode.ENFORCE, resync=not copied)
+            side.beat(now)
+            side.out.log("info", "pair.resynced", epoch=checkpoints.epoch, copied=copied)
+
+    def _lead(self, now: float) -> None:
+        """Let the leadership change. A change is told to the other side at once, and a primary that is alone from now
+        on goes into mode `bypass`.
+        """
+        side, ownership, leadership = self.side, self.side.ownership, self.side.ownership.leadership
+        if side.primary and side.peer.silent(now, leadership.since):
+            leadership.peer_lost(now)
+        elif side.config.failover == "auto" and leadership.may_take_over(now):
+            side.out.log("warning", "failover.begun", silent_ms=int((now - leadership.heard) * 1000))
+            leadership.take_over(now)
+        ownership.advance(now)
+        changes, ownership.changes = ownership.changes, []
+        # A primary that has never heard of a secondary has lost nobody: the secondary may still be starting.
+        alone = any(after == State.ALONE for _, after in changes) and leadership.other is not None
+        if alone and side.config.on_loss == "bypass" and side.modes.mode == Mode.ENFORCE:
+            side.modes.go_alone()
+        if changes or leadership.claim_due(now):
+            side.beat(now)
+
+    def _losses(self, now: float) -> None:
+        """Who has been silent for too long: the other host, and processes of this one."""
+        side = self.side
+        if side.peer.sweep(now):
+            side.counters["peer_lost"] += 1
+            silent = int((now - side.peer.heard) * 1000)
+            role = "secondary" if side.primary else "primary"
+            side.out.log("warning", "peer.lost", silent_ms=silent, role=role)
+        for process in side.registry.sweep(now):
+            side.counters["processes_lost"] += 1
+            side.out.log("warning", "process.lost", role=process.role, id=process.id)
+            if process.role == "compare":
+                self._scaling.gone(process.id)
 
     # -- what the shell reads from files --------------------------------------------------------
 
     def load_rules(self, text: str, where: str) -> list[Output]:
-        """The text of our own file of rules."""
-        return self._modes.set_rules(text, where)
+        """Use the text of our own file of rules."""
+        self.side.modes.set_rules(text, where)
+        return self.side.out.take()
 
     def use_secrets(self, secrets: Sequence[bytes]) -> list[Output]:
-        """The pair's secrets: the first one seals what we claim, each of them what we believe."""
-        self.standing.ownership.use_secrets(secrets)
+        """Use the pair's secrets: the first one seals our claims, and a claim sealed with any of them is believed."""
+        self.side.ownership.use_secrets(secrets)
         return [Log("info", "secrets.loaded", {"secrets": len(secrets)})]
 
     # -- looking in -----------------------------------------------------------------------------
 
     def gauges(self) -> dict[str, int]:
         """Levels for metrics."""
-        return self.standing.gauges()
+        return self.side.gauges()
 
     def status(self, now: float) -> dict[str, Any]:
-        """Everything known, for `colo status`. Ages are milliseconds."""
-        return self.standing.status(now)
+        """Everything that is known, for `colo status`. Ages are milliseconds."""
+        return self.side.status(now)

@@ -1,21 +1,21 @@
-"""Tells whether what was heard of the other side is news, or could have been recorded and repeated by somebody. Pure.
+"""Tells whether a claim of the other side is new, or may be a recording that somebody repeats. Pure.
 
-A claim's seal proves that the other side has said this at some time, but not when. A nonce proves when: our own
-`incarnation` is random, and each of our words has a number, so nobody can repeat one of them before we have said it. ::
+A claim's seal proves that the other side has made it at some time, but not when. A nonce proves when: our own
+`incarnation` is random, and each of our claims has a number, so nobody can repeat one of them before we have made it::
 
-    we say word 17 --------------------------> the other side hears it
-    it is at most as old as our word 17 <----- claim that repeats "17 of this incarnation" (`echo`, or among `answers`)
+    we make claim 17 ------------------------> the other side hears it
+    it is at most as old as our claim 17 <---- a claim that repeats "17 of this incarnation" (`echo`, or in `answers`)
 
-* **A start of the other side** (its incarnation) is believed from its first claim that repeats a word which we have
-  said within `patience`. From then on the one that was believed before is retired and never believed again.
-* **Within an incarnation** counts grow: a claim whose count was heard already, or is lower than that, is no news.
-* **How old it can be at most** follows from the newest word of ours that it repeats. The difference between the two
-  clocks follows from that, too, so the age of a later claim that repeats nothing new (the other side does not hear us
-  at the moment) is known as well, within what two clocks can drift apart. What may be older than `patience` is not
-  believed.
+* **A start of the other side** (its incarnation) is believed from its first claim that repeats one which we made within
+  the last `max_age` seconds. From then on the start that was believed before is retired, and never believed again.
+* **Within an incarnation** counts grow: a claim whose count is not higher than all that were heard is no news.
+* **How old a claim can be at most** follows from the newest claim of ours that it repeats. From that follows the
+  difference between the two clocks, too. So the age of a later claim that repeats nothing new (because the other side
+  does not hear us at the moment) is known as well, but for what two clocks can drift apart. A claim that may be older
+  than `max_age` is not believed.
 
-What is not believed has one effect only: we repeat its number as an answer, so that whoever has said it just now can
-prove that. A recording is answered as well, but that answer helps nobody.
+A claim that is not believed has one effect only: we repeat its number as an answer, so that a speaker who has made it
+just now can prove that. A recording is answered as well, but that answer is of no use to anybody.
 """
 
 from collections import OrderedDict
@@ -25,15 +25,15 @@ from typing import Final
 from colo_proto.claim import MAX_ANSWERS, Stand
 
 REMEMBERED: Final = 256
-"""For so many of our own words we remember when they were said."""
+"""For this many of our own claims we remember when they were made."""
 RETIRED: Final = 64
-"""So many incarnations that were believed once are remembered. When one is forgotten, all that it has said has long
-been too old to be believed.
+"""This many incarnations that were believed once are remembered. When one is forgotten, all its claims have long been
+too old to be believed.
 """
 STRANGERS: Final = 64
-"""So many incarnations that have proved nothing are remembered. The one that was answered most often makes room."""
+"""This many incarnations that have proved nothing are remembered. The one that was answered most often makes room."""
 DRIFT: Final = 1e-3
-"""By so many seconds in each second two monotonic clocks may drift apart (NTP slews each by at most half of that)."""
+"""By this many seconds in each second two monotonic clocks may drift apart (NTP slews each by at most half of that)."""
 
 NEWS: Final = "news"
 KNOWN: Final = "known"
@@ -48,17 +48,18 @@ class _Stranger:
 
 
 class Freshness:
-    """See the module. `patience` is in seconds, and shorter than the silence after which anybody acts."""
+    """See the module. `max_age` is in seconds, and shorter than the silence after which a side acts."""
 
-    def __init__(self, incarnation: int, patience: float, now: float) -> None:
+    def __init__(self, incarnation: int, max_age: float, now: float) -> None:
         self.incarnation = incarnation
-        self.patience = patience
+        self.max_age = max_age
         self.believed = 0
         """The incarnation of the other side that has proved itself; 0 when none has."""
         self._count = -1
-        """The number of its newest word that was believed."""
+        """The number of its newest claim that was believed."""
         self._started = now
-        self._words: OrderedDict[int, float] = OrderedDict()
+        self._made: OrderedDict[int, float] = OrderedDict()
+        """When each of our claims was made."""
         self._zero = float("-inf")
         """By our clock, the believed incarnation's clock showed 0 at this time or later."""
         self._zero_at = now
@@ -69,25 +70,24 @@ class Freshness:
     # -- what we say -------------------------------------------------------------------------------------
 
     def said(self, count: int, now: float) -> None:
-        """Our word number `count` is said now."""
-        self._words[count] = now
-        if len(self._words) > REMEMBERED:
-            self._words.popitem(last=False)
+        """Our claim number `count` is made now."""
+        self._made[count] = now
+        if len(self._made) > REMEMBERED:
+            self._made.popitem(last=False)
 
     def when(self, count: int) -> float | None:
-        """When that was said; None when it was never said, or so long ago that it was forgotten."""
-        return self._words.get(count)
+        """When that claim was made; None when it never was, or so long ago that it was forgotten."""
+        return self._made.get(count)
 
     def clock(self, now: float) -> int:
         """Our own clock for `Stand.sent_ms`."""
         return max(0, int((now - self._started) * 1000))
 
     def answers(self, now: float) -> tuple[tuple[int, int], ...]:
-        """The numbers to repeat for those who have proved nothing. Who had the fewest answers, and was heard last, goes
-        first.
+        """The numbers to repeat for those who have proved nothing. The one that had the fewest answers, and among those
+        the one that was heard last, comes first.
         """
-        for name in [name for name, one in self._strangers.items() if now > one.heard + self.patience]:
-            del self._strangers[name]
+        self._strangers = {name: one for name, one in self._strangers.items() if now <= one.heard + self.max_age}
         chosen = sorted(self._strangers.items(), key=lambda item: (item[1].answered, -item[1].heard))[:MAX_ANSWERS]
         for _, one in chosen:
             one.answered += 1
@@ -96,7 +96,7 @@ class Freshness:
     # -- what we hear ------------------------------------------------------------------------------------
 
     def judge(self, stand: Stand, now: float) -> str:
-        """`NEWS` is to be believed, `KNOWN` was said before, and nobody knows how old `UNPROVEN` is."""
+        """`NEWS` is to be believed, `KNOWN` was heard before, and `UNPROVEN` may be of any age."""
         name, sent = stand.incarnation, stand.sent_ms / 1000
         if name in self._retired or (name == self.believed and stand.count <= self._count):
             return KNOWN
@@ -106,22 +106,22 @@ class Freshness:
             zero = self._zero - DRIFT * (now - self._zero_at)
             after = max(proof, zero + sent)
             self._zero, self._zero_at = max(zero, proof - sent), now
-        if now - after > self.patience:
+        if now - after > self.max_age:
             return self._unproven(stand, now)
         if name != self.believed:
-            self._introduce(name)
+            self._believe(name)
             self._zero, self._zero_at = proof - sent, now
         self._count = stand.count
         self._strangers.pop(name, None)
         return NEWS
 
     def _proof(self, stand: Stand) -> float:
-        """A time after which it was said, because it repeats what we said at that time."""
+        """A time after which the claim was made, because it repeats a claim that we made at that time."""
         repeated = [(stand.echo_of, stand.echo), *stand.answers]
-        times = [self._words.get(count) for name, count in repeated if name == self.incarnation]
-        return max((when for when in times if when is not None), default=float("-inf"))
+        times = [self._made.get(count, float("-inf")) for name, count in repeated if name == self.incarnation]
+        return max(times, default=float("-inf"))
 
-    def _introduce(self, name: int) -> None:
+    def _believe(self, name: int) -> None:
         if self.believed:
             self._retired[self.believed] = None
             if len(self._retired) > RETIRED:

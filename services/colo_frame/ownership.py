@@ -1,42 +1,41 @@
-"""The frame's dealings with the filters that may write to the client LAN: permissions, promotion, claims.
+"""The frame's dealings with the filters that may write to the client LAN: leases, promotion, claims.
 
-`tenure` decides who may; this carries it out::
+`leadership` decides which side may write; this module carries it out::
 
-    tenure in a state that writes --> Lease(until) to every process that could write, again and again
-                      leaves it   --> Lease(0), and Yielded back from each
-                      PROMOTED    --> Promote to everybody of the host;  FENCED --> Demote
-    what is to be said            --> LanSay to whoever has a port for claims
+    a state that writes is entered --> Lease(until) to every process that could write, and again with each heartbeat
+                       is left     --> Lease(0), which each of them confirms with Yielded
+    PROMOTED                       --> Promote to every process of the host;  FENCED --> Demote
+    the next claim                 --> LanSay to every process that has a port for claims
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
 from colo_frame.config import FrameConfig
 from colo_frame.freshness import NEWS
+from colo_frame.leadership import WRITING, Leadership
+from colo_frame.outbox import Outbox
 from colo_frame.registry import EVERYBODY, Registry
-from colo_frame.tenure import WRITES, Tenure
 from colo_proto.claim import Stand, State, derive, read_claim, write_claim
-from colo_proto.core import Log, Output, Tell
+from colo_proto.core import Log
 from colo_proto.errors import WireError
 from colo_proto.messages import Demote, LanSay, Lease, Promote
 
 WRITERS: Final = ("redirector", "compare", "rewriter")
 """Roles that have a port to the client LAN in one wiring or the other."""
-VOICES: Final = ("mirror", "redirector", "rewriter")
-COMPLAIN: Final = 60.0
+CLAIM_SENDERS: Final = ("mirror", "redirector", "rewriter")
+"""Roles that have a port for claims in one wiring or the other."""
+REFUSED_EVERY: Final = 60.0
 """Seconds between two log lines about a peer whose claims cannot be read."""
-_LEVEL: Final = {State.FENCED: "error", State.YIELDING: "warning", State.ALONE: "warning", State.ASKING: "info"}
+_LEVEL: Final = {State.FENCED: "error", State.YIELDING: "warning", State.ALONE: "warning"}
 
 
 class Ownership:
-    """See the module. `changes` collects the tenure's changes (before, after) until `progress` has looked at them."""
+    """See the module. `changes` collects the changes of state (before, after) until `Frame` has dealt with them."""
 
-    def __init__(
-        self, config: FrameConfig, registry: Registry, counters: Counter[str], incarnation: int, now: float
-    ) -> None:
+    def __init__(self, config: FrameConfig, registry: Registry, out: Outbox, incarnation: int, now: float) -> None:
         interval = config.heartbeat_interval / 1000
-        self.tenure = Tenure(
+        self.leadership = Leadership(
             config.side, incarnation, interval, interval * config.heartbeat_missed, now, peer=bool(config.peer)
         )
         self.changes: list[tuple[str, str]] = []
@@ -45,18 +44,19 @@ class Ownership:
         """Seconds for which the primary had been silent when this side was promoted."""
         self._config = config
         self._registry = registry
-        self._counters = counters
-        self._state = self.tenure.state
-        # Permissions of a former start of this frame may still run.
-        self._lease_until = now + self.tenure.lease_time if config.peer else now
+        self._out = out
+        self._state = self.leadership.state
+        """The state that was carried out last."""
+        # Leases that a former start of this frame granted may still be valid.
+        self._lease_until = now + self.leadership.lease_time if config.peer else now
         self._yielded: set[str] = set()
         self._keys = [derive(b"", config.pair)]
         self.sealed = False
-        """True when there is a secret that nobody but the pair knows."""
-        self._complained = float("-inf")
+        """True when there is a secret that only the pair knows."""
+        self._refused_at = float("-inf")
 
     def use_secrets(self, secrets: Sequence[bytes]) -> None:
-        """Claims are sealed with the first of these, and believed with any."""
+        """Seal claims with the first of these secrets, and believe claims that are sealed with any of them."""
         self._keys = [derive(secret, self._config.pair) for secret in secrets]
         self.sealed = True
 
@@ -67,31 +67,30 @@ class Ownership:
         try:
             stand = read_claim(frame, self._keys)
         except WireError:
-            self._counters["claims_refused"] += 1
+            self._out.counters["claims_refused"] += 1
             return
         if stand.side == self._config.side:
-            if stand.incarnation != self.tenure.incarnation:
-                self._counters["claims_of_our_side"] += 1
+            if stand.incarnation != self.leadership.incarnation:
+                self._out.counters["claims_of_our_side"] += 1
             return
-        verdict = self.tenure.hear(stand, now)
-        self._counters["claims_heard" if verdict == NEWS else "claims_" + verdict] += 1
+        verdict = self.leadership.hear(stand, now)
+        self._out.counters["claims_heard" if verdict == NEWS else "claims_" + verdict] += 1
 
-    def hear_link(self, claim: bytes, now: float) -> list[Output]:
-        """A heartbeat brought a claim. A claim that cannot be read comes from a peer with another secret, or of another
-        version. It shows that this peer lives, and nothing else.
+    def hear_link(self, claim: bytes, now: float) -> None:
+        """A heartbeat brought a claim. If it cannot be read, the peer has another secret or another version: that shows
+        that it is alive, and nothing else.
         """
         try:
             stand = read_claim(claim, self._keys)
         except WireError as error:
-            self._counters["claims_refused"] += 1
-            self.tenure.doubt(now)
-            if now < self._complained + COMPLAIN:
-                return []
-            self._complained = now
-            return [Log("error", "pair.refused", {"why": str(error), "bytes": len(claim)})]
+            self._out.counters["claims_refused"] += 1
+            self.leadership.hear_unreadable(now)
+            if now >= self._refused_at + REFUSED_EVERY:
+                self._refused_at = now
+                self._out.log("error", "pair.refused", why=str(error), bytes=len(claim))
+            return
         if stand.side != self._config.side:
-            self.tenure.hear(stand, now)
-        return []
+            self.leadership.hear(stand, now)
 
     def yielded(self, sender: str) -> None:
         """A process has confirmed that it no longer writes to the client LAN."""
@@ -101,91 +100,76 @@ class Ownership:
         """True when a filter of this host may still be writing."""
         if now >= self._lease_until:
             return False
-        live = self._registry.processes.values()
-        leased = {p.id for p in live if not p.lost and p.leased}
+        leased = {p.id for p in self._registry.processes.values() if not p.lost and p.leased}
         return not leased or not leased <= self._yielded
 
     # -- doing -------------------------------------------------------------------------------------
 
-    def settle(self, now: float) -> list[Output]:
-        """Let the tenure move as far as it can, and carry out what that means."""
-        outputs: list[Output] = []
-        tenure = self.tenure
+    def advance(self, now: float) -> None:
+        """Let the leadership change as often as it can now, and carry out what each change means."""
+        leadership = self.leadership
         while True:
-            before, after = self._state, tenure.state
+            before, after = self._state, leadership.state
             if before == after:
-                tenure.tick(now, writing=self.writing(now))
-                if tenure.state == before:
-                    return outputs
+                leadership.tick(now, writing=self.writing(now))
+                if leadership.state == before:
+                    return
                 continue
             self._state = after
             self.changes.append((before, after))
-            self._counters["tenure." + after] += 1
-            outputs += self._changed(before, after, now)
+            self._out.counters["tenure." + after] += 1
+            self._changed(before, after, now)
 
-    def _changed(self, before: str, after: str, now: float) -> list[Output]:
-        fence = self.tenure.fence
-        outputs: list[Output] = []
-        if after in WRITES:
-            outputs += self.grant(now)
+    def _changed(self, before: str, after: str, now: float) -> None:
+        fence = self.leadership.fence
+        self.grant(now)
         if after == State.PROMOTED:
             if self.promoted_at is None:
-                self.promoted_at, self.silence = now, now - self.tenure.heard
-            outputs.append(Tell(Promote(fence), EVERYBODY))
-        elif after == State.FENCED and not self.tenure.primary:
+                self.promoted_at, self.silence = now, now - self.leadership.heard
+            self._out.tell(Promote(fence), EVERYBODY)
+        elif after == State.FENCED and not self.leadership.primary:
             self.promoted_at = None
-            outputs.append(Tell(Demote(fence), EVERYBODY))
-        if after not in WRITES and (before in WRITES or after == State.YIELDING):
+            self._out.tell(Demote(fence), EVERYBODY)
+        if after not in WRITING and (before in WRITING or after == State.YIELDING):
             self._yielded.clear()
-            outputs += [Tell(Lease(0.0, fence), one) for one in self._live(WRITERS)]
+            self._out.tell(Lease(0.0, fence), *self._registry.live(*WRITERS))
         text = {"before": before, "after": after, "fence": fence}
         if after == State.FENCED:
             text["why"] = "the other side has taken the client LAN over; this side does not write to it"
-        outputs.append(Log(_LEVEL.get(after, "info"), "tenure.changed", text))
-        return outputs
+        self._out.append(Log(_LEVEL.get(after, "info"), "tenure.changed", text))
 
-    def grant(self, now: float) -> list[Output]:
-        """Give a permission to every process that could write, if this side may give any."""
-        until = self.tenure.lease(now)
-        if not until:
-            return []
-        self._lease_until = until
-        return [Tell(Lease(until, self.tenure.fence), one) for one in self._live(WRITERS)]
+    def grant(self, now: float) -> None:
+        """Give a lease to every process that could write, if this side may write."""
+        until = self.leadership.lease(now)
+        if until:
+            self._lease_until = until
+            self._out.tell(Lease(until, self.leadership.fence), *self._registry.live(*WRITERS))
 
     def claim(self, stand: Stand) -> bytes:
-        """Seal what is to be said."""
+        """The frame that claims `stand`, sealed."""
         return write_claim(stand, self._config.pair, self._keys[0])
 
-    def say(self, claim: bytes, count: int) -> list[Output]:
-        """Put what is said on the client LAN as well."""
-        message = LanSay(claim, count, [one.gate for one in self._keys])
-        return [Tell(message, one) for one in self._live(VOICES)]
+    def say(self, claim: bytes, count: int) -> None:
+        """Have a claim sent to the client LAN."""
+        self._out.tell(LanSay(claim, count, [one.gate for one in self._keys]), *self._registry.live(*CLAIM_SENDERS))
 
-    def welcome(self, sender: str, role: str, now: float, *, promoted: bool) -> list[Output]:
-        """What a process that has just come must know. `promoted`: this frame, or its start before, has promoted it."""
-        outputs: list[Output] = []
-        if self.tenure.state == State.PROMOTED:
-            outputs.append(Tell(Promote(self.tenure.fence), sender))
-        elif promoted and self.tenure.state in (State.FENCED, State.STANDBY):
-            outputs.append(Tell(Demote(self.tenure.fence), sender))
-        if role in WRITERS and self._state in WRITES:
-            until = self.tenure.lease(now)
+    def welcome(self, sender: str, role: str, now: float, *, promoted: bool) -> None:
+        """Tell a process that has just come what it must know. `promoted`: an earlier Promote has reached it."""
+        state, fence = self.leadership.state, self.leadership.fence
+        if state == State.PROMOTED:
+            self._out.tell(Promote(fence), sender)
+        elif promoted and state in (State.FENCED, State.STANDBY):
+            self._out.tell(Demote(fence), sender)
+        if role in WRITERS and self._state in WRITING:
+            until = self.leadership.lease(now)
             if until:
                 self._lease_until = max(self._lease_until, until)
-                outputs.append(Tell(Lease(until, self.tenure.fence), sender))
-        return outputs
-
-    def silent_ms(self, now: float) -> int:
-        """For how long the other side has been silent."""
-        return int((now - self.tenure.heard) * 1000)
-
-    def _live(self, roles: tuple[str, ...]) -> list[str]:
-        return [one for role in roles for one in self._registry.live(role)]
+                self._out.tell(Lease(until, self.leadership.fence), sender)
 
     def deadline(self) -> float:
-        """When `settle` or the next word is due."""
-        due = self.tenure.deadline()
-        if self.tenure.state == State.YIELDING and self._lease_until > self.tenure.ran:
+        """When to call `advance`, or to make the next claim."""
+        due = self.leadership.deadline()
+        if self.leadership.state == State.YIELDING and self._lease_until > self.leadership.ran:
             due = min(due, self._lease_until)
         return due
 
@@ -193,19 +177,18 @@ class Ownership:
 
     def status(self, now: float) -> dict[str, Any]:
         """What `colo status` shows of it. Ages are milliseconds; `at` is monotonic seconds of this host."""
-        tenure = self.tenure
+        leadership = self.leadership
         known: dict[str, Any] = {
-            "state": tenure.state,
-            "since_ms": int((now - tenure.since) * 1000),
-            "writes": tenure.state in WRITES,
-            "lan_age_ms": int((now - tenure.said) * 1000) if tenure.said >= 0 else None,
-            "stalls": tenure.stalls,
+            "state": leadership.state,
+            "since_ms": int((now - leadership.since) * 1000),
+            "writes": leadership.state in WRITING,
+            "lan_age_ms": int((now - leadership.lan_sent) * 1000) if leadership.lan_sent >= 0 else None,
+            "stalls": leadership.stalls,
             "sealed": self.sealed,
-            "proven": tenure.fresh.believed,
+            "proven": leadership.fresh.believed,
         }
-        if not tenure.primary:
-            known["fit"] = tenure.fit
-            known["failover"] = self._config.failover
+        if not leadership.primary:
+            known |= {"fit": leadership.promotable, "failover": self._config.failover}
         if self.promoted_at is not None:
             known["promotion"] = {
                 "at": self.promoted_at,

@@ -1,5 +1,6 @@
 """The other host's frame, as its heartbeats show it."""
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from colo_proto.messages import Heartbeat
@@ -8,59 +9,50 @@ PEER: Final = "peer"
 """The name under which the other host's frame speaks, and is told something."""
 
 
+@dataclass(slots=True)
 class Peer:
     """The peer is alive while heartbeats come, and lost after `timeout` seconds without one."""
 
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
-        self.last: Heartbeat | None = None
-        self.heard = 0.0
-        self.alive = False
-        self.lost = False
-        """It was alive once, and is silent now."""
+    timeout: float
+    last: Heartbeat | None = None
+    heard: float = 0.0
+    alive: bool = False
 
     def hear(self, beat: Heartbeat, now: float) -> tuple[bool, bool]:
         """Note a heartbeat. Returns whether the peer is new or back, and whether it is another incarnation."""
         appeared = not self.alive
         restarted = self.last is not None and self.last.incarnation != beat.incarnation
-        self.last, self.heard = beat, now
-        self.alive, self.lost = True, False
+        self.last, self.heard, self.alive = beat, now, True
         return appeared, restarted
 
     def excuse(self, now: float) -> None:
-        """Count silence from now on: for a while nobody could be heard."""
+        """Measure silence from `now` on, because before that nobody could be heard."""
         self.heard = max(self.heard, now)
 
     def sweep(self, now: float) -> bool:
-        """True when the peer became lost."""
-        if self.alive and now >= self.heard + self._timeout:
-            self.alive, self.lost = False, True
-            return True
-        return False
+        """True when the peer has just become lost."""
+        lost = self.alive and now >= self.heard + self.timeout
+        self.alive &= not lost
+        return lost
 
     def silent(self, now: float, since: float) -> bool:
-        """True when nothing was heard for the whole timeout, in which somebody has listened (`since` when)."""
-        return not self.alive and now >= max(self.heard, since) + self._timeout
+        """True when nothing was heard for the whole timeout. Only the time after `since` counts."""
+        return not self.alive and now >= max(self.heard, since) + self.timeout
 
     def deadline(self) -> float | None:
-        """When the peer is to be taken for lost."""
-        return self.heard + self._timeout if self.alive else None
+        """When the peer will be lost, if it stays silent."""
+        return self.heard + self.timeout if self.alive else None
 
     def status(self, now: float) -> dict[str, Any]:
         """What `colo status` shows of the other side. Ages are milliseconds."""
         last = self.last
-        state = "alive" if self.alive else "lost" if self.lost else "never seen"
+        state = {"alive": self.alive, "state": "alive" if self.alive else "lost" if last else "never seen"}
         if last is None:
-            return {"alive": False, "state": state}
+            return state
         return {
-            "alive": self.alive,
-            "state": state,
+            **state,
             "age_ms": int((now - self.heard) * 1000),
-            "role": last.role,
-            "epoch": last.epoch,
-            "fence": last.fence,
-            "mode": last.mode,
+            **{name: getattr(last, name) for name in ("role", "epoch", "fence", "mode", "incarnation")},
             "tenure": last.state,
-            "incarnation": last.incarnation,
             **{f"peer_{name}": value for name, value in last.body.items() if isinstance(name, str)},
         }

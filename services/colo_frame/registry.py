@@ -22,40 +22,37 @@ class Process:
     role: str
     incarnation: int
     seen: float
-    pid: int = field(init=False, default=0)
-    http: str = field(init=False, default="")
-    lost: bool = field(init=False, default=False)
-    restarts: int = field(init=False, default=0)
-    report: Report | None = field(init=False, default=None)
-    reported: float = field(init=False, default=0.0)
-    weight: int = field(init=False, default=0)
+    pid: int = 0
+    http: str = ""
+    lost: bool = False
+    restarts: int = 0
+    report: Report | None = None
+    reported: float = 0.0
+    weight: int = 0
     """The weight of the report that is kept."""
-    linked: bool = field(init=False, default=False)
+    linked: bool = False
     """A compare whose last report says that the processes which share frames out can reach it."""
-    leased: bool = field(init=False, default=False)
-    """Its last report says that it can write to the client LAN, with a permission."""
-    former: list[tuple[int, int]] = field(init=False, default_factory=list)
+    leased: bool = False
+    """Its last report says that it can write to the client LAN, with a lease."""
+    former: list[tuple[int, int]] = field(default_factory=list)
     """Incarnation and process id of the processes that had this name before, the latest one last."""
-    unknown: bool = field(init=False, default=False)
-    """No frame had welcomed it before it came here, and nobody has looked yet whether it came in the place of another.
-    """
-    twice: bool = field(init=False, default=False)
+    unknown: bool = False
+    """No frame had welcomed it before it came here, and it has not been checked yet whether it replaced another one."""
+    twice: bool = False
     """A process that another one had replaced is back, so two processes have this name."""
 
     def replace(self, incarnation: int) -> None:
         """Another process has this name from now on."""
         self.twice = any(one == incarnation for one, _ in self.former)
         self.former = [*self.former[1 - MAX_FORMER :], (self.incarnation, self.pid)]
+        self.restarts += 1
+        self.linked = self.leased = False
 
     def status(self, now: float) -> dict[str, Any]:
         """What `colo status` shows of it. Ages are milliseconds."""
         report = self.report
         return {
-            "role": self.role,
-            "id": self.id,
-            "pid": self.pid,
-            "http": self.http,
-            "incarnation": self.incarnation,
+            **{name: getattr(self, name) for name in ("role", "id", "pid", "http", "incarnation")},
             "state": "lost" if self.lost else "live",
             "restarts": self.restarts,
             "age_ms": int((now - self.seen) * 1000),
@@ -90,18 +87,15 @@ class Registry:
         """
         process = self.processes.get(sender)
         if process is None:
-            if len(self.processes) >= MAX_PROCESSES and not self._make_room():
+            if len(self.processes) >= MAX_PROCESSES and not self._forget_lost():
                 return None, False, False
             process = self.processes[sender] = Process(sender, hello.role, hello.incarnation, now)
             process.unknown = not hello.frame
             fresh, restarted = True, False
         else:
-            restarted = process.incarnation != hello.incarnation
-            fresh = process.lost
+            fresh, restarted = process.lost, process.incarnation != hello.incarnation
         if restarted:
             process.replace(hello.incarnation)
-            process.restarts += 1
-            process.linked = process.leased = False
             self.forget(process)
         process.role, process.incarnation = hello.role, hello.incarnation
         process.pid, process.http = hello.pid, hello.http
@@ -109,9 +103,9 @@ class Registry:
         return process, fresh, restarted
 
     def successors(self, hello: Hello, incarnation: int) -> list[Process]:
-        """Mirrors that may have come in the place of others while there was no frame. Each of them is named once.
+        """Mirrors that may have replaced others while there was no frame. Each of them is returned once.
 
-        This frame was restarted if another start of it, not the one with `incarnation`, has welcomed somebody.
+        This frame was restarted if an earlier start of it, not the one with `incarnation`, has welcomed somebody.
         """
         self.renewed |= hello.frame not in {0, incarnation}
         found = [p for p in self.processes.values() if self.renewed and p.unknown and p.role == "mirror"]
@@ -119,16 +113,20 @@ class Registry:
             process.unknown = False
         return found
 
-    def _make_room(self) -> bool:
+    def _forget_lost(self) -> bool:
+        """Forget the process that has been lost for the longest time. False when none is lost."""
         lost = min((p for p in self.processes.values() if p.lost), key=lambda p: p.seen, default=None)
         if lost is not None:
-            self.forget(lost)
-            del self.processes[lost.id]
+            self._remove(lost)
         return lost is not None
+
+    def _remove(self, process: Process) -> None:
+        self.forget(process)
+        del self.processes[process.id]
 
     def keep(self, process: Process, report: Report, now: float) -> list[Process]:
         """Keep a report in place of the one before; `TooMuchError` when it is too large or too deep. Returns the
-        processes whose reports had to go to make room, the heaviest first. This process may be one of them.
+        processes whose reports were forgotten to make room, the heaviest first. This process may be one of them.
         """
         weight = sum(
             weigh(part, depth, MAX_REPORT)
@@ -138,12 +136,12 @@ class Registry:
         self.forget(process)
         process.report, process.reported, process.weight = report, now, weight
         self.weight += weight
-        gone = []
+        forgotten = []
         while self.weight > MAX_KEPT:
             heaviest = max(self.processes.values(), key=lambda p: p.weight)
             self.forget(heaviest)
-            gone.append(heaviest)
-        return gone
+            forgotten.append(heaviest)
+        return forgotten
 
     def forget(self, process: Process) -> None:
         """Do not keep its report any longer."""
@@ -151,14 +149,14 @@ class Registry:
         process.report, process.weight = None, 0
 
     def excuse(self, now: float) -> None:
-        """Count silence from now on: for a while nobody could be heard."""
+        """Measure silence from `now` on, because before that nobody could be heard."""
         for process in self.processes.values():
             if not process.lost:
                 process.seen = max(process.seen, now)
 
-    def live(self, role: str) -> list[str]:
-        """Ids of the processes of `role` that are not lost."""
-        return [p.id for p in self.processes.values() if p.role == role and not p.lost]
+    def live(self, *roles: str) -> list[str]:
+        """Ids of the processes of these roles that are not lost, in the order of the roles."""
+        return [p.id for role in roles for p in self.processes.values() if p.role == role and not p.lost]
 
     def linked(self) -> set[str]:
         """Compares that have reported that the processes which share frames out can reach them."""
@@ -168,13 +166,14 @@ class Registry:
         """The processes that have just become lost. Those that have been silent for very long are forgotten."""
         lost = []
         for process in list(self.processes.values()):
-            # The same sum as in `deadline`: a difference may round the other way, and then it would be due for ever.
-            if not process.lost and now >= process.seen + self.timeout:
+            # The same sum as in `deadline`: a difference may be rounded the other way, and the timer would never rest.
+            if now < process.seen + (FORGET_AFTER if process.lost else self.timeout):
+                continue
+            if process.lost:
+                self._remove(process)
+            else:
                 process.lost = True
                 lost.append(process)
-            elif process.lost and now >= process.seen + FORGET_AFTER:
-                self.forget(process)
-                del self.processes[process.id]
         return lost
 
     def deadline(self) -> float | None:

@@ -1,112 +1,101 @@
-"""How the worker table follows the compare workers: `workers` decides, and this carries it out.
+"""How the worker table follows the compare workers: `workers` decides, and this module carries it out.
 
-A table that changes is sent to every process of this host and, in a heartbeat, to the other host. While flows move
-from one worker to another, the frame passes on what the two say to each other, and it lets a worker stop once all of
-its flows are elsewhere. Only the primary makes tables; on the secondary most of this does nothing.
+A table that changes is sent to every process of this host and, in a heartbeat, to the other host. While flows are
+handed over from one worker to another, the frame passes on what the two tell each other, and it lets a worker stop once
+all of its flows are elsewhere. Only the primary makes tables; on the secondary most of this does nothing.
 """
 
 from colo_frame.registry import EVERYBODY
-from colo_frame.standing import Standing
+from colo_frame.side import Side
 from colo_frame.table import shares
-from colo_frame.wishes import Wishes
-from colo_proto.core import Log, Output, Tell
-from colo_proto.messages import (
-    CheckpointWanted,
-    Drain,
-    Handover,
-    HandoverTaken,
-    Leaving,
-    Mode,
-    Settled,
-    WorkerTable,
-)
+from colo_proto.messages import CheckpointWanted, Drain, Handover, HandoverTaken, Leaving, Mode, Settled, WorkerTable
 
-Moving = Leaving | Settled | Handover | HandoverTaken
-"""What compares say while flows move between them."""
+HandoverMessage = Leaving | Settled | Handover | HandoverTaken
+"""What compares say while flows are handed over."""
 
 
 class Scaling:
     """See the module."""
 
-    def __init__(self, standing: Standing, wishes: Wishes) -> None:
-        self._standing = standing
-        self._workers = standing.workers
-        self._wishes = wishes
+    def __init__(self, side: Side) -> None:
+        self._side = side
+        self._workers = side.workers
+        self._out = side.out
 
-    def follow(self, now: float) -> list[Output]:
-        """Look at the workers that are there. A change of them asks for a checkpoint; the first table needs none."""
-        standing, workers = self._standing, self._workers
-        if not standing.primary:
-            return []
-        known = [p.id for p in standing.registry.processes.values() if p.role == "compare"]
-        reason = workers.check(standing.compares(), known, standing.registry.linked(), now)
-        # Both hosts share out by the table: a planned change waits until the other one hears of it, if that matters.
-        heard = standing.peer.alive or not standing.config.peer or standing.mode == Mode.BYPASS
+    def follow(self, now: float) -> None:
+        """Look at the workers that are there. A change of them may need a checkpoint; the first table needs none."""
+        side, workers = self._side, self._workers
+        if not side.primary:
+            return
+        compares = side.compares()
+        known = [p.id for p in side.registry.processes.values() if p.role == "compare"]
+        reason = workers.check(compares, known, side.registry.linked(), now)
+        # Both hosts share frames out by the table: a planned change waits until the other host can hear of it.
+        heard = side.peer.alive or not side.config.peer or side.modes.mode == Mode.BYPASS
         if workers.due(now) and (heard or not workers.table.version):
-            return self._make(now)
-        if reason is None:
-            return self._let_leave()
-        detail = {"workers": workers.wanted, "before": workers.table.workers}
-        own = standing.config.id
-        wish = CheckpointWanted(reason, detail=detail, source=own, epoch=standing.checkpoints.epoch)
-        return self._wishes.want(wish, own, now)
+            self._make(now)
+        elif reason is None:
+            self._out.tell(Drain(), *(worker for worker in workers.may_leave(compares) if worker in compares))
+        else:
+            detail = {"workers": workers.wanted, "before": workers.table.workers}
+            own = side.config.id
+            request = CheckpointWanted(reason, detail=detail, source=own, epoch=side.checkpoints.epoch)
+            side.requests.add(request, own, now)
 
-    def hear(self, sender: str, message: Moving, now: float) -> list[Output]:
-        """What compares say to each other and to us while flows move."""
-        compares = self._standing.compares()
+    def hear(self, sender: str, message: HandoverMessage, now: float) -> None:
+        """Take what a compare says to another one, or to the frame, while flows are handed over."""
+        counters, compares = self._side.counters, self._side.compares()
         if isinstance(message, Handover):
             known = sender == message.giver and message.taker in compares
-            self._standing.counters["handovers" if known else "ignored_messages"] += 1
-            return [Tell(message, message.taker)] if known else []
-        if isinstance(message, HandoverTaken):
-            known = sender == message.taker and message.giver in compares
-            return [Tell(message, message.giver)] if known else []
-        outputs: list[Output] = []
-        if isinstance(message, Leaving):
-            self._workers.leaving.add(sender)
-            outputs.append(Log("info", "worker.leaving", {"id": sender}))
+            counters["handovers" if known else "ignored_messages"] += 1
+            if known:
+                self._out.tell(message, message.taker)
+        elif isinstance(message, HandoverTaken):
+            if sender == message.taker and message.giver in compares:
+                self._out.tell(message, message.giver)
         else:
-            self._workers.settled(sender, message.version)
-        return outputs + self.follow(now)
+            if isinstance(message, Leaving):
+                self._workers.leaving.add(sender)
+                self._out.log("info", "worker.leaving", id=sender)
+            else:
+                self._workers.settled(sender, message.version)
+            self.follow(now)
 
-    def gone(self, worker: str) -> list[Output]:
-        """A compare was lost or restarted: nobody is to wait for what it would have handed over."""
-        if not self._standing.primary:
-            return []
-        told = self._workers.gone(worker)
-        return [Tell(told, compare) for compare in self._standing.compares()] if told is not None else []
+    def gone(self, worker: str) -> None:
+        """A compare was lost or restarted: nobody has to wait for what it would have handed over."""
+        told = self._workers.gone(worker) if self._side.primary else None
+        if told is not None:
+            self._out.tell(told, *self._side.compares())
 
-    def after_checkpoint(self, now: float) -> list[Output]:
-        """A checkpoint is over: a change that waited for one is made now."""
-        return self._make(now) if self._workers.covered else []
+    def after_checkpoint(self, now: float) -> None:
+        """A checkpoint is over: make a table that waited for one."""
+        if self._workers.covered:
+            self._make(now)
 
-    def remind(self, now: float) -> list[Output]:
-        """Tell the table again to those who should have moved their flows by now."""
+    def remind(self, now: float) -> None:
+        """Send the table again to workers that should have handed their flows over by now."""
         late = self._workers.remind(now)
-        return [Tell(self._workers.table, worker) for worker in late]
+        self._out.tell(self._workers.table, *late)
 
-    def learn(self, now: float, version: int, table: WorkerTable | None) -> list[Output]:
-        """Somebody holds a table of an earlier start of this frame."""
-        return self._send(now) if self._workers.learn(version, table) else []
+    def learn(self, now: float, version: int, table: WorkerTable | None) -> None:
+        """Somebody has a table that an earlier start of this frame made."""
+        if self._workers.learn(version, table):
+            self._announce()
+            self._side.beat(now)
 
-    def take(self, table: WorkerTable) -> list[Output]:
-        """Secondary: the primary has made another table, and our splitters share out by it from now on."""
+    def take(self, table: WorkerTable) -> None:
+        """Secondary: the primary has made another table, and our splitters use it from now on."""
         self._workers.table = table
-        return [Tell(table, EVERYBODY), self._changed()]
+        self._announce()
 
-    def _make(self, now: float) -> list[Output]:
-        self._workers.apply(self._standing.compares(), now)
-        self._standing.counters["table_changes"] += 1
-        return self._send(now)
+    def _make(self, now: float) -> None:
+        self._workers.apply(self._side.compares(), now)
+        self._side.counters["table_changes"] += 1
+        self._announce()
+        self._side.beat(now)
 
-    def _send(self, now: float) -> list[Output]:
-        return [Tell(self._workers.table, EVERYBODY), *self._standing.beat(now), self._changed()]
-
-    def _changed(self) -> Log:
+    def _announce(self) -> None:
+        """Send the table to all processes of this host. A heartbeat tells the other host."""
         table = self._workers.table
-        return Log("info", "table.changed", {"version": table.version, "shares": shares(table)})
-
-    def _let_leave(self) -> list[Output]:
-        """Workers that wanted to leave may, once their flows are elsewhere."""
-        compares = self._standing.compares()
-        return [Tell(Drain(), worker) for worker in self._workers.may_leave(compares) if worker in compares]
+        self._out.tell(table, EVERYBODY)
+        self._out.log("info", "table.changed", version=table.version, shares=shares(table))

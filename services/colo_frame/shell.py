@@ -1,4 +1,4 @@
-"""The shell around the COLO frame's core, which is spoken to instead of passed through.
+"""The shell around the COLO frame's core. Other than a filter, the core hears and tells messages, and passes no frames.
 
 ::
 
@@ -11,12 +11,13 @@
 
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import zmq
 
+from colo_frame.frame import Frame
 from colo_frame.peer import PEER
 from colo_frame.registry import EVERYBODY
 from colo_proto.codec import decode_message, encode
@@ -34,49 +35,19 @@ from colo_runtime.shell import LogFn, Shell, incarnation
 from colo_runtime.zmqsocket import PeerSocket, whole
 
 MAX_QUEUED: Final = 256
-"""Messages kept for the peer while it does not take them; the oldest makes room."""
+"""Messages that are kept for the peer while it does not take them. Beyond that the oldest is dropped."""
 MAX_KNOWN: Final = 2048
-"""Processes that hear what is told to everybody: twice as many as the frame knows, for some may have left."""
+"""Processes that get what is sent to everybody: twice as many as the frame knows, because some may have left."""
 BURST: Final = 64
-"""Messages handled before other sockets have their turn."""
-
-
-class FrameCore(Protocol):
-    """What the shell needs of the frame."""
-
-    counters: Counter[str]
-
-    def hear(self, sender: str, message: Message, now: float) -> list[Output]:
-        """A message came from `sender`: a routing id, or `"peer"`."""
-        ...
-
-    def deadline(self) -> float | None:
-        """When `on_timer` wants to be called."""
-        ...
-
-    def on_timer(self, now: float) -> list[Output]:
-        """The deadline passed."""
-        ...
-
-    def drain(self, now: float) -> list[Output]:
-        """The process is about to stop."""
-        ...
-
-    def gauges(self) -> dict[str, int]:
-        """Levels."""
-        ...
-
-    def status(self, now: float) -> dict[str, Any]:
-        """Everything known, at `now`."""
-        ...
+"""Messages that are handled before other sockets have their turn."""
 
 
 class FrameShell(Shell):
-    """See the module."""
+    """See the module. `endpoints` are `listen` and, if there is another host, `peer`."""
 
     def __init__(
         self,
-        core: FrameCore,
+        core: Frame,
         endpoints: Mapping[str, Endpoint],
         common: CommonConfig,
         log: LogFn,
@@ -93,18 +64,18 @@ class FrameShell(Shell):
                 raise ConfigError(f"--{name} {endpoint}: a plain ipc:// or tcp:// endpoint is expected")
         if "listen" not in endpoints:
             raise ConfigError("--listen: required (where the processes of this host find the frame)")
-        # There is nothing else to do with it, so `?server=on` goes without saying.
+        # The frame can only bind this endpoint, so `?server=on` need not be written.
         self._listen = Endpoint(endpoints["listen"].scheme, endpoints["listen"].address, server=True)
         self._router: PeerSocket | None = None
         self._peer: PeerSocket | None = None
         self._peer_id: bytes | None = None
         self._peer_heard = float("-inf")
-        self._minding: Timer | None = None
+        self._peer_timer: Timer | None = None
         self._to_peer: deque[bytes] = deque()
         self._known: dict[str, None] = {}
 
     def open_links(self) -> None:
-        """Bind, and join the peer."""
+        """Bind the control link, and open the link to the peer."""
         counted: Any = {"counters": self.counters, "prefix": "control."}
         self._router = PeerSocket(self.context, self._listen, "--listen", router=True, **counted)
         self._router.watch(self._local)
@@ -114,21 +85,23 @@ class FrameShell(Shell):
             if not peer.server:
                 self._peer_id = b""
             self._peer.watch(self._remote)
-            self._mind()
+            self._check_peer()
 
     def close_links(self) -> None:
-        """Close both."""
-        if self._minding is not None:
-            self._minding.cancel()
+        """Close both links."""
+        if self._peer_timer is not None:
+            self._peer_timer.cancel()
         for one in (self._router, self._peer):
             if one is not None:
                 one.close()
 
-    def _mind(self) -> None:
-        """The other frame speaks all the time. One whose place was given to somebody else dials anew."""
+    def _check_peer(self) -> None:
+        """Look every second whether the other frame is heard, as it should be all the time. If not, dial it anew: its
+        place at the server may have been given to another connection.
+        """
         assert self._peer is not None
         self._peer.mind(self._peer_heard)
-        self._minding = self.reactor.call_later(1.0, self._mind)
+        self._peer_timer = self.reactor.call_later(1.0, self._check_peer)
 
     # -- in -------------------------------------------------------------------------------------
 
@@ -138,22 +111,23 @@ class FrameShell(Shell):
             got = self._router.receive()
             if got is None:
                 return
-            # Routing ids that are no text (libzmq's own, for anonymous clients) survive the way there and back.
+            # Routing ids that are no text (libzmq makes them up for anonymous clients) come back as the same bytes.
             sender = got[0].decode(errors="surrogateescape")
             message = self._decode(got[1], sender)
             if message is None or sender in (PEER, EVERYBODY):
                 continue
             outputs = self.core.hear(sender, message, time.monotonic())
             if isinstance(message, Hello) and any(type(one) is Tell and one.to == sender for one in outputs):
-                self._met(sender)
+                self._note_known(sender)
             self._do(outputs)
 
-    def _met(self, sender: str) -> None:
-        """It was welcomed: what is told to everybody is for it as well."""
+    def _note_known(self, sender: str) -> None:
+        """It was welcomed, so it gets what is sent to everybody as well."""
         self._known.pop(sender, None)
         self._known[sender] = None
         if len(self._known) > MAX_KNOWN:
-            # Whoever introduced itself longest ago: those who left stand there until something is told to them.
+            # Drop the one that introduced itself longest ago. A process that has left stays here until something is
+            # sent to it.
             del self._known[next(iter(self._known))]
 
     def _remote(self, events: int) -> None:
@@ -176,7 +150,7 @@ class FrameShell(Shell):
             value = decode_message(whole(data))
         except WireError as error:
             self.counters["control.wire_errors." + error.reason] += 1
-            # Under as many names as it likes a stranger gets one line.
+            # Log one line for all strangers, because a stranger can use any number of names.
             who = sender if sender in self._known or sender == PEER else ""
             self.context.complain("message.refused", who, port="listen", error=str(error), sender=sender[:64])
             return None
@@ -224,7 +198,7 @@ class FrameShell(Shell):
                 self._to_peer.popleft()
                 self.counters["control.sent"] += 1
         except ConnectionError:
-            # It will speak again when it is back.
+            # The peer is gone. It will be heard again when it is back.
             self._peer_id = None
         waiting = self._to_peer and self._peer_id is not None
         self._peer.interest(READ | WRITE if waiting else READ)
@@ -232,24 +206,23 @@ class FrameShell(Shell):
     # -- the core -------------------------------------------------------------------------------
 
     def core_deadline(self) -> float | None:
-        """The frame's."""
+        """When the core wants `core_timer` to be called."""
         return self.core.deadline()
 
     def core_timer(self, now: float) -> None:
-        """Carry out what the timer brings."""
+        """Do what is due."""
         self._do(self.core.on_timer(now))
 
     def begin_drain(self) -> None:
-        """The core's last words."""
+        """Do nothing more: the processes work on without a frame."""
         self._look_ready()
-        self._do(self.core.drain(time.monotonic()))
 
     def drained(self) -> bool:
-        """A frame's messages are said again by the next one; nothing is waited for."""
+        """At once, because the next frame says again what is lost."""
         return True
 
     def snapshot(self) -> Snapshot:
-        """Everything that is counted."""
+        """Everything that is counted, for metrics and the status."""
         waiting = self.waiting_for()
         status = self.core.status(time.monotonic()) | {
             "ready": not waiting,
@@ -261,7 +234,9 @@ class FrameShell(Shell):
 
 
 def check(found: Resolved) -> None:
-    """The frames of a pair that has keys have a secret as well: by that they know each other on the client LAN."""
+    """`ConfigError` when a frame with keys and a peer has no pair secret: without it anybody on the client LAN could
+    claim to be the other side.
+    """
     if found.config.pair_secret:
         read_secrets(found.config.pair_secret)
     elif found.endpoints.get("peer") and found.keys:
@@ -269,7 +244,7 @@ def check(found: Resolved) -> None:
 
 
 def make(found: Resolved, log: LogFn, zmq_context: zmq.Context[Any] | None = None) -> FrameShell:
-    """The frame in its shell, not yet open."""
+    """The frame in its shell, whose links are not open yet."""
     start = incarnation()
     core = found.service.core_class()(found.config, incarnation=start, now=time.monotonic())
     links = {name: one for name, one in found.parsed().items() if name in ("listen", "peer")}

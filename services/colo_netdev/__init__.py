@@ -10,18 +10,19 @@
                                         |
                      mirror, redirector, rewriter, compare: read and write the frames
 
-======================  =================================================================
-module                  holds
-======================  =================================================================
-`config`                `NetdevConfig`, `TapSpec`: what the command line says
-`allow`                 who may have which tap
-`taps`                  opening, configuring and placing a tap; checking a returned one
-`space`                 a namespace as netdev reaches into it: here, named, or offered
-`hold`                  `colo netns`: who offers one
-`netns`                 naming and entering network namespaces
-`passing`               bytes of requests and replies; `fetch_tap`, `return_tap` for clients
-`netdev`                `Netdev`: which taps are owned or awaited, answers to requests
-`server`                the socket: accepts filters, passes descriptors
-`shell`                 `NetdevShell`: loop, signals, `--frame`, `--http`, the end
-======================  =================================================================
+==========  ===============================================================================
+module      holds
+==========  ===============================================================================
+`config`    `NetdevConfig`, `TapSpec`: what the command line says
+`allow`     who may have which tap
+`taps`      opening, configuring and placing a tap; checking a returned one
+`overflow`  how many frames the kernel dropped at a tap
+`netns`     network namespaces: entering one, and changing interfaces in one
+`hold`      `colo netns`: offers the namespace that it runs in
+`netdev`    `Netdev`: which taps are owned or awaited, answers to requests
+`server`    the socket: accepts filters, passes descriptors
+`shell`     `NetdevShell`: loop, signals, `--frame`, `--http`, the end
+==========  ===============================================================================
+
+The bytes of requests and replies are in `colo_proto.netdev`.
 """

@@ -1,12 +1,12 @@
 """Which user may have which tap (`--allow`).
 
-The kernel says who is at the other end of a Unix socket (SO_PEERCRED: user and group when it connected); what a
-request says of itself proves nothing. Where every process has the same user there is nothing to tell them apart by, and
-without any `--allow` whoever reaches the socket may have everything.
+The kernel says who is at the other end of a Unix socket (SO_PEERCRED: user and group when it connected); what a request
+says of itself proves nothing. Where all processes have the same user, nothing tells them apart. Without any `--allow`
+everybody who can connect to the socket may have everything.
 
-A descriptor of a tap reads and writes, and the kernel has no way to restrict one or to take it back. So `lease=on` is a
-promise that a filter makes when it asks (its tap's link then keeps it, frame by frame); here it only decides who gets
-the descriptor without making it.
+The kernel can neither restrict the descriptor of a tap to reading or writing, nor take it back. So `lease=on` is a
+promise that a filter makes when it asks (its tap's link then keeps it, frame by frame). Here it only decides who gets
+the descriptor without making that promise.
 """
 
 from collections.abc import Iterable
@@ -55,32 +55,32 @@ def parse_allow(text: str) -> Grant:
 
 
 def user_number(text: str) -> int:
-    """A user's or group's number. `ValueError`."""
+    """A user's or group's number. `ValueError` when it is none."""
     if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > MAX_USER:
         raise ValueError(f"a number from 0 to {MAX_USER} expected")
     return int(text)
 
 
 class Allowed:
-    """All of them together."""
+    """All grants together."""
 
     def __init__(self, grants: Iterable[Grant]) -> None:
         self.grants = tuple(grants)
-        self._leased = {(one.user, tap) for one in self.grants for tap in one.taps}
-        self._free = {(one.user, tap) for one in self.grants if not one.lease for tap in one.taps}
-        self._netns = {(one.user, name) for one in self.grants for name in one.netns}
 
     def refusal(self, user: int, request: Request) -> str:
         """Why `user` may not have what is asked for; empty when it may."""
+        name = request.tap
+        own = [one for one in self.grants if one.user == user]
         if not self.grants:
             return ""
-        asked = (user, request.tap)
         if request.verb == "netns":
-            return "" if asked in self._netns else f"user {user} may not offer the namespace {request.tap[:40]}"
-        if asked not in self._leased:
-            return f"user {user} may not have tap {request.tap[:40]}"
-        if request.verb == "get" and not request.lease and asked not in self._free:
-            return f"user {user} may have tap {request.tap[:40]} with lease=on only"
+            offers = any(name in one.netns for one in own)
+            return "" if offers else f"user {user} may not offer the namespace {name[:40]}"
+        of_tap = [one for one in own if name in one.taps]
+        if not of_tap:
+            return f"user {user} may not have tap {name[:40]}"
+        if request.verb == "get" and not request.lease and all(one.lease for one in of_tap):
+            return f"user {user} may have tap {name[:40]} with lease=on only"
         return ""
 
     def status(self) -> list[str]:

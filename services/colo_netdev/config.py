@@ -1,9 +1,11 @@
-"""What `colo netdev` is told: where to listen, and which taps."""
+"""What `colo netdev` is told: where to listen, and which taps to make."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address, ip_interface
-from typing import Final
+from typing import Any, Final
 
 from colo_netdev.allow import Grant, parse_allow, user_number
 from colo_proto.config import DAY_S, option, shown
@@ -11,11 +13,12 @@ from colo_proto.errors import ConfigError
 from colo_proto.topology import TAP_QUEUE
 
 IFNAMSIZ: Final = 15
-"""Longest interface name (Linux)."""
-
+"""Longest interface name (Linux), in bytes."""
+MAX_SOCKET_PATH: Final = 107
+"""Longest path of a Unix socket (Linux), in bytes."""
 MIN_MTU, MAX_MTU = 68, 65521
+MAX_QUEUE: Final = 100_000
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_KEYS = ("netns", "bridge", "uplink", "ifname", "mac", "address", "gateway", "vnet_hdr", "mtu", "queue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class TapSpec:
     name: str
     netns: str = ""
     """Where the kernel side goes: a process id, a path to a namespace, or @NAME, the one that `colo netns` offers
-    by that name. Empty: stays here.
+    by that name. Empty: it stays in netdev's namespace.
     """
     bridge: str = ""
     """Bridge to join, in the namespace where the kernel side ends up."""
@@ -43,7 +46,7 @@ class TapSpec:
     """IFF_VNET_HDR with checksum and TCP segmentation offload: frames of up to 64 KiB stay whole."""
     mtu: int = 1500
     queue: int = TAP_QUEUE
-    """Frames the kernel keeps while nobody reads."""
+    """Frames that the kernel keeps while nobody reads."""
 
     @property
     def offer(self) -> str:
@@ -80,8 +83,8 @@ class NetdevConfig:
     def __post_init__(self) -> None:
         if not self.listen:
             raise ConfigError("--listen: the path of a Unix socket is required")
-        if len(self.listen.encode()) > 107:
-            raise ConfigError(f"--listen {self.listen}: a Unix socket's path has at most 107 bytes")
+        if len(self.listen.encode()) > MAX_SOCKET_PATH:
+            raise ConfigError(f"--listen {self.listen}: a Unix socket's path has at most {MAX_SOCKET_PATH} bytes")
         if not self.tap:
             raise ConfigError("--tap: at least one tap is required")
         names = [tap.name for tap in self.taps()]
@@ -100,7 +103,7 @@ class NetdevConfig:
         return tuple(parse_tap(text) for text in self.tap)
 
     def grants(self) -> tuple[Grant, ...]:
-        """Who may have which, parsed."""
+        """Who may have which taps, parsed."""
         return tuple(parse_allow(text) for text in self.allow)
 
     def mode_bits(self) -> int:
@@ -126,80 +129,90 @@ class NetdevConfig:
 
 def parse_tap(text: str) -> TapSpec:
     """Parse `NAME[,key=value]...`; the keys are the fields of `TapSpec`."""
-    name, *rest = text.split(",")
-    _interface(text, "the tap's name", name)
-    given: dict[str, str] = {}
-    for pair in rest:
-        key, sep, value = pair.partition("=")
+    name, *pairs = text.split(",")
+    _parse(text, "the tap's name", _interface, name)
+    given: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
         key = key.strip().replace("-", "_")
         if key not in _KEYS:
             raise ConfigError(f"--tap {text}: unknown key {key!r}; one of {', '.join(_KEYS)}")
-        if not sep or not value:
+        if not value:
             raise ConfigError(f"--tap {text}: {key} needs a value")
         if key in given:
             raise ConfigError(f"--tap {text}: {key} is given twice")
-        given[key] = value
-    for key in ("bridge", "uplink", "ifname"):
-        if key in given:
-            _interface(text, key, given[key])
+        given[key] = _parse(text, key, _KEYS[key], value)
     if "uplink" in given and "bridge" not in given:
         raise ConfigError(f"--tap {text}: uplink goes with bridge")
-    if given.get("netns") == "@":
-        raise ConfigError(f"--tap {text}: netns=@ needs a name")
-    mac = given.get("mac", "").lower()
-    if mac and (not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00"):
-        raise ConfigError(f"--tap {text}: mac {mac} is not a unicast Ethernet address")
-    vnet_hdr = given.get("vnet_hdr", "on")
-    if vnet_hdr not in ("on", "off"):
-        raise ConfigError(f"--tap {text}: vnet_hdr is on or off, not {vnet_hdr!r}")
-    return TapSpec(
-        name=name,
-        netns=given.get("netns", ""),
-        uplink=given.get("uplink", ""),
-        bridge=given.get("bridge", ""),
-        ifname=given.get("ifname", ""),
-        mac=mac,
-        address=_addresses(text, given.get("address", "")),
-        gateway=_gateway(text, given.get("gateway", "")),
-        vnet_hdr=vnet_hdr == "on",
-        mtu=_number(text, "mtu", given.get("mtu", "1500"), MIN_MTU, MAX_MTU),
-        queue=_number(text, "queue", given.get("queue", str(TAP_QUEUE)), 1, 100_000),
-    )
+    return TapSpec(name, **given)
 
 
-def _addresses(text: str, value: str) -> tuple[str, ...]:
+def _parse(text: str, key: str, parse: Callable[[str], Any], value: str) -> Any:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ConfigError(f"--tap {text[:200]}: {key} {error}") from None
+
+
+# What a key's value must be: each returns the value of the field, or raises a `ValueError` that goes on after the key.
+
+
+def _netns(value: str) -> str:
+    if value == "@":
+        raise ValueError("@ needs a name")
+    return value
+
+
+def _interface(value: str) -> str:
+    bad = "/" in value or any(c.isspace() for c in value) or value in (".", "..")
+    if bad or not 0 < len(value.encode()) <= IFNAMSIZ:
+        raise ValueError(f"{value!r} is not an interface name (1 to {IFNAMSIZ} bytes, no / or space)")
+    if "%" in value:
+        raise ValueError(f"{value!r} would be a pattern to the kernel; give the name itself")
+    return value
+
+
+def _mac(value: str) -> str:
+    mac = value.lower()
+    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
+        raise ValueError(f"{mac} is not a unicast Ethernet address")
+    return mac
+
+
+def _addresses(value: str) -> tuple[str, ...]:
     found = []
     for one in filter(None, value.split("+")):
-        try:
-            found.append(str(ip_interface(one)))
-        except ValueError:
-            raise ConfigError(f"--tap {text}: address {one!r} is not an address with a prefix length") from None
+        address = str(ip_interface(one))
         if "/" not in one:
-            raise ConfigError(f"--tap {text}: address {one} needs a prefix length, as in {one}/24")
+            raise ValueError(f"{one} needs a prefix length, as in {one}/24")
+        found.append(address)
     if sum("." in one for one in found) > 1:
-        raise ConfigError(f"--tap {text}: at most one IPv4 address")
+        raise ValueError("takes at most one IPv4 address")
     return tuple(found)
 
 
-def _gateway(text: str, value: str) -> str:
-    if not value:
-        return ""
-    try:
-        return str(ip_address(value))
-    except ValueError:
-        raise ConfigError(f"--tap {text}: gateway {value!r} is not an address") from None
+def _on_off(value: str) -> bool:
+    if value not in ("on", "off"):
+        raise ValueError(f"is on or off, not {value!r}")
+    return value == "on"
 
 
-def _interface(text: str, what: str, name: str) -> None:
-    if not 0 < len(name.encode()) <= IFNAMSIZ or "/" in name or any(c.isspace() for c in name) or name in (".", ".."):
-        raise ConfigError(
-            f"--tap {text}: {what} {name!r} is not an interface name (1 to {IFNAMSIZ} bytes, no / or space)"
-        )
-    if "%" in name:
-        raise ConfigError(f"--tap {text}: {what} {name!r} would be a pattern to the kernel; give the name itself")
-
-
-def _number(text: str, key: str, value: str, low: int, high: int) -> int:
+def _number(low: int, high: int, value: str) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 10 or not low <= int(value) <= high:
-        raise ConfigError(f"--tap {text[:80]}: {key} is a number from {low} to {high}, not {shown(value)}")
+        raise ValueError(f"is a number from {low} to {high}, not {shown(value)}")
     return int(value)
+
+
+_KEYS: Final[dict[str, Callable[[str], Any]]] = {
+    "netns": _netns,
+    "bridge": _interface,
+    "uplink": _interface,
+    "ifname": _interface,
+    "mac": _mac,
+    "address": _addresses,
+    "gateway": lambda value: str(ip_address(value)),
+    "vnet_hdr": _on_off,
+    "mtu": partial(_number, MIN_MTU, MAX_MTU),
+    "queue": partial(_number, 1, MAX_QUEUE),
+}
+"""The keys of `--tap`."""

@@ -1,7 +1,7 @@
 """`colo netns`: holds the network namespace that it runs in, and offers it to netdev.
 
-A guest or a client LAN that lives in containers needs somebody who keeps its namespace while the rest is
-restarted. This process needs no privilege: it opens two sockets and passes them on (`space`).
+The namespace of a guest or of a client LAN that lives in containers needs a process that keeps it while the others are
+restarted. This process needs no privilege: it opens two sockets and passes them to netdev (`netns.Namespace`).
 """
 
 import os
@@ -21,8 +21,8 @@ from colo_runtime.options import NETDEV_SOCKET
 
 RETRY: Final = 0.1
 RETRY_MAX: Final = 1.0
-"""Seconds between attempts to reach netdev."""
-ANSWER: Final = 10.0
+"""Seconds between two attempts to reach netdev: the first pause, and the longest."""
+ANSWER_TIMEOUT: Final = 10.0
 """Seconds that netdev has for an answer; making its first tap takes it a while."""
 
 
@@ -39,12 +39,12 @@ def offer_netns(sock: socket.socket, name: str, who: str) -> None:
 
 
 def hold(name: str, path: str, who: str, log: Callable[..., None], pause: Callable[[float], None]) -> NoReturn:
-    """Offer the namespace as `name` at netdev's socket `path`, again whenever netdev was away."""
+    """Offer the namespace as `name` at netdev's socket `path`, and again whenever netdev was away."""
     wait, complaint = RETRY, ""
     while True:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-                sock.settimeout(ANSWER)
+                sock.settimeout(ANSWER_TIMEOUT)
                 sock.connect(path)
                 offer_netns(sock, name, who)
                 log("info", "netns.offered", netns=name, netdev=path)
@@ -52,19 +52,13 @@ def hold(name: str, path: str, who: str, log: Callable[..., None], pause: Callab
                 sock.settimeout(None)
                 sock.recv(1)
                 log("info", "netdev.lost", netdev=path)
-        except RefusedError as error:
-            if not error.retry:
+        except (OSError, WireError, RefusedError) as error:
+            if isinstance(error, RefusedError) and not error.retry:
                 raise ConfigError(f"--name {name}: {error}") from None
-            complaint = _say(log, complaint, str(error))
-        except (OSError, WireError) as error:
-            complaint = _say(log, complaint, str(error))
+            log("debug" if str(error) == complaint else "info", "netns.waiting", error=str(error))
+            complaint = str(error)
         pause(wait)
         wait = min(2 * wait, RETRY_MAX)
-
-
-def _say(log: Callable[..., None], before: str, error: str) -> str:
-    log("debug" if error == before else "info", "netns.waiting", error=error)
-    return error
 
 
 def _leave(*_: Any) -> NoReturn:

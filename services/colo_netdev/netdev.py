@@ -4,58 +4,42 @@ r"""Which taps netdev owns or awaits, which namespaces it was offered, and its a
 
      start, offer --TUNSETIFF ok-------------------> owned --get--> reply + descriptor
         \                                             ^  |
-         +--exists already--> awaited --return + fd---+  +--the interface is gone: opened anew at the next get or offer
+         +--exists already--> awaited --return + fd---+  +--the interface is gone: made anew at the next get or offer
                                  |
-                                 +--adopt_timeout--> ConfigError: the name is taken by somebody else
+                                 +--adopt_timeout--> ConfigError: somebody else has an interface of this name
 
-A tap whose namespace is offered (`netns=@NAME`) waits for the offer. It stays where it is as long as it lives: when
-the one who offered dies and comes back with another namespace, a guest may still be in the first.
+A tap whose namespace is offered (`netns=@NAME`) waits for the offer. It stays in that namespace as long as that exists:
+when the process that offered it dies and comes back in another namespace, a guest may still be in the first.
 """
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from colo_netdev.allow import Allowed
 from colo_netdev.config import NetdevConfig, TapSpec
+from colo_netdev.netns import Namespace
 from colo_netdev.overflow import overflowed
-from colo_netdev.space import Space
 from colo_netdev.taps import Tap, TapExistsError, adopt_tap, open_tap
 from colo_proto.errors import ConfigError
 from colo_proto.netdev import Request, TapInfo, encode_error, encode_reply
 
-AGAIN = 1.0
+RETRY_AFTER: Final = 1.0
 """Seconds between attempts to make an awaited tap while there are no descriptors."""
-EVERYBODY = "whoever may connect"
+EVERYBODY: Final = "whoever may connect"
 """Who may have the taps when no `--allow` says it."""
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks at what the kernel has dropped."""
 
 
-class Opener(Protocol):
-    """Makes a tap; `offered` is the namespace for it when its place is an offered one."""
-
-    def __call__(self, spec: TapSpec, *, offered: Space | None = None) -> Tap:
-        """`TapExistsError`, `ConfigError`."""
-        ...
-
-
-class Adopter(Protocol):
-    """Takes a returned descriptor."""
-
-    def __call__(self, spec: TapSpec, fd: int) -> Tap:
-        """`ValueError`, `OSError`."""
-        ...
-
-
 class Netdev:
-    """The registry. `opener`, `adopter` and `dropped` do the system calls; tests hand in others."""
+    """The registry of taps. `opener`, `adopter` and `dropped` do the system calls; tests replace them."""
 
     def __init__(
         self,
         config: NetdevConfig,
-        opener: Opener = open_tap,
-        adopter: Adopter = adopt_tap,
+        opener: Callable[..., Tap] = open_tap,
+        adopter: Callable[[TapSpec, int], Tap] = adopt_tap,
         dropped: Callable[[int], int] = overflowed,
     ) -> None:
         self.config = config
@@ -63,95 +47,95 @@ class Netdev:
         self.allowed = Allowed(config.grants())
         self.owned: dict[str, Tap] = {}
         self.awaited: dict[str, TapSpec] = {}
-        self.offers: dict[str, Space] = {}
-        self._taps = config.taps()
+        self.offers: dict[str, Namespace] = {}
+        self._taps = {spec.name: spec for spec in config.taps()}
         self._opener = opener
         self._adopter = adopter
         self._dropped = dropped
         self._seen: dict[int, int] = {}
-        """By descriptor, how many frames the kernel had dropped there when we last looked."""
-        self._look_at = 0.0
-        self._give_up: float | None = None
+        """For each descriptor, how many frames the kernel had dropped there when we last looked."""
+        self.next_look = 0.0
+        """When to call `look` again."""
+        self.deadline: float | None = None
+        """When to call `check`, or None."""
 
     def open(self, now: float) -> None:
-        """Create every tap that waits for no offer; those that exist already are awaited until `adopt_timeout` from
+        """Create every tap that waits for no offer. Wait for those that exist already, until `adopt_timeout` from
         `now`.
         """
-        for spec in self._taps:
+        for spec in self._taps.values():
             if not spec.offer:
                 self._create(spec, now)
 
-    def offer(self, name: str, space: Space, now: float) -> list[Tap]:
-        """A namespace is offered by `name` until `withdraw`: make the taps that belong there and are not alive.
-        Those that were made. `ConfigError` when one cannot be.
+    def offer(self, name: str, namespace: Namespace, now: float) -> list[Tap]:
+        """A namespace is offered by `name` until `withdraw`: make the taps that belong there and are not alive. Returns
+        those that were made. `ConfigError` when one cannot be.
         """
         self.counters["offers"] += 1
-        self.offers[name] = space
+        self.offers[name] = namespace
         made = []
-        for spec in self._taps:
-            if spec.offer != name:
-                continue
-            self._bury(spec)
-            if spec.name not in self.owned and spec.name not in self.awaited:
+        for spec in self._taps.values():
+            if spec.offer == name and self._is_missing(spec):
                 self._create(spec, now)
                 if spec.name in self.owned:
                     made.append(self.owned[spec.name])
         return made
 
-    def withdraw(self, name: str, space: Space) -> None:
-        """Who offered it is gone. A newer offer by the same name stays."""
-        if self.offers.get(name) is space:
+    def withdraw(self, name: str, namespace: Namespace) -> None:
+        """The process that offered this namespace is gone. A newer offer of the same name stays."""
+        if self.offers.get(name) is namespace:
             del self.offers[name]
 
     def offerable(self, name: str) -> bool:
-        """Is any tap to go there?"""
-        return any(spec.offer == name for spec in self._taps)
+        """True when a tap is to be placed in the namespace of this name."""
+        return any(spec.offer == name for spec in self._taps.values())
+
+    def _open(self, spec: TapSpec) -> None:
+        self.owned[spec.name] = self._opener(spec, offered=self.offers.get(spec.offer))
 
     def _create(self, spec: TapSpec, now: float) -> None:
         try:
-            self.owned[spec.name] = self._opener(spec, offered=self.offers.get(spec.offer))
+            self._open(spec)
         except TapExistsError:
             if not self.config.adopt_timeout:
                 raise self._taken(spec) from None
             self.awaited[spec.name] = spec
-            self._give_up = now + self.config.adopt_timeout
+            self.deadline = now + self.config.adopt_timeout
 
-    def _bury(self, spec: TapSpec) -> None:
+    def _is_missing(self, spec: TapSpec) -> bool:
+        """True when the tap is neither owned nor awaited. A tap whose interface is gone is closed first."""
         tap = self.owned.get(spec.name)
         if tap is not None and not tap.alive:
             self.counters["vanished"] += 1
             self._seen.pop(tap.fd, None)
             tap.close()
             del self.owned[spec.name]
-
-    def deadline(self) -> float | None:
-        """When `check` must be called, or None."""
-        return self._give_up
+        return spec.name not in self.owned and spec.name not in self.awaited
 
     def check(self, now: float) -> None:
-        """Give up when an awaited tap was not returned in time. An interface that has vanished is made anew."""
-        if self._give_up is None or now < self._give_up:
+        """Raise `ConfigError` when an awaited tap was not returned in time. Make it anew if it has vanished."""
+        if self.deadline is None or now < self.deadline:
             return
         for spec in list(self.awaited.values()):
             if not spec.offer or spec.offer in self.offers:
                 try:
-                    self.owned[spec.name] = self._opener(spec, offered=self.offers.get(spec.offer))
+                    self._open(spec)
                 except TapExistsError:
                     raise self._taken(spec) from None
                 except OSError:
-                    # No descriptor is left: once more in a while.
-                    self._give_up = now + AGAIN
+                    # No descriptor is left: try again in a while.
+                    self.deadline = now + RETRY_AFTER
                     return
             del self.awaited[spec.name]
-        self._give_up = None
+        self.deadline = None
 
     def look(self, now: float) -> dict[str, int]:
-        """Count what the kernel has dropped at the taps because nobody read in time: every second, whatever was asked.
-        How many frames since the last look, by tap.
+        """Count what the kernel has dropped at the taps because nobody read in time. Looks once a second, however often
+        it is called. Returns how many frames were dropped since the last look, by tap.
         """
-        if now < self._look_at:
+        if now < self.next_look:
             return {}
-        self._look_at = now + LOOK_EVERY
+        self.next_look = now + LOOK_EVERY
         news = {}
         for name, tap in self.owned.items():
             try:
@@ -159,17 +143,13 @@ class Netdev:
             except OSError:
                 # Its interface is gone, or this kernel does not say.
                 continue
-            # What an adopted tap dropped before is in the counts of the netdev before us.
+            # What was dropped before an adoption is in the counts of the netdev before us.
             more = dropped - self._seen.get(tap.fd, dropped if tap.adopted else 0)
             self._seen[tap.fd] = dropped
             self.counters[f"tap.{name}.dropped"] += more
             if more:
                 news[name] = more
         return news
-
-    def next_look(self) -> float:
-        """When to look again."""
-        return self._look_at
 
     @property
     def ready(self) -> bool:
@@ -178,65 +158,60 @@ class Netdev:
 
     def missing(self) -> list[TapSpec]:
         """Taps that are neither owned nor awaited: their namespace was not offered yet, or they have vanished."""
-        return [spec for spec in self._taps if spec.name not in self.owned and spec.name not in self.awaited]
+        return [spec for name, spec in self._taps.items() if name not in self.owned and name not in self.awaited]
 
     def answer(self, request: Request, fds: list[int]) -> tuple[bytes, int | None]:
         """The reply, and the descriptor that goes with it. `fds` that are kept are removed from the list."""
-        if request.verb == "get":
-            self.counters["requests"] += 1
-            return self._get(request.tap)
-        self.counters["returns"] += 1
-        return self._return(request.tap, fds), None
+        get = request.verb == "get"
+        self.counters["requests" if get else "returns"] += 1
+        spec = self._taps.get(request.tap)
+        if spec is None:
+            names = f"; {', '.join(self._taps)}" if get else ""
+            return self._refused(f"there is no tap {request.tap[:40]!r} here{names}"), None
+        return self._get(spec) if get else (self._return(spec, fds), None)
 
-    def _get(self, name: str) -> tuple[bytes, int | None]:
-        spec = next((one for one in self._taps if one.name == name), None)
-        why = ""
-        if spec is not None:
-            self._bury(spec)
-            if name not in self.owned and name not in self.awaited:
-                why = self._again(spec)
-        tap = self.owned.get(name)
-        if tap is not None:
-            self.counters["passed"] += 1
-            return encode_reply(_info(tap)), tap.fd
+    def _refused(self, why: str, *, retry: bool = False) -> bytes:
         self.counters["refused"] += 1
-        if spec is not None:
-            return encode_error(why or f"tap {name} exists and has not been returned yet", retry=True), None
-        return encode_error(f"there is no tap {name[:40]!r} here; {', '.join(t.name for t in self._taps)}"), None
+        return encode_error(why, retry=retry)
 
-    def _again(self, spec: TapSpec) -> str:
-        """Make a tap that is missing; why that does not go now."""
+    def _get(self, spec: TapSpec) -> tuple[bytes, int | None]:
+        name = spec.name
+        why = self._make_missing(spec) if self._is_missing(spec) else ""
+        tap = self.owned.get(name)
+        if tap is None:
+            return self._refused(why or f"tap {name} exists and has not been returned yet", retry=True), None
+        self.counters["passed"] += 1
+        return encode_reply(_info(tap)), tap.fd
+
+    def _make_missing(self, spec: TapSpec) -> str:
+        """Make a tap that is missing. Returns why that is not possible now."""
         if spec.offer and spec.offer not in self.offers:
             return f"tap {spec.name}: nobody has offered the namespace {spec.netns}"
         try:
-            self.owned[spec.name] = self._opener(spec, offered=self.offers.get(spec.offer))
+            self._open(spec)
         except TapExistsError:
             return f"tap {spec.name}: its name is taken for now"
         except ConfigError as error:
             return str(error)
         return ""
 
-    def _return(self, name: str, fds: list[int]) -> bytes:
+    def _return(self, spec: TapSpec, fds: list[int]) -> bytes:
+        name = spec.name
         tap = self.owned.get(name)
-        if tap is not None:
-            # Several filters hold one tap; the first return was enough.
-            return encode_reply(_info(tap))
-        spec = self.awaited.get(name) or next((one for one in self.missing() if one.name == name), None)
-        if spec is None or not fds:
-            self.counters["refused"] += 1
-            why = "no descriptor came with it" if spec else f"there is no tap {name[:40]!r} here"
-            return encode_error(why)
-        try:
-            tap = self._adopter(spec, fds[0])
-        except (ValueError, OSError) as error:
-            self.counters["refused"] += 1
-            return encode_error(f"tap {name}: the returned descriptor is not taken: {error}")
-        del fds[0]
-        self.owned[name] = tap
-        self.awaited.pop(name, None)
-        if not self.awaited:
-            self._give_up = None
-        self.counters["adopted"] += 1
+        if tap is None:
+            if not fds:
+                return self._refused("no descriptor came with it")
+            try:
+                tap = self._adopter(spec, fds[0])
+            except (ValueError, OSError) as error:
+                return self._refused(f"tap {name}: the returned descriptor is not taken: {error}")
+            del fds[0]
+            self.owned[name] = tap
+            self.awaited.pop(name, None)
+            if not self.awaited:
+                self.deadline = None
+            self.counters["adopted"] += 1
+        # Several filters hold one tap: the first return was enough.
         return encode_reply(_info(tap))
 
     def gauges(self) -> dict[str, int]:

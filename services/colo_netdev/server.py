@@ -1,15 +1,16 @@
-"""The socket of netdev: accepts filters and passes descriptors."""
+"""The socket of netdev: accepts filters, answers their requests, and passes descriptors."""
 
 import contextlib
 import os
 import socket
 import stat
 import time
+from dataclasses import dataclass
 from struct import Struct
-from typing import Any
+from typing import Any, Final
 
 from colo_netdev.netdev import Netdev
-from colo_netdev.space import Space
+from colo_netdev.netns import Namespace
 from colo_proto.errors import ConfigError, StartError, WireError
 from colo_proto.netdev import Request, decode_request, encode_error, encode_ok
 from colo_runtime.descriptors import NO_DESCRIPTORS, close_all, receive
@@ -18,15 +19,28 @@ from colo_runtime.reactor import READ, Reactor, Timer
 from colo_runtime.shell import LogFn
 from colo_runtime.socketfile import SocketFile
 
-_CREDENTIALS = Struct("iII")
+_CREDENTIALS: Final = Struct("iII")
 """struct ucred: process, user, group."""
 
-_EVENTS = {"get": "tap.get", "return": "tap.return", "netns": "tap.netns"}
+_EVENTS: Final = {"get": "tap.get", "return": "tap.return", "netns": "tap.netns"}
 
-PAUSE = 0.1
+ACCEPT_PAUSE: Final = 0.1
 """Seconds without `accept` after there was no descriptor for it."""
-MAX_CLIENTS = 256
-"""Filters of one host and a few curious tools; beyond that the oldest habit is to refuse."""
+MAX_CLIENTS: Final = 256
+"""Connections at a time. The filters of one host and a few tools need far fewer; further ones are refused."""
+
+
+@dataclass(slots=True, eq=False)
+class _Client:
+    """A connection."""
+
+    socket: socket.socket
+    user: int
+    """The user at the other end, as the kernel says."""
+    id: str = ""
+    """What its last request called it."""
+    offer: tuple[str, Namespace] | None = None
+    """The namespace that it offers, and its name."""
 
 
 class Server:
@@ -36,28 +50,25 @@ class Server:
         self.netdev = netdev
         self._reactor = reactor
         self._log = log
-        self._clients: dict[socket.socket, str] = {}
-        self._users: dict[socket.socket, int] = {}
-        """Who they are, as the kernel says."""
-        self._spaces: dict[socket.socket, tuple[str, Space]] = {}
-        """Namespaces, by who offered them."""
+        self._clients: set[_Client] = set()
         self._timer: Timer | None = None
-        self._complained: set[str] = set()
+        self._logged: set[str] = set()
         self._path = netdev.config.listen
-        self._socket = _bind(netdev.config.listen, netdev.config.mode_bits(), netdev.config.owner_ids())
-        self._inode = os.stat(self._path).st_ino
-        reactor.watch(self._socket.fileno(), READ, self._accept)
+        self._listen()
         self._file = SocketFile(self._path, reactor, self._bind_again, log, socket.SOCK_SEQPACKET)
 
-    def _bind_again(self) -> None:
-        """Its file is gone: those who are connected stay, others find a new one."""
+    def _listen(self) -> None:
         config = self.netdev.config
-        new = _bind(config.listen, config.mode_bits(), config.owner_ids())
-        self._reactor.unwatch(self._socket.fileno())
-        self._socket.close()
-        self._socket = new
+        self._socket = _bind(config.listen, config.mode_bits(), config.owner_ids())
         self._inode = os.stat(self._path).st_ino
-        self._reactor.watch(new.fileno(), READ, self._accept)
+        self._reactor.watch(self._socket.fileno(), READ, self._accept)
+
+    def _bind_again(self) -> None:
+        """The socket's file is gone. Clients that are connected stay; others find the new file."""
+        before = self._socket
+        self._listen()
+        self._reactor.unwatch(before.fileno())
+        before.close()
         self.netdev.counters["bound_again"] += 1
 
     @property
@@ -67,115 +78,119 @@ class Server:
 
     def _accept(self, _events: int) -> None:
         try:
-            client, _ = self._socket.accept()
+            sock, _ = self._socket.accept()
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
-            # No descriptor. The listener stays readable: do not look at it for a while.
+            # There is no descriptor for it. The listener stays readable, so do not look at it for a while.
             self._once("client.refused", "descriptors", error=error.strerror)
             self._reactor.interest(self._socket.fileno(), 0)
-            self._timer = self._reactor.call_later(PAUSE, lambda: self._reactor.interest(self._socket.fileno(), READ))
+            self._timer = self._reactor.call_later(
+                ACCEPT_PAUSE, lambda: self._reactor.interest(self._socket.fileno(), READ)
+            )
             return
-        if len(self._clients) >= MAX_CLIENTS or crowded(client.fileno()):
+        if len(self._clients) >= MAX_CLIENTS or crowded(sock.fileno()):
             self.netdev.counters["clients_refused"] += 1
             self._once("client.refused", "clients", limit=MAX_CLIENTS)
-            client.close()
+            sock.close()
             return
-        client.setblocking(False)
-        self._clients[client] = ""
-        self._users[client] = peer_user(client)
-        self._reactor.watch(client.fileno(), READ, lambda _events: self._request(client))
+        sock.setblocking(False)
+        client = _Client(sock, peer_user(sock))
+        self._clients.add(client)
+        self._reactor.watch(sock.fileno(), READ, lambda _events: self._request(client))
 
-    def _request(self, client: socket.socket) -> None:
+    def _request(self, client: _Client) -> None:
         fds: list[int] = []
         try:
-            data, fds = receive(client)
+            data, fds = receive(client.socket)
             request = decode_request(data)
         except BlockingIOError:
             return
         except WireError as error:
             close_all(fds)
             self.netdev.counters[f"bad_requests.{error.reason}"] += 1
-            self._once("request.refused", error.reason, reason=str(error), client=self._clients[client])
+            self._once("request.refused", error.reason, reason=str(error), client=client.id)
             self._reply(client, encode_error(str(error), retry=error.reason == NO_DESCRIPTORS), None)
             return
         except OSError:
             self._drop(client)
             return
-        self._clients[client] = request.id
+        client.id = request.id
         try:
-            if why := self.netdev.allowed.refusal(self._users[client], request):
-                reply, fd = self._not_allowed(client, request, why), None
+            if why := self.netdev.allowed.refusal(client.user, request):
+                self.netdev.counters["not_allowed"] += 1
+                key = f"{request.verb} {client.user}"
+                self._once("request.refused", key, reason=why, client=request.id, user=client.user)
+                reply, fd = encode_error(why), None
             elif request.verb == "netns":
                 reply, fd = self._offer(client, request, fds), None
             else:
                 reply, fd = self.netdev.answer(request, fds)
         except OSError as error:
             # Most likely no descriptor is left.
-            self.netdev.counters["refused"] += 1
-            reply, fd = encode_error(f"{request.verb} {request.tap[:40]}: {error.strerror}", retry=True), None
+            why = f"{request.verb} {request.tap[:40]}: {error.strerror}"
+            reply, fd = self._refused(why, retry=True), None
         finally:
             close_all(fds)
         self._log("debug", _EVENTS[request.verb], tap=request.tap, client=request.id, ok=fd is not None)
         self._reply(client, reply, fd)
 
-    def _not_allowed(self, client: socket.socket, request: Request, why: str) -> bytes:
-        user = self._users[client]
-        self.netdev.counters["not_allowed"] += 1
-        self._once("request.refused", f"{request.verb} {user}", reason=why, client=request.id, user=user)
-        return encode_error(why)
+    def _refused(self, why: str, *, retry: bool = False) -> bytes:
+        self.netdev.counters["refused"] += 1
+        return encode_error(why, retry=retry)
 
-    def _offer(self, client: socket.socket, request: Request, fds: list[int]) -> bytes:
-        """Take a namespace in, for as long as `client` stays connected."""
-        if not self.netdev.offerable(request.tap):
-            self.netdev.counters["refused"] += 1
-            return encode_error(f"no tap has netns=@{request.tap[:40]} here")
+    def _offer(self, client: _Client, request: Request, fds: list[int]) -> bytes:
+        """Use a namespace for as long as `client` stays connected."""
+        name = request.tap
+        if not self.netdev.offerable(name):
+            return self._refused(f"no tap has netns=@{name[:40]} here")
         try:
-            space = Space.offered(fds)
+            namespace = Namespace.offered(fds)
         except (ValueError, OSError) as error:
-            self.netdev.counters["refused"] += 1
-            return encode_error(f"netns {request.tap[:40]}: {error}")
+            return self._refused(f"netns {name[:40]}: {error}")
         self._withdraw(client)
-        self._spaces[client] = (request.tap, space)
+        client.offer = (name, namespace)
         try:
-            for tap in self.netdev.offer(request.tap, space, time.monotonic()):
+            for tap in self.netdev.offer(name, namespace, time.monotonic()):
                 self._log("info", "tap.opened", tap=tap.spec.name, interface=tap.spec.kernel_name, mac=tap.mac)
         except (ConfigError, OSError) as error:
-            self._once("netns.refused", request.tap, netns=request.tap, error=str(error))
+            self._once("netns.refused", name, netns=name, error=str(error))
             return encode_error(str(error), retry=True)
-        self._log("info", "netns.offered", netns=request.tap, client=request.id)
+        self._log("info", "netns.offered", netns=name, client=request.id)
         return encode_ok()
 
-    def _withdraw(self, client: socket.socket) -> None:
-        name, space = self._spaces.pop(client, ("", None))
-        if space is not None:
-            self.netdev.withdraw(name, space)
-            space.close()
+    def _withdraw(self, client: _Client) -> None:
+        if client.offer is not None:
+            name, namespace = client.offer
+            client.offer = None
+            self.netdev.withdraw(name, namespace)
+            namespace.close()
 
-    def _reply(self, client: socket.socket, reply: bytes, fd: int | None) -> None:
+    def _reply(self, client: _Client, reply: bytes, fd: int | None) -> None:
         try:
             if fd is None:
-                client.send(reply)
+                client.socket.send(reply)
             else:
-                socket.send_fds(client, [reply], [fd])
+                socket.send_fds(client.socket, [reply], [fd])
         except OSError:
-            # It went away, or asks without ever reading: its problem, not ours.
+            # It has gone away, or it asks without ever reading an answer.
             self.netdev.counters["replies_lost"] += 1
             self._drop(client)
 
-    def _drop(self, client: socket.socket) -> None:
-        self._reactor.unwatch(client.fileno())
-        del self._clients[client], self._users[client]
+    def _drop(self, client: _Client) -> None:
+        self._reactor.unwatch(client.socket.fileno())
+        self._clients.remove(client)
         self._withdraw(client)
-        client.close()
+        client.socket.close()
 
     def _once(self, event: str, key: str, **fields: Any) -> None:
-        level = "debug" if (event + key) in self._complained else "warning"
-        self._complained.add(event + key)
+        """Log a warning the first time for this key, and at level debug from then on."""
+        level = "debug" if (event + key) in self._logged else "warning"
+        self._logged.add(event + key)
         self._log(level, event, **fields)
 
     def close(self) -> None:
-        """Close everything; the socket file goes too, if it is still ours."""
+        """Close everything, and remove the socket's file if it is still ours."""
         self._file.close()
         for client in list(self._clients):
             self._drop(client)
@@ -194,7 +209,7 @@ def peer_user(client: socket.socket) -> int:
 
 
 def _bind(path: str, mode: int, owner: tuple[int, int] | None) -> socket.socket:
-    """Listen on `path`; a socket file that nobody serves any more is replaced."""
+    """A socket that listens on `path`. A socket file that nobody serves any more is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         if os.path.lexists(path):

@@ -1,4 +1,4 @@
-"""The shell of netdev: taps first, then the socket; loop, control link, metrics and signals are the runtime's."""
+"""The shell of netdev: it opens the taps first, then the socket. The rest is the runtime's, as in every process."""
 
 import time
 from typing import Any
@@ -26,7 +26,7 @@ class NetdevShell(Shell):
             self._control = Control(parse_endpoint(common.frame), self.context, "netdev", self._hear, self.snapshot)
 
     def open_links(self) -> None:
-        """Open the taps, listen, greet the frame."""
+        """Open the taps, listen, and introduce netdev to the frame."""
         self.core.open(time.monotonic())
         for tap in self.core.owned.values():
             self.log("info", "tap.opened", tap=tap.spec.name, interface=tap.spec.kernel_name, mac=tap.mac)
@@ -47,14 +47,13 @@ class NetdevShell(Shell):
             self.drain("the frame asks")
 
     def core_deadline(self) -> float | None:
-        """When to give up on taps that nobody returned, or to look at what they dropped."""
-        deadline, look = self.core.deadline(), self.core.next_look()
-        return look if deadline is None else min(deadline, look)
+        """When to give up on taps that nobody returned, or to look at what was dropped at the taps."""
+        return min(self.core.deadline or float("inf"), self.core.next_look)
 
     def core_timer(self, now: float) -> None:
-        """Give up on them (`ConfigError`), and look."""
+        """Look at what was dropped, and give up on taps that nobody returned (`ConfigError`)."""
         self._look(now)
-        if self.core.deadline() is not None:
+        if self.core.deadline is not None:
             self.core.check(now)
             self._look_ready()
 
@@ -64,7 +63,7 @@ class NetdevShell(Shell):
             self.context.complain("tap.overflowed", tap, tap=tap, frames=frames, queue=queue)
 
     def begin_drain(self) -> None:
-        """Nothing is queued here: say that this is the end."""
+        """Tell the frame that this is the end; nothing is queued here."""
         self._look_ready()
         if self._control is not None and self._control.opened:
             self._control.report()
@@ -74,7 +73,7 @@ class NetdevShell(Shell):
         return True
 
     def close_links(self) -> None:
-        """The socket, then our copies of the descriptors."""
+        """Close the socket, then our copies of the descriptors."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -83,7 +82,7 @@ class NetdevShell(Shell):
         self.core.close()
 
     def waiting_for(self) -> tuple[str, ...]:
-        """Taps that exist and were not returned yet."""
+        """Taps that exist and were not returned yet, and what else is missing."""
         reasons = [f"tap {name}: a filter holds it and has not returned it yet" for name in self.core.awaited]
         reasons += [f"tap {spec.name}: its place is not there ({spec.netns or 'here'})" for spec in self.core.missing()]
         if self._control is not None and not self._control.welcomed:
@@ -91,7 +90,7 @@ class NetdevShell(Shell):
         return (*super().waiting_for(), *reasons)
 
     def snapshot(self) -> Snapshot:
-        """Everything that is counted."""
+        """Everything that is counted, for metrics and the status."""
         self._look(time.monotonic())
         waiting = self.waiting_for()
         counters = dict(self.core.counters) | self.counters
@@ -103,5 +102,5 @@ class NetdevShell(Shell):
 
 
 def make(found: Resolved, log: LogFn, _zmq_context: Any = None) -> NetdevShell:
-    """Netdev in its shell, not yet open."""
+    """Netdev in its shell, which is not open yet."""
     return NetdevShell(found.service.core_class()(found.config), found.common, log)

@@ -1,29 +1,29 @@
-"""Taps: opening one, giving it its place, and recognising one that comes back.
+"""Taps: opening one, placing it, and recognising one that comes back.
 
-The whole placement is one netlink message: namespace, name, address, MTU, queue length, bridge and
-up. The kernel moves the interface first and applies the rest inside its new namespace, so nothing
-that moving loses (address, up) has to be set a second time, and only CAP_NET_ADMIN is needed.
-Bridges and addresses are the namespace's business (`space`).
+The whole placement is one netlink message: namespace, name, address, MTU, queue length, bridge and up. The kernel moves
+the interface first and applies the rest inside its new namespace, so nothing that is lost by moving (address, up) has
+to be set a second time, and only CAP_NET_ADMIN is needed. Bridges and addresses belong to the namespace (`netns`).
 """
 
 import errno
 import fcntl
 import os
 import socket
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from ipaddress import ip_interface
 from struct import Struct
 from typing import Any, Final
 
-from colo_netdev import netns
 from colo_netdev.config import TapSpec
-from colo_netdev.space import Space
+from colo_netdev.netns import Namespace, open_netns
 from colo_proto.errors import ConfigError
 from colo_proto.frame import VNET_HDR_LEN
 
 TUNGETIFF: Final = 0x800454D2
 TUNSETOFFLOAD: Final = 0x400454D0
 TUNSETVNETHDRSZ: Final = 0x400454D8
+SIOCGIFHWADDR: Final = 0x8927
 
 IFF_TAP: Final = 0x0002
 IFF_NO_PI: Final = 0x1000
@@ -59,46 +59,38 @@ class Tap:
         return True
 
     def close(self) -> None:
-        """Close this copy of the descriptor; the interface lives on while a filter holds another."""
+        """Close this copy of the descriptor; the interface stays as long as a filter holds another."""
         os.close(self.fd)
 
 
-def open_tap(spec: TapSpec, tun: str = "/dev/net/tun", offered: Space | None = None) -> Tap:
+def open_tap(spec: TapSpec, tun: str = "/dev/net/tun", offered: Namespace | None = None) -> Tap:
     """Create, configure and place the tap; `offered` is the namespace of a `netns=@NAME`.
     `TapExistsError` when it is there already.
     """
-    target = -1
-    space = offered
-    try:
-        if offered is not None:
-            target = offered.netns_fd()
-        elif spec.netns:
-            target = netns.open_netns(spec.netns)
-        if space is None and (spec.bridge or spec.address or spec.gateway):
-            space = Space.named(spec.netns) if spec.netns else Space.here()
-        bridge = _bridge(spec, space) if spec.bridge and space is not None else 0
-        fd = _create(spec, tun)
-        try:
-            _offloads(fd, spec)
-            mac = _place(spec, target, bridge)
-            if space is not None:
-                _address(spec, space)
-        except BaseException:
-            os.close(fd)
-            raise
-    finally:
+    with ExitStack() as stack, ExitStack() as undo:
+        target = offered.netns_fd() if offered is not None else open_netns(spec.netns) if spec.netns else -1
         if target >= 0:
-            os.close(target)
-        if space is not None and space is not offered:
-            space.close()
+            stack.callback(os.close, target)
+        namespace = offered
+        if namespace is None and (spec.bridge or spec.address or spec.gateway):
+            found = Namespace.named(spec.netns) if spec.netns else Namespace.here()
+            namespace = stack.enter_context(closing(found))
+        bridge = _bridge(spec, namespace) if spec.bridge and namespace is not None else 0
+        fd = _create(spec, tun)
+        undo.callback(os.close, fd)
+        _set_offloads(fd, spec)
+        mac = _place(spec, target, bridge)
+        if namespace is not None:
+            _set_addresses(spec, namespace)
+        undo.pop_all()
     return Tap(spec, fd, mac)
 
 
 def adopt_tap(spec: TapSpec, fd: int) -> Tap:
-    """Take over a descriptor that a filter returns; `ValueError` says why it is not this tap's.
+    """Take over a descriptor that a filter returns; `ValueError` says why it does not belong to this tap.
 
-    The interface has its place already. Offloads are set again: they belong to the descriptor's
-    owner to decide, and the filter expects what the reply promises.
+    The interface has its place already. Offloads are set again: whoever holds the descriptor can change them, and the
+    filter relies on what the reply promises.
     """
     try:
         name, flags = describe(fd)
@@ -109,19 +101,20 @@ def adopt_tap(spec: TapSpec, fd: int) -> Tap:
     if not flags & IFF_TAP or bool(flags & IFF_VNET_HDR) != spec.vnet_hdr:
         raise ValueError("it was opened with other flags")
     os.set_blocking(fd, False)
-    _offloads(fd, spec)
-    return Tap(spec, fd, _hwaddr(fd), adopted=True)
+    _set_offloads(fd, spec)
+    # tun answers this on its own descriptor, in whatever namespace the interface is.
+    mac = fcntl.ioctl(fd, SIOCGIFHWADDR, bytes(_IFREQ.size))[18:24].hex(":")
+    return Tap(spec, fd, mac, adopted=True)
 
 
 def describe(fd: int) -> tuple[str, int]:
-    """Name and flags of the interface behind a tun descriptor; `OSError` when it is none or gone."""
-    raw = fcntl.ioctl(fd, TUNGETIFF, bytes(_IFREQ.size))
-    name, flags = _IFREQ.unpack(raw)
+    """Name and flags of the interface behind a tun descriptor; `OSError` when it is none, or the interface is gone."""
+    name, flags = _IFREQ.unpack(fcntl.ioctl(fd, TUNGETIFF, bytes(_IFREQ.size)))
     return name.rstrip(b"\0").decode(), flags
 
 
 def _create(spec: TapSpec, tun: str) -> int:
-    # Not every kernel answers EBUSY for a name in use (a persistent tap attaches), so look first.
+    # Not every kernel answers EBUSY for a name in use (it may attach to a persistent tap), so look first.
     if _exists(spec.name):
         raise TapExistsError(spec.name)
     if not os.path.exists(tun):
@@ -131,20 +124,18 @@ def _create(spec: TapSpec, tun: str) -> int:
     flags = pytun.IFF_TAP | pytun.IFF_NO_PI | (pytun.IFF_VNET_HDR if spec.vnet_hdr else 0)
     try:
         device = pytun.TunTapDevice(name=spec.name, flags=flags)
-    except OSError as error:
-        raise _explained(spec, tun, error) from None
-    except pytun.Error as error:
+    except (OSError, pytun.Error) as error:
         code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-        raise _explained(spec, tun, OSError(code, str(error.args[-1] if error.args else error))) from None
-    # The device object closes its descriptor when it is collected: keep a copy.
+        raise _explained(spec, tun, code, str(error.args[-1] if error.args else error)) from None
+    # The device object closes its descriptor when it is collected, so keep a copy.
     fd = fcntl.fcntl(device.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
     device.close()
     os.set_blocking(fd, False)
     return fd
 
 
-def _explained(spec: TapSpec, tun: str, error: OSError) -> Exception:
-    if error.errno in (errno.EBUSY, errno.EEXIST):
+def _explained(spec: TapSpec, tun: str, code: int, text: str) -> Exception:
+    if code in (errno.EBUSY, errno.EEXIST):
         return TapExistsError(spec.name)
     why = {
         errno.EPERM: "not permitted: CAP_NET_ADMIN is needed",
@@ -152,7 +143,7 @@ def _explained(spec: TapSpec, tun: str, error: OSError) -> Exception:
         errno.ENODEV: f"{tun} has no driver behind it (load the tun module)",
         errno.ENOENT: f"{tun} does not exist",
         errno.EINVAL: "an interface of that name exists and is not a tap with these flags",
-    }.get(error.errno or 0, error.strerror or str(error))
+    }.get(code, text)
     return ConfigError(f"tap {spec.name}: {why}")
 
 
@@ -164,16 +155,16 @@ def _exists(name: str) -> bool:
     return True
 
 
-def _offloads(fd: int, spec: TapSpec) -> None:
+def _set_offloads(fd: int, spec: TapSpec) -> None:
     if spec.vnet_hdr:
         fcntl.ioctl(fd, TUNSETVNETHDRSZ, _INT.pack(VNET_HDR_LEN))
         fcntl.ioctl(fd, TUNSETOFFLOAD, OFFLOADS)
 
 
-def _bridge(spec: TapSpec, space: Space) -> int:
+def _bridge(spec: TapSpec, namespace: Namespace) -> int:
     where = f" in netns {spec.netns}" if spec.netns else ""
     try:
-        return space.bridge(spec.bridge, spec.uplink)
+        return namespace.bridge(spec.bridge, spec.uplink)
     except LookupError as error:
         what = "bridge" if error.args[0] == spec.bridge else "uplink"
         raise ConfigError(f"tap {spec.name}: there is no {what} {error.args[0]}{where}") from None
@@ -181,28 +172,25 @@ def _bridge(spec: TapSpec, space: Space) -> int:
         raise ConfigError(f"tap {spec.name}: bridge {spec.bridge}{where}: {error.strerror}") from None
 
 
-def _address(spec: TapSpec, space: Space) -> None:
+def _set_addresses(spec: TapSpec, namespace: Namespace) -> None:
     try:
         for address in spec.address:
-            space.address(spec.kernel_name, ip_interface(address))
+            namespace.address(spec.kernel_name, ip_interface(address))
         if spec.gateway:
-            space.gateway(spec.kernel_name, spec.gateway)
+            namespace.gateway(spec.kernel_name, spec.gateway)
     except OSError as error:
         raise ConfigError(f"tap {spec.name}: cannot give it its addresses: {error.strerror}") from None
 
 
 def _place(spec: TapSpec, target: int, bridge: int) -> str:
-    """Configure the kernel side where it shall be and bring it up; its hardware address."""
+    """Configure the kernel side where it shall be and bring it up. Returns its hardware address."""
     from pyroute2 import IPRoute  # noqa: PLC0415 - a quarter of a second; only needed when taps are made
     from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
 
     request: dict[str, Any] = {"mtu": spec.mtu, "txqlen": spec.queue, "state": "up"}
-    if spec.mac:
-        request["address"] = spec.mac
-    if bridge:
-        request["master"] = bridge
-    if spec.ifname:
-        request["ifname"] = spec.ifname
+    request |= {
+        key: value for key, value in (("address", spec.mac), ("master", bridge), ("ifname", spec.ifname)) if value
+    }
     if target >= 0:
         request["net_ns_fd"] = target
     index = socket.if_nametoindex(spec.name)
@@ -220,9 +208,3 @@ def _place(spec: TapSpec, target: int, bridge: int) -> str:
             }.get(error.code, os.strerror(error.code))
             raise ConfigError(f"tap {spec.name}: cannot place it: {why}") from None
     return mac
-
-
-def _hwaddr(fd: int) -> str:
-    siocgifhwaddr = 0x8927  # tun answers it on its own descriptor, in whatever namespace it lives
-    raw = fcntl.ioctl(fd, siocgifhwaddr, bytes(_IFREQ.size))
-    return raw[18:24].hex(":")

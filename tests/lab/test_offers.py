@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from colo_netdev import netns, taps
-from colo_netdev.space import Space
+from colo_netdev.netns import Namespace
 from colo_proto.errors import ConfigError
 from colo_proto.netdev import RefusedError
 from lab.conftest import wait_for
@@ -48,7 +48,7 @@ def test_a_bridge_an_uplink_and_addresses(spaces):
     _, there = spaces
     show(there, "link", "add", "up0", "type", "veth", "peer", "name", "far")
     with netns.inside(there):
-        space = Space.here()
+        space = Namespace.here()
     spec = taps.TapSpec(
         "t0", netns="@x", bridge="br0", uplink="up0", address=("10.1.0.2/24", "fd01::2/64"), gateway="10.1.0.1"
     )
@@ -58,7 +58,9 @@ def test_a_bridge_an_uplink_and_addresses(spaces):
     assert "inet 10.1.0.2/24" in show(there, "addr", "show", "t0")
     assert "inet6 fd01::2/64" in show(there, "addr", "show", "t0")
     assert "default via 10.1.0.1" in show(there, "route")
-    assert space.identity() == os.fstat(there).st_ino
+    fd = space.netns_fd()
+    assert os.fstat(fd).st_ino == os.fstat(there).st_ino
+    os.close(fd)
     # Once more in the same place, as after a restart: nothing of it is an error.
     tap.close()
     taps.open_tap(spec, offered=space).close()
@@ -68,7 +70,7 @@ def test_a_bridge_an_uplink_and_addresses(spaces):
 def test_a_second_gateway_family(spaces):
     _, there = spaces
     with netns.inside(there):
-        space = Space.here()
+        space = Namespace.here()
     spec = taps.TapSpec("t0", netns="@x", address=("fd01::2/64",), gateway="fd01::1")
     taps.open_tap(spec, offered=space)
     assert "default via fd01::1" in show(there, "-6", "route")
@@ -82,7 +84,7 @@ def test_a_second_gateway_family(spaces):
 def test_what_is_missing_in_an_offered_namespace_is_named(spaces, fields, names):
     here, there = spaces
     with netns.inside(there):
-        space = Space.here()
+        space = Namespace.here()
     with pytest.raises(ConfigError, match=names):
         taps.open_tap(taps.TapSpec("t0", netns="@x", **fields), offered=space)
     assert list(links(here)) == list(links(there)) == ["lo"]
@@ -93,11 +95,11 @@ def test_only_datagram_sockets_are_taken():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as good, open(os.devnull, "rb") as file:
         fds = [good.fileno(), file.fileno()]
         with pytest.raises(ValueError, match="sockets"):
-            Space.offered(fds)
+            Namespace.offered(fds)
         assert fds == [good.fileno(), file.fileno()], "they stay the caller's to close"
         assert good.getsockname()
     with socket.socket(socket.AF_UNIX) as one, pytest.raises(ValueError, match="datagram"):
-        Space.offered([os.dup(one.fileno())])
+        Namespace.offered([os.dup(one.fileno())])
 
 
 def test_a_holder_brings_its_namespace_and_netdev_restarts(run, spaces, tmp_path, holder):

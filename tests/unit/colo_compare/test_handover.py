@@ -150,7 +150,7 @@ def test_a_worker_that_dies_has_its_slots_taken_over(seed):
     assert sharing.splitters["p"].workers == sharing.splitters["s"].workers == ["comp0", "comp2"]
     frame = sharing.frames["p"]
     assert frame.counters["checkpoints_wanted.worker_lost"] == 1
-    assert frame.standing.checkpoints.completed >= 1
+    assert frame.side.checkpoints.completed >= 1
     drive(sharing, halves[1], [])
     sharing.wait(1)
     counters = sharing.counters

@@ -1,4 +1,4 @@
-"""Frames that are fed by hand: messages as processes send them, and what is looked for in the answers."""
+"""COLO frames that are fed by hand: messages as processes send them, and helpers that look into the answers."""
 
 from colo_frame.config import FrameConfig
 from colo_frame.drivers import Step, Verdict
@@ -42,7 +42,7 @@ def primary(now=0.0, **more):
 
 
 def idle(f, until):
-    """Let time pass as it does in a process that runs; what the timers bring."""
+    """Let time pass as it does in a process that runs. Returns what the timers bring."""
     outputs = []
     while (due := f.deadline()) < until:
         outputs += f.on_timer(due)

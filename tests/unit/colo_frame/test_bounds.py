@@ -1,4 +1,4 @@
-"""What one process, or a thousand, can make the frame keep: bounded, counted, said once, and `colo status` works."""
+"""What one process, or a thousand, can make the frame keep is bounded, counted and logged once; `colo status` works."""
 
 import tracemalloc
 
@@ -32,7 +32,7 @@ def frame(side="primary", **more):
 
 
 def hear(f, sender, message, now=0.0):
-    """As it comes from the wire; what is logged."""
+    """Send a message as it comes from the wire. Returns what is logged."""
     return [o for o in f.hear(sender, decode(encode(message)), now) if isinstance(o, Log)]
 
 
@@ -46,7 +46,7 @@ def report(name, counters=None, status=None, gauges=None):
 
 
 def status(f, now=1.0):
-    """The answer to a question, as whoever asked reads it."""
+    """The answer to a query, decoded as the asking process does it."""
     (said,) = [o.message for o in f.hear("cli", Query(), now) if isinstance(o, Tell) and isinstance(o.message, Answer)]
     data = encode(said)
     assert len(data) < MAX_MESSAGE
@@ -97,7 +97,7 @@ def test_a_large_report_is_refused_and_said_once(what):
 
 
 def test_keys_are_text():
-    """JSON has no others, and sorting cannot compare them."""
+    """JSON has only keys of text, and other keys cannot be sorted."""
     f = frame()
     joined(f, "m0")
     hear(f, "m0", report("m0", status={"x": {b"\xff": 1, "a": 2}}))
@@ -110,7 +110,7 @@ def test_what_all_reports_weigh_is_bounded_and_the_heaviest_goes_first():
     hear(f, "light", report("light", {"x": 1}))
     heavy = {"x": [{}] * (MAX_REPORT // EACH - 20)}
     logs = [log for n in range(50) for log in hear(f, f"p{n}", report(f"p{n}", status=heavy))]
-    assert f.standing.registry.weight <= MAX_KEPT
+    assert f.side.registry.weight <= MAX_KEPT
     body = status(f)
     assert of(body, "light")["counters"] == {"x": 1}
     assert sum(one["report_age_ms"] is not None for one in body["processes"]) == MAX_KEPT // MAX_REPORT + 1
@@ -120,7 +120,7 @@ def test_what_all_reports_weigh_is_bounded_and_the_heaviest_goes_first():
 
 @pytest.mark.parametrize("one", [{}, [], 1 << 40, 1.5, "ü", "😀" + "x" * 60, {"a": {}}, [[[]]]])
 def test_a_weight_tells_the_memory(one):
-    """What is kept takes at most some times as much as it weighs, whatever it is made of."""
+    """What is kept takes at most a few times as much memory as it weighs, whatever it is made of."""
     value = [one] * 3000
     data = encode(Query(args={"v": value}))
     tracemalloc.start()
@@ -144,7 +144,7 @@ def test_a_thousand_processes_with_the_longest_names_still_fit_an_answer():
 
 
 def test_what_a_report_says_counts_though_it_is_not_kept():
-    """Who can be reached, who holds a permission, and the table in use must not depend on what others sent."""
+    """Which workers can be reached, which process has a lease, and the table must not depend on reports of others."""
     f = frame()
     joined(f, "comp0", role="compare")
     joined(f, *(f"p{n}" for n in range(20)))
@@ -152,9 +152,9 @@ def test_what_a_report_says_counts_though_it_is_not_kept():
     hear(f, "comp0", Report("compare", "comp0", 1, {}, {"linked": 1, "leased": 0}, heavy))
     for n in range(20):
         hear(f, f"p{n}", report(f"p{n}", status=heavy))
-    assert f.standing.registry.processes["comp0"].report is None
-    assert f.standing.registry.linked() == {"comp0"}
-    assert f.standing.registry.processes["comp0"].leased
+    assert f.side.registry.processes["comp0"].report is None
+    assert f.side.registry.linked() == {"comp0"}
+    assert f.side.registry.processes["comp0"].leased
 
 
 def test_an_introduction_is_bounded():
@@ -165,7 +165,7 @@ def test_an_introduction_is_bounded():
     ):  # fmt: skip
         assert len(hear(f, f"p{number}", hello)) == (not number)
     assert f.counters["hellos_refused"] == 4
-    assert not f.standing.registry.processes
+    assert not f.side.registry.processes
 
 
 def test_one_that_is_lost_makes_room_for_one_that_is_there():
@@ -181,10 +181,10 @@ def test_one_that_is_lost_makes_room_for_one_that_is_there():
         hear(f, f"p{n}", report(f"p{n}"), 4.0)
     while (due := f.deadline()) <= 5.0:
         f.on_timer(due)
-    assert f.standing.registry.processes["p0"].lost
+    assert f.side.registry.processes["p0"].lost
     assert [log.event for log in hear(f, "more", Hello("mirror", "more", 1), 5.0)] == ["process.joined"]
-    assert "p0" not in f.standing.registry.processes
-    assert len(f.standing.registry.processes) == MAX_PROCESSES
+    assert "p0" not in f.side.registry.processes
+    assert len(f.side.registry.processes) == MAX_PROCESSES
 
 
 @pytest.mark.parametrize("side", ["primary", "secondary"])
@@ -199,8 +199,8 @@ def test_a_wish_is_carried_out_whatever_it_says_beside(side):
     assert f.counters["details_refused"] == 101
     if side == "primary":
         assert f.counters["checkpoints_wanted.other"] == 100
-        assert f.standing.checkpoints.completed or not f.standing.checkpoints.idle
-    kept = repr(f._progress._wishes._outstanding) + repr(f.standing.checkpoints.wanted)
+        assert f.side.checkpoints.completed or not f.side.checkpoints.idle
+    kept = repr(f.side.requests._outstanding) + repr(f.side.checkpoints.wanted)
     assert len(kept) < 100_000
     status(f)
 
@@ -209,8 +209,8 @@ def test_a_heartbeat_leaves_little():
     f = frame("secondary")
     beat = Heartbeat("primary", 7, 1, 0, body={"x": nested(15), "y": "z" * 1_000_000}, table={"x": "y" * 1_000_000})
     hear(f, PEER, beat)
-    assert f.standing.peer.alive
-    assert len(repr(f.standing.peer.last)) < 10_000
+    assert f.side.peer.alive
+    assert len(repr(f.side.peer.last)) < 10_000
     status(f)
     for wrong in (
         Heartbeat("r" * 1000, 7, 2, 0),
@@ -218,7 +218,7 @@ def test_a_heartbeat_leaves_little():
         Heartbeat("primary", 7, 2, 0, state="s" * 1000),
     ):
         hear(f, PEER, wrong)
-    assert f.standing.peer.last.count == 1
+    assert f.side.peer.last.count == 1
     assert f.counters["ignored_messages"] == 3
 
 
@@ -229,17 +229,17 @@ def test_rules_are_learnt_from_a_compare_and_only_such_as_can_be_read():
     hear(f, "m0", SetRules("pass tcp port 80"))
     hear(f, "comp0", SetRules("#" * 1_000_000))
     hear(f, "comp0", SetRules("nonsense\n"))
-    assert f.standing.rules is None
+    assert f.side.modes.rules is None
     assert f.counters["rules_refused"] == 3
     hear(f, "comp0", SetRules("# none\n"))
-    assert f.standing.rules == SetRules("# none\n")
+    assert f.side.modes.rules == SetRules("# none\n")
 
 
 def test_only_processes_that_are_known_can_yield():
     f = frame()
     for n in range(100):
         hear(f, f"stranger{n}", Yielded(1))
-    assert not f.standing.ownership._yielded
+    assert not f.side.ownership._yielded
 
 
 def test_the_names_of_workers_in_a_table_are_names():
@@ -247,7 +247,7 @@ def test_the_names_of_workers_in_a_table_are_names():
     joined(f, "comp0", role="compare")
     status_of = {"workers": ["w" * 10_000]}
     hear(f, "comp0", Report("compare", "comp0", 1, {}, {"table_version": 5}, status_of))
-    assert all(len(worker) < 256 for worker in f.standing.table.workers)
+    assert all(len(worker) < 256 for worker in f.side.table.workers)
 
 
 def test_weights():

@@ -1,14 +1,14 @@
-"""Causes of checkpoints: told apart by service and client, remembered within bounds, answered ever more slowly."""
+"""Causes of checkpoints: told apart by service and client, remembered within bounds, answered more slowly each time."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colo_frame.causes import FIRST, NAMED, REMEMBERED, REPEATED, SHOWN, Causes, Named, name
+from colo_frame.causes import COUNTED, FIRST, REMEMBERED, REPEATED, SHOWN, CauseNames, Causes, causes_of
 from colo_proto.messages import CheckpointWanted, Reason
 
 LONGEST = 10.0
-WEB = Named("tcp port 80", "10.0.0.9")
+WEB = CauseNames("tcp port 80", "10.0.0.9")
 
 
 def wish(flow, reason=Reason.PAYLOAD):
@@ -29,22 +29,22 @@ def wish(flow, reason=Reason.PAYLOAD):
     ],
 )
 def test_what_a_wish_is_caused_by(flow, named):
-    assert name(wish(flow)) == named
+    assert causes_of(wish(flow)) == named
 
 
 @pytest.mark.parametrize("reason", [Reason.MIRROR_GAP, Reason.WORKER_LOST, Reason.RESYNC, Reason.REQUEST])
 def test_what_the_pair_itself_wants_is_nobodys_fault(reason):
-    assert name(wish("", reason)) == ("", "")
+    assert causes_of(wish("", reason)) == ("", "")
     causes = Causes(LONGEST)
-    causes.answered([Named("", "")], 1.0)
-    assert causes.due(Named("", "")) == 0
+    causes.answered([CauseNames("", "")], 1.0)
+    assert causes.due(CauseNames("", "")) == 0
     assert causes.status(1.0) == []
 
 
 @given(st.text(max_size=400), st.text(max_size=400))
 def test_names_are_short_whatever_another_process_says(flow, reason):
     for text in (flow, f"tcp {flow} > {flow}", f"{flow} 10.0.0.2 > {flow}"):
-        assert all(len(part) <= 60 for part in name(wish(text, reason)))
+        assert all(len(part) <= 60 for part in causes_of(wish(text, reason)))
 
 
 def test_each_answer_doubles_the_delay_up_to_the_longest():
@@ -71,35 +71,35 @@ def test_another_client_of_the_same_service_waits_as_well_and_another_service_do
     causes = Causes(LONGEST)
     for _ in range(3):
         causes.answered([WEB], 0.0)
-    assert causes.due(Named("tcp port 80", "10.0.0.77")) == 4 * FIRST
-    assert causes.due(Named("tcp port 22", "10.0.0.9")) == 4 * FIRST
-    assert causes.due(Named("tcp port 22", "10.0.0.77")) == 0
+    assert causes.due(CauseNames("tcp port 80", "10.0.0.77")) == 4 * FIRST
+    assert causes.due(CauseNames("tcp port 22", "10.0.0.9")) == 4 * FIRST
+    assert causes.due(CauseNames("tcp port 22", "10.0.0.77")) == 0
 
 
 def test_made_up_addresses_do_not_push_the_service_out():
     causes = Causes(LONGEST)
     for number in range(5000):
-        causes.answered([Named("udp port 53", f"10.{number >> 8}.{number & 255}.1")], float(number))
-    assert causes.due(Named("udp port 53", "10.99.99.99")) == 4999 + LONGEST
-    assert len(causes._clients) == REMEMBERED
+        causes.answered([CauseNames("udp port 53", f"10.{number >> 8}.{number & 255}.1")], float(number))
+    assert causes.due(CauseNames("udp port 53", "10.99.99.99")) == 4999 + LONGEST
+    assert len(causes._tables[1]) == REMEMBERED
 
 
 def test_made_up_services_are_bounded_too():
     causes = Causes(LONGEST)
     counters = set()
     for number in range(3000):
-        named = Named(f"udp port {number}", "10.0.0.9")
+        named = CauseNames(f"udp port {number}", "10.0.0.9")
         causes.answered([named], float(number))
         counters.add(causes.counter(named.service))
-    assert len(causes._services) == REMEMBERED
-    assert len(counters) == NAMED + 1
+    assert len(causes._tables[0]) == REMEMBERED
+    assert len(counters) == COUNTED + 1
     assert len(causes.status(3000.0)) <= SHOWN
 
 
 def test_one_checkpoint_counts_once_however_many_asked_for_it():
     causes = Causes(LONGEST)
-    causes.answered([Named("udp port 53", f"10.0.0.{number}") for number in range(200)], 0.0)
-    assert causes.due(Named("udp port 53", "10.99.99.99")) == FIRST
+    causes.answered([CauseNames("udp port 53", f"10.0.0.{number}") for number in range(200)], 0.0)
+    assert causes.due(CauseNames("udp port 53", "10.99.99.99")) == FIRST
 
 
 def test_addresses_are_no_names_of_counters():
@@ -124,7 +124,7 @@ def test_status_says_who_and_how_long():
     causes = Causes(LONGEST)
     for now in (0.0, 1.0, 3.0):
         causes.answered([WEB], now)
-    causes.answered([Named("udp port 53", "10.0.0.9")], 4.0)
+    causes.answered([CauseNames("udp port 53", "10.0.0.9")], 4.0)
     causes.put_off(WEB, wish("tcp 10.0.0.2:80 > 10.0.0.9:5000"), 5.0)
     worst, *others = causes.status(5.0)
     assert worst == {

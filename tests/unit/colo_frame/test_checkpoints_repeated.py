@@ -1,9 +1,9 @@
-"""Checkpoints when the same causes ask again and again: how long each has to wait, and that nobody waits for ever."""
+"""Checkpoints when the same causes repeat: how long each has to wait, and that none waits for ever."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colo_frame.checkpoints import MAX_OPEN, State
+from colo_frame.checkpoints import MAX_CAUSES, State
 from colo_proto.core import Log
 from colo_proto.messages import Answer, Reason
 
@@ -11,7 +11,7 @@ from .test_checkpoints import Slow, dones, machine, wish
 
 
 class Clock:
-    """A machine whose wishes come from somebody who never stops; `began` is when its checkpoints did."""
+    """A machine that gets requests without an end; `began` holds the times at which its checkpoints began."""
 
     def __init__(self, **more):
         self.machine = machine(**more)
@@ -40,7 +40,7 @@ def flow(client, port=53, sport=6000):
 
 
 def test_a_client_that_never_stops_gets_ever_fewer_checkpoints():
-    """17 wishes a second from made-up addresses, for a minute."""
+    """17 requests a second from made-up addresses, for a minute."""
     clock = Clock(interval=1.0, backoff=10.0)
     for number in range(60 * 17):
         clock.ask(flow(f"10.{number >> 8}.{number & 255}.1", sport=number))
@@ -53,7 +53,7 @@ def test_a_client_that_never_stops_gets_ever_fewer_checkpoints():
 
 
 def test_nor_when_it_changes_what_it_attacks():
-    """A hundred services that differ: each is new, and the interval is what remains. Its address gives it away."""
+    """A hundred services that differ: each of them is new, so only the interval and the client's address limit them."""
     clock = Clock(interval=1.0, backoff=10.0)
     for number in range(60 * 17):
         clock.ask(flow("10.0.0.66", port=1 + number % 100))
@@ -80,7 +80,7 @@ def test_a_flow_that_differs_for_the_first_time_does_not_wait_for_others():
 
 
 def test_what_was_answered_on_the_way_is_held_against_it():
-    """While others have new differences all the time, a repeated cause is answered with them and not besides."""
+    """While others have new differences all the time, a repeated cause is answered by their checkpoints alone."""
     clock = Clock(interval=1.0, backoff=10.0)
     for number in range(41):
         clock.ask(flow("10.0.0.66", sport=number))
@@ -98,7 +98,7 @@ def test_what_was_answered_on_the_way_is_held_against_it():
     st.sampled_from([0.0, 3.0, 10.0]),
 )
 def test_every_wish_is_answered_in_bounded_time_and_checkpoints_keep_their_distance(wishes, interval, backoff):
-    """What waits is covered by a demanded checkpoint, and that one comes: whoever asks, and however often."""
+    """What waits is covered by a requested checkpoint, and that checkpoint comes, whoever requests how often."""
     clock = Clock(interval=interval, backoff=backoff)
     asked = []
     for pause, port, client in wishes:
@@ -114,12 +114,12 @@ def test_every_wish_is_answered_in_bounded_time_and_checkpoints_keep_their_dista
 
 def test_what_one_checkpoint_is_held_against_is_bounded():
     m = machine(Slow(), backoff=10.0)
-    for number in range(2 * MAX_OPEN):
+    for number in range(2 * MAX_CAUSES):
         m.want(wish(flow=flow(f"10.{number >> 8}.{number & 255}.1")), "comp0", covers=True, now=1.0)
     m.advance([], 1.0)
-    for number in range(2 * MAX_OPEN):
+    for number in range(2 * MAX_CAUSES):
         m.want(wish(flow=flow(f"10.{number >> 8}.{number & 255}.2")), "comp0", covers=True, now=1.0)
-    assert len(m._open) + len(m._answering) == MAX_OPEN
+    assert len(m._open) + len(m._answering) == MAX_CAUSES
 
 
 def test_an_order_does_not_wait():

@@ -1,4 +1,4 @@
-"""What of the other side is news, and what could be a recording."""
+"""Which claims of the other side are new, and which may be a recording."""
 
 import pytest
 
@@ -10,7 +10,7 @@ PATIENCE = 2.0
 
 
 class Other:
-    """The other side: it says the truth, and what it says may arrive at any time."""
+    """The other side: what it claims is true, but may arrive at any time."""
 
     def __init__(self, incarnation=PEER, clock=100.0):
         self.incarnation = incarnation
@@ -27,7 +27,7 @@ class Other:
 
 
 def listener(now=0.0):
-    """We have said word 1 just now."""
+    """We have made claim 1 just now."""
     fresh = Freshness(US, PATIENCE, 0.0)
     fresh.said(1, now)
     return fresh
@@ -119,7 +119,7 @@ def test_words_that_were_held_back_half_a_minute_are_not_believed_although_they_
 
 
 def test_clocks_that_part_are_learnt_again_from_each_answer():
-    """The other clock is slow, as far as a clock may be: for as long as it answers nothing is lost."""
+    """The other clock is as slow as a clock may be: while the other side answers, all its claims are believed."""
     fresh, other = met()
     for count in range(2, 20000):
         now = count / 2
@@ -158,7 +158,7 @@ def test_nothing_grows():
         fresh.said(name, 0.0)
         fresh.judge(Other(10000 + name).say(0.0), 0.0)
         fresh.judge(Other(50000 + name).say(0.0, (US, name)), 0.0)
-    assert len(fresh._words) <= REMEMBERED
+    assert len(fresh._made) <= REMEMBERED
     assert len(fresh._strangers) <= STRANGERS
     assert len(fresh._retired) <= RETIRED
     assert fresh.answers(PATIENCE + 0.1) == (), "who is not heard any more is not answered"

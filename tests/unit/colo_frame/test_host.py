@@ -1,4 +1,4 @@
-"""What processes of the host say of themselves: introductions, silence, restarts."""
+"""What the processes of the host say about themselves: introductions, silence, restarts."""
 
 import pytest
 
@@ -59,7 +59,7 @@ def test_a_process_that_was_paused_returns_with_its_next_report():
     f.hear("comp0", report(), 4.0)
     idle(f, 5.0)
     f.hear("comp0", Flushed(1, "comp0"), 5.1)
-    assert f.standing.table.workers == ["comp0"]
+    assert f.side.table.workers == ["comp0"]
     f.hear(PEER, Heartbeat("secondary", 7, 1, 0), 5.9)
     outputs = f.hear("comp1", report(name="comp1", gauges={"linked": 1}), 6.0)
     assert "process.returned" in events(outputs)
@@ -79,7 +79,7 @@ def test_a_restarted_worker_costs_a_checkpoint_only_where_state_is_copied():
 
 
 def test_a_restarted_mirror_costs_a_checkpoint():
-    """Its receiver may have died with it, and then nobody else knows that frames are missing."""
+    """The receiver of the mirror link may have died as well, then only the COLO frame knows of the missing frames."""
     f = primary()
     f.hear("m0", hello("mirror", "m0", incarnation=1), 1.0)
     assert f.counters["checkpoints_wanted.mirror_gap"] == 0
@@ -90,7 +90,7 @@ def test_a_restarted_mirror_costs_a_checkpoint():
 
 @pytest.mark.parametrize("mirror_first", [True, False])
 def test_a_mirror_restarted_while_the_frame_was_dead_costs_a_checkpoint(mirror_first):
-    """Its receiver may have died with it; the others know an earlier start of this frame, and the mirror knows none."""
+    """The same after a restart of the COLO frame: other processes know its earlier start, the mirror does not."""
     f = Frame(PRIMARY, 7, 0.0)
     known, new = Hello("redirector", "redire1", 1, frame=5), Hello("mirror", "m0", 2)
     for sender, message in (("m0", new), ("redire1", known))[:: 1 if mirror_first else -1]:

@@ -1,4 +1,4 @@
-"""One writer to the client LAN, whatever dies, stands still or is cut off: two frames and all that is around them."""
+"""One writer to the client LAN, whatever dies, stalls or is cut off: two COLO frames in a world that is modelled."""
 
 import pytest
 from hypothesis import given, settings
@@ -31,7 +31,7 @@ def test_a_primary_without_a_secondary_waits_for_an_answer_and_then_writes():
     world.kill("s")
     world.until(lambda: world.p.state == "alone", DETECTION + 1)
     world.until(world.p.could_write, 0.1)
-    assert world.p.frame.standing.mode == Mode.ENFORCE, "nobody was lost: the secondary may still be starting"
+    assert world.p.frame.side.modes.mode == Mode.ENFORCE, "nobody was lost: the secondary may still be starting"
 
 
 def test_the_primary_host_dies():
@@ -40,7 +40,7 @@ def test_the_primary_host_dies():
     world.kill("p")
     world.until(world.s.could_write, DETECTION + 0.6)
     assert world.now - died > DETECTION - 0.6
-    assert world.s.frame.standing.ownership.tenure.fence == 1
+    assert world.s.frame.side.ownership.leadership.fence == 1
     assert world.s.frame.status(world.now)["tenure"]["promotion"]["silence_ms"] == pytest.approx(2500, abs=20)
 
 
@@ -57,10 +57,10 @@ def test_the_link_between_the_hosts_is_cut_and_both_live():
     world = up()
     world.link = False
     world.until(lambda: world.p.state == "alone", DETECTION + 1.1)
-    assert world.p.frame.standing.mode == Mode.BYPASS
+    assert world.p.frame.side.modes.mode == Mode.BYPASS
     world.run(120.0)
     assert (world.p.state, world.s.state) == ("alone", "standby")
-    assert not world.s.frame.standing.ownership.tenure.fit, "what left since was not compared"
+    assert not world.s.frame.side.ownership.leadership.promotable, "what left since was not compared"
     # Now even the primary's death does not make a replica of what was left behind.
     world.kill("p")
     world.run(60.0)
@@ -102,7 +102,7 @@ def test_it_wakes_while_the_link_is_cut():
 
 
 def test_it_wakes_with_nothing_in_its_queues():
-    """No word of the promotion waits for it: it must ask before it permits anything again."""
+    """No message about the promotion waits for it: it must ask before it grants leases again."""
     world = up()
     world.freeze("p")
     world.until(world.s.could_write, DETECTION + 0.6)
@@ -182,7 +182,7 @@ def test_a_restarted_frame_of_either_side_changes_nothing():
         world.hosts[letter].start_frame()
         world.run(4.0)
     assert (world.p.state, world.s.state) == ("holding", "standby")
-    assert world.p.frame.standing.mode == Mode.ENFORCE
+    assert world.p.frame.side.modes.mode == Mode.ENFORCE
 
 
 def test_a_planned_failover_waits_for_the_primary_to_yield():
@@ -216,12 +216,12 @@ def test_the_secondary_dies_and_a_new_one_is_brought_in():
         one.dead = False
     world.s.start_frame()
     world.run(5.0)
-    assert (world.p.state, world.p.frame.standing.mode) == ("holding", Mode.BYPASS)
-    assert not world.s.frame.standing.ownership.tenure.fit
+    assert (world.p.state, world.p.frame.side.modes.mode) == ("holding", Mode.BYPASS)
+    assert not world.s.frame.side.ownership.leadership.promotable
     assert world.ask("p", "resync").ok
     world.run(3.0)
     assert world.p.processes["comp0"].mode == Mode.ENFORCE
-    assert world.s.frame.standing.ownership.tenure.fit
+    assert world.s.frame.side.ownership.leadership.promotable
     world.kill("p")
     world.until(world.s.could_write, DETECTION + 0.6)
 
@@ -230,7 +230,7 @@ def test_a_lost_secondary_that_is_back_is_taken_in_by_itself_where_that_is_wishe
     world = up(resync="auto")
     world.freeze("s")
     world.run(10.0)
-    assert world.p.frame.standing.mode == Mode.BYPASS
+    assert world.p.frame.side.modes.mode == Mode.BYPASS
     world.freeze("s", frozen=False)
     world.until(lambda: world.p.processes["comp0"].mode == Mode.ENFORCE, 5.0)
 
@@ -239,7 +239,7 @@ def test_without_a_secondary_everything_may_be_held_instead():
     world = up(on_loss="hold")
     world.kill("s")
     world.run(10.0)
-    assert (world.p.state, world.p.frame.standing.mode) == ("alone", Mode.ENFORCE)
+    assert (world.p.state, world.p.frame.side.modes.mode) == ("alone", Mode.ENFORCE)
 
 
 def test_a_frame_that_is_restarted_while_alone_goes_on_in_bypass():
@@ -248,7 +248,7 @@ def test_a_frame_that_is_restarted_while_alone_goes_on_in_bypass():
     world.run(10.0)
     world.p.start_frame()
     world.run(10.0)
-    assert (world.p.state, world.p.frame.standing.mode) == ("alone", Mode.BYPASS)
+    assert (world.p.state, world.p.frame.side.modes.mode) == ("alone", Mode.BYPASS)
     assert world.p.processes["comp0"].mode == Mode.BYPASS
 
 
@@ -275,5 +275,5 @@ def test_when_both_networks_were_cut_the_higher_fence_stays_once_they_meet():
 @given(SCRIPTS, FAILOVER)
 @settings(max_examples=150, deadline=None)
 def test_never_two_writers(script, failover):
-    """`make ownership` does it more often."""
+    """`make ownership` runs more examples."""
     play(script, failover)

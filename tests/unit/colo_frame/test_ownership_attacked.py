@@ -1,4 +1,4 @@
-"""One writer to the client LAN, and somebody who writes, while a stranger on that LAN does what he can."""
+"""One writer to the client LAN, never two and never none, while an attacker on that LAN does what he can."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_a_flood_of_junk_does_not_hide_a_primary_that_lives(phase):
     world.link = False
     for _ in range(15):
         world.run(1.0)
-        assert world.s.frame.standing.ownership.tenure.heard > world.s.now - 1.0
+        assert world.s.frame.side.ownership.leadership.heard > world.s.now - 1.0
     assert (world.p.state, world.s.state) == ("alone", "standby")
 
 
@@ -51,7 +51,7 @@ def test_nor_does_a_flood_of_recorded_claims(phase):
     world.link = False
     for _ in range(15):
         world.run(1.0)
-        assert world.s.frame.standing.ownership.tenure.heard > world.s.now - 1.0
+        assert world.s.frame.side.ownership.leadership.heard > world.s.now - 1.0
     assert (world.p.state, world.s.state) == ("alone", "standby")
 
 
@@ -60,14 +60,14 @@ def test_who_knows_the_name_of_the_pair_alone_is_not_heard():
     keys = derive(b"", "colo")
     frames = [
         write_claim(
-            Stand("secondary", 77, count, 99, State.PROMOTED, echo_of=world.p.frame.standing.incarnation), "colo", keys
+            Stand("secondary", 77, count, 99, State.PROMOTED, echo_of=world.p.frame.side.incarnation), "colo", keys
         )
         for count in range(1, 40)
     ]
     world.replay("p", frames)
     world.run(10.0)
     assert (world.p.state, world.s.state) == ("holding", "standby")
-    assert world.p.frame.standing.ownership.tenure.fence == 0
+    assert world.p.frame.side.ownership.leadership.fence == 0
 
 
 # -- recordings ------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_nor_in_a_pair_that_was_started_again():
     for _ in range(100):
         world.run(0.1)
         assert world.p.could_write()
-    assert world.p.frame.standing.ownership.tenure.fence == 0
+    assert world.p.frame.side.ownership.leadership.fence == 0
 
 
 @pytest.mark.parametrize("restarts", [0, 3])
@@ -112,7 +112,7 @@ def test_recorded_claims_of_a_dead_primary_do_not_put_its_failover_off(restarts)
 
 
 def test_nor_do_recorded_claims_of_a_primary_that_the_secondary_never_heard():
-    """Its frame is another by now, and remembers nobody."""
+    """Its frame was restarted meanwhile, and remembers no other side."""
     world = up()
     for letter in "ps":
         world.hosts[letter].start_frame()
@@ -146,14 +146,14 @@ def test_an_old_word_of_a_primary_that_was_protected_makes_no_replica():
     world.replay("s", tape)
     for _ in range(50):
         world.run(0.1)
-        assert not world.s.frame.standing.ownership.tenure.fit
+        assert not world.s.frame.side.ownership.leadership.promotable
     world.kill("p")
     world.run(20.0)
     assert world.s.state == "standby"
 
 
 def test_an_old_word_of_a_primary_that_gave_way_promotes_nobody():
-    """In a former life of the pair the primary was fenced with the token that the secondary takes now."""
+    """Before the pair was restarted, the primary was fenced by the same token that the secondary takes now."""
     world = promoted(up())
     world.run(3.0)
     tape = world.recorded("p", "fenced")
@@ -176,7 +176,7 @@ def test_an_old_word_of_a_primary_that_gave_way_promotes_nobody():
 
 
 def test_claims_that_were_held_back_do_not_put_a_failover_off():
-    """The last words of a primary that has died come one by one."""
+    """The last claims of a primary that has died are delivered one by one."""
     world = up()
     beats = len(world.link_tape)
     world.until(lambda: any(letter == "p" for letter, _ in world.link_tape[beats:]))
@@ -193,8 +193,8 @@ def test_claims_that_were_held_back_do_not_put_a_failover_off():
         world.inject("s", word)
         world.run(2.3)
     # The first one was young enough, and the others were not.
-    assert world.s.frame.standing.ownership.silence <= DETECTION + 0.1
-    assert world.s.frame.standing.ownership.promoted_at < world.s.now - 2.3 * (len(words) - 1.5)
+    assert world.s.frame.side.ownership.silence <= DETECTION + 0.1
+    assert world.s.frame.side.ownership.promoted_at < world.s.now - 2.3 * (len(words) - 1.5)
 
 
 def test_a_claim_that_was_held_back_for_half_a_minute_says_nothing():
@@ -236,12 +236,12 @@ def test_a_frame_that_is_restarted_while_the_link_is_cut_proves_itself_on_the_la
 def known(world, letter):
     """Does this host believe the present start of the other one?"""
     host = world.hosts[letter]
-    other = host.frame.standing.ownership.tenure.other
-    return other is not None and other.incarnation == world.other(host).frame.standing.incarnation
+    other = host.frame.side.ownership.leadership.other
+    return other is not None and other.incarnation == world.other(host).frame.side.incarnation
 
 
 def test_many_recorded_starts_do_not_keep_a_new_one_out():
-    """Each recorded start is answered, too; that must leave a place for the one that lives."""
+    """Each recorded start is answered, too. There must be a place left for the start that is alive."""
     world = up()
     for _ in range(40):
         world.p.start_frame()
@@ -257,18 +257,18 @@ def test_many_recorded_starts_do_not_keep_a_new_one_out():
 
 
 def test_the_primary_is_believed_where_it_cannot_hear_the_secondary():
-    """What the secondary says is lost, and the link is cut: the primary lives, and is heard."""
+    """The secondary's claims are lost, and the link is cut. The primary is alive and is heard."""
     world = up()
     world.hold("s")
     world.link = False
     world.run(120.0)
     assert (world.p.state, world.s.state) == ("alone", "standby")
-    assert world.s.frame.standing.ownership.tenure.heard > world.s.now - 1.0
+    assert world.s.frame.side.ownership.leadership.heard > world.s.now - 1.0
     assert not world.both
 
 
 def test_the_secondary_is_believed_where_it_cannot_hear_the_primary():
-    """It took over by order; the primary hears so on the LAN and stays away."""
+    """The secondary took over by an order. The primary hears this on the LAN and does not write."""
     world = promoted(up())
     world.hold("p")
     world.link = False
@@ -277,7 +277,7 @@ def test_the_secondary_is_believed_where_it_cannot_hear_the_primary():
 
 
 def test_both_hear_each_other_again_after_hours_without():
-    """So long apart nobody knows any more how the clocks of the two stand to each other."""
+    """After so long without hearing each other, neither side knows the difference between the two clocks any more."""
     world = up()
     world.lan = False
     world.link = False
@@ -291,7 +291,7 @@ def test_both_hear_each_other_again_after_hours_without():
 
 
 def test_a_peer_with_another_secret_lives():
-    """A mistake of the operator, while both hear each other on the link: not silence, and said once a minute."""
+    """An operator error. Both sides hear each other on the link: that is no silence. Logged once a minute."""
     world = up()
     world.p.frame.use_secrets([b"another secret, on one host alone"])
     world.run(10.0)

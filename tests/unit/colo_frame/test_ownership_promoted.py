@@ -1,4 +1,4 @@
-"""After a promotion: who has the LAN when frames are restarted, stand still or miss something, and what orders do."""
+"""After a promotion: who has the LAN when COLO frames are restarted, stall or miss something, and what orders do."""
 
 from colo_proto.messages import LanSay, Mode
 
@@ -15,7 +15,7 @@ def promoted():
 
 
 def test_the_promoted_side_stands_still_and_the_other_is_restarted_meanwhile():
-    """The primary that comes back hears nobody and goes on alone: who wakes may not write a single frame."""
+    """The primary comes back, hears nobody, and goes on alone. A secondary that then runs again may write no frame."""
     world = promoted()
     world.freeze("s")
     world.p.start_frame()
@@ -32,7 +32,7 @@ def test_the_promoted_side_stands_still_and_the_other_is_restarted_meanwhile():
 
 
 def test_the_promoted_sides_frame_is_restarted_too_late():
-    """As before, but the frame is another: of the promotion it hears from its processes."""
+    """As before, but the COLO frame was restarted: it learns of the promotion from its processes."""
     world = promoted()
     world.freeze("s", "frame")
     world.p.start_frame()
@@ -79,7 +79,7 @@ def test_the_promoted_sides_frame_is_restarted_while_permissions_run():
 
 
 def test_a_primary_that_nobody_could_hear_asks_before_it_writes_again():
-    """Both ways are cut for a while. The secondary took over, so the primary may not go on with what it has."""
+    """Both ways are cut for a while. The secondary has taken over, so the primary may not write with its old leases."""
     world = up()
     world.link = False
     world.freeze("p", "m0")
@@ -93,7 +93,7 @@ def test_a_primary_that_nobody_could_hear_asks_before_it_writes_again():
 
 
 def test_the_secondary_dies_while_the_primary_stands_still():
-    """It asks, nobody answers, and what it would hold for a secondary goes."""
+    """It asks, nobody answers, and it releases what it would hold for a secondary."""
     world = up()
     world.freeze("p")
     world.kill("s")
@@ -102,20 +102,20 @@ def test_the_secondary_dies_while_the_primary_stands_still():
     world.until(lambda: world.p.state == "alone", DETECTION + 1.0)
     world.run(1.0)
     assert world.p.could_write()
-    assert world.p.frame.standing.mode == Mode.BYPASS
+    assert world.p.frame.side.modes.mode == Mode.BYPASS
 
 
 def test_the_promoted_sides_frame_is_restarted_and_hears_the_fenced_primary_first():
-    """The primary's token is higher than the one that the processes were told, and still they have the LAN."""
+    """The primary's token is higher than the one that the processes know, but they still have the LAN."""
     world = promoted()
-    world.p.frame.standing.ownership.tenure.fence = 6
+    world.p.frame.side.ownership.leadership.fence = 6
     world.run(1.0)
     world.freeze("s", "frame")
     world.run(2.0)
     own, world.s.hello = world.s.hello, lambda _: None
     world.s.start_frame()
     world.run(0.6)
-    assert world.s.frame.standing.ownership.tenure.fence == 6
+    assert world.s.frame.side.ownership.leadership.fence == 6
     world.s.hello = own
     for name in ("f1", "f2"):
         own(world.s.processes[name])
@@ -167,7 +167,7 @@ def test_an_order_by_force_does_not_wait_for_it():
 
 
 def test_force_lasts_until_somebody_has_heard_it():
-    """The primary gave way on the link: from then on the permission counts as always, and ends with link and ear."""
+    """The primary yielded on the link. From then on the lease follows the usual rules, and ends with link and ear."""
     world = up()
     world.freeze("s", "f1")
     assert world.ask("s", "failover", force=True).ok

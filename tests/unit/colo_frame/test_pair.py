@@ -1,4 +1,4 @@
-"""Two frames joined by their link: what each learns of the other, and what the secondary follows."""
+"""Two COLO frames joined by their link: what each learns from the other, and how the secondary follows."""
 
 from colo_frame.frame import Frame
 from colo_frame.peer import PEER
@@ -12,7 +12,7 @@ from .frames import PRIMARY, SECONDARY, Copying, events, hello, report, told, wi
 
 
 class Pair:
-    """Two frames whose peer link carries every message at once, through its bytes, unless it is cut."""
+    """Two COLO frames whose link encodes, carries and decodes every message at once, unless it is cut."""
 
     def __init__(self):
         self.now = 0.0
@@ -40,7 +40,7 @@ class Pair:
         return self.heard[side][before:]
 
     def run(self, until):
-        """Step the clock to `until`, firing every timer on the way; processes report once a second."""
+        """Let time pass until `until`, with every timer on the way; processes report once a second."""
         before = {side: len(self.heard[side]) for side in "ps"}
         while True:
             side = min("ps", key=lambda s: getattr(self, s).deadline())
@@ -90,7 +90,7 @@ def test_a_checkpoint_reaches_the_secondarys_processes_first():
     outputs = pair.hear("p", "comp0", wish())
     assert [o.to for o in outputs if isinstance(o, Tell) and isinstance(o.message, CheckpointDone)] == [PEER, EVERYBODY]
     assert told(pair.heard["s"], CheckpointDone, EVERYBODY) == [CheckpointDone(1, state_copied=False)]
-    assert pair.s.standing.checkpoints.epoch == 1
+    assert pair.s.side.checkpoints.epoch == 1
 
 
 def test_a_gap_on_the_secondary_becomes_a_checkpoint_of_the_pair():
@@ -107,7 +107,7 @@ def test_a_gap_while_the_link_is_cut_is_told_when_it_is_back():
     pair.run(5.0)
     assert not told(pair.hear("s", "rew0", wish(Reason.MIRROR_GAP, source="rew0")), CheckpointWanted)
     pair.run(9.0)
-    assert pair.p.standing.checkpoints.epoch == 0
+    assert pair.p.side.checkpoints.epoch == 0
     pair.cut = False
     pair.run(10.0)
     assert pair.p.counters["checkpoints_wanted.mirror_gap"] == 1
@@ -117,11 +117,11 @@ def test_a_gap_while_the_link_is_cut_is_told_when_it_is_back():
 
 def test_a_checkpoint_that_the_secondary_missed_is_made_up_for():
     pair = Pair()
-    pair.p.standing.checkpoints.driver = Copying()
+    pair.p.side.checkpoints.driver = Copying()
     pair.cut = True
     pair.hear("p", "comp0", wish())
     pair.hear("p", "comp0", Flushed(1, "comp0"))
-    assert pair.s.standing.checkpoints.epoch == 0
+    assert pair.s.side.checkpoints.epoch == 0
     pair.cut = False
     seen = pair.run(1.0)
     assert told(seen["s"], CheckpointDone, EVERYBODY) == [CheckpointDone(1, state_copied=True)]
@@ -130,7 +130,7 @@ def test_a_checkpoint_that_the_secondary_missed_is_made_up_for():
 
 def test_the_secondary_repeats_the_primarys_table_to_its_splitters():
     pair = Pair()
-    assert pair.s.standing.table == make_table(1, ["comp0"])
+    assert pair.s.side.table == make_table(1, ["comp0"])
     outputs = pair.hear("s", "f2", hello("redirector", "f2"))
     assert told(outputs, WorkerTable, "f2") == [make_table(1, ["comp0"])]
 
@@ -143,22 +143,22 @@ def test_a_restarted_primary_frame_is_noticed_and_its_table_is_taken():
     pair.run(1.0)
     assert "peer.restarted" in events(pair.heard["s"])
     assert pair.s.counters["peer_restarts"] == 1
-    assert pair.s.standing.table == pair.p.standing.table
+    assert pair.s.side.table == pair.p.side.table
 
 
 def test_the_primarys_mode_is_known_on_the_secondary():
     pair = Pair()
     pair.hear("p", "cli", Query("mode", {"mode": "bypass"}))
-    assert pair.s.standing.mode == "bypass"
+    assert pair.s.side.modes.mode == "bypass"
     refused = told(pair.hear("s", "cli", Query("mode", {"mode": "enforce"})), Answer, "cli")[0]
     assert not refused.ok
-    assert pair.p.standing.mode == "bypass"
+    assert pair.p.side.modes.mode == "bypass"
 
 
 def test_a_checkpoint_can_be_demanded_on_the_secondary_while_the_primary_answers():
     pair = Pair()
     assert told(pair.hear("s", "cli", Query("checkpoint")), Answer, "cli")[0].ok
-    assert pair.p.standing.checkpoints.epoch == 1
+    assert pair.p.side.checkpoints.epoch == 1
     pair.cut = True
     pair.run(5.0)
     assert not told(pair.hear("s", "cli", Query("checkpoint")), Answer, "cli")[0].ok
@@ -168,23 +168,23 @@ def test_two_frames_of_one_side_are_an_error_and_do_not_follow_each_other():
     f = Frame(SECONDARY, 1)
     outputs = f.hear(PEER, Heartbeat("secondary", 2, 1, epoch=9, mode="bypass"), 0.0)
     assert "peer.conflicted" in events(outputs)
-    assert (f.standing.checkpoints.epoch, f.standing.mode) == (0, "enforce")
+    assert (f.side.checkpoints.epoch, f.side.modes.mode) == (0, "enforce")
 
 
 def test_a_fencing_token_is_remembered_and_passed_on():
     pair = Pair()
     pair.run(1.0)
-    pair.p.standing.ownership.tenure.fence = 4
+    pair.p.side.ownership.leadership.fence = 4
     pair.run(2.0)
-    assert (pair.p.standing.ownership.tenure.fence, pair.s.standing.ownership.tenure.fence) == (4, 4)
+    assert (pair.p.side.ownership.leadership.fence, pair.s.side.ownership.leadership.fence) == (4, 4)
 
 
 def test_what_a_heartbeat_says_without_a_seal_is_for_people():
-    """Who may write follows from the claim in it alone."""
+    """Only the claim in a heartbeat decides who may write."""
     pair = Pair()
     pair.run(1.0)
     pair.hear("s", PEER, Heartbeat("primary", 1, 99, 0, fence=4, state="alone"))
-    assert pair.s.standing.ownership.tenure.fence == 0
+    assert pair.s.side.ownership.leadership.fence == 0
     assert pair.s.status(pair.now)["peer"]["fence"] == 4
     assert pair.s.counters["claims_refused"] == 1
 
@@ -194,4 +194,4 @@ def test_garbage_in_a_heartbeat_is_not_taken():
     beat = Heartbeat("primary", 2, 1, epoch=3, mode="dance", table={"version": 1}, body={"copied_epoch": "all"})
     outputs = f.hear(PEER, beat, 0.0)
     assert told(outputs, CheckpointDone, EVERYBODY) == [CheckpointDone(3, state_copied=False)]
-    assert (f.standing.mode, f.standing.table.version) == ("enforce", 0)
+    assert (f.side.modes.mode, f.side.table.version) == ("enforce", 0)

@@ -1,4 +1,4 @@
-"""From a wish to a checkpoint that is over, driven by hand-fed messages and clock."""
+"""From a request to a checkpoint that is over, with messages and a clock that are fed by hand."""
 
 from colo_frame.peer import PEER
 from colo_frame.registry import EVERYBODY

@@ -28,7 +28,7 @@ def test_a_mode_that_does_not_exist_is_refused(mode):
     refused = answer(f, Query("mode", {"mode": mode}))
     assert not refused.ok
     assert "enforce, shadow, bypass" in refused.error
-    assert f.standing.mode == "enforce"
+    assert f.side.modes.mode == "enforce"
 
 
 def test_an_unknown_query_is_refused():
@@ -102,18 +102,18 @@ class TestRules:
         outputs = f.hear("comp0", SetRules(self.TEXT), 1.0)
         assert told(outputs, SetRules, "comp1") == [SetRules(self.TEXT)]
         f.hear("comp1", SetRules("pass any"), 1.0)
-        assert f.standing.rules == SetRules(self.TEXT), "the first to tell is believed"
+        assert f.side.modes.rules == SetRules(self.TEXT), "the first to tell is believed"
 
     def test_rules_of_its_own_file_come_before_what_it_hears(self):
         f = primary()
         assert told(f.load_rules(self.TEXT, "my.rules"), SetRules, "comp0") == [SetRules(self.TEXT)]
         f.hear("comp0", SetRules("pass any"), 1.0)
-        assert f.standing.rules == SetRules(self.TEXT)
+        assert f.side.modes.rules == SetRules(self.TEXT)
 
     def test_strangers_set_nothing(self):
         f = primary()
         f.hear("nobody", SetRules("pass any"), 1.0)
-        assert f.standing.rules is None
+        assert f.side.modes.rules is None
 
     def test_the_message_crosses_the_wire(self):
         assert decode(encode(SetRules(self.TEXT))) == SetRules(self.TEXT)

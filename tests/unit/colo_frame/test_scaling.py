@@ -6,7 +6,7 @@ from colo_frame.frame import Frame
 from colo_frame.peer import PEER
 from colo_frame.registry import EVERYBODY
 from colo_frame.table import make_table, read_table
-from colo_frame.workers import SETTLE
+from colo_frame.workers import FIRST_TABLE_DELAY
 from colo_proto.messages import (
     CheckpointDone,
     Drain,
@@ -28,10 +28,10 @@ def test_without_named_workers_the_first_table_comes_after_a_moment():
     f.hear("redire1", hello("redirector", "redire1"), 0.0)
     f.on_timer(0.0)
     f.hear("comp1", hello(name="comp1"), 0.1)
-    outputs = idle(f, SETTLE - 0.01)
+    outputs = idle(f, FIRST_TABLE_DELAY - 0.01)
     assert not told(outputs, WorkerTable)
-    assert f.deadline() == SETTLE
-    outputs = f.on_timer(SETTLE)
+    assert f.deadline() == FIRST_TABLE_DELAY
+    outputs = f.on_timer(FIRST_TABLE_DELAY)
     assert told(outputs, WorkerTable, EVERYBODY) == [make_table(1, ["comp0", "comp1"])]
     assert told(outputs, Heartbeat, PEER)[0].table["version"] == 1
     assert f.counters["checkpoints_started"] == 0
@@ -40,11 +40,11 @@ def test_without_named_workers_the_first_table_comes_after_a_moment():
 def scaled(peer=True):
     """Two workers of which the second has just joined."""
     f = primary(workers="")
-    f.on_timer(SETTLE)
+    f.on_timer(FIRST_TABLE_DELAY)
     if peer:
         f.hear(PEER, Heartbeat("secondary", 7, 1, 0), 0.9)
     f.hear("comp1", hello(name="comp1"), 1.0)
-    assert f.standing.table.version == 1, "nobody can reach it yet"
+    assert f.side.table.version == 1, "nobody can reach it yet"
     return f, f.hear("comp1", linked("comp1"), 1.1)
 
 
@@ -96,7 +96,7 @@ def test_who_wants_to_leave_may_when_its_flows_are_elsewhere():
     assert not told(outputs, Drain)
     assert not told(f.hear("comp0", Settled("comp0", 3), 2.1), Drain)
     assert told(f.hear("comp1", Settled("comp1", 3), 2.2), Drain, "comp1")
-    assert f.standing.table.workers == ["comp0"]
+    assert f.side.table.workers == ["comp0"]
     assert not told(f.hear("comp1", linked("comp1"), 2.3), WorkerTable), "it does not join again"
     f.hear("comp1", hello(name="comp1", incarnation=2), 9.0)
     assert told(f.hear("comp1", linked("comp1"), 9.1), WorkerTable, EVERYBODY), "but a new start of it does"
@@ -105,7 +105,7 @@ def test_who_wants_to_leave_may_when_its_flows_are_elsewhere():
 def test_the_last_worker_is_not_kept():
     f = primary()
     assert told(f.hear("comp0", Leaving("comp0"), 1.0), Drain, "comp0")
-    assert f.standing.table.workers == ["comp0"]
+    assert f.side.table.workers == ["comp0"]
 
 
 def test_a_giver_that_is_restarted_has_nothing_to_give():
@@ -137,9 +137,9 @@ def test_a_lost_workers_slots_move_behind_a_checkpoint():
 def test_the_last_worker_keeps_its_slots_while_it_is_away():
     f = primary()
     f.on_timer(5.0)
-    assert f.standing.table == make_table(1, ["comp0"])
+    assert f.side.table == make_table(1, ["comp0"])
     f.hear("comp0", hello(incarnation=2), 6.0)
-    assert f.standing.table.version == 1
+    assert f.side.table.version == 1
 
 
 def test_a_failed_checkpoint_is_tried_again_for_the_sake_of_the_table():
@@ -150,12 +150,12 @@ def test_a_failed_checkpoint_is_tried_again_for_the_sake_of_the_table():
         def start(self, epoch, now):
             return Step([], Verdict(ok=False, state_copied=False, error="no"))
 
-    f.standing.checkpoints.driver = Failing()
+    f.side.checkpoints.driver = Failing()
     idle(f, 4.0)
     f.hear("comp0", report(), 4.0)
     idle(f, 5.0)
     assert f.counters["checkpoints_failed"] == 1
-    f.standing.checkpoints.driver = Copying()
+    f.side.checkpoints.driver = Copying()
     f.hear("comp0", report(), 6.9)
     idle(f, 7.0)
     outputs = f.hear("comp0", Flushed(1, "comp0"), 7.1)
@@ -167,7 +167,7 @@ def test_a_restarted_frame_learns_the_workers_from_whoever_shares_out_to_them():
     status = {"workers": ["comp0", "comp1", "comp2"]}
     f.hear("f2", hello("redirector", "redire1"), 1.0)
     f.hear("f2", report("redirector", "redire1", gauges={"table_version": 7}, status=status), 1.1)
-    assert f.standing.table == make_table(7, status["workers"])
+    assert f.side.table == make_table(7, status["workers"])
 
 
 def test_a_restarted_frame_goes_on_with_the_table_and_epoch_that_are_in_use():
@@ -179,7 +179,7 @@ def test_a_restarted_frame_goes_on_with_the_table_and_epoch_that_are_in_use():
     assert told(outputs, WorkerTable, EVERYBODY) == [table]
     f.hear("comp1", hello(name="comp1"), 0.2)
     f.on_timer(1.0)
-    assert (f.standing.table, f.standing.checkpoints.epoch, f.counters["checkpoints_started"]) == (table, 31, 0)
+    assert (f.side.table, f.side.checkpoints.epoch, f.counters["checkpoints_started"]) == (table, 31, 0)
 
 
 def test_a_restarted_frame_with_named_workers_outnumbers_what_splitters_hold():

@@ -1,5 +1,5 @@
 from colo_frame.table import make_table
-from colo_frame.workers import ASK_AGAIN, PATIENCE, SAY_AGAIN, SETTLE, Workers
+from colo_frame.workers import FIRST_TABLE_DELAY, HANDOVER_TIMEOUT, REMIND_AFTER, REQUEST_AGAIN, Workers
 from colo_proto.messages import Reason
 
 
@@ -38,9 +38,9 @@ def test_without_names_the_first_table_waits_until_it_is_quiet():
     assert workers.deadline() is None
     assert workers.check(["a"], ["a"], ["a"], 1.0) is None
     assert not workers.due(1.0)
-    assert workers.deadline() == 1.0 + SETTLE
+    assert workers.deadline() == 1.0 + FIRST_TABLE_DELAY
     assert workers.check(["a", "b"], ["a", "b"], ["a", "b"], 1.2) is None
-    assert workers.due(1.0 + SETTLE)
+    assert workers.due(1.0 + FIRST_TABLE_DELAY)
     workers.apply(["a", "b"], 2.0)
     assert workers.table == make_table(1, ["a", "b"])
     assert workers.deadline() is None
@@ -58,8 +58,8 @@ def test_a_lost_worker_asks_for_a_checkpoint_and_asks_again():
     assert workers.check(["a", "b"], ["a", "b", "c"], [], 1.0) == Reason.WORKER_LOST
     assert not workers.due(1.0)
     assert workers.check(["a", "b"], ["a", "b", "c"], [], 1.5) is None
-    assert workers.deadline() == 1.0 + ASK_AGAIN
-    assert workers.check(["a", "b"], ["a", "b", "c"], [], 1.0 + ASK_AGAIN) == Reason.WORKER_LOST
+    assert workers.deadline() == 1.0 + REQUEST_AGAIN
+    assert workers.check(["a", "b"], ["a", "b", "c"], [], 1.0 + REQUEST_AGAIN) == Reason.WORKER_LOST
     workers.apply(["a", "b"], 4.0)
     assert workers.table == make_table(2, ["a", "b"]), "a lost worker hands nothing over, and nobody else's slots move"
     assert not workers.unsettled
@@ -115,9 +115,9 @@ class TestMoves:
         workers, _ = self.grown()
         workers.settled("a", 2)
         assert workers.remind(1.5) == []
-        assert workers.remind(1.0 + SAY_AGAIN) == ["b", "c"]
-        assert workers.deadline() == 1.0 + PATIENCE
-        assert workers.remind(1.0 + PATIENCE) == []
+        assert workers.remind(1.0 + REMIND_AFTER) == ["b", "c"]
+        assert workers.deadline() == 1.0 + HANDOVER_TIMEOUT
+        assert workers.remind(1.0 + HANDOVER_TIMEOUT) == []
         assert not workers.unsettled
         assert workers.deadline() is None
 

@@ -101,7 +101,7 @@ class Running:
         return Pretended(spec, os.dup(fd), "")
 
     def ask(self, what):
-        """`what(socket)` of a client, whose requests are answered meanwhile."""
+        """The result of `what(socket)` of a client, whose requests netdev answers meanwhile."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.connect(self.netdev.config.listen)
             self.reactor.turn(0)
@@ -109,7 +109,7 @@ class Running:
 
 
 class Asking:
-    """A client's socket: netdev has its turn before each answer is read."""
+    """A client's socket: netdev runs once before each answer is read."""
 
     def __init__(self, sock, reactor):
         self.sock, self.reactor = sock, reactor
@@ -179,7 +179,7 @@ def test_everybody_is_served_where_nothing_is_said(netdev):
 
 
 def test_a_namespace_is_taken_of_those_who_may_offer_it(netdev):
-    """Whoever offers a namespace has the other end of its taps."""
+    """The process that offers a namespace has the other end of its taps."""
     one = netdev(f"user={ME},tap=lan+guest", f"user={ME + 1},netns=lan")
     with pytest.raises(RefusedError, match=f"user {ME} may not offer the namespace lan"):
         one.ask(lambda sock: offer_netns(sock, "lan", "evil"))
@@ -188,7 +188,7 @@ def test_a_namespace_is_taken_of_those_who_may_offer_it(netdev):
 
 
 def test_a_descriptor_is_taken_back_of_those_who_may_have_it(netdev):
-    """Else anybody could put a tap of his own in the place of one that netdev waits for."""
+    """Otherwise anybody could replace a tap that netdev waits for by one of his own."""
     one = netdev(f"user={ME + 1},tap=lan")
 
     def give_back(sock):

@@ -36,7 +36,7 @@ class Kernel:
 
 @dataclass(slots=True)
 class KernelTap(Tap):
-    """Lives while the kernel has its name."""
+    """Alive while the kernel has an interface of its name."""
 
     kernel: Kernel = None
 
@@ -58,7 +58,7 @@ def test_get_passes_the_descriptor():
     netdev, _ = make()
     netdev.open(0.0)
     assert netdev.ready
-    assert netdev.deadline() is None
+    assert netdev.deadline is None
     reply, fd = netdev.answer(Request("get", "guest"), [])
     assert fd == 101
     assert decode_reply(reply).mac == "02:00:00:00:00:09"
@@ -80,7 +80,7 @@ def test_a_tap_that_exists_is_awaited_and_adopted():
     netdev, _ = make(existing=["guest"])
     netdev.open(10.0)
     assert not netdev.ready
-    assert netdev.deadline() == 15.0
+    assert netdev.deadline == 15.0
     reply, _ = netdev.answer(Request("get", "guest"), [])
     with pytest.raises(RefusedError) as error:
         decode_reply(reply)
@@ -93,7 +93,7 @@ def test_a_tap_that_exists_is_awaited_and_adopted():
     assert decode_reply(netdev.answer(Request("return", "guest"), fds)[0]).tap == "guest"
     assert fds == [9]
     assert netdev.ready
-    assert netdev.deadline() is None
+    assert netdev.deadline is None
     assert netdev.answer(Request("get", "guest"), [])[1] == 7
     assert netdev.counters["adopted"] == 1
     netdev.check(99.0)
@@ -129,7 +129,7 @@ def test_a_tap_that_vanished_meanwhile_is_made_anew():
     kernel.existing.clear()
     netdev.check(5.0)
     assert netdev.ready
-    assert netdev.deadline() is None
+    assert netdev.deadline is None
 
 
 def test_no_waiting_when_told_so():
@@ -214,7 +214,7 @@ def test_a_restarted_netdev_takes_an_offered_tap_back_before_and_after_the_offer
         if not offer_first:
             assert netdev.offer("guest", "space 1", 1.0) == []
         assert netdev.ready
-        assert netdev.deadline() is None
+        assert netdev.deadline is None
         assert netdev.answer(Request("get", "guest"), [])[1] == 7
         assert kernel.places == [("lan", None)]
 
@@ -256,7 +256,7 @@ def test_what_the_kernel_drops_is_counted_by_tap_once_a_second():
     assert netdev.look(0.0) == {}
     dropped[101] = 700
     assert netdev.look(0.5) == {}
-    assert netdev.look(netdev.next_look()) == {"guest": 700}
+    assert netdev.look(netdev.next_look) == {"guest": 700}
     assert netdev.look(2.5) == {}
     dropped[101] = 707
     assert netdev.look(4.0) == {"guest": 7}

@@ -267,7 +267,7 @@ def test_two_hundred_great_reports_leave_the_frame_small_and_its_status_readable
         deep.say(Report("mirror", "deep", 7, {}, {}, {"x": nested(depth)}))
     bench.until(lambda: count(shell, "control.received") == 38)
     assert len(question(bench, shell, Query("status")).body["processes"]) == 21
-    assert shell.core.standing.registry.weight < 10_000
+    assert shell.core.side.registry.weight < 10_000
 
 
 def test_a_stranger_under_many_names_gets_one_line(bench):
@@ -291,7 +291,7 @@ def test_whom_the_frame_did_not_welcome_is_not_told_everything(bench):
 def test_those_who_are_told_everything_are_bounded(bench):
     shell = frame_of(bench)
     for number in range(3 * MAX_KNOWN):
-        shell._met(f"p{number}")
-    shell._met(f"p{2 * MAX_KNOWN}")
+        shell._note_known(f"p{number}")
+    shell._note_known(f"p{2 * MAX_KNOWN}")
     assert len(shell._known) == MAX_KNOWN
     assert next(reversed(shell._known)) == f"p{2 * MAX_KNOWN}"

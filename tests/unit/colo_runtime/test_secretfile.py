@@ -135,12 +135,12 @@ def test_the_frame_seals_with_the_first_and_keeps_what_it_has_when_the_file_is_w
     (loaded,) = file.load()
     assert (loaded.event, loaded.fields) == ("secrets.loaded", {"secrets": 2})
     wanted = [derive(bytes.fromhex(one), "colo") for one in (ONE, TWO)]
-    assert core.standing.ownership._keys == wanted
+    assert core.side.ownership._keys == wanted
     assert core.status(0.0)["tenure"]["sealed"] is True
     path.write_text("nothing\n")
     with pytest.raises(ConfigError):
         file.load()
-    assert core.standing.ownership._keys == wanted
+    assert core.side.ownership._keys == wanted
 
 
 def test_a_secret_that_everybody_may_read_is_warned_about(tmp_path):

@@ -49,7 +49,7 @@ def test_control(bench):
     bench.until(lambda: two.control.welcomed)
     bench.drop(two)
     bench.until(lambda: one.control.counters["redialled"])
-    at = frame.core.standing.registry.processes["comp0"]
+    at = frame.core.side.registry.processes["comp0"]
     bench.until(lambda: at.incarnation == one.context.incarnation)
     before = one.control._heard
     bench.until(lambda: one.control._heard > before)

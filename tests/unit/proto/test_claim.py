@@ -1,4 +1,4 @@
-"""Claims on the client LAN: bytes there and back, and nothing of another pair or of a stranger."""
+"""Claims on the client LAN: written and read again; claims of another pair or of a stranger are refused."""
 
 from dataclasses import replace
 
@@ -11,13 +11,13 @@ from colo_proto.claim import (
     MAX_ANSWERS,
     Stand,
     State,
+    believed_speaker,
     derive,
-    glance,
+    in_range,
     is_claim,
-    possible,
+    peek,
     read_claim,
     source_mac,
-    speaker,
     write_claim,
 )
 from colo_proto.errors import ConfigError, WireError
@@ -58,8 +58,8 @@ def test_there_and_back(stand, secret, pair):
     assert read_claim(frame, [keys]) == stand
     assert read_claim(frame, [OTHER, keys]) == stand
     side = ("primary", "secondary").index(stand.side)
-    assert glance(frame, [OTHER.gate, keys.gate]) == (side, stand.incarnation, stand.count)
-    assert speaker(frame) == stand.echo_of
+    assert peek(frame, [OTHER.gate, keys.gate]) == (side, stand.incarnation, stand.count)
+    assert believed_speaker(frame) == stand.echo_of
 
 
 def test_the_bytes_do_not_change():
@@ -81,7 +81,7 @@ def test_one_wrong_bit_and_it_is_refused(at, change):
     frame[at] ^= change
     # The gate is for the filters alone, the seal for the frames; what both are made of is for both.
     gate, seal = CLAIM - 32 <= at < CLAIM - 16, at >= CLAIM - 16
-    assert (glance(bytes(frame), [KEYS.gate]) is None) == (not seal)
+    assert (peek(bytes(frame), [KEYS.gate]) is None) == (not seal)
     if not gate:
         with pytest.raises(WireError):
             read_claim(bytes(frame), [KEYS])
@@ -91,28 +91,28 @@ def test_one_wrong_bit_and_it_is_refused(at, change):
 def test_a_claim_has_one_length(cut):
     frame = write_claim(ONE, "colo", KEYS)
     for wrong in (frame[:cut], frame + b"\0"):
-        assert glance(wrong, [KEYS.gate]) is None
+        assert peek(wrong, [KEYS.gate]) is None
         with pytest.raises(WireError):
             read_claim(wrong, [KEYS])
 
 
 def test_another_secret_is_not_heard():
     frame = write_claim(ONE, "colo", OTHER)
-    assert glance(frame, [KEYS.gate]) is None
+    assert peek(frame, [KEYS.gate]) is None
     with pytest.raises(WireError, match="another secret"):
         read_claim(frame, [KEYS])
 
 
 @pytest.mark.parametrize("secret", [SECRET, b""])
 def test_another_pair_is_not_heard(secret):
-    """Also where both have the same secret, or none."""
+    """Also when both pairs have the same secret, or none."""
     frame = write_claim(ONE, "colo", derive(secret, "colo"))
     with pytest.raises(WireError):
         read_claim(frame, [derive(secret, "other")])
 
 
 def test_without_the_secret_nobody_can_claim():
-    """What the name alone gives is not what the secret gives, and the gate's key is not the seal's."""
+    """Keys from the name alone differ from keys from a secret, and the gate's key differs from the seal's."""
     assert derive(b"", "colo") != KEYS
     assert KEYS.gate != KEYS.seal
     assert SECRET not in (KEYS.gate, KEYS.seal)
@@ -120,7 +120,7 @@ def test_without_the_secret_nobody_can_claim():
         assert key not in write_claim(ONE, "colo", KEYS)
     # A filter has the gate's key: with that alone it can make nothing that a frame believes.
     forged = write_claim(ONE, "colo", replace(KEYS, seal=KEYS.gate))
-    assert glance(forged, [KEYS.gate])
+    assert peek(forged, [KEYS.gate])
     with pytest.raises(WireError):
         read_claim(forged, [KEYS])
 
@@ -132,13 +132,13 @@ def test_a_short_secret_is_none(size):
 
 
 def test_the_former_version_is_not_read():
-    """It was sealed with the name of the pair."""
+    """The name of the pair is part of the key."""
     old = bytes.fromhex(
         "00000000000000000000ffffffffffff06774e1cae0188b5434f4c4f0100000000000000000700000000000000030000"
         "000000000002000000000000000900000000000000040000068201019153e13f677b7b37dae8bfea3d41584a"
     )
     assert is_claim(old)
-    assert glance(old, [KEYS.gate]) is None
+    assert peek(old, [KEYS.gate]) is None
     with pytest.raises(WireError):
         read_claim(old, [KEYS])
 
@@ -151,16 +151,16 @@ def test_each_side_of_each_pair_has_a_station_address_of_its_own():
 
 @pytest.mark.parametrize("field", ["incarnation", "count", "fence", "echo_of", "echo", "sent_ms"])
 def test_numbers_that_could_not_be_answered_are_refused(field):
-    """A token is counted on from the highest that was heard: 2^64 - 1 would have no successor on any wire."""
+    """The next token is higher than all that were heard, and 2^64 - 1 would have no successor in a message."""
     for number in (2**63, 2**64 - 1):
         with pytest.raises(WireError, match="counted on"):
             read_claim(write_claim(replace(ONE, **{field: number}), "colo", KEYS), [KEYS])
-    assert not possible(replace(ONE, **{field: -1}))
-    assert possible(replace(ONE, **{field: 2**62 - 1}))
+    assert not in_range(replace(ONE, **{field: -1}))
+    assert in_range(replace(ONE, **{field: 2**62 - 1}))
 
 
 def test_the_same_of_its_answers():
     for answers in (((2**63, 1),), ((1, 1), (1, 2**62 + 1))):
-        assert not possible(replace(ONE, answers=answers))
+        assert not in_range(replace(ONE, answers=answers))
         with pytest.raises(WireError, match="counted on"):
             read_claim(write_claim(replace(ONE, answers=answers), "colo", KEYS), [KEYS])

@@ -1,4 +1,4 @@
-"""The ear on the client LAN: what is told to the frame, while anybody may send there what he likes."""
+"""The LAN heartbeat: what a filter tells its COLO frame, while anybody may send to the LAN what he likes."""
 
 import time
 from collections import Counter
@@ -20,7 +20,7 @@ def claim(incarnation=PEER, count=1, keys=KEYS, **more):
 
 
 def ear(*, believed=PEER, gates=(KEYS.gate,)):
-    """Its frame has spoken once, and says so whom it believes."""
+    """Its COLO frame has made one claim, which shows which speaker it believes."""
     lan = Lan(Counter())
     said = write_claim(Stand("secondary", US, 1, 0, State.STANDBY, echo_of=believed), "colo", KEYS)
     assert lan.say(LanSay(said, 1, list(gates))) == [Send("claims", [said]), Tell(LanSaid(1))]
@@ -28,14 +28,14 @@ def ear(*, believed=PEER, gates=(KEYS.gate,)):
 
 
 def hear(lan, *frames, now=0.0):
-    """What the frame is told."""
+    """What the COLO frame is told."""
     rest, heard = lan.sift(list(frames), now)
     assert not any(frame[22:24] == ETHERTYPE for frame in rest)
     return [output.message.frame for output in heard if isinstance(output.message, LanHeard)]
 
 
 def junk(count, seed=1):
-    """The EtherType and length of a claim, and the best that somebody without the secret can make of the rest."""
+    """The EtherType and length of a claim, and the rest as good as it can be made without the secret."""
     random = Random(seed)
     frames = [bytes(22) + ETHERTYPE + random.randbytes(CLAIM - 24) for _ in range(100)]
     frames += [claim(PEER, count, derive(random.randbytes(32), "colo")) for count in range(100)]
@@ -104,7 +104,7 @@ def test_recorded_claims_of_other_starts_do_not_take_the_place_of_who_is_believe
 
 
 def test_nor_of_a_start_that_is_new():
-    """As long as there are not more of them than are remembered."""
+    """This holds as long as there are not more of them than are remembered."""
     lan = ear()
     recorded = [claim(incarnation, count) for incarnation in range(100, 95 + SPEAKERS) for count in range(50)]
     now = 0.0

@@ -1,67 +1,65 @@
-"""Where this side of the pair stands: all that the frame knows, in one place.
+"""Our side of the pair: all that the frame knows, in one place.
 
-Each part decides about one thing (`checkpoints`, `ownership`, `workers`, …) and knows nothing of the others. Here they
-are side by side with the mode and the rules that are in force, because three things need all of them: what people are
-shown (`status`, `gauges`), what the other host is told (`beat`), and what a process is told that has just come
-(`welcome`).
+Each part decides about one thing (`checkpoints`, `ownership`, `workers`, …). Here they stand side by side, because
+three things need all of them: what people are shown (`status`, `gauges`), what the other host is told (`beat`), and
+what a process is told that has just come (`welcome`).
 """
 
-from collections import Counter
 from typing import Any
 
 from colo_frame.checkpoints import Checkpoints
 from colo_frame.config import FrameConfig
-from colo_frame.drivers import Driver, make_driver
-from colo_frame.hasty import Hasty
+from colo_frame.drivers import DRIVERS, Driver
+from colo_frame.leadership import WRITING
+from colo_frame.modes import Modes
+from colo_frame.outbox import Outbox
 from colo_frame.ownership import Ownership
 from colo_frame.peer import PEER, Peer
 from colo_frame.registry import Registry
+from colo_frame.requests import Requests
 from colo_frame.table import shares
-from colo_frame.tenure import WRITES
 from colo_frame.workers import Workers
-from colo_proto.core import Output, Tell
-from colo_proto.messages import Heartbeat, Mode, SetRules, Welcome, WorkerTable, to_dict
+from colo_proto.messages import Heartbeat, Mode, Welcome, WorkerTable, to_dict
 
 MAX_NAMED = 16
-"""A heartbeat names at most so many lost processes."""
+"""A heartbeat names at most this many lost processes."""
 
 
-class Standing:
+class Side:
     """See the module. `incarnation` tells this start of the frame from the one before."""
 
     def __init__(self, config: FrameConfig, incarnation: int, now: float, driver: Driver | None) -> None:
         self.config = config
         self.incarnation = incarnation
         self.primary = config.side == "primary"
-        self.mode = config.mode
-        self.rules: SetRules | None = None
-        """Rules for chosen flows that all compares follow; None: each follows its own file."""
-        self.counters: Counter[str] = Counter()
+        self.out = Outbox()
+        self.counters = self.out.counters
         self.registry = Registry(config.process_timeout / 1000)
         self.checkpoints = Checkpoints(
-            driver or make_driver(config.driver),
+            driver or DRIVERS[config.driver](),
             self.counters,
             config.flush_timeout / 1000,
             config.checkpoint_interval / 1000,
             config.checkpoint_backoff / 1000,
         )
         self.peer = Peer(config.heartbeat_interval / 1000 * config.heartbeat_missed)
-        self.ownership = Ownership(config, self.registry, self.counters, incarnation, now)
-        self.hasty = Hasty(self.registry, primary=self.primary)
+        self.requests = Requests(self.checkpoints, self.peer, self.out, primary=self.primary)
+        self.ownership = Ownership(config, self.registry, self.out, incarnation, now)
+        self.modes = Modes(config.mode, self.registry, self.out, primary=self.primary)
         self.workers = Workers(config.expected() if self.primary else (), config.process_timeout / 1000, now)
 
     @property
     def table(self) -> WorkerTable:
-        """The worker table in force: the primary makes it, the secondary repeats it."""
+        """The worker table in force: the primary makes it, and the secondary repeats it."""
         return self.workers.table
 
     def compares(self) -> list[str]:
         """Ids of the compares that are not lost."""
         return self.registry.live("compare")
 
-    def notice(self, now: float) -> None:
-        """Did this process stand still? Then it may not conclude anything from what it did not hear meanwhile."""
-        if self.ownership.tenure.notice(now):
+    def notice_stall(self, now: float) -> None:
+        """If this process did not run for a while, count all silence anew: it could not have heard anybody."""
+        if self.ownership.leadership.notice_stall(now):
             self.counters["stalls"] += 1
             self.peer.excuse(now)
             self.registry.excuse(now)
@@ -70,64 +68,69 @@ class Standing:
 
     def welcome(self) -> Welcome:
         """The answer to a process that introduces itself, or that should."""
-        return Welcome(self.checkpoints.epoch, self.mode, self.incarnation)
+        return Welcome(self.checkpoints.epoch, self.modes.mode, self.incarnation)
 
-    def beat(self, now: float) -> list[Output]:
-        """Say where this side stands, on both ways, and renew the permissions that go with it."""
-        outputs = self.ownership.grant(now)
-        stand = self.ownership.tenure.compose(now, protected=self.primary and self.mode == Mode.ENFORCE)
+    def beat(self, now: float) -> None:
+        """Send a heartbeat to the other host and a claim to the client LAN, and renew the leases that go with them."""
+        self.ownership.grant(now)
+        mode = self.modes.mode
+        stand = self.ownership.leadership.compose(now, protected=self.primary and mode == Mode.ENFORCE)
         if not self.config.peer and not self.peer.last:
-            return outputs
+            return
         self.counters["heartbeats_sent"] += 1
         lost = [p.id for p in self.registry.processes.values() if p.lost]
         body = {
             "id": self.config.id,
             "copied_epoch": self.checkpoints.copied_epoch,
-            "shadow_rules": self.hasty.ruled,
+            "shadow_rules": self.modes.shadow_rules,
             "processes": len(self.registry.processes) - len(lost),
             "processes_lost": lost[:MAX_NAMED],
         }
         table = to_dict(self.table) if self.table.version else None
         claim = self.ownership.claim(stand)
         beat = Heartbeat(
-            self.config.side, self.incarnation, stand.count, self.checkpoints.epoch, stand.fence, self.mode, table,
-            body, stand.state, claim=claim,
+            self.config.side, self.incarnation, stand.count, self.checkpoints.epoch, stand.fence, mode, table, body,
+            stand.state, claim=claim,
         )  # fmt: skip
-        return [*outputs, Tell(beat, PEER), *self.ownership.say(claim, stand.count)]
+        self.out.tell(beat, PEER)
+        self.ownership.say(claim, stand.count)
 
     # -- what people are shown ------------------------------------------------------------------
 
     def gauges(self) -> dict[str, int]:
         """Levels for metrics."""
         processes = self.registry.processes.values()
+        lost = sum(p.lost for p in processes)
+        leadership = self.ownership.leadership
         return {
             "epoch": self.checkpoints.epoch,
-            "processes": sum(not p.lost for p in processes),
-            "processes_silent": sum(p.lost for p in processes),
+            "processes": len(processes) - lost,
+            "processes_silent": lost,
             "workers": len(self.table.workers),
             "table_version": self.table.version,
             "table_unsettled": len(self.workers.unsettled),
             "peer_alive": int(self.peer.alive),
-            "fence": self.ownership.tenure.fence,
-            "writes": int(self.ownership.tenure.state in WRITES),
+            "fence": leadership.fence,
+            "writes": int(leadership.state in WRITING),
             **self.checkpoints.levels,
         }
 
     def status(self, now: float) -> dict[str, Any]:
-        """Everything known, for `colo status`. Ages are milliseconds."""
+        """Everything that is known, for `colo status`. Ages are milliseconds."""
+        rules, workers = self.modes.rules, self.workers
         return {
             "id": self.config.id,
             "side": self.config.side,
             "incarnation": self.incarnation,
             "epoch": self.checkpoints.epoch,
-            "mode": self.mode,
-            "rules": None if self.rules is None else self.rules.rules.splitlines(),
-            "fence": self.ownership.tenure.fence,
+            "mode": self.modes.mode,
+            "rules": None if rules is None else rules.rules.splitlines(),
+            "fence": self.ownership.leadership.fence,
             "table": {
                 "version": self.table.version,
                 "workers": shares(self.table),
-                "unsettled": sorted(self.workers.unsettled),
-                "leaving": sorted(self.workers.leaving),
+                "unsettled": sorted(workers.unsettled),
+                "leaving": sorted(workers.leaving),
             },
             "tenure": self.ownership.status(now),
             "peer": self.peer.status(now),

@@ -1,0 +1,380 @@
+r"""Decides which side of the pair may write to the client LAN, so that never two do. Pure: no I/O, no clock.
+
+::
+
+    PRIMARY                                              SECONDARY
+
+    ASKING --the peer answers--> HOLDING                 STANDBY --operator, or silence on both ways--> TAKING
+      ^  \\--nobody answers--> ALONE  |  ^                   ^                                              |
+      |                         ^    |  | heard again       | the primary has a higher fence               |
+      |  stalled                |    v  |                   +----------------------------------------------+
+      +--(any writing state)    +--LEAVING                  |                         the primary yields,
+                        the peer has been told, or          |                         or must have stopped
+                        nobody can hear it                  |                                              v
+    any --the secondary's fence is higher--> YIELDING       FENCED <--the primary's fence is higher-- PROMOTED
+    ASKING <--nobody has it-- FENCED <--leases are over                          stalled: back to TAKING --^
+
+**Fencing tokens** (`fence`) order promotions. The primary takes even numbers and the secondary odd ones. Each takes the
+next number above all that it has seen, so no two are equal. A side that hears of a higher one stops writing.
+
+**Leases**: the filters of a host may write for a time that is shorter than the silence after which the other side may
+take over. It is measured on the host's own clock, so the lease also ends in a process that is stopped. It begins when
+the other side could last hear us. A side that did not run for as long as a lease (it stalled), or that could not be
+heard for as long, does not know what has happened meanwhile, so it asks before it grants leases again. So does a side
+that an earlier start of this frame promoted, unless a lease of that time is still valid.
+
+**Two ways to hear the other side**: the link between the hosts, and the client LAN (the LAN heartbeat,
+`colo_proto.claim`). On both, only a message that proves to be new counts (`colo_frame.freshness`): a recording is no
+sign of life. The secondary takes over by itself only when both ways were silent while its own LAN heartbeat worked, and
+when the primary has last said that everything it had sent was compared. So it takes over when the primary's host is
+dead, because then both ways are silent. It does not when only the link is cut, because then it still hears the primary
+on the LAN. No rule for two sides can tell a dead host from one that is cut off on both ways.
+"""
+
+from typing import Final
+
+from colo_frame.freshness import NEWS, UNPROVEN, Freshness
+from colo_proto.claim import Stand, State
+
+PRIMARY: Final = "primary"
+LEAVING_INTERVALS: Final = 2
+"""A primary that has lost the secondary announces for this many heartbeat intervals that it will go on alone."""
+LEASE_PART: Final = 2 / 3
+"""A lease lasts for this part of the timeout after which silence counts as death. The rest allows for the differences
+of two clocks, for queues, and for a slow machine.
+"""
+BELIEVED_PART: Final = 0.9
+"""A claim that may be older than this part of the timeout is not believed."""
+LEASE_MARGIN: Final = 1.25
+"""A secondary waits for at least this many times the length of the primary's leases before it takes over."""
+WAITING_RATE: Final = 4
+"""While a side waits for an answer of the other side, it speaks this many times as often as usual."""
+PROOF_RATE: Final = 16
+"""A side speaks at most this many times as often as usual to answer a speaker that has proved nothing yet."""
+LAN_MISSED: Final = 3
+"""Our LAN heartbeat has failed when no claim of ours was sent for this many intervals."""
+
+WRITING: Final = frozenset({State.HOLDING, State.LEAVING, State.ALONE, State.PROMOTED})
+"""The states in which the filters of this host may write to the client LAN."""
+_PRIMARY_WRITES: Final = WRITING - {State.PROMOTED}
+_SECONDARY_OWNS: Final = frozenset({State.TAKING, State.PROMOTED})
+_ANSWER_WANTED: Final = frozenset({State.ASKING, State.LEAVING, State.TAKING})
+_WAITING: Final = _ANSWER_WANTED | {State.YIELDING}
+
+
+class Leadership:
+    """See the module. Times are monotonic seconds. Methods that take `now` first check whether this process stalled.
+
+    `interval` is the time between two heartbeats, `timeout` the silence that counts as death, and `peer` tells whether
+    there is another side at all.
+    """
+
+    def __init__(self, side: str, incarnation: int, interval: float, timeout: float, now: float, *, peer: bool) -> None:
+        self.side = side
+        self.primary = side == PRIMARY
+        self.incarnation = incarnation
+        self.interval = interval
+        self.timeout = timeout
+        self.lease_time = timeout * LEASE_PART
+        self.fence = 0
+        """The highest fencing token that this side has seen or taken."""
+        self.count = 0
+        """How many claims this side has made."""
+        self.heard = now
+        """When the other side last spoke on either way, or since when this side could have heard it."""
+        self.other: Stand | None = None
+        """The newest claim of the other side that was believed."""
+        self.promotable = False
+        """Secondary: the primary has last said that everything it sent was compared, so this guest is a replica."""
+        self.lan_sent = float("-inf")
+        """When a filter last told us that it has sent a claim of ours to the LAN: our LAN heartbeat works."""
+        self.lan_since = now
+        """Since when the LAN heartbeat has worked without a break."""
+        self.reached = now
+        """When we made the latest claim that the other side has heard, or that was sent to the LAN."""
+        self.ran = now
+        """When this process last did something."""
+        self.since = now
+        """When the present state began."""
+        self.stalls = 0
+        self.had_lan = False
+        """Secondary in TAKING: it had the LAN before, and does not know whether it still has it."""
+        self._lan_required = False
+        """TAKING: silence of the primary counts only while our own LAN heartbeat works."""
+        self._forced = False
+        """The operator wants this side to write although the other side cannot hear it on the LAN."""
+        self._vacant: tuple[int, float] | None = None
+        """Primary in FENCED: the incarnation of the other side that says that it does not have the LAN, and since when.
+        """
+        self._single = not peer
+        self._asked_from = 1
+        """Only an answer to a claim with this number or a higher one proves anything."""
+        self._spoke = float("-inf")
+        """When we last made a claim; minus infinity when the next one is due at once."""
+        self._proof_wanted = False
+        """A speaker was heard that needs a claim of ours to prove who it is."""
+        self.fresh = Freshness(incarnation, timeout * BELIEVED_PART, now)
+        self.state = State.STANDBY if not self.primary else State.ASKING if peer else State.ALONE
+
+    # -- what may be written -------------------------------------------------------------------------
+
+    def lease(self, now: float) -> float:
+        """Until when the filters of this host may write to the client LAN; 0 when they may not."""
+        self.notice_stall(now)
+        if self.state not in WRITING:
+            return 0.0
+        if not self._audible:
+            return now + self.lease_time
+        # The other side begins to wait when it last could hear us, so the lease begins then.
+        until = self.reached + self.lease_time
+        return until if until > now else 0.0
+
+    @property
+    def _audible(self) -> bool:
+        """True when the other side should be able to hear us. A secondary without a process that can send claims to the
+        LAN counts as not audible: there the primary never goes on alone either.
+        """
+        return not self._single and (self.primary or (self.lan_sent >= 0 and not self._forced))
+
+    @property
+    def takeover_after(self) -> float:
+        """Seconds of silence after which the primary has certainly stopped writing."""
+        lease = self.other.lease_ms / 1000 if self.other is not None else 0.0
+        return max(self.timeout, lease * LEASE_MARGIN)
+
+    # -- hearing and speaking --------------------------------------------------------------------------
+
+    def notice_stall(self, now: float) -> bool:
+        """True when this process did not run for so long that leases ended and messages were missed."""
+        gap, self.ran = now - self.ran, max(now, self.ran)
+        if gap < self.lease_time:
+            return False
+        self.stalls += 1
+        self.heard = max(self.heard, now)
+        self.lan_since = now
+        if self.state in WRITING and not self._single:
+            self._ask(now)
+        return True
+
+    def _ask(self, now: float) -> None:
+        """Stop writing until the other side has answered, or has been silent for long enough. A secondary that had the
+        LAN asks as well: a primary that was restarted may have heard nothing meanwhile, and gone on alone.
+        """
+        self._asked_from = self.count + 1
+        self._enter(State.ASKING if self.primary else State.TAKING, now)
+        self.had_lan = self._lan_required = not self.primary
+
+    def _enter(self, state: str, now: float) -> None:
+        self.state, self.since, self.had_lan = state, now, False
+        self._forced &= state == State.PROMOTED
+        self._spoke = float("-inf")
+
+    def _raise_fence(self) -> None:
+        """Take the next token above all that were seen: an even one on the primary, an odd one on the secondary."""
+        self.fence += 2 - (self.fence + (not self.primary)) % 2
+
+    def hear(self, stand: Stand, now: float) -> str:
+        """A claim of the other side was heard. Returns how `Freshness` judges it. One that is no news changes nothing:
+        neither who may write nor how long the other side has been silent.
+        """
+        self.notice_stall(now)
+        before = self.other
+        verdict = self.fresh.judge(stand, now)
+        self._proof_wanted |= verdict == UNPROVEN
+        if verdict != NEWS:
+            return verdict
+        self.heard = now
+        self.other = stand
+        if stand.ask or before is None or before.incarnation != stand.incarnation:
+            # It waits for our answer, or should know at once that it is believed from now on.
+            self._spoke = float("-inf")
+        if stand.echo_of == self.incarnation:
+            self._note_reached(stand.echo, now)
+        if self.primary:
+            self._primary_hears(stand, now)
+        else:
+            self._secondary_hears(stand, now)
+        return verdict
+
+    def hear_unreadable(self, now: float) -> None:
+        """The other side is alive, but its claim cannot be read: it has another secret, or another version."""
+        self.notice_stall(now)
+        self.heard = now
+
+    def believes(self, incarnation: int) -> bool:
+        """True when this is the start of the other side that is believed."""
+        return self.fresh.believed == incarnation
+
+    def _primary_hears(self, stand: Stand, now: float) -> None:
+        owns = stand.state in _SECONDARY_OWNS
+        # An odd token that this side knows already was the secondary's before this frame was restarted. A side that
+        # only asks yields to the owner of the LAN: it may have taken its own token when nobody could hear it.
+        known = stand.fence == self.fence and stand.fence & 1
+        if owns and (stand.fence > self.fence or known or self.state == State.ASKING):
+            self.fence = max(self.fence, stand.fence)
+            self._vacant = None
+            if self.state not in (State.YIELDING, State.FENCED):
+                self._enter(State.YIELDING, now)
+        elif self.state == State.ASKING and self.acknowledged():
+            self.fence = max(self.fence, stand.fence)
+            self._enter(State.HOLDING, now)
+        elif not owns:
+            self.fence = max(self.fence, stand.fence)
+            if self.state == State.FENCED:
+                self._hear_vacant(stand, now)
+
+    def _hear_vacant(self, stand: Stand, now: float) -> None:
+        """Fenced, and the other side does not have the LAN either: it was restarted meanwhile, or each gave way to the
+        other. When it has said so for longer than any earlier lease can last, ask for the LAN.
+        """
+        idle = stand.state in (State.STANDBY, State.FENCED)
+        if not idle or self._vacant is None or self._vacant[0] != stand.incarnation:
+            self._vacant = (stand.incarnation, now) if idle else None
+        elif now >= self._vacant[1] + self.takeover_after:
+            self._vacant = None
+            self._raise_fence()
+            self._ask(now)
+
+    def _secondary_hears(self, stand: Stand, now: float) -> None:
+        owns = stand.state in _PRIMARY_WRITES
+        if owns and stand.fence > self.fence and self.state in _SECONDARY_OWNS:
+            # If this side had the LAN, its guest is no replica of the primary's any more.
+            had = self.state == State.PROMOTED or self.had_lan
+            self._enter(State.FENCED if had else State.STANDBY, now)
+        self.fence = max(self.fence, stand.fence)
+        if self.state == State.TAKING and stand.state == State.FENCED and stand.fence == self.fence:
+            self._enter(State.PROMOTED, now)
+        # A primary that asks says nothing about what it released before.
+        if owns:
+            self.promotable = stand.state == State.HOLDING and stand.protected
+
+    def acknowledged(self) -> bool:
+        """Primary: true when the other side has heard a claim that we made since the present state began."""
+        other = self.other
+        return other is not None and other.echo_of == self.incarnation and other.echo >= self._asked_from
+
+    def claim_sent(self, count: int, now: float) -> None:
+        """A filter has sent our claim number `count` to the LAN."""
+        if now - self.lan_sent > LAN_MISSED * self.interval:
+            self.lan_since = now
+        self.lan_sent = now
+        self._note_reached(count, now)
+
+    def _note_reached(self, count: int, now: float) -> None:
+        """The other side has heard our claim number `count`, or could have heard it."""
+        when = self.fresh.when(count)
+        if when is None:
+            return
+        if self._forced:
+            # The other side can hear us again, so the ordinary rules hold again.
+            self._forced = False
+        elif now >= self.reached + self.lease_time and self.state in WRITING and self._audible:
+            # The other side could not hear us until our leases ended, so it may have taken over.
+            self._ask(now)
+        self.reached = max(self.reached, when)
+
+    def claim_due(self, now: float) -> bool:
+        """True when it is time to make the next claim."""
+        return now >= self._spoke + self._pause
+
+    def compose(self, now: float, *, protected: bool) -> Stand:
+        """The claim to be made now, on both ways. `protected`: everything that is released has been compared."""
+        self._spoke, self._proof_wanted = now, False
+        self.count += 1
+        self.fresh.said(self.count, now)
+        other = self.other
+        return Stand(
+            self.side, self.incarnation, self.count, self.fence, self.state,
+            protected=protected, ask=self.state in _ANSWER_WANTED,
+            lease_ms=int(self.lease_time * 1000), echo_of=other.incarnation if other else 0,
+            echo=other.count if other else 0, sent_ms=self.fresh.clock(now), answers=self.fresh.answers(now),
+        )  # fmt: skip
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def peer_lost(self, now: float) -> None:
+        """Primary: the link between the hosts has been silent for too long."""
+        if self.state == State.HOLDING:
+            self._raise_fence()
+            self._asked_from = self.count + 1
+            self._enter(State.LEAVING, now)
+
+    def peer_found(self, now: float) -> None:
+        """Primary: the secondary speaks on the link between the hosts again."""
+        if self.state in (State.LEAVING, State.ALONE):
+            self._enter(State.HOLDING, now)
+
+    def take_over(self, now: float, *, force: bool = False) -> None:
+        """Secondary: ask for the LAN, because the operator says so or the primary seems dead. As long as we could not
+        hear the primary on the LAN, its silence proves nothing, unless the operator says so with `force`.
+        """
+        if self.state in (State.STANDBY, State.FENCED):
+            self._raise_fence()
+            self._enter(State.TAKING, now)
+            # Without a process that can send claims to the LAN there has never been a LAN heartbeat to require.
+            self._lan_required, self._forced = not force and self.lan_sent >= 0, force
+        elif self.state == State.TAKING and force:
+            self._lan_required, self._forced = False, True
+
+    def silent(self, now: float, *, lan_required: bool) -> bool:
+        """Secondary: has the primary been silent for so long that it must have stopped writing? `lan_required`: count
+        only the time in which our own LAN heartbeat worked.
+        """
+        works = now - self.lan_sent <= LAN_MISSED * self.interval
+        return (works or not lan_required) and now >= self._silence_due(lan_required=lan_required)
+
+    def _silence_due(self, *, lan_required: bool) -> float:
+        """When the primary will have been silent for long enough, if nothing is heard until then."""
+        return (max(self.heard, self.lan_since) if lan_required else self.heard) + self.takeover_after
+
+    def may_take_over(self, now: float) -> bool:
+        """Secondary: true when it may take over without an order."""
+        standby = self.state == State.STANDBY and self.other is not None
+        return standby and self.promotable and self.silent(now, lan_required=True)
+
+    def tick(self, now: float, *, writing: bool) -> None:
+        """Do what is due at `now`. `writing`: leases that were granted may still be valid."""
+        self.notice_stall(now)
+        if self.state == State.ASKING:
+            # Silence on the LAN proves something only if our question was sent there.
+            if now >= self.since + self.timeout and self.lan_sent >= self.since:
+                self._raise_fence()
+                self._enter(State.ALONE, now)
+        elif self.state == State.LEAVING:
+            announced = now >= self.since + LEAVING_INTERVALS * self.interval and self.lan_sent >= self.since
+            if announced or self.acknowledged():
+                self._enter(State.ALONE, now)
+        elif self.state == State.YIELDING:
+            if not writing:
+                self._enter(State.FENCED, now)
+        elif self.state == State.TAKING and self.silent(now, lan_required=self._lan_required):
+            self._enter(State.PROMOTED, now)
+
+    def deadline(self) -> float:
+        """When to call `tick`, or to make the next claim."""
+        due = [self._spoke + self._pause]
+        if self.state in (State.STANDBY, State.TAKING):
+            due.append(self._silence_due(lan_required=self.state == State.STANDBY or self._lan_required))
+        elif self.state == State.ASKING:
+            due.append(self.since + self.timeout)
+        elif self.state == State.LEAVING:
+            due.append(self.since + LEAVING_INTERVALS * self.interval)
+        return min((when for when in due if when > self.ran), default=self.ran)
+
+    @property
+    def _pause(self) -> float:
+        """Seconds from our last claim to the next."""
+        return self.interval / (PROOF_RATE if self._proof_wanted else WAITING_RATE if self.state in _WAITING else 1)
+
+    def restore(self, fence: int, *, promoted: bool, leased: bool, now: float) -> None:
+        """A process of this host had heard of `fence` from an earlier start of this frame, which had perhaps promoted
+        it. `leased`: its lease is still valid, so the other side cannot have taken over meanwhile.
+        """
+        other, had = self.other, promoted and not self.primary
+        # What the primary has taken back since then is not ours any more, whatever a process remembers.
+        if had and not (other is not None and other.state in WRITING and other.fence > fence):
+            if leased and (self.state == State.STANDBY or self.had_lan):
+                self._enter(State.PROMOTED, now)
+            elif self.state == State.STANDBY:
+                self._ask(now)
+        self.fence = max(self.fence, fence)
