@@ -44,4 +44,7 @@ class CompareConfig:
     evidence_files: int = option(
         32, unit="files", least=0, most=1_000_000, help="how many of them; the oldest is overwritten"
     )
+    notify_dev: str = option(
+        "", kind="endpoint", help="control link to the COLO frame; on a chardev, QEMU's notify_dev words"
+    )
     id: str = option("comp0", kind="hidden", help="name of this worker")

@@ -127,7 +127,7 @@ class FrameShell(Shell):
     def _mind(self) -> None:
         """The other frame speaks all the time. One whose place was given to somebody else dials anew."""
         assert self._peer is not None
-        self._peer.mind(self._peer_heard)
+        self._peer.check_silence(self._peer_heard)
         self._minding = self.reactor.call_later(1.0, self._mind)
 
     # -- in -------------------------------------------------------------------------------------
@@ -262,6 +262,8 @@ class FrameShell(Shell):
 
 def check(found: Resolved) -> None:
     """The frames of a pair that has keys have a secret as well: by that they know each other on the client LAN."""
+    if not found.config.listen:
+        raise ConfigError("--listen: required (where the processes of this host find the frame)")
     if found.config.pair_secret:
         read_secrets(found.config.pair_secret)
     elif found.endpoints.get("peer") and found.keys:
@@ -272,7 +274,7 @@ def make(found: Resolved, log: LogFn, zmq_context: zmq.Context[Any] | None = Non
     """The frame in its shell, not yet open."""
     start = incarnation()
     core = found.service.core_class()(found.config, incarnation=start, now=time.monotonic())
-    links = {name: one for name, one in found.parsed().items() if name in ("listen", "peer")}
+    links = {name: one for name, one in found.endpoints.items() if name in ("listen", "peer")}
     shell = FrameShell(core, links, found.common, log, incarnation=start, zmq_context=zmq_context)
     shell.files += [RulesFile(found.config.rules, core), SecretFile(found.config.pair_secret, core)]
     return shell

@@ -1,12 +1,12 @@
-"""The life of every process: open, turn, drain, end well. The shells of filters, of netdev and of the frame have it.
+"""The life of every process: open, run, drain, close. The shells of filters, of netdev and of the COLO frame share it.
 
 ::
 
     start: open links, http, control -> run: turn the reactor -> drain -> close
                                                  ^
-              SIGTERM, SIGINT, Drain, end of all captures: not ready first, no more input, the core's
-              last words out, queues empty or two seconds over, a final report, exit 0.
-              A second signal: out at once.
+              SIGTERM, SIGINT, Drain, or the end of all captures: report not ready, read no more input, send the
+              last outputs of the core, wait until queues are empty (two seconds at most), send a final report, exit 0.
+              A second signal: exit at once.
 """
 
 import os
@@ -27,7 +27,7 @@ from colo_runtime.curve import Curve
 from colo_runtime.doors import raise_limit
 from colo_runtime.options import CommonConfig
 from colo_runtime.reactor import Reactor
-from colo_runtime.tuning import settle
+from colo_runtime.tuning import tune_memory
 
 DRAIN_LOOK: Final = 0.02
 
@@ -35,7 +35,7 @@ LogFn = Callable[..., None]
 
 
 def incarnation() -> int:
-    """A random name for this start of a process: 1 to 2^63 - 1."""
+    """A random number that identifies this start of a process: 1 to 2^63 - 1."""
     return int.from_bytes(os.urandom(8), "big") % (2**63 - 1) + 1
 
 
@@ -43,14 +43,14 @@ class Reloaded(Protocol):
     """A file that is read at the start, and again at SIGHUP."""
 
     def load(self) -> list[Output]:
-        """Read it for the core; what the core asks for then. `ConfigError` when it is wrong: the core keeps what it
-        has.
+        """Read the file for the core, and return the outputs of the core. `ConfigError` when the file is wrong; the
+        core then keeps what it has.
         """
         ...
 
 
 class Shell(ABC):
-    """What filters and the frame have in common: reactor, signals, HTTP, draining."""
+    """What all shells have in common: reactor, signals, HTTP, draining."""
 
     def __init__(
         self, role: str, common: CommonConfig, log: LogFn, zmq_context: zmq.Context[Any] | None = None
@@ -68,11 +68,8 @@ class Shell(ABC):
             id=self.id,
             incarnation=incarnation(),
             log=log,
-            queue_bytes=common.queue_bytes,
-            ring_bytes=common.ring_bytes,
-            netdev_socket=common.netdev_socket,
+            common=common,
             on_ready=self._look_ready,
-            insecure=common.insecure,
         )
         if common.curve_secret or common.curve_peers:
             curve = Curve(common.curve_secret, common.curve_peers, self.zmq, self.reactor, log)
@@ -83,9 +80,9 @@ class Shell(ABC):
         self.done = False
         self.status = 0
         self.counters: Counter[str] = Counter()
-        """The shell's own."""
+        """The counters of the shell itself."""
         self.files: list[Reloaded] = []
-        """What the core is told from files."""
+        """Files that are read for the core."""
         self._http: Any = None
         self._exchange: Any = None
         self._drain_until = 0.0
@@ -96,7 +93,7 @@ class Shell(ABC):
 
     @abstractmethod
     def open_links(self) -> None:
-        """Open everything that frames or messages cross."""
+        """Open everything that carries frames or messages."""
 
     @abstractmethod
     def snapshot(self) -> Snapshot:
@@ -104,26 +101,26 @@ class Shell(ABC):
 
     @abstractmethod
     def core_deadline(self) -> float | None:
-        """When the core wants its timer."""
+        """When the timer of the core is due (monotonic seconds), or None."""
 
     @abstractmethod
     def core_timer(self, now: float) -> None:
-        """Call the core's timer and carry out what it asks for."""
+        """Call the timer of the core and carry out its outputs."""
 
     def _do(self, outputs: list[Output]) -> None:
-        """Do what a core asks for; a shell whose core asks for nothing leaves it as it is."""
-        assert not outputs, "outputs of a core that has a shell which carries nothing out"
+        """Carry out the outputs of the core. A shell whose core has no outputs need not override this."""
+        assert not outputs, "this shell cannot carry out outputs"
 
     @abstractmethod
     def begin_drain(self) -> None:
-        """Stop reading; send the core's last words."""
+        """Stop reading, and send the last outputs of the core."""
 
     @abstractmethod
     def drained(self) -> bool:
-        """Nothing waits any more."""
+        """True when nothing waits to be sent any more."""
 
     def last_words(self) -> None:
-        """After draining, before closing."""
+        """Called after draining and before closing."""
 
     @abstractmethod
     def close_links(self) -> None:
@@ -132,7 +129,7 @@ class Shell(ABC):
     # -- life -----------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open all that there is; `ConfigError` or `StartError`, with everything closed again, when that fails."""
+        """Open everything. When that fails, everything is closed again; `ConfigError` or `StartError` say why."""
         try:
             if self.common.http:
                 self._open_http()
@@ -151,7 +148,7 @@ class Shell(ABC):
             self._do(file.load())
 
     def _open_http(self) -> None:
-        from colo_runtime.http import Exchange, HttpServer  # noqa: PLC0415  only who serves pays for it
+        from colo_runtime.http import Exchange, HttpServer  # noqa: PLC0415  it takes time and memory, and not every process serves
 
         first = Snapshot(self.role, self.id, waiting_for=("starting",))
         self._exchange = Exchange(self.reactor.wake, lambda: self.reactor.turned, first)
@@ -164,11 +161,11 @@ class Shell(ABC):
 
     @property
     def http(self) -> str:
-        """HOST:PORT of the metrics, or empty."""
+        """HOST:PORT of the metrics; empty when there are none."""
         return self._http.address if self._http is not None else ""
 
     def step(self, limit: float = 0.0) -> None:
-        """One turn, of at most `limit` seconds."""
+        """One turn of the loop, which takes at most `limit` seconds."""
         deadline = self.core_deadline()
         until = time.monotonic() + limit
         self._turn(min(until, deadline) if deadline is not None else until)
@@ -182,13 +179,13 @@ class Shell(ABC):
                 self.core_timer(now)
 
     def run(self) -> int:
-        """Open, turn until it is over, close. The exit status."""
+        """Open, run until the process ends, close. Returns the exit status."""
         self.reactor.catch_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self.reactor.on_signal = self._signalled
         raise_limit()
         try:
             self.open()
-            settle()
+            tune_memory()
             turn, deadline = self._turn, self.core_deadline
             while not self.done:
                 turn(deadline())
@@ -197,7 +194,7 @@ class Shell(ABC):
         return self.status
 
     def reload(self) -> None:
-        """SIGHUP: read again what can change while we run. What is wrong is logged, and the old stays."""
+        """SIGHUP: read all files again that may change while we run. Mistakes are logged, and the old content stays."""
         if self.context.curve is not None:
             self.context.curve.reload()
         try:
@@ -219,7 +216,7 @@ class Shell(ABC):
         self.drain(signal.Signals(number).name)
 
     def drain(self, why: str) -> None:
-        """Begin to end. Harmless when it has begun."""
+        """Start to drain; does nothing when that was started before."""
         if self.draining:
             return
         self.draining = True
@@ -236,7 +233,7 @@ class Shell(ABC):
         self.done = True
 
     def close(self) -> None:
-        """Let go of everything; harmless when it was done before."""
+        """Close everything; does nothing when that was done before."""
         if self._closed:
             return
         self._closed = True
@@ -258,11 +255,9 @@ class Shell(ABC):
         return ("draining",) if self.draining else ()
 
     def _look_ready(self) -> None:
-        ready = not self.waiting_for()
+        waiting = self.waiting_for()
+        ready = not waiting
         if ready != self._was_ready:
             self._was_ready = ready
-            self.log("info", "process.ready" if ready else "process.unready", **self._reasons())
-
-    def _reasons(self) -> dict[str, Any]:
-        reasons = self.waiting_for()
-        return {"waiting_for": list(reasons)} if reasons else {}
+            reasons = {} if ready else {"waiting_for": list(waiting)}
+            self.log("info", "process.ready" if ready else "process.unready", **reasons)

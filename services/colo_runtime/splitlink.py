@@ -1,14 +1,14 @@
-r"""An output that is shared out to workers by flow (`?split=on`).
+r"""An output whose frames are distributed over workers, by flow (`?split=on`).
 
 ::
 
     core -> send(frames, to) ---------> ROUTER -- routing id --> worker comp0
             send(frames) -> Splitter -^        \-------------> worker comp1
-    table -----> mark in each worker's stream ^
+    table -----> a barrier in the stream of each worker ^
 
-A worker is addressed by its routing id, which is its process id, so that nothing has to be agreed on.
-Each worker has its own sequence numbers and its own queue above ZeroMQ's; the bound on bytes is for all
-together. Frames for a worker that is not connected are dropped and counted: it will not want them later.
+A worker is addressed by its routing id, which is the id of its process, so that nothing has to be configured. Each
+worker has its own sequence numbers and its own queue above that of ZeroMQ; the bound on bytes is for all of them
+together. Frames for a worker that is not connected are dropped and counted: they would be useless to it later.
 """
 
 from collections import defaultdict, deque
@@ -28,12 +28,12 @@ from colo_runtime.zmqsocket import whole, wire
 
 RETRY: Final = 0.001
 RETRY_MAX: Final = 0.05
-"""Seconds between looks at a worker whose queue was full. A ROUTER is writable as soon as *any* peer is,
-so polling for that would spin while one worker is stuck."""
+"""Seconds between two attempts to send to a worker whose queue was full: the first pause and the longest one. A ROUTER
+is writable as soon as *any* peer is, so waiting for that would be a busy loop while one worker is stuck."""
 
 
 class SplitLink(Link):
-    """See the module. `table` is called by the shell; a core that splits by itself names workers in `to`."""
+    """See the module. The shell calls `table`; a core that distributes frames itself names workers in `to`."""
 
     def open(self) -> None:
         """Bind."""
@@ -48,10 +48,10 @@ class SplitLink(Link):
         self._wire.watch(self._read)
 
     def table(self, message: WorkerTable) -> None:
-        """Share out by it from now on."""
+        """Distribute by this table from now on."""
         before = self._splitter.workers
         if self._splitter.table(message):
-            # Whoever loses flows and whoever gets some must know where in the stream of frames that is.
+            # The workers that lose flows and those that get them must know where in their stream of frames that is.
             for worker in dict.fromkeys([*before, *message.workers]):
                 self._mark(worker)
             self.context.log("info", "table.changed", port=self.port, version=message.version, workers=message.workers)
@@ -62,12 +62,12 @@ class SplitLink(Link):
         return self._pending_bytes
 
     def gauges(self) -> dict[str, int]:
-        """Queue, connections and table."""
+        """The queue, the connections and the table."""
         return super().gauges() | {"peers": self._wire.peers, "table_version": self._splitter.version}
 
     def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
-        """To the worker `to`, or shared out by flow."""
-        self.gave(frames)
+        """Send to the worker `to`, or distribute by flow."""
+        self.count_sent(frames)
         if to is not None:
             self._send(to, frames)
             return
@@ -91,14 +91,16 @@ class SplitLink(Link):
                 continue
             if waits and not self._hold(worker, message, len(piece)):
                 continue
-            # What was dropped here has no number: the worker would count it once more, as missing.
+            # A dropped piece gets no numbers: otherwise the worker would count it again, as missing.
             self._sequence[worker] = sequence + len(piece)
 
     def _mark(self, worker: str) -> None:
         self._say(worker, encode(LinkMark(self._name, self.context.incarnation, self._splitter.version)))
 
     def _count(self, worker: str) -> None:
-        """Say how far we have counted: what a cut link lost is known when it is back, also if nothing follows."""
+        """Send an empty batch that says how far we have counted: the worker then knows what was lost with a connection,
+        even if no frame follows.
+        """
         sequence = self._sequence.get(worker, 0)
         if sequence and worker not in self._queues:
             context = self.context
@@ -112,17 +114,17 @@ class SplitLink(Link):
             if not self._wire.send(worker.encode(), message):
                 self._hold(worker, message, 0)
         except ConnectionError:
-            # It says hello when it comes.
+            # The worker is not connected. It says hello when it is.
             return
 
     def _hold(self, worker: str, message: bytes, frames: int) -> bool:
-        if frames and self._pending_bytes + len(message) > self.context.queue_bytes:
+        if frames and self._pending_bytes + len(message) > self.context.common.queue_bytes:
             self.drop("queue_full", frames)
             return False
         queue = self._queues.setdefault(worker, deque())
         if not frames and queue and not queue[-1][1]:
-            # Of two marks with nothing between them the later one says it all: whoever asks for them without
-            # reading does not fill our memory.
+            # Of two barriers with nothing between them only the later one is needed. So a worker that asks for them
+            # without reading cannot fill our memory.
             self._pending_bytes -= len(queue.pop()[0])
         queue.append((message, frames))
         self._pending_bytes += len(message)
@@ -152,7 +154,7 @@ class SplitLink(Link):
             self.on_relief()
 
     def _read(self, _events: int) -> None:
-        # Workers greet, and want to know which table is in force; whatever else comes is taken away.
+        # Workers say hello, and must hear which table is in force; every other message is refused.
         for _ in range(64):
             got = self._wire.receive()
             if got is None:
@@ -160,18 +162,18 @@ class SplitLink(Link):
             try:
                 said = decode(whole(got[1]))
             except WireError as error:
-                self.garbage(error)
+                self.refuse(error)
                 continue
             if isinstance(said, LinkHello):
-                # A name that is no text is none of a process's.
+                # An id that is not text does not belong to a process of ours.
                 worker = got[0].decode(errors="replace")
                 self._mark(worker)
                 self._count(worker)
             else:
-                self.garbage(WireError("unexpected", "a message on an output"))
+                self.refuse(WireError("unexpected", "a message on an output"))
 
     def close(self) -> None:
-        """What is still pending is lost, and counted."""
+        """Close the connections. What is still pending is lost, and counted."""
         for queue in self._queues.values():
             self.drop("closed", sum(frames for _, frames in queue))
         self._queues.clear()

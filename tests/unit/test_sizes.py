@@ -16,11 +16,8 @@ _FIELDS = "the fields of a TCP header, read once: compiled they are numbers, and
 _HOT = "every frame passes it, and a call costs compiled code more than what it would do"
 LARGE_FILES = {
     "services/colo_rewriter/tracker.py": "one state machine, and each of its transitions needs the others",
-    "services/colo_runtime/zmqsocket.py": "one socket's life: binding, dialling, being looked at, being opened anew",
-    "services/colo_runtime/reliable.py": "the two ends of one protocol",
 }
 LONG_FUNCTIONS = {
-    "proto/colo_proto/topology.py links": "a table, written down as one",
     "proto/colo_proto/net/coalesce.py coalesce": _HOT,
     "services/colo_compare/tcp.py primary": _HOT,
     "services/colo_compare/tcp.py _secondary_special": "one question after the other, each of which may end it",

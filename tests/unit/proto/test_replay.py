@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from colo_proto.codec import MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Batch, LinkReset, LinkStart
 from colo_proto.errors import WireError
-from colo_proto.replay import ASK_AGAIN, FRAME_OVERHEAD, SILENCE, ReplayReceiver, ReplaySender, cut
+from colo_proto.replay import FRAME_OVERHEAD, HELLO_INTERVAL, SENDER_SILENCE, ReplayReceiver, ReplaySender, cut
 
 
 def frames(first: int, count: int) -> list[bytes]:
@@ -166,7 +166,7 @@ class TestConnectionCut:
         receiver.hello(10.01)
         receiver.batch(Batch("l", 7, 5, 0, 0.0, frames(5, 1)), 10.02)
         assert not receiver.asking
-        receiver.batch(Batch("l", 7, 5, 0, 0.0, frames(5, 1)), 10.02 + ASK_AGAIN)
+        receiver.batch(Batch("l", 7, 5, 0, 0.0, frames(5, 1)), 10.02 + HELLO_INTERVAL)
         assert receiver.asking
         attach(sender, receiver, 11.0)
         assert pump(sender, receiver) == frames(0, 6)
@@ -176,7 +176,7 @@ class TestConnectionCut:
         sender.push(frames(0, 3))
         sender.due()
         sender.sent()  # lost, and nothing comes after it
-        receiver.on_timer(SILENCE - 0.01)
+        receiver.on_timer(SENDER_SILENCE - 0.01)
         assert not receiver.asking
         receiver.on_timer(receiver.deadline())
         assert receiver.asking
