@@ -76,14 +76,25 @@ def cut(frames: Sequence[SomeBuffer]) -> list[Sequence[SomeBuffer]]:
 
 
 class ReplaySender:
-    """The sending end. `source` is false for a relay, whose own input is acknowledged only after this output."""
+    """The sending end. `source` is false for a relay, whose own input is acknowledged only after this output.
 
-    def __init__(self, link: str, incarnation: int, limit: int = REPLAY_BYTES, *, source: bool = True) -> None:
+    `counters`, of the link that this is a part of, counts the frames `evicted` and `replayed`, and the `resets`.
+    """
+
+    def __init__(
+        self,
+        link: str,
+        incarnation: int,
+        limit: int = REPLAY_BYTES,
+        *,
+        source: bool = True,
+        counters: Counter[str] | None = None,
+    ) -> None:
         self.link = link
         self.incarnation = incarnation
         self.limit = limit
         self.source = source
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter() if counters is None else counters
         self.ring_bytes = 0
         self.end = 0
         """Sequence number of the next frame to be pushed."""
@@ -150,7 +161,7 @@ class ReplaySender:
         self.attached = True
         self._cursor = self._index(start)
         if missing:
-            self.counters["gaps"] += 1
+            self.counters["resets"] += 1
             return LinkReset(self.link, self.incarnation, start)
         return LinkStart(self.link, self.incarnation, start)
 
@@ -186,14 +197,14 @@ class ReplaySender:
 
 
 class ReplayReceiver:
-    """The receiving end for one sender."""
+    """The receiving end for one sender. `counters` are those of the link that this is a part of."""
 
-    def __init__(self, link: str = "") -> None:
+    def __init__(self, link: str = "", counters: Counter[str] | None = None) -> None:
         self.link = link
         self.incarnation = 0
         self.next = -1
         """Sequence number of the next frame to pass on; -1 until a sender has answered."""
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter() if counters is None else counters
         self.asking = True
         """True when a hello is to be sent as soon as the link accepts it."""
         self._asked = float("-inf")

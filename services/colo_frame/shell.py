@@ -27,8 +27,8 @@ from colo_proto.messages import Hello, Message
 from colo_runtime.counting import Snapshot
 from colo_runtime.options import CommonConfig
 from colo_runtime.reactor import READ, WRITE, Timer
-from colo_runtime.rulesfile import RulesFile
-from colo_runtime.secretfile import SecretFile, read_secrets
+from colo_runtime.rulesfile import load_rules
+from colo_runtime.secretfile import load_secrets, read_secrets
 from colo_runtime.service import Resolved
 from colo_runtime.shell import LogFn, Shell, incarnation
 from colo_runtime.zmqsocket import PeerSocket, whole
@@ -276,5 +276,6 @@ def make(found: Resolved, log: LogFn, zmq_context: zmq.Context[Any] | None = Non
     core = found.service.core_class()(found.config, incarnation=start, now=time.monotonic())
     links = {name: one for name, one in found.endpoints.items() if name in ("listen", "peer")}
     shell = FrameShell(core, links, found.common, log, incarnation=start, zmq_context=zmq_context)
-    shell.files += [RulesFile(found.config.rules, core), SecretFile(found.config.pair_secret, core)]
+    shell.files.append(lambda: load_rules(found.config.rules, core))
+    shell.files.append(lambda: load_secrets(found.config.pair_secret, core))
     return shell

@@ -22,7 +22,7 @@ from colo_proto.errors import WireError
 from colo_proto.messages import CheckpointDone, Hello, Message, Report, Welcome
 from colo_runtime.context import Context
 from colo_runtime.counting import Snapshot
-from colo_runtime.reactor import READ, WRITE, Timer
+from colo_runtime.reactor import IDLE, READ, WRITE
 from colo_runtime.zmqsocket import PeerSocket, whole
 
 INTERVAL: Final = 1.0
@@ -61,7 +61,7 @@ class Control:
         """The incarnation of the frame that has welcomed us."""
         self._heard = float("-inf")
         self._queue: deque[bytes] = deque()
-        self._timer: Timer | None = None
+        self._timer = IDLE
         self.on_lost: Callable[[], None] = lambda: None
         """Called when the connection to the frame has ended."""
 
@@ -174,6 +174,5 @@ class Control:
 
     def close(self) -> None:
         """Close the connection; messages that ZeroMQ has accepted are still sent within the linger time."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         self._wire.close()

@@ -11,6 +11,7 @@ Inputs are opened when the outputs can take their frames; reliable inputs are he
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -29,7 +30,7 @@ from colo_runtime.link import Link
 from colo_runtime.links import make_link
 from colo_runtime.options import CommonConfig
 from colo_runtime.pressure import Pressure
-from colo_runtime.rulesfile import RulesFile
+from colo_runtime.rulesfile import load_rules
 from colo_runtime.service import Resolved
 from colo_runtime.shell import LogFn, Shell
 from colo_runtime.tuning import yield_less
@@ -394,5 +395,5 @@ def make(found: Resolved, log: LogFn, zmq_context: zmq.Context[Any] | None = Non
         found.service.role, core, endpoints, found.common, log, notify_dev=notify, zmq_context=zmq_context
     )
     if isinstance(core, TakesRules):
-        shell.files.append(RulesFile(found.config.rules, core))
+        shell.files.append(partial(load_rules, found.config.rules, core))
     return shell

@@ -49,43 +49,15 @@ PAUSE: Final = 0.1
 """Seconds without `accept` after there was no free descriptor for it."""
 
 
-class Exchange:
-    """Passes snapshots from the loop of the process to the HTTP thread."""
-
-    def __init__(self, wake: Callable[[], None], turned: Callable[[], float], first: Snapshot) -> None:
-        self.wanted = False
-        self.last = first
-        self.on_given: Callable[[], None] = lambda: None
-        """Called in the thread of the loop when there is a new snapshot."""
-        self._wake = wake
-        self._turned = turned
-
-    def give(self, snapshot: Snapshot) -> None:
-        """Called by the loop."""
-        self.last = snapshot
-        self.wanted = False
-        self.on_given()
-
-    def ask(self) -> None:
-        """Called by the HTTP thread when it needs a new snapshot."""
-        self.wanted = True
-        self._wake()
-
-    @property
-    def age(self) -> float:
-        """Seconds since the last turn of the loop."""
-        return time.monotonic() - self._turned()
-
-
 class Collector:
     """The counters and gauges of a snapshot as metrics `colo_<role>_<thing>[_total]`."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+    def __init__(self, last: Callable[[], Snapshot]) -> None:
+        self._last = last
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus-client for each scrape."""
-        snapshot = self._exchange.last
+        snapshot = self._last()
         role = snapshot.role
         for kind, suffix, values in (("counter", "_total", snapshot.counters), ("gauge", "", snapshot.gauges)):
             for name, rows in families(values).items():
@@ -103,13 +75,20 @@ class Collector:
 
 
 class HttpServer:
-    """The server; `address` is HOST:PORT as it is bound."""
+    """The server; `address` is HOST:PORT as it is bound.
 
-    def __init__(self, where: str, exchange: Exchange) -> None:
+    When it needs a new snapshot, it sets `wanted` and calls `wake`; the loop of the process then calls `give`. `turned`
+    says when the loop turned last, and `first` is served until there is a snapshot.
+    """
+
+    def __init__(self, where: str, wake: Callable[[], None], turned: Callable[[], float], first: Snapshot) -> None:
         host, port = host_port(where, "--http")
-        self._exchange = exchange
+        self.wanted = False
+        self._last = first
+        self._wake = wake
+        self._turned = turned
         self._registry = CollectorRegistry()
-        self._registry.register(Collector(exchange))
+        self._registry.register(Collector(lambda: self._last))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
@@ -132,7 +111,6 @@ class HttpServer:
         bound = self._listener.getsockname()
         shown = f"[{bound[0]!s}]" if ":" in str(bound[0]) else str(bound[0])
         self.address = f"{shown}:{bound[1]}"
-        exchange.on_given = lambda: self._call(self._given)
         self._accepting = self._loop.create_task(self._accept())
         self._thread = threading.Thread(target=self._run, name=f"http {self.address}", daemon=True)
         self._thread.start()
@@ -141,7 +119,12 @@ class HttpServer:
         """End all connections, and stop listening."""
         self._call(self._accepting.cancel)
         self._thread.join()
-        self._exchange.on_given = lambda: None
+
+    def give(self, snapshot: Snapshot) -> None:
+        """A new snapshot; called in the thread of the loop."""
+        self._last = snapshot
+        self.wanted = False
+        self._call(self._given)
 
     def _call(self, function: Callable[[], object]) -> None:
         with contextlib.suppress(RuntimeError):  # raised when the thread has ended
@@ -154,7 +137,7 @@ class HttpServer:
             self._loop.run_until_complete(self._accepting)
 
     def _given(self) -> None:
-        if not self._exchange.wanted:
+        if not self.wanted:
             self._fresh.set()
 
     def _pay(self) -> None:
@@ -243,19 +226,20 @@ class HttpServer:
         """The status, the body and the content type."""
         plain = "text/plain; charset=utf-8"
         if path == "/health":
-            age = self._exchange.age
+            age = time.monotonic() - self._turned()
             return (200, b"ok\n", plain) if age < STUCK else (503, b"the loop has not turned for %.1f s\n" % age, plain)
         if path not in ("/metrics", "/ready"):
             return 404, b"/metrics /health /ready\n", plain
         self._fresh.clear()
-        self._exchange.ask()
+        self.wanted = True
+        self._wake()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FRESH):
                 await self._fresh.wait()
         if path == "/metrics":
             return 200, generate_latest(self._registry), CONTENT_TYPE_LATEST
-        reasons = self._exchange.last.waiting_for
-        if self._exchange.age >= STUCK:
+        reasons = self._last.waiting_for
+        if time.monotonic() - self._turned() >= STUCK:
             reasons = (*reasons, "the loop does not turn")
         return 503 if reasons else 200, ("\n".join(reasons) or "ready").encode() + b"\n", plain
 

@@ -12,8 +12,10 @@ minute. It may raise `ConfigError` (a mistake that stays) or `StartError` (an ob
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
+from colo_proto.codec import encode_batch
 from colo_proto.config import flag
 from colo_proto.core import Way
 from colo_proto.endpoint import Endpoint
@@ -54,6 +56,8 @@ class Link(ABC):
         self.context = context
         self.deliver = deliver
         self.counters: Counter[str] = Counter()
+        self.link_name = f"{context.id}.{port}"
+        """The name of the link in messages."""
         self.on_mark: Callable[[int], None] | None = None
         """Set when the core must know by which worker table the frames of an input were distributed."""
 
@@ -114,6 +118,11 @@ class Link(ABC):
         self.counters["bytes_in"] += size
         self.deliver(frames)
         return size
+
+    def batch(self, sequence: int, frames: Sequence[Buffer]) -> bytes:
+        """The bytes of a batch whose first frame has the number `sequence`."""
+        context = self.context
+        return encode_batch(self.link_name, context.incarnation, sequence, context.epoch, monotonic(), frames)
 
     def count_sent(self, frames: Sequence[Buffer]) -> None:
         """Count frames that the core sends here."""

@@ -11,7 +11,7 @@ from colo_proto.frame import MAX_FRAME, MIN_FRAME, Buffer, plain
 from colo_proto.net.offload import to_plain
 from colo_runtime.capture import CaptureWriter, read_capture
 from colo_runtime.link import BATCH_BYTES, BATCH_FRAMES, Link
-from colo_runtime.reactor import Timer
+from colo_runtime.reactor import IDLE
 
 CONGESTED_PAUSE: Final = 0.001
 """Seconds without reading when outputs have much to send."""
@@ -24,7 +24,7 @@ class PcapLink(Link):
         """Open the file. `ConfigError` when that fails, or when the file is not a capture."""
         if self.reads and self.writes:
             raise ConfigError(f"{self.option}: a capture is read or written, not both")
-        self._timer: Timer | None = None
+        self._timer = IDLE
         path = self.endpoint.address
         try:
             self._file: BinaryIO = Path(path).open("rb" if self.reads else "wb")  # noqa: SIM115  closed by `close`
@@ -69,7 +69,6 @@ class PcapLink(Link):
         if valid:
             self.pass_on(valid)
         if self.ended:
-            self._timer = None
             self.context.log("info", "capture.ended", port=self.port, frames=self.counters["frames_in"])
             self.context.on_end()
         else:
@@ -98,8 +97,7 @@ class PcapLink(Link):
 
     def stop_reading(self) -> None:
         """Stop reading."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
 
     def close(self) -> None:
         """Close the file, after writing what is still in its buffer."""

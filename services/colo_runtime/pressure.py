@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from colo_runtime.link import Link
-from colo_runtime.reactor import Reactor, Timer
+from colo_runtime.reactor import IDLE, Reactor
 
 FULL: Final = 0.5
 EMPTY: Final = 0.125
@@ -33,7 +33,7 @@ class Pressure:
         self._full, self._empty = int(bound * FULL), int(bound * EMPTY)
         self._reactor = reactor
         self._resting: dict[Link, None] = {}
-        self._timer: Timer | None = None
+        self._timer = IDLE
         self._least = 0
         """The fewest bytes pending since inputs rest."""
         self._stuck = False
@@ -52,7 +52,7 @@ class Pressure:
         self.rests += 1
         self._resting[link] = None
         link.rest(resting=True)
-        if self._timer is None:
+        if not self._timer.pending:
             self._least = pending
             self._timer = self._reactor.call_later(STUCK, self._look)
             for one in self._outputs:
@@ -75,9 +75,7 @@ class Pressure:
         self._read_again()
 
     def _read_again(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         for one in self._outputs:
             one.on_relief = None
         resting = list(self._resting)

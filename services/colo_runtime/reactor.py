@@ -40,7 +40,7 @@ MAX_WAIT = 1.0
 
 
 class Timer:
-    """A call that is due at `when`, unless it is cancelled."""
+    """A call that is due at `when`. After the call, or after `cancel`, the timer is idle."""
 
     __slots__ = ("fn", "when")
 
@@ -48,9 +48,18 @@ class Timer:
         self.when = when
         self.fn = fn
 
+    @property
+    def pending(self) -> bool:
+        """True until the call is made or cancelled."""
+        return self.fn is not None
+
     def cancel(self) -> None:
         """The function will not be called."""
         self.fn = None
+
+
+IDLE: Final = Timer(0.0, None)
+"""A timer that was never started."""
 
 
 class Watch:
@@ -203,7 +212,8 @@ class Reactor:
                 watch.handler(ready[watch])
         now = self.turned = time.monotonic()
         while timers and timers[0][0] <= now:
-            fn = heapq.heappop(timers)[2].fn
+            timer = heapq.heappop(timers)[2]
+            fn, timer.fn = timer.fn, None
             if fn is not None:
                 fn()
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
-from colo_proto.codec import Batch, LinkAck, LinkHello, LinkReset, LinkStart, decode, encode, encode_batch
+from colo_proto.codec import Batch, LinkAck, LinkHello, LinkReset, LinkStart, decode, encode
 from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
 from colo_proto.replay import ReplayReceiver, ReplaySender
 from colo_runtime.link import BATCH_BYTES, BATCH_FRAMES, Link
-from colo_runtime.reactor import READ, WRITE, Timer
+from colo_runtime.reactor import IDLE, READ, WRITE
 from colo_runtime.zmqsocket import whole, wire
 
 ACK_FRAMES: Final = 64
@@ -60,10 +60,12 @@ class ReliableOut(Link):
         self._heard = float("-inf")
         self._writing = False
         self._announced = 0
-        self._announce: Timer | None = None
+        self._announce = IDLE
+        # They are reported from the beginning.
+        self.counters.update(dict.fromkeys(("sequence", "replayed", "evicted", "resets"), 0))
         self.sender = ReplaySender(
-            f"{self.context.id}.{self.port}", self.context.incarnation, self.context.common.ring_bytes,
-            source=not self.relay,
+            self.link_name, self.context.incarnation, self.context.common.ring_bytes, source=not self.relay,
+            counters=self.counters,
         )  # fmt: skip
         self._wire.watch(self._ready)
         if not self._wire.router:
@@ -88,21 +90,17 @@ class ReliableOut(Link):
         self.count_sent(frames)
         # The ring keeps the frames longer than the buffer that a view refers to.
         self.sender.push([bytes(f) if type(f) is memoryview else f for f in frames])
-        self._publish()
+        self.counters["sequence"] = self.sender.end
         if not self._writing:
             self._pump()
 
     def _pump(self) -> None:
-        sender, context = self.sender, self.context
+        sender = self.sender
         while (batch := sender.due()) is not None:
             assert self._peer is not None
-            message = encode_batch(
-                batch.link, batch.incarnation, batch.sequence, context.epoch, monotonic(), batch.frames
-            )
-            if not self._tell(message):
+            if not self._tell(self.batch(batch.sequence, batch.frames)):
                 return
             sender.sent()
-        self._publish()
         self._write_later(False)
 
     def _tell(self, message: bytes) -> bool:
@@ -125,12 +123,6 @@ class ReliableOut(Link):
         self.sender.detached()
         self._write_later(False)
 
-    def _publish(self) -> None:
-        counters = self.sender.counters
-        self.counters["sequence"] = self.sender.end
-        for name, of_sender in (("replayed", "replayed"), ("evicted", "evicted"), ("resets", "gaps")):
-            self.counters[name] = counters[of_sender]
-
     def _ready(self, events: int) -> None:
         if events & WRITE:
             self._pump()
@@ -142,7 +134,6 @@ class ReliableOut(Link):
                 self._hear(peer, message)
             except WireError as error:
                 self.refuse(error, peer=peer.decode(errors="replace"))
-        self._publish()
 
     def _hear(self, peer: bytes, message: bytes | memoryview | None) -> None:
         value = decode(whole(message))
@@ -176,8 +167,7 @@ class ReliableOut(Link):
 
     def _announce_us(self) -> None:
         if not self.sender.attached or monotonic() - self._heard > RECEIVER_SILENCE:
-            context = self.context
-            self._wire.send(b"", encode_batch(self.sender.link, context.incarnation, 0, context.epoch, monotonic(), []))
+            self._wire.send(b"", self.batch(0, []))
         self._announced += 1
         if self._announced % 2 == 0:
             # A receiver must acknowledge what it was sent, and must say hello again if it has done so before.
@@ -192,8 +182,7 @@ class ReliableOut(Link):
 
     def close(self) -> None:
         """Close the connection. Frames that were not acknowledged may be lost; the next start reports that gap."""
-        if self._announce is not None:
-            self._announce.cancel()
+        self._announce.cancel()
         self._wire.close()
 
 
@@ -225,16 +214,15 @@ class ReliableIn(Link):
         self._wire = wire(self, router=self.endpoint.server, on_change=self._connection)
         self._senders: dict[bytes, _Sender] = {}
         if not self._wire.router:
-            self._senders[b""] = _Sender(ReplayReceiver())
-        self._name = f"{self.context.id}.{self.port}"
+            self._senders[b""] = _Sender(ReplayReceiver(counters=self.counters))
         self._reading = True
         self._held = False
         self._greeted = False
         """A hello was sent since a connection ended last."""
-        self._ack_timer: Timer | None = None
+        self._ack_timer = IDLE
         self._ticks = 0
         self._wire.watch(self._ready)
-        self._timer: Timer | None = None
+        self._timer = IDLE
         self._tick()
 
     def send(self, frames: Sequence[Buffer], to: str | None = None) -> None:
@@ -288,7 +276,7 @@ class ReliableIn(Link):
         if len(self._senders) >= MAX_SENDERS:
             oldest = min(self._senders, key=lambda one: self._senders[one].heard)
             del self._senders[oldest]
-        self._senders[peer] = sender = _Sender(ReplayReceiver())
+        self._senders[peer] = sender = _Sender(ReplayReceiver(counters=self.counters))
         return sender
 
     def _take(self, sender: _Sender, frames: list[bytes]) -> int:
@@ -318,13 +306,11 @@ class ReliableIn(Link):
     # -- acknowledgements and hellos --------------------------------------------------------------
 
     def _acknowledge_soon(self) -> None:
-        if self._ack_timer is None:
+        if not self._ack_timer.pending:
             self._ack_timer = self.context.reactor.call_later(ACK_DELAY, self._acknowledge)
 
     def _acknowledge(self) -> None:
-        if self._ack_timer is not None:
-            self._ack_timer.cancel()
-            self._ack_timer = None
+        self._ack_timer.cancel()
         for peer, sender in self._senders.items():
             if sender.done > sender.acked:
                 ack = LinkAck(sender.receiver.link, sender.receiver.incarnation, sender.done)
@@ -332,19 +318,15 @@ class ReliableIn(Link):
                     sender.acked, sender.bytes = sender.done, 0
 
     def _say_hello(self) -> None:
-        """Send the hellos that are due, and add up the counters of all senders."""
+        """Send the hellos that are due."""
         for peer, sender in self._senders.items():
             receiver = sender.receiver
             if receiver.asking and self._reading and not self._held:
                 incarnation, sequence = receiver.hello(monotonic())
-                if self._say(peer, encode(LinkHello(receiver.link or self._name, incarnation, sequence))):
+                if self._say(peer, encode(LinkHello(receiver.link or self.link_name, incarnation, sequence))):
                     self._greeted = True
                 else:
                     receiver.asking = True
-        for name in ("gaps", "gap_frames", "duplicates", "early"):
-            total = sum(sender.receiver.counters[name] for sender in self._senders.values())
-            if total != self.counters[name]:
-                self.counters[name] = total
 
     def _say(self, peer: bytes, message: bytes) -> bool:
         try:
@@ -391,7 +373,5 @@ class ReliableIn(Link):
         for sender in self._senders.values():
             self._release(sender)
         self._acknowledge()
-        for timer in (self._timer, self._ack_timer):
-            if timer is not None:
-                timer.cancel()
+        self._timer.cancel()
         self._wire.close()

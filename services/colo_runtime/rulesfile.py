@@ -13,13 +13,9 @@ def read_rules(path: str) -> str:
     return text
 
 
-class RulesFile:
-    """The file of rules of one process; with an empty path there is none."""
+def load_rules(path: str, core: TakesRules) -> list[Output]:
+    """Read the file of rules for a core, and return the outputs of the core; with an empty path there is no file.
 
-    def __init__(self, path: str, core: TakesRules) -> None:
-        self.path = path
-        self._core = core
-
-    def load(self) -> list[Output]:
-        """Read it for the core. `ConfigError` when it is wrong; the core then keeps the rules that it has."""
-        return self._core.load_rules(read_rules(self.path), self.path) if self.path else []
+    `ConfigError` when the file is wrong; the core then keeps the rules that it has.
+    """
+    return core.load_rules(read_rules(path), path) if path else []

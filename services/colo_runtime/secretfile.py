@@ -9,7 +9,7 @@ with each of them. The file is read at the start, and again at SIGHUP.
 import os
 import re
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from colo_proto.claim import MAX_SECRETS
 from colo_proto.core import Log, Output
@@ -50,18 +50,14 @@ def write_secret(directory: str, name: str) -> Path:
     return path
 
 
-class SecretFile:
-    """The file with the secrets of one process; with an empty path there is none."""
+def load_secrets(path: str, core: TakesSecrets) -> list[Output]:
+    """Read the secrets for a core, and return the outputs of the core; with an empty path there is no file.
 
-    def __init__(self, path: str, core: Any) -> None:
-        self.path = path
-        self._core: TakesSecrets = core
-
-    def load(self) -> list[Output]:
-        """Read it for the core. `ConfigError` when it is wrong; the core then keeps the secrets that it has."""
-        if not self.path:
-            return []
-        outputs = self._core.use_secrets(read_secrets(self.path))
-        if readable_by_others(self.path):
-            outputs.append(Log("warning", "key.exposed", {"path": self.path}))
-        return outputs
+    `ConfigError` when the file is wrong; the core then keeps the secrets that it has.
+    """
+    if not path:
+        return []
+    outputs = core.use_secrets(read_secrets(path))
+    if readable_by_others(path):
+        outputs.append(Log("warning", "key.exposed", {"path": path}))
+    return outputs

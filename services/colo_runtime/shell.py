@@ -15,7 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import zmq
 
@@ -37,16 +37,6 @@ LogFn = Callable[..., None]
 def incarnation() -> int:
     """A random number that identifies this start of a process: 1 to 2^63 - 1."""
     return int.from_bytes(os.urandom(8), "big") % (2**63 - 1) + 1
-
-
-class Reloaded(Protocol):
-    """A file that is read at the start, and again at SIGHUP."""
-
-    def load(self) -> list[Output]:
-        """Read the file for the core, and return the outputs of the core. `ConfigError` when the file is wrong; the
-        core then keeps what it has.
-        """
-        ...
 
 
 class Shell(ABC):
@@ -81,10 +71,11 @@ class Shell(ABC):
         self.status = 0
         self.counters: Counter[str] = Counter()
         """The counters of the shell itself."""
-        self.files: list[Reloaded] = []
-        """Files that are read for the core."""
+        self.files: list[Callable[[], list[Output]]] = []
+        """Each reads a file for the core, at the start and at SIGHUP, and returns the outputs of the core.
+        `ConfigError` when the file is wrong; the core then keeps what it has.
+        """
         self._http: Any = None
-        self._exchange: Any = None
         self._drain_until = 0.0
         self._was_ready = False
         self._signals = 0
@@ -144,20 +135,19 @@ class Shell(ABC):
         self._look_ready()
 
     def _load_files(self) -> None:
-        for file in self.files:
-            self._do(file.load())
+        for load in self.files:
+            self._do(load())
 
     def _open_http(self) -> None:
-        from colo_runtime.http import Exchange, HttpServer  # noqa: PLC0415  it takes time and memory, and not every process serves
+        from colo_runtime.http import HttpServer  # noqa: PLC0415  it takes time and memory, and not every process serves
 
         first = Snapshot(self.role, self.id, waiting_for=("starting",))
-        self._exchange = Exchange(self.reactor.wake, lambda: self.reactor.turned, first)
+        self._http = HttpServer(self.common.http, self.reactor.wake, lambda: self.reactor.turned, first)
         self.reactor.on_wake = self._give_snapshot
-        self._http = HttpServer(self.common.http, self._exchange)
 
     def _give_snapshot(self) -> None:
-        if self._exchange is not None and self._exchange.wanted:
-            self._exchange.give(self.snapshot())
+        if self._http is not None and self._http.wanted:
+            self._http.give(self.snapshot())
 
     @property
     def http(self) -> str:

@@ -23,7 +23,7 @@ import zmq
 
 from colo_proto.errors import ConfigError, StartError
 from colo_runtime.context import COMPLAIN_EVERY
-from colo_runtime.reactor import Reactor, Timer
+from colo_runtime.reactor import Reactor
 
 EVERY: Final = 1.0
 """Seconds between two looks."""
@@ -80,7 +80,7 @@ class SocketFile:
         self._kind = kind
         self._ours = self._found()
         self._complained = float("-inf")
-        self._timer: Timer | None = reactor.call_later(EVERY, self._look)
+        self._timer = reactor.call_later(EVERY, self._look)
 
     def _found(self) -> FileId | None:
         try:
@@ -111,9 +111,7 @@ class SocketFile:
 
     def close(self, *, remove: bool = False) -> None:
         """Stop looking. With `remove`, delete the file if it is still ours."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         if remove and self._ours is not None and self._found() == self._ours:
             with contextlib.suppress(OSError):
                 Path(self._path).unlink()

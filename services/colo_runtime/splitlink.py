@@ -13,17 +13,16 @@ together. Frames for a worker that is not connected are dropped and counted: the
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from time import monotonic
 from typing import Final
 
-from colo_proto.codec import LinkHello, LinkMark, decode, encode, encode_batch
+from colo_proto.codec import LinkHello, LinkMark, decode, encode
 from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
 from colo_proto.messages import WorkerTable
 from colo_proto.replay import cut
 from colo_proto.shard import Splitter
 from colo_runtime.link import Link
-from colo_runtime.reactor import Timer
+from colo_runtime.reactor import IDLE
 from colo_runtime.zmqsocket import whole, wire
 
 RETRY: Final = 0.001
@@ -38,12 +37,11 @@ class SplitLink(Link):
     def open(self) -> None:
         """Bind."""
         self._wire = wire(self, router=True)
-        self._name = f"{self.context.id}.{self.port}"
         self._splitter = Splitter()
         self._sequence: dict[str, int] = defaultdict(int)
         self._queues: dict[str, deque[tuple[bytes, int]]] = {}
         self._pending_bytes = 0
-        self._retry: Timer | None = None
+        self._retry = IDLE
         self._pause = RETRY
         self._wire.watch(self._read)
 
@@ -81,9 +79,7 @@ class SplitLink(Link):
         peer = worker.encode()
         for piece in cut(frames):
             sequence = self._sequence[worker]
-            message = encode_batch(
-                self._name, self.context.incarnation, sequence, self.context.epoch, monotonic(), piece
-            )
+            message = self.batch(sequence, piece)
             try:
                 waits = worker in self._queues or not self._wire.send(peer, message)
             except ConnectionError:
@@ -95,7 +91,7 @@ class SplitLink(Link):
             self._sequence[worker] = sequence + len(piece)
 
     def _mark(self, worker: str) -> None:
-        self._say(worker, encode(LinkMark(self._name, self.context.incarnation, self._splitter.version)))
+        self._say(worker, encode(LinkMark(self.link_name, self.context.incarnation, self._splitter.version)))
 
     def _count(self, worker: str) -> None:
         """Send an empty batch that says how far we have counted: the worker then knows what was lost with a connection,
@@ -103,8 +99,7 @@ class SplitLink(Link):
         """
         sequence = self._sequence.get(worker, 0)
         if sequence and worker not in self._queues:
-            context = self.context
-            self._say(worker, encode_batch(self._name, context.incarnation, sequence, context.epoch, monotonic(), []))
+            self._say(worker, self.batch(sequence, []))
 
     def _say(self, worker: str, message: bytes) -> None:
         if worker in self._queues:
@@ -128,7 +123,7 @@ class SplitLink(Link):
             self._pending_bytes -= len(queue.pop()[0])
         queue.append((message, frames))
         self._pending_bytes += len(message)
-        if self._retry is None:
+        if not self._retry.pending:
             self._retry = self.context.reactor.call_later(RETRY, self._flush)
         return True
 
@@ -146,7 +141,6 @@ class SplitLink(Link):
                 queue.clear()
             if not queue:
                 del self._queues[worker]
-        self._retry = None
         if self._queues:
             self._pause = RETRY if self._pending_bytes < before else min(self._pause * 2, RETRY_MAX)
             self._retry = self.context.reactor.call_later(self._pause, self._flush)
@@ -178,6 +172,5 @@ class SplitLink(Link):
             self.drop("closed", sum(frames for _, frames in queue))
         self._queues.clear()
         self._pending_bytes = 0
-        if self._retry is not None:
-            self._retry.cancel()
+        self._retry.cancel()
         self._wire.close()

@@ -21,7 +21,7 @@ from colo_proto.endpoint import Endpoint
 from colo_proto.errors import StartError
 from colo_proto.frame import Buffer
 from colo_runtime.context import Context
-from colo_runtime.reactor import READ, WRITE, Timer
+from colo_runtime.reactor import IDLE, READ, WRITE
 from colo_runtime.socketfile import SocketFile, clear_stale
 
 RETRY: Final = 0.05
@@ -60,7 +60,7 @@ class Stream:
         self._listener: socket.socket | None = None
         self._connecting: socket.socket | None = None
         self._socket: socket.socket | None = None
-        self._timer: Timer | None = None
+        self._timer = IDLE
         self._pause = RETRY
         self._lookup: _Lookup | None = None
         self._file: SocketFile | None = None
@@ -124,12 +124,10 @@ class Stream:
         self._begin(sock)
 
     def _accept_again(self) -> None:
-        self._timer = None
         if self._listener is not None and self._socket is None:
             self.context.reactor.interest(self._listener.fileno(), READ)
 
     def _connect(self) -> None:
-        self._timer = None
         if self._unix:
             self._connect_to((socket.AF_UNIX, self.endpoint.address))
             return
@@ -297,8 +295,7 @@ class Stream:
 
     def close(self) -> None:
         """End everything, and delete the socket file if it is still ours."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         self._forget_lookup()
         if self._file is not None:
             self._file.close(remove=True)

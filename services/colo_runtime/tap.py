@@ -27,7 +27,7 @@ from colo_proto.netdev import RefusedError, Request, decode_reply, encode_reques
 from colo_proto.replay import cut
 from colo_runtime.descriptors import close_all, receive
 from colo_runtime.link import Link
-from colo_runtime.reactor import READ, Timer
+from colo_runtime.reactor import IDLE, READ
 
 RETRY: Final = 0.05
 RETRY_MAX: Final = 1.0
@@ -61,7 +61,7 @@ class TapLink(Link):
         self._socket: socket.socket | None = None
         self._verb = "get"
         self._pause = RETRY
-        self._timer: Timer | None = None
+        self._timer = IDLE
         self._reading = self.reads
         self._resting = False
         self._why = f"tap {self.name}: waiting for netdev at {self._path}"
@@ -152,7 +152,6 @@ class TapLink(Link):
     # -- netdev ---------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        self._timer = None
         try:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
@@ -198,7 +197,7 @@ class TapLink(Link):
         if self._verb == "get" and not fds:
             self._try_later("netdev sent no descriptor")
             return
-        self._cancel_timer()
+        self._timer.cancel()
         self._pause = RETRY
         if self._verb == "get":
             self._attach(fds.pop(0), vnet_hdr=info.vnet_hdr)
@@ -236,13 +235,8 @@ class TapLink(Link):
         self._verb = "get"
         self._try_later("gone")
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _disconnect(self) -> None:
-        self._cancel_timer()
+        self._timer.cancel()
         if self._socket is not None:
             self.context.reactor.unwatch(self._socket.fileno())
             self._socket.close()

@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from colo_proto.codec import Batch, Chatter, LinkHello, LinkMark, Wire, decode, encode, encode_batch
+from colo_proto.codec import Batch, Chatter, LinkHello, LinkMark, Wire, decode, encode
 from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
 from colo_proto.replay import cut
 from colo_runtime.link import BATCH_BYTES, BATCH_FRAMES, Link
-from colo_runtime.reactor import READ, WRITE, Timer
+from colo_runtime.reactor import IDLE, READ, WRITE
 from colo_runtime.zmqsocket import whole, wire
 
 ASK: Final = 1.0
@@ -53,7 +53,6 @@ class ZmqLink(Link):
     def open(self) -> None:
         """Bind or connect."""
         self._wire = wire(self, router=False, on_change=self._connection)
-        self._name = f"{self.context.id}.{self.port}"
         self._sequence = 0
         self._pending: deque[tuple[bytes, int]] = deque()
         self._pending_bytes = 0
@@ -64,7 +63,7 @@ class ZmqLink(Link):
         self._asks = self.on_mark is not None and not self.endpoint.server
         self._heard = float("-inf")
         self._marked = False
-        self._timer: Timer | None = None
+        self._timer = IDLE
         if self._asks:
             self._ask()
 
@@ -83,17 +82,13 @@ class ZmqLink(Link):
         """Number, encode and send; `to` is ignored here."""
         self.count_sent(frames)
         for piece in cut(frames):
-            message = self._packed(piece)
+            message = self.batch(self._sequence, piece)
             waits = self._pending or not self._wire.send(b"", message)
             if waits and not self._hold(message, len(piece)):
                 # A dropped piece gets no numbers: otherwise the receiver would count it again, as missing.
                 continue
             self._sequence += len(piece)
         self.counters["sequence"] = self._sequence
-
-    def _packed(self, frames: Sequence[Buffer]) -> bytes:
-        context = self.context
-        return encode_batch(self._name, context.incarnation, self._sequence, context.epoch, monotonic(), frames)
 
     def _hold(self, message: bytes, frames: int) -> bool:
         if self._pending_bytes + len(message) > self.context.common.queue_bytes:
@@ -175,19 +170,22 @@ class ZmqLink(Link):
         """Say hello to the sender, which must answer. If it does not, another process has taken over our routing id."""
         if self._marked and self._reading and not self._resting:
             if monotonic() - self._heard > ASK:
-                self._wire.send(b"", encode(LinkHello(self._name, self.context.incarnation, -1)))
+                self._say_hello()
             self._wire.check_silence(self._heard)
         self._timer = self.context.reactor.call_later(ASK, self._ask)
+
+    def _say_hello(self) -> None:
+        self._wire.send(b"", encode(LinkHello(self.link_name, self.context.incarnation, -1)))
 
     def _connection(self, what: str) -> None:
         self.context.log("debug", f"link.{what}", port=self.port, endpoint=str(self.endpoint))
         if what == "up" and self._sequence and not self._pending:
             # An empty batch says how far we have counted: the receiver then knows what was lost with the connection,
             # even if no frame follows.
-            self._wire.send(b"", self._packed([]))
-        if what == "up" and self.on_mark is not None and not self.endpoint.server:
+            self._wire.send(b"", self.batch(self._sequence, []))
+        if what == "up" and self._asks:
             # The sender answers a hello with its present worker table.
-            self._wire.send(b"", encode(LinkHello(self._name, self.context.incarnation, -1)))
+            self._say_hello()
 
     # -- end ------------------------------------------------------------------------------------
 
@@ -207,6 +205,5 @@ class ZmqLink(Link):
             self.drop("closed", frames)
         self._pending.clear()
         self._pending_bytes = 0
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         self._wire.close()

@@ -18,7 +18,7 @@ from colo_runtime.context import Context
 from colo_runtime.dialling import looks_up
 from colo_runtime.link import Link, require_keys
 from colo_runtime.monitor import Monitor
-from colo_runtime.reactor import READ, Handler, Timer, Watch
+from colo_runtime.reactor import IDLE, READ, Handler, Watch
 from colo_runtime.socketfile import SocketFile
 from colo_runtime.zmqoptions import bind, check_bindable, prepare
 
@@ -89,7 +89,7 @@ class PeerSocket:
         self._handler: Handler | None = None
         self._interest: int = READ
         self._watch: Watch | None = None
-        self._timer: Timer | None = None
+        self._timer = IDLE
         self._turn = 0
         self._heard = float("-inf")
         self._unheard = 0
@@ -150,9 +150,7 @@ class PeerSocket:
         self._counters[self._prefix + "bound_again"] += 1
 
     def _close_socket(self, linger: int | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         self._context.reactor.unwatch(self.socket)
         self._watch = None
         if not self.socket.closed:
@@ -174,7 +172,6 @@ class PeerSocket:
         self._open_again()
 
     def _open_again(self) -> None:
-        self._timer = None
         try:
             self.socket = self._make()
         except zmq.ZMQError as error:
@@ -186,7 +183,6 @@ class PeerSocket:
         self._attach_again()
 
     def _attach_again(self) -> None:
-        self._timer = None
         try:
             self._attach()
         except zmq.ZMQError as error:
@@ -232,7 +228,7 @@ class PeerSocket:
             self._say_refused("turned_away")
         elif what == "refused":
             self._refused(why)
-            if not self.endpoint.server and self._timer is None:
+            if not self.endpoint.server and not self._timer.pending:
                 self._timer = self._context.reactor.call_later(REDIAL, self._redial)
         else:
             self._unheard = 0
@@ -256,7 +252,6 @@ class PeerSocket:
         self._context.complain("peer.refused", f"{port} {reason}", port=port, reason=reason, endpoint=url)
 
     def _redial(self) -> None:
-        self._timer = None
         if not self.peers:
             self._turn += 1
             self._dial_again()
@@ -275,7 +270,7 @@ class PeerSocket:
         messages reach nobody, and nothing reports it. Calls are counted, not seconds, because this process may itself
         have stood still.
         """
-        if heard > self._heard or self._timer is not None or not self.peers:
+        if heard > self._heard or self._timer.pending or not self.peers:
             self._heard, self._unheard = max(heard, self._heard), 0
             return
         self._unheard += 1

@@ -42,7 +42,8 @@ class Clock:
         due, self.timers = self.timers, []
         for timer in due:
             if timer.fn is not None:
-                timer.fn()
+                fn, timer.fn = timer.fn, None
+                fn()
 
 
 class End:
