@@ -50,7 +50,6 @@ class Process:
     id: str
     side: Side
     many: bool = False
-    stands_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,27 +150,19 @@ def processes(wiring: Wiring, workers: int = 1) -> tuple[Process, ...]:
     if workers < 1:
         raise ConfigError(f"compare workers: at least 1, not {workers}")
     faithful = wiring == "faithful"
-    out = [
-        Process("netdev", "netdev-p", "primary", stands_for="-netdev tap"),
-        Process("frame", "frame-p", "primary", stands_for="the COLO frame"),
-        Process("mirror", "m0", "primary", stands_for="filter-mirror"),
-    ]
+    primary = [("netdev", "netdev-p"), ("frame", "frame-p"), ("mirror", "m0")]
     if faithful or workers > 1:
-        out.append(Process("redirector", "redire1", "primary", stands_for="filter-redirector"))
-    out += [Process("compare", f"comp{i}", "primary", many=True, stands_for="colo-compare") for i in range(workers)]
+        primary.append(("redirector", "redire1"))
+    primary += [("compare", f"comp{i}") for i in range(workers)]
+    secondary = [("netdev", "netdev-s"), ("frame", "frame-s")]
     if faithful:
-        out.append(Process("redirector", "redire0", "primary", stands_for="filter-redirector"))
-    out += [
-        Process("netdev", "netdev-s", "secondary", stands_for="-netdev tap"),
-        Process("frame", "frame-s", "secondary", stands_for="the COLO frame"),
-    ]
-    if faithful:
-        out += [
-            Process("redirector", "f1", "secondary", stands_for="filter-redirector"),
-            Process("redirector", "f2", "secondary", stands_for="filter-redirector"),
-        ]
-    out.append(Process("rewriter", "rew0", "secondary", stands_for="filter-rewriter"))
-    return tuple(out)
+        primary.append(("redirector", "redire0"))
+        secondary += [("redirector", "f1"), ("redirector", "f2")]
+    secondary.append(("rewriter", "rew0"))
+    return (
+        *(Process(role, name, "primary", many=role == "compare") for role, name in primary),
+        *(Process(role, name, "secondary") for role, name in secondary),
+    )
 
 
 def links(wiring: Wiring, workers: int = 1) -> tuple[Link, ...]:

@@ -113,6 +113,14 @@ def dial(socket: zmq.Socket[bytes], keys: Keys, server_key: bytes) -> None:
     socket.curve_serverkey = server_key
 
 
+def require_keys(what: str, endpoint: Endpoint, *, keys: bool, insecure: bool) -> None:
+    """`ConfigError` for a link between hosts without keys, unless the operator allows it with `--insecure`."""
+    if endpoint.exposed and not keys and not insecure:
+        raise ConfigError(
+            f"{what} {endpoint}: a link between hosts needs keys (--curve-secret, --curve-peers), or --insecure"
+        )
+
+
 class Curve:
     """The keys of one process, and the ZAP handler of its ZeroMQ context."""
 

@@ -65,7 +65,6 @@ class FilterShell(Shell):
         super().__init__(role, common, log, zmq_context)
         self.core = core
         self.links: dict[str, Link] = {}
-        self.control: Control | None = None
         self.notify: Notify | None = None
         self._out: dict[str, Link] = {}
         self.leaving = False
@@ -159,9 +158,6 @@ class FilterShell(Shell):
         self._open_inputs()
         if self.notify is not None:
             self.notify.open()
-        if self.control is not None:
-            self.control.http = self.http
-            self.control.open()
 
     def _open(self, link: Link) -> None:
         link.open()
@@ -201,8 +197,6 @@ class FilterShell(Shell):
             self.status = 1
         if self.notify is not None:
             self.notify.close()
-        if self.control is not None and self.control.opened:
-            self.control.close()
 
     def drain(self, why: str) -> None:
         """Let other processes take over the work first, if there are any; then start to drain."""
@@ -223,10 +217,7 @@ class FilterShell(Shell):
         self._look_ready()
 
     def begin_drain(self) -> None:
-        """Report not ready, then read no more, then send the last outputs of the core."""
-        self._look_ready()
-        if self.control is not None and self.control.opened:
-            self.control.report()
+        """Read no more, then send the last outputs of the core."""
         for link in self.links.values():
             if link.reads and link.opened:
                 link.stop_reading()
@@ -235,11 +226,6 @@ class FilterShell(Shell):
     def drained(self) -> bool:
         """True when nothing is queued, and nothing waits for an acknowledgement."""
         return not any(link.pending or link.unconfirmed for link in self._out.values())
-
-    def last_words(self) -> None:
-        """Send the final report."""
-        if self.control is not None:
-            self.control.report()
 
     def _ended(self) -> None:
         """A capture has ended. When all inputs are captures and all have ended, the process ends as well; the exit
@@ -361,19 +347,16 @@ class FilterShell(Shell):
         reasons += [why for link in self.links.values() if link.opened and (why := link.waiting_for)]
         stalled = "; ".join(link.stalled for link in self._out.values() if link.opened and link.stalled)
         reasons += [f"{link.option}: waits, {stalled}" for link in self.links.values() if not link.opened]
-        if self.control is not None and not self.control.welcomed:
-            reasons.append(f"the frame at {self.control.endpoint.url} has not answered")
         return tuple(reasons)
 
     def snapshot(self) -> Snapshot:
         """Everything that is counted."""
         links = [link for link in self.links.values() if link.opened]
-        counters = dict(self.core.counters) | link_counters(links) | self.counters
+        counters = dict(self.core.counters) | link_counters(links) | self.own_counters()
         if self._pressure is not None:
             counters["rests"] = self._pressure.rests
-        for who in (self.control, self.notify):
-            if who is not None:
-                counters |= {f"control.{name}": n for name, n in who.counters.items()}
+        if self.notify is not None:
+            counters |= {f"control.{name}": n for name, n in self.notify.counters.items()}
         waiting = self.waiting_for()
         status = self.core.status() | {
             "ready": not waiting,

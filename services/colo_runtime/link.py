@@ -19,7 +19,7 @@ from colo_proto.codec import encode_batch
 from colo_proto.config import flag
 from colo_proto.core import Way
 from colo_proto.endpoint import Endpoint
-from colo_proto.errors import ConfigError, WireError
+from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
 from colo_proto.messages import WorkerTable
 from colo_runtime.context import Context
@@ -29,14 +29,6 @@ BATCH_BYTES = 256 * 1024
 """A link passes at most this much to the core in one call."""
 
 Deliver = Callable[[Sequence[bytes]], None]
-
-
-def require_keys(what: str, endpoint: Endpoint, *, keys: bool, insecure: bool) -> None:
-    """`ConfigError` for a link between hosts without keys, unless the operator allows it with `--insecure`."""
-    if endpoint.exposed and not keys and not insecure:
-        raise ConfigError(
-            f"{what} {endpoint}: a link between hosts needs keys (--curve-secret, --curve-peers), or --insecure"
-        )
 
 
 class Link(ABC):

@@ -21,7 +21,6 @@ from colo_proto.config import Option, flag, options
 from colo_proto.endpoint import Endpoint, parse_endpoint
 from colo_proto.errors import ConfigError
 from colo_runtime import curve
-from colo_runtime.link import require_keys
 from colo_runtime.logs import configure
 from colo_runtime.options import CommonConfig, Settings, Table, build_from, gather
 from colo_runtime.rulesfile import read_rules
@@ -148,7 +147,7 @@ def check(service: Service, table: Table, settings: Settings) -> Resolved:
     if found.keys:
         curve.load(common.curve_secret, common.curve_peers)
     for option, endpoint in endpoints.items():
-        require_keys(flag(option), endpoint, keys=found.keys, insecure=common.insecure)
+        curve.require_keys(flag(option), endpoint, keys=found.keys, insecure=common.insecure)
     if service.check:
         load(service.check, service.role)(found)
     return found

@@ -22,6 +22,7 @@ import zmq
 from colo_proto.core import Output
 from colo_proto.errors import ConfigError
 from colo_runtime.context import Context
+from colo_runtime.control import Control
 from colo_runtime.counting import Snapshot
 from colo_runtime.curve import Curve
 from colo_runtime.doors import raise_limit
@@ -75,6 +76,8 @@ class Shell(ABC):
         """Each reads a file for the core, at the start and at SIGHUP, and returns the outputs of the core.
         `ConfigError` when the file is wrong; the core then keeps what it has.
         """
+        self.control: Control | None = None
+        """The link to the COLO frame of this host, where there is one."""
         self._http: Any = None
         self._drain_until = 0.0
         self._was_ready = False
@@ -110,9 +113,6 @@ class Shell(ABC):
     def drained(self) -> bool:
         """True when nothing waits to be sent any more."""
 
-    def last_words(self) -> None:
-        """Called after draining and before closing."""
-
     @abstractmethod
     def close_links(self) -> None:
         """Close everything."""
@@ -128,6 +128,9 @@ class Shell(ABC):
             if self.context.curve is not None:
                 self.context.curve.open()
             self.open_links()
+            if self.control is not None:
+                self.control.http = self.http
+                self.control.open()
         except BaseException:
             self.close()
             raise
@@ -212,14 +215,20 @@ class Shell(ABC):
         self.draining = True
         self.log("info", "process.draining", why=why)
         self._drain_until = time.monotonic() + self.common.drain_timeout
+        self._look_ready()
+        self._report()
         self.begin_drain()
         self._drain_on()
+
+    def _report(self) -> None:
+        if self.control is not None and self.control.opened:
+            self.control.report()
 
     def _drain_on(self) -> None:
         if not self.drained() and time.monotonic() < self._drain_until:
             self.reactor.call_later(DRAIN_LOOK, self._drain_on)
             return
-        self.last_words()
+        self._report()
         self.done = True
 
     def close(self) -> None:
@@ -231,6 +240,8 @@ class Shell(ABC):
             self._http.close()
             self._http = None
         self.close_links()
+        if self.control is not None and self.control.opened:
+            self.control.close()
         if self.context.curve is not None:
             self.context.curve.close()
         self.context.endings.wait()
@@ -242,7 +253,15 @@ class Shell(ABC):
 
     def waiting_for(self) -> tuple[str, ...]:
         """Why the process is not ready; empty when it is."""
-        return ("draining",) if self.draining else ()
+        reasons = ["draining"] if self.draining else []
+        if self.control is not None and not self.control.welcomed:
+            reasons.append(f"the frame at {self.control.endpoint.url} has not answered")
+        return tuple(reasons)
+
+    def own_counters(self) -> dict[str, int]:
+        """The counters of the shell itself and of its control link."""
+        control = self.control.counters if self.control is not None else {}
+        return dict(self.counters) | {f"control.{name}": n for name, n in control.items()}
 
     def _look_ready(self) -> None:
         waiting = self.waiting_for()

@@ -15,8 +15,9 @@ import zmq
 from colo_proto.endpoint import Endpoint
 from colo_proto.errors import StartError, WireError
 from colo_runtime.context import Context
+from colo_runtime.curve import require_keys
 from colo_runtime.dialling import looks_up
-from colo_runtime.link import Link, require_keys
+from colo_runtime.link import Link
 from colo_runtime.monitor import Monitor
 from colo_runtime.reactor import IDLE, READ, Handler, Watch
 from colo_runtime.socketfile import SocketFile
