@@ -91,7 +91,7 @@ class Link:
         return self.source.side != self.target.side
 
     @property
-    def bound_text(self) -> str:
+    def bound_cells(self) -> str:
         """The bound, in batches and bytes, and what happens there; two cells of the table in the documents."""
         if self.scheme == "tap":
             return f"{TAP_QUEUE} frames in the kernel | the kernel drops (`tap_dropped`): loss on a wire"
@@ -332,7 +332,7 @@ def markdown(wiring: Wiring, workers: int = 1) -> str:
         over += ", leased" if link.leased else ""
         binder = {"source": source, "target": target, "-": "-"}[link.bound].split(" `")[0]
         pattern = "-" if link.scheme == "tap" else f"{link.pattern} ({link.sockets})"
-        cells = (link.name, source, target, over, binder, pattern, link.bound_text)
+        cells = (link.name, source, target, over, binder, pattern, link.bound_cells)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(dict.fromkeys(rows)) + "\n"
 
