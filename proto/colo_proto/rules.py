@@ -21,6 +21,7 @@ Expressions are RE2's because its matching takes time linear in the bytes that i
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
@@ -261,13 +262,9 @@ def _vlan(value: str) -> int:
     return int(value)
 
 
-def _network(value: str) -> Network:
-    return ip_network(value, strict=False)
-
-
 _WORDS: dict[str, Callable[[str], object]] = {
-    "guest": _network,
-    "client": _network,
+    "guest": partial(ip_network, strict=False),
+    "client": partial(ip_network, strict=False),
     "guest-port": _ports,
     "client-port": _ports,
     "port": _ports,
