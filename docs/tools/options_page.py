@@ -130,7 +130,7 @@ def default_of(one: Option) -> str:
 def variables(role: str, one: Option) -> list[str]:
     """Names of environment variables that set it: the candidates that the runtime really reads."""
     candidates = (f"COLO_{role.upper()}_{one.name.upper()}", f"COLO_{one.name.upper()}", "COLO_NETDEV")
-    return [name for name in candidates if shared.environment(role, {one.name: one}, {name: "x"}).values]
+    return [name for name in candidates if shared.environment(role, {one.name: one}, {name: "x"})]
 
 
 def _plain(command: click.Command) -> list[str]:

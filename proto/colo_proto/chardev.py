@@ -6,13 +6,13 @@
     vnet_hdr=on    | u32 length | u32 vnet_hdr_len | virtio_net_hdr | Ethernet frame … |
                                                    |<----------- length ------------->|
 
-Numbers are big-endian; `length` counts what follows the one or two numbers. There is no handshake and
-no resynchronisation: both ends must agree on `vnet_hdr_support`, and the state belongs to one
-connection (QEMU keeps it across a reconnect and then forwards a garbled frame; we do not).
+Numbers are big-endian; `length` counts the bytes after the one or two numbers. There is no handshake and no
+resynchronisation: both ends must agree on `vnet_hdr_support`. The state of the parser belongs to one connection (QEMU
+keeps it across a reconnect and then forwards a garbled frame; we do not).
 
-`ChardevParser` turns the bytes of one connection into frames of our form, `encode` does the opposite.
-QEMU accepts up to 69,632 bytes after the numbers and aborts on length 0; here 0 is skipped and
-counted, and a longer one breaks the connection.
+`ChardevParser` turns the bytes of one connection into frames of our form, `encode` does the opposite. QEMU accepts up
+to 69,632 bytes after the numbers and aborts on length 0; here length 0 is skipped and counted, and a length above the
+limit ends the connection.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ MAX_LENGTH: Final = 69632
 """QEMU's NET_BUFSIZE: 4,096 + 65,536."""
 
 VNET_HDR_LENS: Final = (0, 10, 12, 20)
-"""Header lengths in use: none, legacy, with num_buffers (virtio 1), with a hash report."""
+"""The lengths of a header: none, legacy, with num_buffers (virtio 1), with a hash report."""
 MAX_VNET_HDR: Final = 64
 
 _U32 = Struct("!I")
@@ -36,28 +36,47 @@ _LENGTH: Final[Callable[[bytes, int], tuple[int]]] = _U32.unpack_from
 _U32X2 = Struct("!II")
 
 
-class ChardevParser:
-    """Bytes of one connection to frames; feed it anything in any pieces.
+class Parser:
+    """The state that both parsers have: bytes of a message that is not complete yet, and the longest one accepted."""
 
-    `counters` gets `empty` (length 0), `runt`, `giant` and `vnet_hdr_len` (frames left out by reason).
-    """
-
-    def __init__(self, counters: Counter[str], *, vnet_hdr: bool = False, limit: int = MAX_LENGTH) -> None:
-        self.counters = counters
-        self.vnet_hdr_len: int | None = None
-        """Header length of the last frame that said one."""
+    def __init__(self, limit: int, *, vnet_hdr: bool) -> None:
         self._vnet = vnet_hdr
         self._head = 8 if vnet_hdr else 4
         self._limit = limit
         self._rest = b""
 
+    def check(self) -> None:
+        """`WireError` when the next length is above the limit: no more messages can be found on the connection."""
+        if len(self._rest) >= 4:
+            (length,) = _U32.unpack_from(self._rest)
+            if length > self._limit:
+                raise WireError("oversized", f"length {length}, at most {self._limit}")
+
+    @property
+    def partial(self) -> int:
+        """Bytes of a message that is not complete yet."""
+        return len(self._rest)
+
+
+class ChardevParser(Parser):
+    """Turns the bytes of one connection, in pieces of any size, into frames.
+
+    `counters` counts the frames that are left out, by reason: `empty` (length 0), `runt`, `giant`, `vnet_hdr_len`.
+    """
+
+    def __init__(self, counters: Counter[str], *, vnet_hdr: bool = False, limit: int = MAX_LENGTH) -> None:
+        super().__init__(limit, vnet_hdr=vnet_hdr)
+        self.counters = counters
+        self.vnet_hdr_len: int | None = None
+        """Header length of the last frame that had one."""
+
     def feed(self, data: Buffer) -> list[bytes]:
-        """Frames completed by `data`, which is not kept. After a broken length the frames before it are returned, and
-        `check` raises.
+        """The frames that `data` completes. `data` is not kept. After a length above the limit the frames before it are
+        returned, and `check` raises.
         """
         frames: list[bytes] = []
         while self._rest and len(data):
-            # Only the frame that was cut is put together; the others are taken from where they lie.
+            # Only the frame that was cut is joined; the others are taken from `data` directly.
             short = self._missing()
             if not short:
                 return frames
@@ -65,12 +84,14 @@ class ChardevParser:
             data, self._rest = data[short:], b""
             self._take(cut, frames)
         if len(data):
-            # Copied once: slices of bytes cost half as much as those of a view.
+            # One copy of everything: slices of bytes cost half as much as slices of a view.
             self._take(bytes(data), frames)
         return frames
 
     def _missing(self) -> int:
-        """Bytes until the next length, or the end of the frame, is here; 0 after a broken length."""
+        """Bytes that are missing until the next length, or the frame, is complete; 0 when the length is above the
+        limit.
+        """
         rest = self._rest
         if len(rest) < 4:
             return 4 - len(rest)
@@ -102,18 +123,6 @@ class ChardevParser:
                 frames.append(frame)
         self._rest = data[at:]
 
-    def check(self) -> None:
-        """`WireError` when what comes next cannot be a frame: the connection is of no use any more."""
-        if len(self._rest) >= 4:
-            (length,) = _U32.unpack_from(self._rest)
-            if length > self._limit:
-                raise WireError("oversized", f"length {length}, at most {self._limit}")
-
-    @property
-    def partial(self) -> int:
-        """Bytes of a frame that is not complete yet."""
-        return len(self._rest)
-
     def _with_header(self, data: bytes, body: int, end: int) -> bytes | None:
         (header,) = _LENGTH(data, body - 4)
         if header == 0:
@@ -126,13 +135,13 @@ class ChardevParser:
             self.vnet_hdr_len = header
         if header == VNET_HDR_LEN:
             return data[body:end]
-        # What follows the first ten bytes (num_buffers, hash) is about the receiver's buffers, not the frame.
+        # The bytes after the first ten (num_buffers, hash) describe the buffers of the receiver, not the frame.
         return data[body : body + VNET_HDR_LEN] + data[body + header : end]
 
 
 def encode(frames: Sequence[Buffer], *, vnet_hdr: bool, vnet_hdr_len: int = VNET_HDR_LEN) -> list[bytes]:
-    """Each frame as its bytes on the stream. Without a header on the wire, offloads are done here: one frame
-    may become several, or none when its header is inconsistent.
+    """The bytes of each frame on the stream. Without a header on the stream, offloads are done here: one frame may
+    become several, or none when its header is inconsistent.
     """
     if not vnet_hdr or vnet_hdr_len == 0:
         zero = bytes(4) if vnet_hdr else b""
@@ -143,7 +152,7 @@ def encode(frames: Sequence[Buffer], *, vnet_hdr: bool, vnet_hdr_len: int = VNET
             else:
                 messages += [_U32.pack(len(plain)) + zero + plain for plain in to_plain(frame)]
         return messages
-    # Bytes 10 and 11 are num_buffers, which only receivers with merged buffers set (virtio 1.2 §5.1.6.1).
+    # Bytes 10 and 11 are num_buffers, which only a receiver with merged buffers sets (virtio 1.2 §5.1.6.1).
     fill = bytes(vnet_hdr_len - VNET_HDR_LEN)
     return [
         b"".join((
@@ -153,16 +162,14 @@ def encode(frames: Sequence[Buffer], *, vnet_hdr: bool, vnet_hdr_len: int = VNET
     ]  # fmt: skip
 
 
-class WordParser:
-    """The same framing around the words of the `notify_dev` conversation; feed it anything in any pieces."""
+class WordParser(Parser):
+    """Turns bytes, in pieces of any size, into the words of the `notify_dev` conversation; the framing is the same."""
 
     def __init__(self, *, vnet_hdr: bool = False, limit: int = 1024) -> None:
-        self._head = 8 if vnet_hdr else 4
-        self._limit = limit
-        self._rest = b""
+        super().__init__(limit, vnet_hdr=vnet_hdr)
 
     def feed(self, data: Buffer) -> list[bytes]:
-        """Words completed by `data`; empty ones are left out."""
+        """The words that `data` completes; empty ones are left out."""
         data = self._rest + data
         words = []
         at = 0
@@ -177,12 +184,7 @@ class WordParser:
         self._rest = data[at:]
         return words
 
-    def check(self) -> None:
-        """`WireError` when what comes next cannot be a word."""
-        if len(self._rest) >= 4 and (length := _U32.unpack_from(self._rest)[0]) > self._limit:
-            raise WireError("oversized", f"length {length}, at most {self._limit}")
-
 
 def word(message: bytes) -> bytes:
-    """One word, framed as QEMU's compare writes it (never with a `vnet_hdr_len`)."""
+    """One word, framed as QEMU's compare writes it: never with a `vnet_hdr_len`."""
     return _U32.pack(len(message)) + message

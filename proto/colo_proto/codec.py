@@ -1,19 +1,20 @@
-"""Bytes of what crosses a ZeroMQ link: frame batches, link chatter, control messages.
+"""The bytes of what crosses a ZeroMQ link: batches of frames, messages about the link itself, control messages.
 
-Every message is one part, one msgpack array that begins with the wire version and a kind::
+Every message has one part: a msgpack array that begins with the wire version and a kind::
 
     batch    [1, 0, link, incarnation, sequence, epoch, timestamp, [frame, frame, …]]
     hello    [1, 1, link, incarnation, next]        receiver -> sender on a reliable link
     ack      [1, 2, link, incarnation, next]        receiver -> sender: everything before `next` is done
-    reset    [1, 3, link, incarnation, sequence]    sender -> receiver: replay starts here, before it is a gap
+    reset    [1, 3, link, incarnation, sequence]    sender -> receiver: replay starts here, what was before is missing
     control  [1, 4, type, {field: value}]
     start    [1, 5, link, incarnation, sequence]    sender -> receiver: replay starts here, nothing is missing
-    mark     [1, 6, link, incarnation, version]     sender -> receiver: from here on by this worker table (-1: none yet)
+    mark     [1, 6, link, incarnation, version]     sender -> receiver: a barrier: the frames after it are distributed
+                                                    by this worker table (-1: there is none yet)
 
-`sequence` counts frames on the link since the sender's start (its `incarnation`); `timestamp` is the
-sender's monotonic clock in seconds. Two-part messages were measured at a third of the rate of
-one-part ones, hence one part. The wire version changes only when an old reader would misread;
-golden bytes in `tests/unit/proto/test_codec.py` hold it still.
+`sequence` counts the frames on the link since the start of the sender (its `incarnation`); `timestamp` is the monotonic
+clock of the sender in seconds. Messages of two parts were measured at a third of the rate of messages with one part.
+The wire version changes only when an old reader would misunderstand new bytes; the golden bytes in
+`tests/unit/proto/test_codec.py` notice every change.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,28 +36,30 @@ KIND_BATCH, KIND_HELLO, KIND_ACK, KIND_RESET, KIND_CONTROL, KIND_START, KIND_MAR
 
 MAX_BATCH_FRAMES = 64
 MAX_BATCH_BYTES = 256 * 1024
-"""A batch is closed when it has this many frames or bytes (one more frame may follow the last byte)."""
+"""A batch is complete when it has this many frames or bytes; the frame that reaches the bytes is its last one."""
 
 MAX_MESSAGE = 4 * 1024 * 1024
-"""Largest message decoded; a longer one is a peer's error."""
+"""Bytes of the largest message that is decoded; a longer one is an error of the peer."""
 
 MAX_CONTROL: Final = 512 * 1024
-"""Largest control message but for those in `LARGE`. Read, it may take a hundred times as much memory for a moment."""
+"""Bytes of the largest control message, except for those in `LARGE`. Decoding one may need a hundred times as much
+memory for a moment.
+"""
 
 LARGE = frozenset({messages.Answer.TYPE, messages.Handover.TYPE})
-"""Control messages that carry what a whole host says of itself, or flows."""
+"""Control messages that may be larger: they carry the status of a whole host, or the state of flows."""
 
 MAX_LINK_NAME: Final = 512
-"""Characters of a link's name: an id and a port. Receivers remember the names of their senders."""
+"""Characters of the longest name of a link: an id and a port. Receivers remember the names of their senders."""
 
 MAX_DEPTH = 16
-"""Lists and maps inside each other where a message may hold anything: more could be read but not be passed on."""
+"""How deep lists and maps may be nested in a field of any type; deeper ones could be decoded, but not encoded again."""
 
 _U63 = 1 << 63
 
 
 class Batch(NamedTuple):
-    """Frames in order, numbered `sequence`, `sequence + 1`, … on their link."""
+    """Frames in order, with the numbers `sequence`, `sequence + 1`, … on their link."""
 
     link: str
     incarnation: int
@@ -67,7 +70,7 @@ class Batch(NamedTuple):
 
 
 class LinkHello(NamedTuple):
-    """A receiver attaches; `next` is the sequence it wants (-1: it knows nothing, start where you are)."""
+    """A receiver attaches. `next` is the first sequence number that it wants; -1: it has none yet, start anywhere."""
 
     link: str
     incarnation: int
@@ -75,7 +78,7 @@ class LinkHello(NamedTuple):
 
 
 class LinkAck(NamedTuple):
-    """A receiver has passed on everything before `next` of the sender's `incarnation`."""
+    """A receiver has passed on everything before `next` that this `incarnation` of the sender has sent."""
 
     link: str
     incarnation: int
@@ -83,7 +86,7 @@ class LinkAck(NamedTuple):
 
 
 class LinkReset(NamedTuple):
-    """A sender cannot replay from where it was asked: it goes on at `sequence`."""
+    """A sender cannot replay from where the receiver asked: it continues at `sequence`, and frames are missing."""
 
     link: str
     incarnation: int
@@ -91,7 +94,7 @@ class LinkReset(NamedTuple):
 
 
 class LinkStart(NamedTuple):
-    """A sender answers a hello: it goes on at `sequence`, and nothing before that is missing."""
+    """A sender answers a hello: it continues at `sequence`, and nothing before that is missing."""
 
     link: str
     incarnation: int
@@ -99,7 +102,7 @@ class LinkStart(NamedTuple):
 
 
 class LinkMark(NamedTuple):
-    """What follows was shared out by the worker table `version`; what came before, by an older one."""
+    """A barrier: frames after it were distributed by the worker table `version`, frames before it by an older one."""
 
     link: str
     incarnation: int
@@ -114,15 +117,15 @@ _packer = msgpack.Packer(use_bin_type=True)
 _ARRAY_OF_8 = b"\x98"
 _BIN16, _BIN32 = Struct(">BH").pack, Struct(">BI").pack
 _FIX = 16
-"""Arrays shorter than this have their length in the first byte."""
+"""The length of an array shorter than this is a part of its first byte (msgpack's fixarray)."""
 _LARGE = 8192
-"""Bytes a frame, on average, above which joining beats packing (measured)."""
+"""Average bytes of a frame above which joining parts is faster than packing (measured)."""
 
 
 def encode_batch(
     link: str, incarnation: int, sequence: int, epoch: int, timestamp: float, frames: Sequence[Buffer]
 ) -> bytes:
-    """One message that carries `frames`."""
+    """The bytes of one batch."""
     if len(frames) < _FIX and sum(map(len, frames)) > _LARGE * len(frames):
         return _joined(_packer.pack((WIRE_VERSION, KIND_BATCH, link, incarnation, sequence, epoch, timestamp)), frames)
     return cast(
@@ -131,7 +134,7 @@ def encode_batch(
 
 
 def _joined(head: bytes, frames: Sequence[Buffer]) -> bytes:
-    """The same bytes as the packer makes, which copies every frame twice; large ones are copied once here."""
+    """The same bytes as the packer makes. The packer copies every frame twice; here each is copied once."""
     parts: list[Buffer] = [_ARRAY_OF_8, head[1:], bytes((0x90 | len(frames),))]
     for frame in frames:
         size = len(frame)
@@ -144,24 +147,14 @@ def _joined(head: bytes, frames: Sequence[Buffer]) -> bytes:
 
 
 def encode(value: Chatter | messages.Message) -> bytes:
-    """One message of link chatter or control."""
-    if isinstance(value, LinkHello):
-        body: tuple[Any, ...] = (WIRE_VERSION, KIND_HELLO, *value)
-    elif isinstance(value, LinkAck):
-        body = (WIRE_VERSION, KIND_ACK, *value)
-    elif isinstance(value, LinkReset):
-        body = (WIRE_VERSION, KIND_RESET, *value)
-    elif isinstance(value, LinkStart):
-        body = (WIRE_VERSION, KIND_START, *value)
-    elif isinstance(value, LinkMark):
-        body = (WIRE_VERSION, KIND_MARK, *value)
-    else:
-        body = (WIRE_VERSION, KIND_CONTROL, value.TYPE, messages.to_dict(value))
-    return cast("bytes", _packer.pack(body))
+    """The bytes of one message about a link, or of one control message."""
+    if isinstance(value, tuple):
+        return cast("bytes", _packer.pack((WIRE_VERSION, _KIND[type(value)], *value)))
+    return cast("bytes", _packer.pack((WIRE_VERSION, KIND_CONTROL, value.TYPE, messages.to_dict(value))))
 
 
 def decode(data: Buffer) -> Wire:
-    """The value of one message. `WireError` on anything that is not exactly well-formed."""
+    """The value of one message. `WireError` for anything that is not exactly well-formed."""
     if len(data) > MAX_MESSAGE:
         raise WireError("oversized", f"{len(data)} bytes")
     try:
@@ -173,7 +166,7 @@ def decode(data: Buffer) -> Wire:
     if body[0] != WIRE_VERSION or type(body[0]) is not int:
         raise WireError("version", f"{str(body[0])[:20]!r}, this side speaks {WIRE_VERSION}")
     kind = body[1]
-    # False and 4.0 are equal to kinds, and are none.
+    # False and 4.0 are equal to the numbers of kinds, but are not valid.
     if type(kind) is int:
         if kind == KIND_BATCH:
             return _batch(body)
@@ -185,7 +178,7 @@ def decode(data: Buffer) -> Wire:
 
 
 def decode_message(data: Buffer) -> messages.Message:
-    """The same where only control messages have business: anything else is `unexpected`."""
+    """The value of one message on a control link: a `WireError` as well for anything but a control message."""
     if len(data) > MAX_CONTROL and _type(data) not in LARGE:
         raise WireError("oversized", f"{len(data)} bytes of a control message")
     value = decode(data)
@@ -195,7 +188,7 @@ def decode_message(data: Buffer) -> messages.Message:
 
 
 def _type(data: Buffer) -> str:
-    """The type of a control message, without reading all of it; empty when it is none."""
+    """The type of a control message, found without decoding all of it; empty when it is not a control message."""
     reader = msgpack.Unpacker(raw=False, max_buffer_size=0)
     reader.feed(bytes(data[:64]))
     try:
@@ -249,7 +242,7 @@ def _control(body: list[Any]) -> messages.Message:
     given = {}
     for name, value in body[3].items():
         check = schema.get(name)
-        # A newer peer may say more than we know; what we know must have the right type.
+        # A newer peer may send fields that we do not know; the fields that we know must have the right type.
         if check is None:
             continue
         if not _fits(value, check):
@@ -268,11 +261,11 @@ def _fits(value: object, hint: Any) -> bool:
     if hint is Any:
         return _plain(value, MAX_DEPTH)
     if hint is float:
-        # A time that is none is never over.
+        # A time that is not a number would never be over.
         return type(value) is float and isfinite(value)
     if hint is int:
-        # Epochs and versions are counted on from what a peer says, and must stay packable (64 bits).
-        return _plain(value, 0) and type(value) is int
+        # We count on from the epochs and versions of a peer, and must still be able to encode the result.
+        return type(value) is int and _plain(value, 0)
     if hint in (NoneType, None):
         return value is None
     if origin is list:
@@ -285,8 +278,8 @@ def _fits(value: object, hint: Any) -> bool:
 
 
 def _plain(value: object, depth: int) -> bool:
-    """True when `value` is something that we could send on ourselves: no extension types, no numbers of more than
-    63 bits (sums of them must still have a form on the wire), nothing nested without end.
+    """True when we could encode `value` ourselves: it has no extension types, no integers of more than 63 bits (sums of
+    them must still be encodable), and is nested at most `depth` deep.
     """
     kind = type(value)
     if kind is int:
@@ -303,6 +296,7 @@ _CHATTER: dict[int, Callable[[str, int, int], Chatter]] = {
     KIND_HELLO: LinkHello, KIND_ACK: LinkAck, KIND_RESET: LinkReset, KIND_START: LinkStart,
     KIND_MARK: LinkMark,
 }  # fmt: skip
+_KIND: dict[object, int] = {cls: kind for kind, cls in _CHATTER.items()}
 
 _SCHEMA: dict[str, dict[str, Any]] = {
     name: {k: v for k, v in get_type_hints(cls).items() if k != "TYPE"} for name, cls in messages.TYPES.items()

@@ -1,4 +1,4 @@
-"""Options as data: one frozen dataclass per service says everything about its options.
+"""Options as data: one frozen dataclass for each service says everything about its options.
 
 ::
 
@@ -7,39 +7,38 @@
         compare_timeout: int = option(3000, unit="ms", least=1, help="ask for a checkpoint when …")
         mode: str = option("enforce", choices=Mode.ALL, help="…")
 
-`options(CompareConfig)` reads that table back; the command line, the environment, the TOML file and
-the documents are made from it, so they cannot disagree. A field without `option(…)` works as well,
-it merely has no help. `build` makes the dataclass from values of any of these sources: text or
-TOML's own types. Names are written with `_` here and with `-` on the command line; both are accepted.
+`options(CompareConfig)` reads that table back. The command line, the environment, the TOML file and the documents are
+all made from it, so they cannot disagree. A field without `option(…)` is an option too, only without a help text.
+`build` makes the dataclass from values of any of these sources: text, or the types of TOML. Names are written with `_`
+here and with `-` on the command line; both are accepted everywhere.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from colo_proto.endpoint import parse_endpoint
+from colo_proto.endpoint import SWITCH, parse_endpoint, split_host_port
 from colo_proto.errors import ConfigError
 
 Kind = Literal["value", "endpoint", "path", "rules", "host_port", "hidden"]
 """`endpoint`: checked against the grammar of `endpoint`; `host_port`: HOST:PORT; `rules`: a file for
-`colo_proto.rules`; `hidden`: not an option.
+`colo_proto.rules`; `hidden`: a field of the dataclass that is not an option.
 """
 
-ON = {"on": True, "yes": True, "true": True, "1": True, "off": False, "no": False, "false": False, "0": False}
-
 SHOWN: Final = 60
-"""Characters of a wrong value that an error shows."""
+"""An error shows at most this many characters of a wrong value."""
 DAY_MS: Final = 24 * 3600 * 1000
 DAY_S: Final = 24 * 3600
 MAX_IDLE: Final = 366 * DAY_S
 MAX_BYTES: Final = 1 << 36
 MAX_FLOWS: Final = 1 << 24
-"""What the `most` of options is made of: nobody means more, and sums of it are still numbers."""
+"""Upper bounds (`most`) for options: far more than anybody needs, and sums of such values are still usable numbers."""
 
 T = TypeVar("T")
 _KEY = "colo.option"
+_SWITCH = SWITCH | {"1": True, "0": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Option:
 
     name: str
     type: type
-    """str, int, float or bool; of one element when `many`."""
+    """str, int, float or bool; when `many` is true, the type of one element."""
     default: Any
     help: str = ""
     unit: str = ""
@@ -57,12 +56,12 @@ class Option:
     least: float | None = None
     most: float | None = None
     many: bool = False
-    """May be given several times; the field is a tuple."""
+    """The option may be given several times; the field is a tuple."""
 
     @property
     def flag(self) -> str:
-        """`--compare-timeout`."""
-        return "--" + self.name.replace("_", "-")
+        """The name on the command line, such as `--compare-timeout`."""
+        return flag(self.name)
 
     @property
     def required(self) -> bool:
@@ -70,11 +69,13 @@ class Option:
         return self.default is MISSING
 
     def parse(self, value: Any, where: str = "") -> Any:
-        """`value` (text, or a TOML type) as this option's type. `ConfigError` names `where`, or the flag."""
+        """Convert `value` (text, or a TOML type) to the type of this option.
+
+        `ConfigError` begins with `where`, which says where the value came from; without it, with the flag.
+        """
         name = where or self.flag
         if self.many:
-            values = value if isinstance(value, list | tuple) else [value]
-            return tuple(self._one(v, name) for v in values)
+            return tuple(self._one(v, name) for v in (value if isinstance(value, list | tuple) else [value]))
         return self._one(value, name)
 
     def _one(self, value: Any, name: str) -> Any:
@@ -104,16 +105,16 @@ class Option:
 def option(
     default: Any = MISSING,
     *,
-    help: str,  # noqa: A002  the word everybody knows
+    help: str,  # noqa: A002  the word that every library uses for it
     unit: str = "",
     kind: Kind = "value",
     choices: tuple[str, ...] = (),
     least: float | None = None,
     most: float | None = None,
 ) -> Any:
-    """A dataclass field with what the command line and the documents say about it.
+    """Declare a dataclass field together with what the command line and the documents say about it.
 
-    Without `default` the option is required. A field typed `tuple[str, …]` may be given several times.
+    Without `default` the option is required. A field of the type `tuple[str, …]` may be given several times.
     """
     about = {"help": help, "unit": unit, "kind": kind, "choices": choices, "least": least, "most": most}
     return field(default=default, metadata={_KEY: about})
@@ -131,17 +132,16 @@ def options(cls: type[Any]) -> tuple[Option, ...]:
         if get_origin(kind) is Literal:
             about.setdefault("choices", get_args(kind))
             kind = str
-        if kind not in (str, int, float, bool) or about.get("kind") == "hidden":
-            continue
-        default = spec.default if spec.default_factory is MISSING else spec.default_factory()
-        table.append(Option(spec.name, kind, default, many=many, **about))
+        if kind in (str, int, float, bool) and about.get("kind") != "hidden":
+            default = spec.default if spec.default_factory is MISSING else spec.default_factory()
+            table.append(Option(spec.name, kind, default, many=many, **about))
     return tuple(table)
 
 
-def build(cls: type[T], values: Mapping[str, Any], where: Mapping[str, str] | None = None) -> T:
-    """`cls` from `values` by field name. `where` says where a value came from, for the error text.
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Make a `cls` from `values` by field name.
 
-    `ConfigError` on an unknown name, a missing required one, or a value that does not fit.
+    `ConfigError` for an unknown name, a missing required option, or a value that the option does not accept.
     """
     table = {one.name: one for one in options(cls)}
     given = {}
@@ -149,21 +149,26 @@ def build(cls: type[T], values: Mapping[str, Any], where: Mapping[str, str] | No
         known = table.get(name.replace("-", "_"))
         if known is None:
             raise ConfigError(unknown(name, table))
-        given[known.name] = known.parse(value, (where or {}).get(name, ""))
+        given[known.name] = known.parse(value)
     for one in table.values():
         if one.required and one.name not in given:
             raise ConfigError(f"{one.flag}: required ({one.help})" if one.help else f"{one.flag}: required")
     return cls(**given)
 
 
-def unknown(name: str, known: Mapping[str, Any] | tuple[str, ...] | list[str], what: str = "option") -> str:
-    """The line that refuses `name` and suggests what was probably meant."""
-    near = get_close_matches(name.lstrip("-").replace("-", "_"), [k.replace("-", "_") for k in known], 1)
-    return f"unknown {what} {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+def flag(name: str) -> str:
+    """The name of an option on the command line: `compare_timeout` becomes `--compare-timeout`."""
+    return "--" + name.replace("_", "-")
+
+
+def unknown(name: str, known: Iterable[str], what: str = "option") -> str:
+    """The error text for an unknown `name`: it suggests the known name that was probably meant."""
+    close = get_close_matches(name.lstrip("-").replace("-", "_"), [k.replace("-", "_") for k in known], 1)
+    return f"unknown {what} {name!r}" + (f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}")
 
 
 def shown(value: object) -> str:
-    """A wrong value in an error's one line: whole when it is short."""
+    """A wrong value as an error line shows it: complete when it is short, otherwise its beginning."""
     try:
         text = repr(value)
     except ValueError:
@@ -172,17 +177,17 @@ def shown(value: object) -> str:
 
 
 def host_port(text: str, name: str = "") -> tuple[str, int]:
-    """`HOST:PORT` apart; `[::1]:80` gives `::1`; an empty host means all addresses."""
-    host, sep, port = text.rpartition(":")
-    if not sep or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+    """Host and port of `HOST:PORT`; an empty host means all addresses. `ConfigError` begins with `name`."""
+    found = split_host_port(text)
+    if found is None:
         raise ConfigError(f"{name + ': ' if name else ''}HOST:PORT expected, not {shown(text)}")
-    return host.strip("[]"), int(port)
+    return found
 
 
 def _bool(value: Any, name: str) -> bool:
     if isinstance(value, bool):
         return value
-    word = ON.get(str(value).strip().lower()) if isinstance(value, str) or value in (0, 1) else None
+    word = _SWITCH.get(str(value).strip().lower()) if isinstance(value, str) or value in (0, 1) else None
     if word is None:
         raise ConfigError(f"{name}: on or off, not {shown(value)}")
     return word

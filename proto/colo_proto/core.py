@@ -7,8 +7,8 @@
       frame       --- tell(message, now) ---->  |                               the COLO frame, the log
       clock       --- on_timer(now) --------->  | deadline() -> when to call on_timer
 
-A core holds no socket, file, clock or random source; `now` is monotonic seconds and is handed in.
-The runtime (`colo_runtime`) does all I/O around it; tests and the simulation drive it by hand.
+A core holds no socket, file, clock or random source; `now` (monotonic seconds) is an argument of every call.
+The runtime (`colo_runtime`) does all I/O around it; tests and the simulation call it directly.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ from colo_proto.pcapng import Capture
 
 
 class Way(Enum):
-    """Which way frames cross a port."""
+    """The direction in which frames cross a port."""
 
     IN = "in"
     OUT = "out"
@@ -30,23 +30,25 @@ class Way(Enum):
 
 
 class Port(NamedTuple):
-    """A named opening of a core. `name` is QEMU's property name where QEMU has one (`outdev`, …)."""
+    """A named input or output of a core. `name` is the name of QEMU's property where QEMU has one (`outdev`, …)."""
 
     name: str
     way: Way
     required: bool
     doc: str
     spare: bool = False
-    """Beside the filter's own way of frames: nothing waits for it, and nothing is promised for what it brings."""
+    """The port is not on the filter's own way of frames: nothing waits for it, and its frames may be lost."""
     marks: bool = False
-    """An input that is shared out to several of us: `Marked.mark` hears where a new table begins."""
+    """The frames of this input are distributed over several workers, of which we are one. `Marked.mark` is called at
+    the barrier where a new worker table begins.
+    """
 
 
 class Marked(Protocol):
-    """What a core with `marks` ports has beside the rest."""
+    """A core that has ports with `marks`."""
 
     def mark(self, port: str, version: int, now: float) -> list["Output"]:
-        """What comes on `port` from here on was shared out by the worker table `version` (-1: there is none yet)."""
+        """From here on the frames on `port` are distributed by the worker table `version` (-1: there is none yet)."""
         ...
 
 
@@ -58,14 +60,14 @@ class Send(NamedTuple):
 
 
 class Tell(NamedTuple):
-    """A control message for the COLO frame (or, from the frame core, for the process `to`)."""
+    """A control message for the COLO frame; from the core of the frame itself, for the process `to`."""
 
     message: Message
     to: str | None = None
 
 
 class Log(NamedTuple):
-    """A log event (`noun.verb_past`) for the runtime to write. `level` is a logging level name."""
+    """A log event (`noun.verb_past`) that the runtime writes. `level` is the name of a logging level."""
 
     level: str
     event: str
@@ -73,8 +75,8 @@ class Log(NamedTuple):
 
 
 class Save(NamedTuple):
-    """A file for people (evidence). The core bounds how many and how large; the runtime knows the time of day
-    and writes it.
+    """A file for people (evidence). The core bounds the number and the size of files; the runtime adds the time of day
+    and writes the file.
     """
 
     path: str
@@ -85,33 +87,33 @@ Output = Send | Tell | Log | Save
 
 
 class Core(Protocol):
-    """What the runtime needs of a filter. `counters` only ever grow; `gauges()` are levels."""
+    """What the runtime needs of a filter. `counters` only grow; `gauges()` are levels, which rise and fall."""
 
     counters: Counter[str]
 
     @property
     def ports(self) -> tuple[Port, ...]:
-        """Of the class, where the configuration does not change them."""
+        """An attribute of the class, where the configuration does not change the ports."""
         ...
 
     def receive(self, port: str, frames: Sequence[bytes], now: float) -> list[Output]:
-        """A batch of frames arrived on `port`. Frames are untrusted and not to be modified."""
+        """A batch of frames has arrived on `port`. Frames may be hostile, and must not be modified."""
         ...
 
     def tell(self, message: Message, now: float) -> list[Output]:
-        """A control message arrived from the frame. Unknown messages are ignored."""
+        """A control message has arrived from the COLO frame. Unknown messages are ignored."""
         ...
 
     def deadline(self) -> float | None:
-        """When `on_timer` wants to be called next (monotonic seconds), or None."""
+        """When `on_timer` must be called next (monotonic seconds), or None."""
         ...
 
     def on_timer(self, now: float) -> list[Output]:
-        """The deadline passed. Calling it early is harmless."""
+        """The deadline has passed. Calling it too early is harmless."""
         ...
 
     def drain(self, now: float) -> list[Output]:
-        """The process is about to stop: give out what may still go out."""
+        """The process is about to stop: return the outputs that may still go out."""
         ...
 
     def gauges(self) -> dict[str, int]:
@@ -119,5 +121,5 @@ class Core(Protocol):
         ...
 
     def status(self) -> dict[str, Any]:
-        """Details for `colo status`: mode, last miscompare, … JSON-able values only."""
+        """Details for `colo status`: mode, last difference, …; only values that JSON can hold."""
         ...

@@ -1,40 +1,40 @@
-"""Control messages: what filters and the COLO frame say to each other.
+"""Control messages: what filters and the COLO frame send to each other.
 
-They travel on the control link between a process and its host's `frame` (and between the two
-frames), never between filters. Each is a frozen dataclass; `codec` gives it bytes. The wire form is
-append-only: a new field gets a default, a field is never reused, an unknown message is ignored.
+They travel on the control link between a process and the COLO frame of its host, and between the two frames, never
+directly between filters. Each is a frozen dataclass; `codec` encodes it. The wire format only grows: a new field has a
+default, the name of a removed field is never used again, and an unknown message is ignored.
 
 ======================  ==================  ===============================================================
 message                 direction           meaning
 ======================  ==================  ===============================================================
-`Hello`                 process -> frame    I am here (repeated until welcomed, and after a frame restart)
+`Hello`                 process -> frame    I am here (repeated until welcomed, and after a restart of the frame)
 `Report`                process -> frame    counters and status, about once a second and when asked
-`CheckpointWanted`      compare -> frame    the replicas differ, or may differ: bring them together
-`Flushed`               compare -> frame    the checkpoint's queues are dealt with
+`CheckpointWanted`      compare -> frame    the replicas differ, or may differ: a checkpoint is needed
+`Flushed`               compare -> frame    the queues of the checkpoint were released or dropped
 `Welcome`               frame -> process    current epoch, mode, worker table version
-`CheckpointDone`        frame -> process    the checkpoint is over; was guest state copied?
+`CheckpointDone`        frame -> process    the checkpoint is complete; was guest state copied?
 `SetMode`               frame -> process    enforce, shadow or bypass
-`SetRules`              frame -> compare    rules for chosen flows; compare -> a restarted frame: what was said before
-`WorkerTable`           frame -> process    which compare worker has which slots
-`Leaving`               compare -> frame    it is to stop: its slots shall move first
-`Handover`              compare -> compare  through the frame: a piece of the flows whose slots moved
-`HandoverTaken`         compare -> compare  through the frame: the piece has arrived, the next one please
-`Settled`               compare -> frame    it has given and taken what a new table moved
-`Drain`                 frame -> process    stop taking frames and leave
-`Query`, `Answer`       anyone <-> frame    `colo status` and the lab ask for everything known
-`Heartbeat`             frame <-> frame     alive, in this role, at this epoch; worker table for the peer
+`SetRules`              frame -> compare    rules for chosen flows; compare -> a restarted frame: its previous rules
+`WorkerTable`           frame -> process    which compare worker has which slots of flows
+`Leaving`               compare -> frame    it was asked to stop: its slots must move first
+`Handover`              compare -> compare  through the frame: a part of the flows whose slots moved
+`HandoverTaken`         compare -> compare  through the frame: the part has arrived, send the next one
+`Settled`               compare -> frame    it has sent and received all flows that a new table moved
+`Drain`                 frame -> process    stop reading frames, and end
+`Query`, `Answer`       anyone <-> frame    `colo status` and the lab ask for all that is known
+`Heartbeat`             frame <-> frame     alive, in this role, at this epoch; the worker table for the peer
 `Promote`               frame -> process    take the client LAN over, with this fencing token
-`Demote`                frame -> process    back to standby: the other side has the client LAN
-`Lease`                 frame -> process    permission to write to the client LAN, until when
-`Yielded`               process -> frame    heard that the permission is over, and writes no more
-`LanSay`                frame -> process    put this claim on the client LAN (whoever has a `claims` port)
-`LanSaid`               process -> frame    it is out
-`LanHeard`              process -> frame    a frame of our EtherType came from the client LAN
+`Demote`                frame -> process    return to standby: the other side has the client LAN
+`Lease`                 frame -> process    permission to write to the client LAN, and until when
+`Yielded`               process -> frame    it has heard that the permission ended, and does not write any more
+`LanSay`                frame -> process    send this claim on the client LAN (for a process with a `claims` port)
+`LanSaid`               process -> frame    the claim was sent
+`LanHeard`              process -> frame    a frame of our EtherType has arrived from the client LAN
 ======================  ==================  ===============================================================
 """
 
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 
 class Mode:
@@ -47,30 +47,30 @@ class Mode:
 
 
 class Reason:
-    """Why a checkpoint is wanted: values of `CheckpointWanted.reason` and counter labels."""
+    """Why a checkpoint is demanded: the values of `CheckpointWanted.reason`, and labels of counters."""
 
     PAYLOAD = "payload"
     """Bytes differ at the same place of a TCP stream."""
     FIN = "fin"
-    """One side ended its stream where the other has data."""
+    """One side has ended its stream at a place where the other has data."""
     OPTIONS = "options"
-    """SYN options that must agree do not."""
+    """Options of the two SYNs differ that must be equal."""
     DATAGRAM = "datagram"
-    """A datagram of the primary has no equal on the secondary, though others came."""
+    """No datagram of the secondary equals one of the primary, although other datagrams came."""
     TIMEOUT = "timeout"
-    """A primary frame waited longer than compare_timeout."""
+    """A frame of the primary has waited longer than compare_timeout."""
     QUEUE_FULL = "queue_full"
     """A bound on held frames or bytes was reached."""
     MIRROR_GAP = "mirror_gap"
-    """The secondary missed client frames that can no longer be replayed."""
+    """The secondary has missed client frames that cannot be replayed any more."""
     REPEATED = "repeated"
-    """A request that nobody has answered, again."""
+    """A request is repeated because nobody has answered it."""
     WORKER_LOST = "worker_lost"
     RESCALE = "rescale"
-    """A compare worker joined or left: its slots move where a checkpoint leaves nothing held."""
+    """A compare worker has joined or left: its slots move at a checkpoint, when no frame is held."""
     RESYNC = "resync"
     REQUEST = "request"
-    """An operator asked."""
+    """An operator has asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +79,19 @@ class Hello:
     role: str
     id: str
     incarnation: int
-    """Random 63-bit number of this start of the process."""
+    """A random 63-bit number that identifies this start of the process."""
     pid: int = 0
     http: str = ""
-    """HOST:PORT of its /metrics, or empty."""
+    """HOST:PORT of its /metrics; empty when it serves none."""
     mode: str = ""
-    """Of compare: the mode that it is in."""
+    """Of compare: its present mode."""
     fence: int = 0
-    """Highest fencing token that it was told: a frame that was restarted learns it so."""
+    """The highest fencing token that it was told; a restarted frame learns the token from here."""
     promoted: bool = False
     leased: bool = False
-    """A permission to write to the client LAN still runs."""
+    """True while it has a permission to write to the client LAN."""
     frame: int = 0
-    """Incarnation of the frame that welcomed it last, 0 when none has: so a frame learns that it was restarted."""
+    """Incarnation of the frame that welcomed it last, 0 when none has: by this a frame knows that it was restarted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Welcome:
     epoch: int
     mode: str = Mode.ENFORCE
     incarnation: int = 0
-    """Of the frame: a change means it was restarted and wants `Hello` again."""
+    """Of the frame: a change means that it was restarted and needs a `Hello` again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +120,16 @@ class CheckpointWanted:
     TYPE: ClassVar[str] = "checkpoint_wanted"
     reason: str
     flow: str = ""
-    """`colo_proto.net.flow.describe` of the flow; empty when no single flow is to blame."""
+    """`colo_proto.net.flow.describe` of the flow; empty when the reason is not a single flow."""
     offset: int | None = None
-    """TCP: offset of the first differing byte in the guest's stream (0 is the first byte after the
-    SYN); other protocols: index of the packet in its flow."""
+    """TCP: offset of the first byte that differs in the stream of the guest (0 is the first byte after the SYN); other
+    protocols: index of the packet in its flow."""
     detail: dict[str, Any] = field(default_factory=dict)
-    """For people: `primary`/`secondary` (hex of the bytes around the place), `context` (how many bytes
-    stand before it), `age_ms`, `held`, …"""
+    """For people: `primary` and `secondary` (the bytes around the place, in hexadecimal), `context` (how many of these
+    bytes stand before it), `age_ms`, `held`, …"""
     epoch: int = 0
     source: str = ""
-    """Id of the process that asks."""
+    """Id of the process that demands it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +152,10 @@ class Flushed:
 class SetMode:
     TYPE: ClassVar[str] = "set_mode"
     mode: str
-    """A rewriter is told `shadow` also where a rule lets some flows out at once."""
+    """A rewriter gets `shadow` also when a rule releases some flows at once."""
     resync: bool = False
-    """The secondary is another one, or has missed something, and got no state: connections that are already
-    open are unprotected until they close."""
+    """The secondary is a new one, or has missed frames, and received no state: connections that are already open stay
+    unprotected until they close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +174,9 @@ class WorkerTable:
     slots: list[int] = field(default_factory=list)
     """For each of the 1,024 slots the index of its worker in `workers`."""
     givers: list[str] = field(default_factory=list)
-    """Workers whose flows move with this table."""
+    """The workers whose flows move with this table."""
     moved: list[int] = field(default_factory=list)
-    """For each slot 1 + the index in `givers` of the worker that hands its flows over, or 0; empty: none moves."""
+    """For each slot 1 + the index in `givers` of the worker that hands its flows over, or 0; empty: no slot moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +189,13 @@ class Leaving:
 class Handover:
     TYPE: ClassVar[str] = "handover"
     version: int
-    """Of the table that moved the slots."""
+    """Version of the table that moved the slots."""
     giver: str
     taker: str
     part: int
     last: bool
     data: bytes
-    """All parts together are what `colo_compare.handover.state` packs."""
+    """A part of what `colo_compare.handover.state` packs; all parts are joined in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ class Drain:
 class Query:
     TYPE: ClassVar[str] = "query"
     what: str = "status"
-    """`status`, `checkpoint`, `mode`, `rules`, `failover`, `resync`; the frame answers each with an `Answer`."""
+    """`status`, `checkpoint`, `mode`, `rules`, `failover` or `resync`; the frame answers each with an `Answer`."""
     args: dict[str, Any] = field(default_factory=dict)
 
 
@@ -239,26 +239,26 @@ class Answer:
 class Heartbeat:
     TYPE: ClassVar[str] = "heartbeat"
     role: str
-    """`primary` or `secondary`: the side that speaks."""
+    """`primary` or `secondary`: the side that sends it."""
     incarnation: int
     count: int
     epoch: int
     fence: int = 0
-    """Highest fencing token this side has seen."""
+    """The highest fencing token that this side has seen."""
     mode: str = Mode.ENFORCE
     table: dict[str, Any] | None = None
-    """The primary's worker table (fields of `WorkerTable`), for the splitters of the secondary."""
+    """The worker table of the primary (the fields of `WorkerTable`), for the splitters of the secondary."""
     body: dict[str, Any] = field(default_factory=dict)
-    """Summary for `colo status` of the pair."""
+    """A summary of this side for `colo status`."""
     state: str = ""
-    """Where this side stands on the client LAN, for people: what counts is in `claim`."""
+    """The state of this side on the client LAN, for people; only `claim` is used for decisions."""
     ask: bool = False
     lease_ms: int = 0
     echo_of: int = 0
     echo: int = 0
-    """These four were said here before there was `claim`, and are not looked at any more."""
+    """These four were used before there was `claim`, and are ignored now."""
     claim: bytes = b""
-    """The same as on the client LAN (`colo_proto.claim`): sealed, and with the proof of when it was said."""
+    """The claim that is also sent on the client LAN (`colo_proto.claim`): sealed, with a proof that it is new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +278,8 @@ class Demote:
 class Lease:
     TYPE: ClassVar[str] = "lease"
     until: float
-    """Monotonic seconds of this host (all its processes share that clock); 0: stop now. What a process that was
-    stopped finds in its queue later is over by then."""
+    """Monotonic seconds of this host (all its processes share that clock); 0: stop now. A permission that a stopped
+    process finds in its queue later has ended by then."""
     fence: int = 0
 
 
@@ -294,9 +294,9 @@ class LanSay:
     TYPE: ClassVar[str] = "lan_say"
     frame: bytes
     count: int = 0
-    """Number of the claim in it."""
+    """The number of the claim in the frame."""
     gates: list[bytes] = field(default_factory=list)
-    """Keys by which claims of the pair are told from junk (`colo_proto.claim.Keys.gate`)."""
+    """Keys that tell claims of the pair from other frames (`colo_proto.claim.Keys.gate`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,16 +317,9 @@ Message = (
     | Yielded | LanSay | LanSaid | LanHeard
 )  # fmt: skip
 
-TYPES: dict[str, type[Any]] = {
-    cls.TYPE: cls
-    for cls in (
-        Hello, Welcome, Report, CheckpointWanted, CheckpointDone, Flushed, SetMode, SetRules, WorkerTable,
-        Leaving, Handover, HandoverTaken, Settled, Drain, Query, Answer, Heartbeat, Promote, Demote, Lease, Yielded,
-        LanSay, LanSaid, LanHeard,
-    )
-}  # fmt: skip
+TYPES: dict[str, type[Any]] = {cls.TYPE: cls for cls in get_args(Message)}
 
 
 def to_dict(message: Message) -> dict[str, Any]:
-    """The fields of a message, shallow: values are msgpack-able as they are."""
+    """The fields of a message by name. The values are not copied: msgpack can pack them as they are."""
     return {f.name: getattr(message, f.name) for f in fields(message)}

@@ -1,7 +1,7 @@
 """Writing pcapng (draft-ietf-opsawg-pcapng): a few frames on named interfaces, with comments.
 
-Blocks: one Section Header, one Interface Description per name (Ethernet, nanoseconds), one Enhanced Packet
-per frame. Little-endian; options are padded to 32 bits.
+The file has one Section Header Block, one Interface Description Block for each name (Ethernet, nanoseconds), and one
+Enhanced Packet Block for each frame. It is little-endian; options are padded to 32 bits.
 """
 
 from struct import pack
@@ -18,13 +18,13 @@ class Shown(NamedTuple):
 
     interface: int
     when: float
-    """Seconds of the core's clock."""
+    """Seconds on the clock of the core."""
     frame: Buffer
     comment: str = ""
 
 
 class Capture(NamedTuple):
-    """A whole file."""
+    """A complete file."""
 
     interfaces: tuple[str, ...]
     frames: tuple[Shown, ...]
@@ -32,7 +32,7 @@ class Capture(NamedTuple):
 
 
 MAX_COMMENT = 60000
-"""Bytes; a block option's length has 16 bits."""
+"""Bytes; the length of an option has 16 bits."""
 
 
 def _option(code: int, value: bytes) -> bytes:
@@ -45,8 +45,8 @@ def _block(kind: int, body: bytes) -> bytes:
 
 
 def encode(capture: Capture, offset: float = 0.0) -> bytes:
-    """The bytes of a file. `offset` is the time of day (seconds since 1970) minus the core's clock. The virtio_net_hdr
-    of each frame is left out: GSO frames show as one large packet.
+    """The bytes of a file. `offset` is the time of day (seconds since 1970) minus the clock of the core. The
+    virtio_net_hdr of each frame is left out: a GSO frame appears as one large packet.
     """
     comment = _option(1, capture.comment.encode()[:MAX_COMMENT]) if capture.comment else b""
     head = pack("<IHHq", 0x1A2B3C4D, 1, 0, -1) + comment + _option(4, b"colo compare") + _option(0, b"")

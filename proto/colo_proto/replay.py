@@ -1,4 +1,4 @@
-"""The two ends of a link that may not lose a frame silently (`?reliable=on`; `docs/design.md`, "Links").
+"""The two ends of a link that must not lose a frame unnoticed (`?reliable=on`; `docs/design.md`, "Links").
 
 ::
 
@@ -9,26 +9,25 @@
                       +-- hello(next): cursor := next -------------- LinkHello --+  attached, gap, silence
                           answer: LinkStart (nothing missing) or LinkReset (a gap) ->
 
-Sequence numbers count frames since the sender's start (its *incarnation*). The ring keeps what was
-not acknowledged, up to a bound in bytes; what the bound pushes out is lost. The receiver passes
-frames on in order, drops duplicates, and asks again (`hello`) when a batch is missing; it believes
-nothing from a sender that has not answered its hello, because what arrives before that answer may
-begin anywhere. A frame can reach the core twice when a receiver is killed before it acknowledged
-it, and is never skipped without a gap being reported.
+Sequence numbers count frames since the start of the sender (its *incarnation*). The ring keeps the frames that were
+not acknowledged, up to a bound in bytes; frames that the bound pushes out are lost. The receiver passes frames on in
+order, drops duplicates, and says hello again when a batch is missing. It accepts nothing from a sender that has not
+answered its hello, because what arrives before that answer may begin anywhere. A frame can reach the core twice, when
+the receiver is killed before it has acknowledged it; it is never skipped without a gap being reported.
 
-Who is killed, and what then:
+What happens when one of them is killed:
 
-* the receiver: the new one says `hello(-1)` and gets everything unacknowledged;
-* the sender: the receiver's hello names the dead incarnation. A *source* (it read a tap) cannot know
-  what its predecessor still had, so it answers `LinkReset`: a gap. A *relay* acknowledges its own
-  input only when its output is acknowledged (what its own ring pushed out never is), so its upstream
-  replays and nothing is missing;
-* the connection: the receiver says hello with its `next` when it is back, and goes on from there;
-* both at once: the new ones cannot know what was before them. Their frame does: it sees a mirror say
-  Hello with another incarnation, and asks for a checkpoint;
-* a stale second connection delivers old batches: duplicates, or of another incarnation; both ignored.
+* the receiver: the new one says `hello(-1)` and gets everything that was not acknowledged;
+* the sender: the hello of the receiver names the dead incarnation. A *source* (it reads a tap) cannot know
+  what its predecessor still had, so it answers `LinkReset`, which is a gap. A *relay* acknowledges its own
+  input only when its output is acknowledged (never what its own ring has pushed out), so the process before it
+  replays, and nothing is missing;
+* the connection: when it is back, the receiver says hello with its `next`, and the sender continues from there;
+* both at once: the new ones cannot know what was before them. Their COLO frame does: it notices the Hello of a mirror
+  with another incarnation, and demands a checkpoint;
+* an old second connection delivers old batches: they are duplicates, or of another incarnation, and are ignored.
 
-No sockets and no clocks here: `now` is handed in, the runtime carries the messages.
+There are no sockets and no clocks here: `now` (monotonic seconds) is an argument, and the runtime carries the messages.
 """
 
 from bisect import bisect_right
@@ -39,18 +38,18 @@ from typing import Final, NamedTuple, TypeVar
 from colo_proto.codec import MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Batch, LinkReset, LinkStart
 from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
+from colo_proto.topology import REPLAY_BYTES
 
 SomeBuffer = TypeVar("SomeBuffer", bytes, Buffer)
-"""Frames come out as what they went in as."""
+"""The type of a frame stays what it is."""
 
-RING_BYTES: Final = 64 * 1024 * 1024
 FRAME_OVERHEAD: Final = 64
-"""Bytes of bookkeeping that a frame is charged for in the ring, so that tiny frames are bounded too."""
+"""Bytes that a frame costs in the ring beside its own, so that the number of tiny frames is bounded too."""
 
-ASK_AGAIN: Final = 0.2
+HELLO_INTERVAL: Final = 0.2
 """Seconds before a receiver repeats an unanswered hello: longer than a round trip between hosts."""
-SILENCE: Final = 0.5
-"""Seconds without a word from the sender after which a receiver says hello to find out."""
+SENDER_SILENCE: Final = 0.5
+"""Seconds without a message from the sender after which a receiver says hello, to learn whether it is there."""
 
 
 class _Entry(NamedTuple):
@@ -60,7 +59,7 @@ class _Entry(NamedTuple):
 
 
 def cut(frames: Sequence[SomeBuffer]) -> list[Sequence[SomeBuffer]]:
-    """`frames` in pieces of at most 64 frames or 256 KiB (the frame that passes the limit is the last)."""
+    """`frames` in pieces of at most 64 frames or 256 KiB; the frame that reaches the limit is the last of its piece."""
     count = len(frames)
     if count == 1 or (count <= MAX_BATCH_FRAMES and sum(map(len, frames)) <= MAX_BATCH_BYTES):
         return [frames]
@@ -77,34 +76,45 @@ def cut(frames: Sequence[SomeBuffer]) -> list[Sequence[SomeBuffer]]:
 
 
 class ReplaySender:
-    """The sending end. `source` is false for a relay whose input is acknowledged end to end."""
+    """The sending end. `source` is false for a relay, whose own input is acknowledged only after this output.
 
-    def __init__(self, link: str, incarnation: int, limit: int = RING_BYTES, *, source: bool = True) -> None:
+    `counters`, of the link that this is a part of, counts the frames `evicted` and `replayed`, and the `resets`.
+    """
+
+    def __init__(
+        self,
+        link: str,
+        incarnation: int,
+        limit: int = REPLAY_BYTES,
+        *,
+        source: bool = True,
+        counters: Counter[str] | None = None,
+    ) -> None:
         self.link = link
         self.incarnation = incarnation
         self.limit = limit
         self.source = source
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter() if counters is None else counters
         self.ring_bytes = 0
         self.end = 0
-        """Sequence of the next frame to be pushed."""
+        """Sequence number of the next frame to be pushed."""
         self.acked = 0
-        """Everything before this is done, says the receiver."""
+        """The receiver has acknowledged everything before this number."""
         self.attached = False
         """A receiver has said hello on the present connection."""
         self._ring: deque[_Entry] = deque()
         self._cursor = 0
-        """Index into the ring of the next batch to send."""
+        """Index in the ring of the next batch to send."""
         self._sent = 0
-        """Highest sequence ever sent, to tell replays."""
+        """The highest number that was ever sent, to recognise replays."""
 
     @property
     def base(self) -> int:
-        """Sequence of the oldest frame that can still be sent."""
+        """Sequence number of the oldest frame that can still be sent."""
         return self._ring[0].sequence if self._ring else self.end
 
     def push(self, frames: Sequence[Buffer]) -> None:
-        """Append frames. Never refuses: at the bound the oldest leave the ring, which is a gap if unacknowledged."""
+        """Append frames. At the bound the oldest frames leave the ring: a gap, if they were not acknowledged."""
         for piece in cut(frames):
             cost = sum(map(len, piece)) + len(piece) * FRAME_OVERHEAD
             self._ring.append(_Entry(self.end, piece, cost))
@@ -115,15 +125,17 @@ class ReplaySender:
             self.counters["evicted"] += len(gone.frames)
 
     def due(self) -> Batch | None:
-        """The next batch to send, when a receiver is attached; `sent` says that it went out. Epoch and time are 0."""
+        """The next batch to send, or None; without a receiver there is none. Call `sent` after sending it. Epoch and
+        timestamp are 0.
+        """
         if not self.attached or self._cursor >= len(self._ring):
             return None
         entry = self._ring[self._cursor]
-        # Frames of the core's making may be bytearrays; they go to the packer as they are.
+        # Frames that a core has made may be bytearrays; the packer takes them as they are.
         return Batch(self.link, self.incarnation, entry.sequence, 0, 0.0, entry.frames)  # type: ignore[arg-type]
 
     def sent(self) -> None:
-        """The batch given by `due` went out."""
+        """The batch that `due` returned was sent."""
         entry = self._ring[self._cursor]
         self._cursor += 1
         upto = entry.sequence + len(entry.frames)
@@ -136,7 +148,7 @@ class ReplaySender:
         self.attached = False
 
     def hello(self, incarnation: int, next_wanted: int) -> LinkStart | LinkReset:
-        """A receiver attaches or asks again. `WireError` when it asks for what never was."""
+        """A receiver attaches, or asks again. Returns the answer; `WireError` when it asks for a number never used."""
         mine = incarnation == self.incarnation
         if mine and next_wanted > self.end:
             raise WireError("hello_range", f"{next_wanted} was never sent")
@@ -144,17 +156,17 @@ class ReplaySender:
         if mine and next_wanted >= 0:
             start, missing = max(next_wanted, base), next_wanted < base
         else:
-            # A new receiver, or one that followed a predecessor of ours.
+            # A new receiver, or one that has followed a predecessor of this process.
             start, missing = base, base > self.acked or (next_wanted >= 0 and self.source)
         self.attached = True
         self._cursor = self._index(start)
         if missing:
-            self.counters["gaps"] += 1
+            self.counters["resets"] += 1
             return LinkReset(self.link, self.incarnation, start)
         return LinkStart(self.link, self.incarnation, start)
 
     def ack(self, incarnation: int, next_wanted: int) -> None:
-        """Everything before `next_wanted` is done: free it. Acknowledgements of a predecessor mean nothing."""
+        """Free everything before `next_wanted`. Acknowledgements for a predecessor of this process are ignored."""
         if incarnation != self.incarnation:
             return
         if next_wanted > self._sent:
@@ -166,7 +178,7 @@ class ReplaySender:
 
     @property
     def unacknowledged(self) -> int:
-        """Frames in the ring that the receiver has not confirmed."""
+        """Frames in the ring that the receiver has not acknowledged."""
         return self.end - max(self.acked, self.base)
 
     def _drop_oldest(self) -> _Entry:
@@ -177,7 +189,7 @@ class ReplaySender:
         return entry
 
     def _index(self, sequence: int) -> int:
-        """Index of the batch that holds `sequence` (it may begin earlier: the receiver drops duplicates)."""
+        """Index of the batch that contains `sequence`. It may begin earlier: the receiver drops the duplicates."""
         at = bisect_right(self._ring, sequence, key=lambda entry: entry.sequence) - 1
         if at >= 0 and self._ring[at].sequence + len(self._ring[at].frames) > sequence:
             return at
@@ -185,24 +197,24 @@ class ReplaySender:
 
 
 class ReplayReceiver:
-    """The receiving end for one sender."""
+    """The receiving end for one sender. `counters` are those of the link that this is a part of."""
 
-    def __init__(self, link: str = "") -> None:
+    def __init__(self, link: str = "", counters: Counter[str] | None = None) -> None:
         self.link = link
         self.incarnation = 0
         self.next = -1
-        """Sequence of the next frame to pass on; -1 until a sender has answered."""
-        self.counters: Counter[str] = Counter()
+        """Sequence number of the next frame to pass on; -1 until a sender has answered."""
+        self.counters: Counter[str] = Counter() if counters is None else counters
         self.asking = True
-        """A hello is due as soon as the link takes it."""
+        """True when a hello is to be sent as soon as the link accepts it."""
         self._asked = float("-inf")
         self._heard = float("-inf")
 
     def batch(self, batch: Batch, now: float) -> list[bytes]:
-        """The frames of `batch` that are next in order; empty when they are old, or too early."""
+        """The frames of `batch` that come next in order; empty when they are old, or come too early."""
         self._heard = now
         if batch.incarnation != self.incarnation or self.next < 0:
-            # A sender that has not answered our hello: what it sends may begin anywhere.
+            # This sender has not answered our hello: what it sends may begin anywhere.
             self._ask(now)
             return []
         frames = batch.frames
@@ -220,11 +232,11 @@ class ReplayReceiver:
         return frames
 
     def answer(self, answer: LinkStart | LinkReset, now: float) -> bool:
-        """The sender's answer to a hello. True when frames are missing for good."""
+        """The sender has answered a hello. Returns True when frames are lost for ever."""
         self._heard = now
         if answer.incarnation == self.incarnation and self.next >= 0:
             if answer.sequence <= self.next:
-                # What comes overlaps what we have (or an answer came twice).
+                # What follows overlaps what we have, or the answer came twice.
                 return False
             missing = True
         else:
@@ -239,29 +251,29 @@ class ReplayReceiver:
         return missing
 
     def hello(self, now: float) -> tuple[int, int]:
-        """Incarnation and sequence of the hello that is sent now."""
+        """The incarnation and the number to put into the hello that is sent now."""
         self.asking = False
         self._asked = now
         return self.incarnation, self.next
 
     def connected(self) -> None:
-        """A connection came up: the sender may be new, or may have sent into the void."""
+        """A connection was made: the sender may be new, or may have sent frames that nobody received."""
         self.asking = True
 
     @property
     def heard(self) -> float:
-        """When the sender last said something."""
+        """When the sender was last heard."""
         return self._heard
 
     def deadline(self) -> float:
         """When `on_timer` is due."""
-        return max(self._asked, self._heard) + SILENCE
+        return max(self._asked, self._heard) + SENDER_SILENCE
 
     def on_timer(self, now: float) -> None:
-        """Nothing was heard for a while: ask."""
+        """Say hello when the sender has been silent for `SENDER_SILENCE`."""
         if now >= self.deadline():
             self.asking = True
 
     def _ask(self, now: float) -> None:
-        if now - self._asked >= ASK_AGAIN:
+        if now - self._asked >= HELLO_INTERVAL:
             self.asking = True

@@ -1,6 +1,7 @@
-r"""Rules for chosen flows, and masks for noise inside them: text to values.
+r"""Rules for chosen flows, and masks for bytes in them that may differ: from text to values.
 
-One rule a line, first match wins, `#` begins a comment; what no rule names is compared::
+There is one rule in each line, and `#` begins a comment. The first rule that matches a flow is used; a flow that no
+rule matches is compared::
 
     pass    tcp guest-port 3389                        # RDP: never compared, released at once
     pass    udp client 10.0.0.0/8 port 5353
@@ -8,20 +9,21 @@ One rule a line, first match wins, `#` begins a comment; what no rule names is c
     compare tcp guest-port 80 mask /Date: [^\r\n]{29}/ # equal but for this
     compare udp guest-port 123 mask 16:8 mask 32:16    # places in each datagram (TCP: in the stream)
 
-Words: an action (`compare`, `pass`, `shadow`), a protocol (`tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `any`, a
-number), then any of `guest ADDRESS[/BITS]`, `client ADDRESS[/BITS]`, `guest-port P[-Q]`, `client-port P[-Q]`,
-`port P[-Q]` (either), `vlan N`, and for compare and shadow `mask OFFSET:LENGTH` or `mask /EXPRESSION/[WINDOW]`: over
-bytes, in RE2's syntax, and looking at no more than WINDOW bytes (256) to either side of a difference.
+A rule is an action (`compare`, `pass`, `shadow`), a protocol (`tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `any`, or a
+number), and then any of `guest ADDRESS[/BITS]`, `client ADDRESS[/BITS]`, `guest-port P[-Q]`, `client-port P[-Q]`,
+`port P[-Q]` (one of the two), `vlan N`, and for compare and shadow `mask OFFSET:LENGTH` or `mask /EXPRESSION/[WINDOW]`.
+An expression has RE2's syntax, matches bytes, and sees at most WINDOW bytes (256) on each side of a difference.
 
-Expressions are RE2's because its matching takes time linear in the bytes looked at: a rule that somebody wrote in
-haste (`(a+)+$`) cannot stop a worker, as it would with Python's `re`.
+Expressions are RE2's because its matching takes time linear in the bytes that it reads: a careless expression such as
+`(a+)+$` cannot stop a worker, as it could with Python's `re`.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from colo_proto.errors import ConfigError
 from colo_proto.net import packet as p
@@ -35,11 +37,11 @@ ACTIONS: Final = (COMPARE, PASS, SHADOW)
 WINDOW: Final = 256
 MAX_WINDOW: Final = 4096
 MAX_MASKS: Final = 16
-"""Of one rule."""
+"""Masks of one rule."""
 MAX_TEXT: Final = 65536
-"""Bytes of a file of rules: it crosses the control link as one message."""
+"""Bytes of a file of rules, which crosses the control link as one message."""
 MAX_EXPRESSION_MEMORY: Final = 1 << 20
-"""Bytes that RE2 may use for one expression; a larger one is refused."""
+"""Bytes that RE2 may use for one expression; an expression that needs more is refused."""
 
 _PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58, "sctp": 132, "any": -1}
 _TOKEN = re.compile(r"/((?:\\.|[^/\\])+)/(\d*)(?=\s|$)|(\S+)")
@@ -47,25 +49,15 @@ _TOKEN = re.compile(r"/((?:\\.|[^/\\])+)/(\d*)(?=\s|$)|(\S+)")
 Network = IPv4Network | IPv6Network
 
 
-class Found(Protocol):
-    """A match of an expression."""
-
-    def start(self) -> int: ...
-    def end(self) -> int: ...
-    def group(self) -> bytes: ...
-
-
-class Expression(Protocol):
-    """A compiled expression over bytes."""
-
-    def match(self, text: bytes, pos: int) -> Found | None: ...
-    def finditer(self, text: bytes) -> Iterator[Found]: ...
-    def sub(self, repl: Callable[[Found], bytes], text: bytes) -> bytes: ...
+Expression = re.Pattern[bytes]
+"""A compiled expression of RE2, whose interface is that of `re`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Bytes that may differ: a place (`start` to `stop`), or what `pattern` matches on both sides at the same place."""
+    """Bytes that may differ: those from `start` to `stop`, or those that `pattern` matches on both sides at the same
+    place.
+    """
 
     start: int = 0
     stop: int = 0
@@ -73,11 +65,11 @@ class Mask:
     window: int = WINDOW
 
     def place(self, position: int) -> int | None:
-        """Where the masked stretch that holds stream offset `position` ends, for a mask by place."""
+        """For a mask by place: where the masked bytes around the stream offset `position` end; None outside of them."""
         return self.stop if self.pattern is None and self.start <= position < self.stop else None
 
     def covers(self, mine: bytes, its: bytes, at: int) -> int:
-        """How far the mask reaches past `at` when it matches the same stretch around it on both sides, else 0."""
+        """How far the mask reaches beyond `at` when it matches the same range around `at` on both sides, else 0."""
         if self.pattern is None:
             return 0
         for found in self.pattern.finditer(mine):
@@ -90,7 +82,7 @@ class Mask:
 
 
 class Named(NamedTuple):
-    """A flow (guest to client), as rules see it."""
+    """The properties of a flow (guest to client) that rules can name."""
 
     proto: int
     guest: Any
@@ -101,14 +93,14 @@ class Named(NamedTuple):
 
 
 def named(key: bytes) -> Named:
-    """The flow of a key. An ICMP error is under the rule of the flow that it is about."""
+    """The flow of a key. The rule for an ICMP error is the rule of the flow that the error is about."""
     proto, src, dst, sport, dport, vlans = parts(about(key) or key)
     return Named(proto, ip_address(src), ip_address(dst), sport, dport, vlans)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line. Ports are (lowest, highest); what is None or -1 names every flow."""
+    """One line. Ports are (lowest, highest). A field that is None or -1 matches every flow."""
 
     action: str = COMPARE
     proto: int = -1
@@ -122,29 +114,25 @@ class Rule:
     text: str = ""
 
     def matches(self, flow: Named) -> bool:
-        """True when the flow is meant."""
-        if self.proto not in {-1, flow.proto}:
+        """True when this is a rule for the flow."""
+        if self.proto not in {-1, flow.proto} or (self.vlan is not None and self.vlan not in flow.vlans):
             return False
         if self.guest is not None and flow.guest not in self.guest:
             return False
         if self.client is not None and flow.client not in self.client:
-            return False
-        if self.vlan is not None and self.vlan not in flow.vlans:
             return False
         ports = (
             (self.guest_port, (flow.guest_port,)),
             (self.client_port, (flow.client_port,)),
             (self.port, (flow.guest_port, flow.client_port)),
         )
-        for limits, values in ports:
-            if limits is None:
-                continue
-            if flow.proto not in p.WITH_PORTS or not any(limits[0] <= value <= limits[1] for value in values):
-                return False
-        return True
+        return all(
+            limits is None or (flow.proto in p.WITH_PORTS and any(limits[0] <= value <= limits[1] for value in values))
+            for limits, values in ports
+        )
 
     def normal(self, body: bytes) -> bytes:
-        """A datagram with everything masked blanked out, so that equal ones are equal."""
+        """A datagram with zeros in place of all masked bytes: datagrams that may differ there become equal."""
         for mask in self.masks:
             if mask.pattern is None:
                 stop = min(mask.stop, len(body))
@@ -160,22 +148,20 @@ DEFAULT: Final = Rule()
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """All rules, in order."""
+    """All rules, in their order."""
 
     rules: tuple[Rule, ...] = field(default=())
 
     def find(self, key: bytes) -> Rule:
-        """The first rule that names the flow, or the default."""
-        if self.rules:
-            flow = named(key)
-            for rule in self.rules:
-                if rule.matches(flow):
-                    return rule
-        return DEFAULT
+        """The first rule that matches the flow, or the default."""
+        if not self.rules:
+            return DEFAULT
+        flow = named(key)
+        return next((rule for rule in self.rules if rule.matches(flow)), DEFAULT)
 
 
 def parse_rules(text: str, where: str = "rules") -> Rules:
-    """The rules of a text. `ConfigError` names the line and the word."""
+    """The rules of a text. `ConfigError` names the line and the wrong word."""
     if len(text.encode(errors="replace")) > MAX_TEXT:
         raise ConfigError(f"{where}: {len(text)} characters of rules, at most {MAX_TEXT}")
     found = []
@@ -191,7 +177,7 @@ def parse_rules(text: str, where: str = "rules") -> Rules:
 
 class _Word(NamedTuple):
     text: str
-    """As it stands, the slashes of an expression included."""
+    """As written, including the slashes of an expression."""
     expression: str | None = None
     window: str = ""
 
@@ -225,7 +211,7 @@ def _rule(words: list[_Word]) -> Rule:
         if word == "mask":
             masks.append(_mask(value))
         elif name in given:
-            raise ValueError(f"{word} stands twice")
+            raise ValueError(f"{word} is given twice")
         else:
             given[name] = _WORDS[word](value.text)
     if masks and action == PASS:
@@ -239,7 +225,7 @@ def _rule(words: list[_Word]) -> Rule:
 
 
 def _possible(name: str, proto: int, given: dict[str, Any]) -> None:
-    """Is there any flow that such a rule could name? One that is never used is a mistake."""
+    """`ValueError` when no flow can match such a rule, for that is a mistake."""
     for word in ("guest-port", "client-port", "port"):
         if word.replace("-", "_") in given and proto != -1 and proto not in p.WITH_PORTS:
             raise ValueError(f"{word}: {name} has no ports")
@@ -276,13 +262,9 @@ def _vlan(value: str) -> int:
     return int(value)
 
 
-def _network(value: str) -> Network:
-    return ip_network(value, strict=False)
-
-
 _WORDS: dict[str, Callable[[str], object]] = {
-    "guest": _network,
-    "client": _network,
+    "guest": partial(ip_network, strict=False),
+    "client": partial(ip_network, strict=False),
     "guest-port": _ports,
     "client-port": _ports,
     "port": _ports,
@@ -306,7 +288,7 @@ def _compile(text: str) -> Expression:
     import re2  # noqa: PLC0415  most processes have no expressions, and should start without it
 
     how = re2.Options()
-    # One byte is one character, whatever it is, and a dot is any of them.
+    # Each byte is one character, and a dot matches every byte.
     how.encoding = re2.Options.Encoding.LATIN1
     how.dot_nl = True
     how.log_errors = False

@@ -1,16 +1,17 @@
-"""The one table of processes and links, and what follows from it.
+"""The one table of processes and links, and everything that is derived from it.
 
-Two wirings share it. *Faithful* draws QEMU's figure: a redirector at each end. *Lean* joins the
-ports directly and runs no process that is not needed. Everything that says who is joined to whom
-is derived from `links`: the command lines of `plan` (used by the lab, checked against the compose
-files) and the tables of `markdown` (checked against the documents)::
+Two wirings share it. *Faithful* is QEMU's figure, with a redirector at each end. *Lean* connects the ports directly and
+runs no process that is not needed. Whatever says which processes are connected is derived from `links`: the command
+lines of `plan` (used by the lab, and checked against the compose files) and the tables of `markdown` (checked against
+the documents)::
 
     links(wiring, workers) --> plan(side, wiring, workers, site) --> [ProcessSpec(role, id, options)]
             |
             +----------------> markdown() --> ARCHITECTURE.md
 
-A port that several links share (`netdev` reads and writes one tap) has the same endpoint in each.
-No I/O here; addresses and paths come in with a `Site`.
+A port that several links share (`netdev` reads and writes one tap) has the same endpoint in each of them. There is no
+I/O here; addresses and paths come from a `Site`. The bounds of queues are defined here as well, because the table shows
+them; the options of the processes have them as defaults.
 """
 
 from collections.abc import Mapping
@@ -28,33 +29,32 @@ TAP_LAN: Final = "lan"
 TAP_GUEST: Final = "guest"
 
 HWM_BATCHES: Final = 64
-"""ZeroMQ high-water mark of a link, in batches, on each side."""
+"""The high-water mark of ZeroMQ on each side of a link, in batches."""
 PENDING_BYTES: Final = 8 * 1024 * 1024
-"""Above the high-water mark a sender keeps at most this much, then drops with a counted reason."""
+"""Bytes that a sender keeps above the high-water mark. What does not fit is dropped, and counted with its reason."""
 REPLAY_BYTES: Final = 64 * 1024 * 1024
-"""Replay ring of a reliable link."""
+"""Bytes in the replay ring of a reliable link."""
 TAP_QUEUE: Final = 49152
-"""Frames the kernel keeps for a tap that nobody reads; netdev counts what it drops. With hundreds of connections
-frames are short (two or three segments), and all that is under way stands in the queue of the slowest filter."""
+"""Frames that the kernel keeps for a tap that nobody reads; netdev counts those that it drops. With hundreds of
+connections frames are short (two or three segments), and all of them wait in the queue of the slowest filter."""
 
 TCP_PORTS: Final[Mapping[str, int]] = {"mirror0": 9003, "compare1": 9004, "peer": 9005}
-"""Default ports of the links that cross hosts; the first two are those of QEMU's document."""
+"""Default ports of the links between hosts; the first two are those in QEMU's document."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process of one side. `many` marks the one that is scaled out (`compare`)."""
+    """A process of one side. `many` is true for the kind that is scaled out (`compare`)."""
 
     role: str
     id: str
     side: Side
     many: bool = False
-    stands_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a link: a process and its port, or a tap (`process` empty, `port` the tap's name)."""
+    """One end of a link: a process and its port, or a tap (`process` is empty, and `port` the name of the tap)."""
 
     process: str
     port: str
@@ -62,28 +62,28 @@ class End:
 
     @property
     def is_tap(self) -> bool:
-        """True when this end is the kernel's, not a process's."""
+        """True when this end is a tap of the kernel, not a port of a process."""
         return not self.process
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Who sends to whom, over what, and what happens when it is full."""
+    """Which end sends to which, over what, and what happens when the link is full."""
 
     name: str
     source: End
     target: End
     scheme: Literal["tap", "ipc", "tcp"]
     bound: Literal["source", "target", "-"] = "-"
-    """Which end binds; the other connects. A tap has none."""
+    """The end that binds; the other one connects. A tap has no such end."""
     pattern: str = "one to one"
     sockets: str = "DEALER, DEALER"
     reliable: bool = False
     split: bool = False
     leased: bool = False
-    """Written to only while the frame permits it: a way to the client LAN."""
+    """Frames go to the client LAN here, and only while the COLO frame permits it."""
     optional: bool = False
-    """Left out where a side has no such tap."""
+    """Left out on a side that has no such tap."""
 
     @property
     def cross_host(self) -> bool:
@@ -91,36 +91,28 @@ class Link:
         return self.source.side != self.target.side
 
     @property
-    def bound_text(self) -> str:
-        """The bound, in batches and bytes."""
+    def bound_cells(self) -> str:
+        """The bound, in batches and bytes, and what happens there; two cells of the table in the documents."""
         if self.scheme == "tap":
-            return f"{TAP_QUEUE} frames in the kernel"
+            return f"{TAP_QUEUE} frames in the kernel | the kernel drops (`tap_dropped`): loss on a wire"
         if self.name in ("control", "peer"):
-            return f"{HWM_BATCHES} messages"
+            return f"{HWM_BATCHES} messages | dropped, and sent again a second later"
         text = f"{HWM_BATCHES} batches, then {PENDING_BYTES >> 20} MiB"
-        return text + (f", replay {REPLAY_BYTES >> 20} MiB" if self.reliable else "")
-
-    @property
-    def at_bound(self) -> str:
-        """What happens at the bound."""
-        if self.scheme == "tap":
-            return "the kernel drops (`tap_dropped`): loss on a wire"
-        if self.name in ("control", "peer"):
-            return "dropped and said again a second later"
         if self.reliable:
-            return "oldest leave the ring; a gap demands a checkpoint"
-        return "dropped, counted `queue_full`; the guest retransmits"
+            return f"{text}, replay {REPLAY_BYTES >> 20} MiB | oldest leave the ring; a gap demands a checkpoint"
+        return f"{text} | dropped, counted `queue_full`; the guest retransmits"
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
     """What differs from one installation to the next, for one side.
 
-    `directory` holds the Unix sockets; `bind` is the address that cross-host links bind on here,
-    `peer` the other host's. `taps` gives netdev's `--tap` values by tap name (`lan`, `guest`);
-    their part before the first comma is the tap's own name. `extra` adds options by role. `users` says
-    whom each process runs as, by id or role, and by `@NAME` who offers the namespace NAME; netdev then gives
-    each its own taps alone. Without it they are one user, and netdev cannot tell them apart.
+    `directory` holds the Unix sockets. `bind` is the address on which links between hosts are bound here, `peer` the
+    address of the other host. `taps` are the values for netdev's `--tap` by the name of the tap (`lan`, `guest`); the
+    part of a value before the first comma is the name of the tap on this host. `extra` adds options by role or id.
+    `users` is the user that each process runs as, by id or role, and for `@NAME` the user that offers the namespace
+    NAME; netdev then gives each user only its own taps. Without `users` all processes have one user, and netdev cannot
+    tell them apart.
     """
 
     directory: str
@@ -134,7 +126,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """A process with its command line. An option may be given several times (`--tap`)."""
+    """A process and its command line. The value of an option that is given several times (`--tap`) is a tuple."""
 
     role: str
     id: str
@@ -143,7 +135,7 @@ class ProcessSpec:
 
     @property
     def argv(self) -> list[str]:
-        """Arguments behind `colo`: the sub-command and its options."""
+        """The arguments of `colo`: the subcommand and its options."""
         out = [self.role]
         for name, value in self.options.items():
             for one in (value,) if isinstance(value, str) else value:
@@ -152,125 +144,95 @@ class ProcessSpec:
 
 
 def processes(wiring: Wiring, workers: int = 1) -> tuple[Process, ...]:
-    """All processes of both sides. A lean primary splits only when there is somebody to split for."""
+    """All processes of both sides. A lean primary has a redirector only for several workers, to split for them."""
     if wiring not in WIRINGS:
         raise ConfigError(f"wiring {wiring!r}: one of {', '.join(WIRINGS)}")
     if workers < 1:
         raise ConfigError(f"compare workers: at least 1, not {workers}")
     faithful = wiring == "faithful"
-    out = [
-        Process("netdev", "netdev-p", "primary", stands_for="-netdev tap"),
-        Process("frame", "frame-p", "primary", stands_for="the COLO frame"),
-        Process("mirror", "m0", "primary", stands_for="filter-mirror"),
-    ]
+    primary = [("netdev", "netdev-p"), ("frame", "frame-p"), ("mirror", "m0")]
     if faithful or workers > 1:
-        out.append(Process("redirector", "redire1", "primary", stands_for="filter-redirector"))
-    out += [Process("compare", f"comp{i}", "primary", many=True, stands_for="colo-compare") for i in range(workers)]
+        primary.append(("redirector", "redire1"))
+    primary += [("compare", f"comp{i}") for i in range(workers)]
+    secondary = [("netdev", "netdev-s"), ("frame", "frame-s")]
     if faithful:
-        out.append(Process("redirector", "redire0", "primary", stands_for="filter-redirector"))
-    out += [
-        Process("netdev", "netdev-s", "secondary", stands_for="-netdev tap"),
-        Process("frame", "frame-s", "secondary", stands_for="the COLO frame"),
-    ]
-    if faithful:
-        out += [
-            Process("redirector", "f1", "secondary", stands_for="filter-redirector"),
-            Process("redirector", "f2", "secondary", stands_for="filter-redirector"),
-        ]
-    out.append(Process("rewriter", "rew0", "secondary", stands_for="filter-rewriter"))
-    return tuple(out)
+        primary.append(("redirector", "redire0"))
+        secondary += [("redirector", "f1"), ("redirector", "f2")]
+    secondary.append(("rewriter", "rew0"))
+    return (
+        *(Process(role, name, "primary", many=role == "compare") for role, name in primary),
+        *(Process(role, name, "secondary") for role, name in secondary),
+    )
 
 
 def links(wiring: Wiring, workers: int = 1) -> tuple[Link, ...]:
-    """All frame and control links, in the order a client's frame and its answer travel."""
-    present = {p.id for p in processes(wiring, workers)}
+    """All links for frames and control, in the order in which a client's frame and its answer travel."""
+    everybody = processes(wiring, workers)
+    comps = [one.id for one in everybody if one.many]
     faithful = wiring == "faithful"
-    comps = [p.id for p in processes(wiring, workers) if p.many]
-    p: Side = "primary"
-    s: Side = "secondary"
-    lan, guest_p, guest_s = End("", TAP_LAN, p), End("", TAP_GUEST, p), End("", TAP_GUEST, s)
-    out = [
-        Link("client tap", lan, End("m0", "netdev", p), "tap"),
-        Link("guest tap", End("m0", "next", p), guest_p, "tap"),
-    ]
-    # Towards the secondary guest.
-    mirror_to = End("f1", "indev", s) if faithful else End("rew0", "indev", s)
-    out.append(Link("mirror0", End("m0", "outdev", p), mirror_to, "tcp", "source", reliable=True))
+
+    def p(process: str, port: str) -> End:
+        return End(process, port, "primary")
+
+    def s(process: str, port: str) -> End:
+        return End(process, port, "secondary")
+
+    def split(name: str, source: End, port: str, scheme: Literal["ipc", "tcp"]) -> list[Link]:
+        return [
+            Link(name, source, p(comp, port), scheme, "source", "split by flow", "ROUTER, DEALER", split=True)
+            for comp in comps
+        ]
+
+    lan, lan_s, guest, guest_s = p("", TAP_LAN), s("", TAP_LAN), p("", TAP_GUEST), s("", TAP_GUEST)
+    # The secondary's process that receives the mirrored frames, and the one that sends the answers of its guest.
+    receiver, sender = ("f1", "f2") if faithful else ("rew0", "rew0")
+    out = [Link("client tap", lan, p("m0", "netdev"), "tap"), Link("guest tap", p("m0", "next"), guest, "tap")]
+    # To the secondary guest.
+    out.append(Link("mirror0", p("m0", "outdev"), s(receiver, "indev"), "tcp", "source", reliable=True))
     if faithful:
-        out.append(Link("red0", End("f1", "netdev", s), End("rew0", "indev", s), "ipc", "source", reliable=True))
-    out += [
-        Link("secondary guest tap", End("rew0", "netdev", s), guest_s, "tap"),
-        Link("secondary guest tap", guest_s, End("rew0", "netdev", s), "tap"),
-    ]
+        out.append(Link("red0", s("f1", "netdev"), s("rew0", "indev"), "ipc", "source", reliable=True))
+    out.append(Link("secondary guest tap", s("rew0", "netdev"), guest_s, "tap"))
+    out.append(Link("secondary guest tap", guest_s, s("rew0", "netdev"), "tap"))
     # Back to compare.
     if faithful:
-        out.append(Link("red1", End("rew0", "outdev", s), End("f2", "netdev", s), "ipc", "target"))
-    from_secondary = End("f2", "outdev", s) if faithful else End("rew0", "outdev", s)
-    split = {"pattern": "split by flow", "sockets": "ROUTER, DEALER", "split": True}
-    out += [
-        Link("compare1", from_secondary, End(comp, "secondary-in", p), "tcp", "source", **split)  # type: ignore[arg-type]
-        for comp in comps
-    ]
-    if "redire1" in present:
-        out.append(Link("primary guest tap", guest_p, End("redire1", "netdev", p), "tap"))
-        out += [
-            Link("compare0", End("redire1", "outdev", p), End(comp, "primary-in", p), "ipc", "source", **split)  # type: ignore[arg-type]
-            for comp in comps
-        ]
+        out.append(Link("red1", s("rew0", "outdev"), s("f2", "netdev"), "ipc", "target"))
+    out += split("compare1", s(sender, "outdev"), "secondary-in", "tcp")
+    if any(one.id == "redire1" for one in everybody):
+        out.append(Link("primary guest tap", guest, p("redire1", "netdev"), "tap"))
+        out += split("compare0", p("redire1", "outdev"), "primary-in", "ipc")
     else:
-        out += [Link("primary guest tap", guest_p, End(comp, "primary-in", p), "tap") for comp in comps]
+        out += [Link("primary guest tap", guest, p(comp, "primary-in"), "tap") for comp in comps]
     # To the client.
     if faithful:
-        out += [
-            Link("compare_out", End(comp, "outdev", p), End("redire0", "indev", p), "ipc", "target", "many to one")
-            for comp in comps
-        ]
-        out.append(Link("client tap", End("redire0", "netdev", p), lan, "tap", leased=True))
+        outputs, target = [p(comp, "outdev") for comp in comps], p("redire0", "indev")
+        out += [Link("compare_out", source, target, "ipc", "target", "many to one") for source in outputs]
+        out.append(Link("client tap", p("redire0", "netdev"), lan, "tap", leased=True))
     else:
-        out += [Link("client tap", End(comp, "outdev", p), lan, "tap", leased=True) for comp in comps]
-    # The secondary's own way to the client, after a failover; and what the frames say there meanwhile.
-    lan_s = End("", TAP_LAN, s)
-    ear = "f1" if faithful else "rew0"
-    if faithful:
-        out += [
-            Link("standby tap", lan_s, End("f1", "standby", s), "tap", optional=True),
-            Link("standby tap", End("f2", "standby", s), lan_s, "tap", leased=True, optional=True),
-        ]
-    else:
-        out += [
-            Link("standby tap", lan_s, End("rew0", "standby", s), "tap", leased=True, optional=True),
-            Link("standby tap", End("rew0", "standby", s), lan_s, "tap", leased=True, optional=True),
-        ]
+        out += [Link("client tap", p(comp, "outdev"), lan, "tap", leased=True) for comp in comps]
+    # From the secondary to the client after a failover; and the claims that the COLO frames send there until then.
     out += [
-        Link("claims", End("m0", "claims", p), lan, "tap"),
-        Link("claims", End(ear, "claims", s), lan_s, "tap", optional=True),
+        Link("standby tap", lan_s, s(receiver, "standby"), "tap", leased=not faithful, optional=True),
+        Link("standby tap", s(sender, "standby"), lan_s, "tap", leased=True, optional=True),
+        Link("claims", p("m0", "claims"), lan, "tap"),
+        Link("claims", s(receiver, "claims"), lan_s, "tap", optional=True),
     ]
-    out += [
-        Link(
-            "control",
-            End(one.id, control_port(one.role), one.side),
-            End(f"frame-{one.side[0]}", "listen", one.side),
-            "ipc",
-            "target",
-            "many to one",
-            "DEALER, ROUTER",
-        )
-        for one in processes(wiring, workers)
-        if one.role != "frame"
-    ]
-    out.append(Link("peer", End("frame-s", "peer", s), End("frame-p", "peer", p), "tcp", "target"))
+    for one in everybody:
+        source, target = End(one.id, control_port(one.role), one.side), End(f"frame-{one.side[0]}", "listen", one.side)
+        if one.role != "frame":
+            out.append(Link("control", source, target, "ipc", "target", "many to one", "DEALER, ROUTER"))
+    out.append(Link("peer", s("frame-s", "peer"), p("frame-p", "peer"), "tcp", "target"))
     return tuple(out)
 
 
 def control_port(role: str) -> str:
-    """The option that names the control link: QEMU's `notify_dev` where QEMU has it."""
+    """The option that names the control link: QEMU's `notify_dev` where QEMU has that property."""
     return "notify-dev" if role == "compare" else "frame"
 
 
 def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSpec]:
-    """The processes of one side with their options, netdev and the frame first.
+    """The processes of one side with their options, netdev and the COLO frame first.
 
-    Start order does not matter; this one is merely quick (taps exist before somebody asks).
+    They may be started in any order; in this order the taps exist before a process asks for them.
     """
     ports: dict[str, dict[str, str]] = {}
     for link in links(wiring, workers):
@@ -295,7 +257,7 @@ def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSp
         elif process.role == "frame":
             options["side"] = side
             if side == "primary":
-                # So that the table of workers is whole before the first frame comes.
+                # So that the worker table is complete before the first frame arrives.
                 options["workers"] = ",".join(p.id for p in processes(wiring, workers) if p.many)
         options.update(ports.get(process.id, {}))
         options.update(site.extra.get(process.role, {}))
@@ -305,7 +267,7 @@ def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSp
 
 
 def taps_of(side: Side, wiring: Wiring, workers: int = 1) -> dict[str, dict[str, bool]]:
-    """By process, the taps that netdev gives it; True for one that it only writes to, and with a lease only."""
+    """By process, the taps that netdev gives it; True for a tap that the process only writes to, with a lease."""
     found: dict[str, dict[str, bool]] = {}
     for link in links(wiring, workers):
         for tap, end in ((link.source, link.target), (link.target, link.source)):
@@ -316,13 +278,13 @@ def taps_of(side: Side, wiring: Wiring, workers: int = 1) -> dict[str, dict[str,
 
 
 def allow(side: Side, wiring: Wiring, workers: int, site: Site) -> tuple[str, ...]:
-    """For netdev: each user has the taps of its processes, and offers the namespaces that it holds."""
+    """The values of netdev's `--allow`: each user has the taps of its processes, and offers its namespaces."""
     users: dict[int, dict[str, bool]] = {}
     for process, taps in taps_of(side, wiring, workers).items():
         role = next(one.role for one in processes(wiring, workers) if one.id == process)
         user = site.users.get(process, site.users.get(role))
         if user is None:
-            raise ConfigError(f"process {process}: no user is named for it")
+            raise ConfigError(f"process {process}: there is no user for it")
         had = users.setdefault(user, {})
         for tap, leased in taps.items():
             if tap in site.taps:
@@ -338,7 +300,7 @@ def allow(side: Side, wiring: Wiring, workers: int, site: Site) -> tuple[str, ..
 
 
 def netdev_socket(site: Site) -> str:
-    """Path of the Unix socket on which a side's netdev hands out descriptors."""
+    """The path of the Unix socket on which the netdev of a side passes descriptors."""
     return f"{site.directory}/netdev.sock"
 
 
@@ -360,27 +322,19 @@ def _endpoint(link: Link, end: End, name: str, site: Site) -> str:
 
 
 def markdown(wiring: Wiring, workers: int = 1) -> str:
-    """The table of links of one wiring, for the documents. Workers beyond the first look like it."""
+    """The table of links of one wiring, for the documents. All workers have the same rows, so one stands for all."""
     rows = ["| link | from | to | over | bound by | pattern | at most | then |", "|---|---|---|---|---|---|---|---|"]
-    seen = set()
     for link in links(wiring, workers):
+        source, target = _end_text(link.source), _end_text(link.target)
         if link.name == "control":
-            if link.name in seen:
-                continue
             source, target = "every process `frame` (compare: `notify-dev`)", "frame `listen`"
-        else:
-            source, target = _end_text(link.source), _end_text(link.target)
-        key = (link.name, source, target)
-        if key in seen:
-            continue
-        seen |= {key, link.name}
         over = link.scheme + (", cross-host" if link.cross_host else "") + (", reliable" if link.reliable else "")
         over += ", leased" if link.leased else ""
         binder = {"source": source, "target": target, "-": "-"}[link.bound].split(" `")[0]
         pattern = "-" if link.scheme == "tap" else f"{link.pattern} ({link.sockets})"
-        cells = (link.name, source, target, over, binder, pattern, link.bound_text, link.at_bound)
+        cells = (link.name, source, target, over, binder, pattern, link.bound_cells)
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows) + "\n"
+    return "\n".join(dict.fromkeys(rows)) + "\n"
 
 
 def _end_text(end: End) -> str:

@@ -3,10 +3,10 @@
 ==============  ==================================================================================
 module          holds
 ==============  ==================================================================================
-`cli`           the command group, and the commands that need a few lines only
-`asking`        `colo mode`, `colo rules`: one question to a frame
-`orders`        `colo failover`, `colo resync`: an order to a frame, and waiting until it is carried out
-`statusview`    `colo status`
-`checking`      `colo check`: a configuration file, resolved
+`cli`           the command group, and the commands that need only a few lines
+`querying`      the commands that talk to a frame: `status`, `mode`, `rules`, `failover`, `resync`
+`orders`        giving a frame an order, and waiting until it is carried out
+`statusview`    the answer to `colo status` as a table
+`checking`      `colo check`: a configuration file with all values resolved
 ==============  ==================================================================================
 """

@@ -1,6 +1,5 @@
-"""`colo`: one program for everything. Exit status: 0 clean, 1 failed here and now, 2 usage or configuration."""
+"""`colo`: one program for everything. Exit status: 0 success, 1 it failed at the moment, 2 usage or configuration."""
 
-import importlib
 import json
 import os
 import sys
@@ -14,21 +13,19 @@ from colo_proto.config import host_port
 from colo_proto.errors import ConfigError, StartError
 from colo_runtime.commandline import SETTINGS, run, service_command
 from colo_runtime.numbers import Number
-from colo_runtime.options import CONTROL
-from colo_runtime.service import services
+from colo_runtime.service import load, services
 
-ELSEWHERE: Final = {
+LAZY: Final = {
+    "netns": ("colo_netdev.hold", "Hold a network namespace and offer it to netdev."),
     "lab": ("colo_lab.cli", "The whole pair on this machine, around any program."),
     "demo": ("colo_lab.cli", "A tour of it in half a minute."),
-    "netns": ("colo_netdev.hold", "Hold a network namespace and offer it to netdev."),
+    "status": ("colo_cli.querying", "What every process of this host is doing."),
+    "mode": ("colo_cli.querying", "Put all compares into another mode while they run."),
+    "rules": ("colo_cli.querying", "Put rules for chosen flows into force while they run."),
+    "failover": ("colo_cli.querying", "Make the secondary take the client LAN over; exit 0 when it has it."),
+    "resync": ("colo_cli.querying", "Compare again with a secondary that was lost and is back, or is another one."),
 }
-"""Commands that live in their own packages."""
-
-ASKING: Final = {
-    "mode": "Put all compares into another mode while they run.",
-    "rules": "Put rules for chosen flows into force while they run.",
-}
-"""Commands of `colo_cli.asking`."""
+"""Commands that are imported only when they run: the module, and the line in the list of commands."""
 
 ORDER: Final = (
     "netdev", "netns", "mirror", "redirector", "rewriter", "compare", "frame", "lab", "demo", "status", "mode", "rules",
@@ -37,7 +34,7 @@ ORDER: Final = (
 
 
 class Colo(click.Group):
-    """Imports what a command consists of only when that command runs, so that a filter starts fast."""
+    """Imports the parts of a command only when that command runs, so that a filter starts fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the pipeline."""
@@ -48,36 +45,18 @@ class Colo(click.Group):
         service = services().get(cmd_name)
         if service is not None:
             return service_command(service)
-        if cmd_name in ELSEWHERE:
-            module = ELSEWHERE[cmd_name][0]
-            try:
-                command: click.Command = getattr(importlib.import_module(module), cmd_name)
-            except ModuleNotFoundError as error:
-                if error.name is None or not module.startswith(error.name):
-                    raise
-                raise ConfigError(f"{cmd_name}: this installation has no {module}") from None
+        if cmd_name in LAZY:
+            command: click.Command = load(f"{LAZY[cmd_name][0]}:{cmd_name}", cmd_name)
             return command
-        if cmd_name in ASKING:
-            from colo_cli import asking  # noqa: PLC0415
-
-            asked: click.Command = getattr(asking, cmd_name)
-            return asked
         return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One line each."""
+        """One line for each command."""
+        lines = {name: command.get_short_help_str(90) for name, command in self.commands.items()}
+        lines |= {name: line for name, (_, line) in LAZY.items()}
+        lines |= {name: service.help for name, service in services().items()}
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self._line(ctx, name)) for name in ORDER])
-
-    def _line(self, ctx: click.Context, name: str) -> str:
-        if name in services():
-            return services()[name].help
-        if name in ELSEWHERE:
-            return ELSEWHERE[name][1]
-        if name in ASKING:
-            return ASKING[name]
-        command = super().get_command(ctx, name)
-        return command.get_short_help_str(90) if command is not None else ""
+            formatter.write_dl([(name, lines.get(name, "")) for name in ORDER])
 
 
 @click.group(cls=Colo, context_settings=dict(SETTINGS))
@@ -86,51 +65,6 @@ class Colo(click.Group):
 )
 def colo() -> None:
     """A COLO proxy as a pipeline of processes."""
-
-
-@colo.command()
-@click.option("--frame", metavar="ENDPOINT", help=f"Control link of the frame.  [COLO_FRAME, else {CONTROL}]")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-@click.option("--watch", is_flag=True, help="Again each second, until interrupted.")
-@click.option("--timeout", type=Number(0.1, 60), default=2.0, show_default=True, metavar="S", help="How long to wait.")
-def status(frame: str | None, as_json: bool, watch: bool, timeout: float) -> None:
-    """What every process of this host is doing."""
-    from colo_cli.statusview import fetch, show, watch_it  # noqa: PLC0415
-
-    where = frame or os.environ.get("COLO_FRAME") or CONTROL
-    if watch:
-        watch_it(where, timeout, as_json=as_json)
-        return
-    body = fetch(where, timeout)
-    if as_json:
-        click.echo(json.dumps(body, indent=2, sort_keys=True, default=str))
-    else:
-        show(body)
-
-
-@colo.command()
-@click.option(
-    "--frame", metavar="ENDPOINT", help=f"Control link of the secondary's frame.  [COLO_FRAME, else {CONTROL}]"
-)
-@click.option("--force", is_flag=True, help="Also when the guest is no replica: open connections will break.")
-@click.option("--timeout", type=Number(0.1, 600), default=30.0, show_default=True, metavar="S",
-              help="How long to wait until it is done.")  # fmt: skip
-def failover(frame: str | None, force: bool, timeout: float) -> None:
-    """Make the secondary take the client LAN over; exit 0 when it has it."""
-    from colo_cli.orders import order_failover  # noqa: PLC0415
-
-    click.echo(order_failover(frame or os.environ.get("COLO_FRAME") or CONTROL, timeout, force=force))
-
-
-@colo.command()
-@click.option("--frame", metavar="ENDPOINT", help=f"Control link of the primary.  [COLO_FRAME, else {CONTROL}]")
-@click.option("--timeout", type=Number(0.1, 600), default=30.0, show_default=True, metavar="S",
-              help="How long to wait until it is done.")  # fmt: skip
-def resync(frame: str | None, timeout: float) -> None:
-    """Compare again with a secondary that was lost and is back, or is another one."""
-    from colo_cli.orders import order_resync  # noqa: PLC0415
-
-    click.echo(order_resync(frame or os.environ.get("COLO_FRAME") or CONTROL, timeout))
 
 
 @colo.command()
@@ -157,17 +91,16 @@ def check(config: str | None, rules: str | None, as_json: bool) -> None:
 
 
 @colo.command()
-@click.option("--http", metavar="HOST:PORT", help="Where the process serves.  [COLO_HTTP]")
+@click.option("--http", metavar="HOST:PORT", envvar="COLO_HTTP", help="Where the process serves.  [COLO_HTTP]")
 @click.option("--ready", is_flag=True, help="Ask whether it is ready, not only whether it lives.")
 @click.option("--timeout", type=Number(0.1, 60), default=3.0, show_default=True, metavar="S", help="How long to wait.")
 def health(http: str | None, ready: bool, timeout: float) -> None:
     """Ask a process of this host how it is; exit 0 when it is well."""
     from http.client import HTTPConnection, HTTPException  # noqa: PLC0415
 
-    where = http or os.environ.get("COLO_HTTP")
-    if not where:
+    if not http:
         raise ConfigError("--http: required (HOST:PORT that the process serves at), or COLO_HTTP")
-    host, port = host_port(where, "--http")
+    host, port = host_port(http, "--http")
     connection = HTTPConnection(
         {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port, timeout=timeout
     )
@@ -176,7 +109,7 @@ def health(http: str | None, ready: bool, timeout: float) -> None:
         response = connection.getresponse()
         text = response.read(4096).decode(errors="replace").strip()
     except (OSError, HTTPException) as error:
-        raise StartError(f"http://{where}: {error}") from None
+        raise StartError(f"http://{http}: {error}") from None
     finally:
         connection.close()
     click.echo(text)
@@ -202,7 +135,7 @@ def keygen(out: str, name: str, pair: bool) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line. Returns the exit status; an operator's error is one line, never a traceback."""
+    """Run a command line and return the exit status. An error of the operator is one line, never a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = "colo " + arguments[0] if arguments and not arguments[0].startswith("-") else "colo"
     return run(colo, arguments, name)

@@ -1,55 +1,64 @@
-"""`colo failover` and `colo resync`: give a frame an order, and wait until it is carried out."""
+"""Give a COLO frame an order, and wait until it is carried out."""
 
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from colo_proto.claim import State
 from colo_proto.errors import StartError
 from colo_proto.messages import Mode, Query
-from colo_runtime.client import NoAnswerError, ask
+from colo_runtime.client import request
 
-LOOK: Final = 0.05
-"""Seconds between looks at how far it is."""
-ANSWER: Final = 2.0
+POLL_INTERVAL: Final = 0.05
+"""Seconds between two questions how far the order has come."""
+ANSWER_TIMEOUT: Final = 2.0
 """Seconds that a frame has for an answer."""
 
 
 def order_failover(endpoint: str, timeout: float, *, force: bool = False) -> str:
-    """The secondary's frame takes the client LAN over. A line for people; `StartError` when it did not happen."""
-    until = time.monotonic() + timeout
-    began = _ask(endpoint, Query("failover", {"force": force}), timeout)
-    while True:
-        tenure = _ask(endpoint, Query("status"), max(LOOK, until - time.monotonic()))["tenure"]
-        if tenure["state"] == State.PROMOTED:
-            return f"the secondary has the client LAN, fence {began['fence']}"
-        if tenure["state"] != State.TAKING:
-            raise StartError(f"refused: the primary holds the client LAN ({tenure['state']})")
-        if time.monotonic() >= until:
-            raise StartError(
-                f"after {timeout:g} s the primary has neither yielded nor fallen silent; it goes on waiting"
-            )
-        time.sleep(LOOK)
+    """Make the frame of the secondary take the client LAN over.
+
+    Returns a line for people. `StartError` when it has not happened within `timeout` seconds, or was refused.
+    """
+    began = request(endpoint, Query("failover", {"force": force}), min(timeout, ANSWER_TIMEOUT))
+
+    def done(body: dict[str, Any]) -> str:
+        state = body["tenure"]["state"]
+        if state not in (State.PROMOTED, State.TAKING):
+            raise StartError(f"refused: the primary holds the client LAN ({state})")
+        return f"the secondary has the client LAN, fence {began['fence']}" if state == State.PROMOTED else ""
+
+    return _wait(
+        endpoint, timeout, done, "the primary has neither yielded nor fallen silent; the secondary keeps waiting"
+    )
 
 
 def order_resync(endpoint: str, timeout: float) -> str:
-    """The primary's frame brings the secondary back in. A line for people; `StartError` when it did not happen."""
+    """Make the frame of the primary take the secondary back.
+
+    Returns a line for people. `StartError` when it has not happened within `timeout` seconds, or was refused.
+    """
+    before = _status(endpoint, timeout)["counters"].get("resyncs", 0)
+    request(endpoint, Query("resync"), min(timeout, ANSWER_TIMEOUT))
+
+    def done(body: dict[str, Any]) -> str:
+        compares = body["counters"].get("resyncs", 0) > before and body["mode"] == Mode.ENFORCE
+        return f"compared again since epoch {body['epoch']}" if compares else ""
+
+    return _wait(endpoint, timeout, done, "no checkpoint has brought the secondary back; the primary keeps trying")
+
+
+def _wait(endpoint: str, timeout: float, done: Callable[[dict[str, Any]], str], late: str) -> str:
+    """Ask for the status until `done` returns a text. `StartError` with `late` after `timeout` seconds."""
     until = time.monotonic() + timeout
-    before = _ask(endpoint, Query("status"), timeout)["counters"].get("resyncs", 0)
-    _ask(endpoint, Query("resync"), timeout)
     while True:
-        body = _ask(endpoint, Query("status"), max(LOOK, until - time.monotonic()))
-        if body["counters"].get("resyncs", 0) > before and body["mode"] == Mode.ENFORCE:
-            return f"compared again since epoch {body['epoch']}"
+        text = done(_status(endpoint, max(POLL_INTERVAL, until - time.monotonic())))
+        if text:
+            return text
         if time.monotonic() >= until:
-            raise StartError(f"after {timeout:g} s no checkpoint has brought the secondary back; it goes on trying")
-        time.sleep(LOOK)
+            raise StartError(f"after {timeout:g} s {late}")
+        time.sleep(POLL_INTERVAL)
 
 
-def _ask(endpoint: str, query: Query, timeout: float) -> dict[str, Any]:
-    try:
-        answer = ask(endpoint, query, min(timeout, ANSWER))
-    except NoAnswerError as error:
-        raise StartError(str(error)) from None
-    if not answer.ok:
-        raise StartError(answer.error)
-    return answer.body
+def _status(endpoint: str, timeout: float) -> dict[str, Any]:
+    return request(endpoint, Query("status"), min(timeout, ANSWER_TIMEOUT))

@@ -1,9 +1,12 @@
-"""`colo status`: the frame's answer as a table."""
+"""`colo status`: the answer of a frame as a table.
+
+The answer may come from another version of the frame: whatever it contains, something is shown.
+"""
 
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from rich.console import Console, Group
@@ -13,18 +16,11 @@ from rich.text import Text
 
 from colo_proto.errors import StartError
 from colo_proto.messages import Query
-from colo_runtime.client import NoAnswerError, ask
+from colo_runtime.client import request
 
-
-def fetch(where: str, timeout: float) -> dict[str, Any]:
-    """The frame's status. `StartError` when there is none."""
-    try:
-        answer = ask(where, Query("status"), timeout)
-    except NoAnswerError as error:
-        raise StartError(str(error)) from None
-    if not answer.ok:
-        raise StartError(f"{where}: {answer.error}")
-    return answer.body
+SHOWN: Final = 5
+"""Differences of each compare, and causes, that stand under the table; `--json` has all that the frame keeps."""
+_NUMBERS: Final = ("in", "out", "dropped", "held")
 
 
 def show(body: Mapping[str, Any]) -> None:
@@ -33,17 +29,18 @@ def show(body: Mapping[str, Any]) -> None:
 
 
 def watch_it(where: str, timeout: float, *, as_json: bool) -> None:
-    """Print it each second, until interrupted. A frame that is away for a while is said to be."""
+    """Print it each second, until interrupted. While the frame does not answer, the table says so."""
+    status = Query("status")
     if as_json:
         while True:
-            sys.stdout.write(json.dumps(fetch(where, timeout), default=str) + "\n")
+            sys.stdout.write(json.dumps(request(where, status, timeout), default=str) + "\n")
             sys.stdout.flush()
             time.sleep(1)
     with Live(Text("…"), auto_refresh=False, screen=False) as live:
         try:
             while True:
                 try:
-                    live.update(view(fetch(where, timeout)), refresh=True)
+                    live.update(view(request(where, status, timeout)), refresh=True)
                 except StartError as error:
                     live.update(Text(str(error), style="red"), refresh=True)
                 time.sleep(1)
@@ -52,85 +49,74 @@ def watch_it(where: str, timeout: float, *, as_json: bool) -> None:
 
 
 def view(body: Mapping[str, Any]) -> Group:
-    """Head line, processes, and what else the frame says."""
+    """A head line, a row for each process, and what else the frame says."""
     plain = {k: v for k, v in body.items() if isinstance(v, str | int | float | bool)}
     head = Text("  ").join(Text.assemble((_plain(k), "dim"), " ", (_plain(v), "bold")) for k, v in plain.items())
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("id", "role", "state", "ready", "in", "out", "dropped", "held", "waiting for"):
-        table.add_column(name, justify="right" if name in ("in", "out", "dropped", "held") else "left")
+    for name in ("id", "role", "state", "ready", *_NUMBERS, "waiting for"):
+        table.add_column(name, justify="right" if name in _NUMBERS else "left")
     for one in _processes(body):
         counters, gauges, detail = (_map(one.get(name)) for name in ("counters", "gauges", "status"))
-        waiting = detail.get("waiting_for")
         ready = detail.get("ready")
         cells = (
             one.get("id", "?"), one.get("role", "?"), one.get("state", ""),
             "yes" if ready is True else "no" if ready is False else "",
             _sum(counters, ".frames_in"), _sum(counters, ".frames_out"), _sum(counters, ".dropped"),
-            gauges.get("held", ""), "; ".join(map(str, waiting)) if isinstance(waiting, list) else "",
+            gauges.get("held", ""), "; ".join(map(str, _list(detail.get("waiting_for")))),
         )  # fmt: skip
         table.add_row(*(Text(_plain(cell)) for cell in cells))
-    shares = body.get("table")
-    lines = [_shares(shares)] if isinstance(shares, dict) and shares.get("version") else []
-    return Group(head, *lines, table, *_causes(body), *_differences(body))
+    return Group(head, *_shares(_map(body.get("table"))), table, *_causes(body), *_differences(body))
 
 
 def _map(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _plain(value: object) -> str:
-    """Text that steers no terminal, and that is no markup: processes say what they like."""
+    """Text without control characters and markup: processes may send anything."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value))
 
 
-def _shares(shared: Mapping[str, Any]) -> Text:
-    """`table 4  comp0 254  comp1 275 …`: version, slots of each worker, and who is moving or leaving."""
-    workers = shared.get("workers") or {}
+def _shares(shared: Mapping[str, Any]) -> Iterator[Text]:
+    """`table 4  comp0 254  comp1 275 …`: version, slots of each worker, and which workers are moving or leaving."""
+    if not shared.get("version"):
+        return
     line = Text.assemble(("table ", "dim"), (str(shared["version"]), "bold"))
-    for name, slots in sorted(workers.items()) if isinstance(workers, dict) else ():
+    for name, slots in sorted(_map(shared.get("workers")).items()):
         line.append(f"  {_plain(name)} ", "dim")
         line.append(_plain(slots))
     for what in ("unsettled", "leaving"):
-        names = shared.get(what)
-        if names and isinstance(names, list):
+        if names := _list(shared.get(what)):
             line.append(f"  {what}: {', '.join(map(_plain, names))}", "yellow")
-    return line
+    yield line
 
 
-def _causes(body: Mapping[str, Any]) -> list[Text]:
-    """Who asks for checkpoints again and again, and has to wait."""
-    checkpoint = body.get("checkpoint")
-    causes = checkpoint.get("causes") if isinstance(checkpoint, dict) else None
-    lines = []
-    for one in causes[:SHOWN] if isinstance(causes, list) else ():
-        if isinstance(one, dict) and one.get("wait_ms"):
+def _causes(body: Mapping[str, Any]) -> Iterator[Text]:
+    """The causes that ask for checkpoints repeatedly, and have to wait for the next one."""
+    for one in map(_map, _list(_map(body.get("checkpoint")).get("causes"))[:SHOWN]):
+        if one.get("wait_ms"):
             words = f"{one.get('cause')}: {one.get('checkpoints')} checkpoints, the next one in {one['wait_ms']} ms"
             seen = f" (last: {one.get('reason')}, {one.get('flow')})" if one.get("flow") else ""
-            lines.append(Text(_plain(words + seen), style="yellow"))
-    return lines
+            yield Text(_plain(words + seen), style="yellow")
 
 
-SHOWN: Final = 5
-"""Differences under the table; `--json` has all that compare keeps."""
-
-
-def _differences(body: Mapping[str, Any]) -> list[Text]:
-    """The last differences of each compare: where, and both sides' bytes from the place on."""
-    lines = []
+def _differences(body: Mapping[str, Any]) -> Iterator[Text]:
+    """The last differences of each compare: the place, and the bytes of both sides from there on."""
     for one in _processes(body):
-        detail = one.get("status")
-        found = detail.get("last") if isinstance(detail, dict) else None
-        for seen in found[-SHOWN:] if isinstance(found, list) else ():
+        for seen in _list(_map(one.get("status")).get("last"))[-SHOWN:]:
             if isinstance(seen, dict):
                 words = [f"{one.get('id', '?')}: {seen.get('reason')}, {seen.get('flow')}, at {seen.get('offset')}"]
                 words += [f"{side} {_place(seen, side)}" for side in ("primary", "secondary") if seen.get(side)]
                 words += [f"{name} {seen[name]}" for name in ("waits_for", "rule", "evidence") if seen.get(name)]
-                lines.append(Text(_plain("; ".join(words))))
-    return lines
+                yield Text(_plain("; ".join(words)))
 
 
 def _place(seen: Mapping[str, Any], side: str) -> str:
-    """Hexadecimal, the first byte that differs in brackets."""
+    """The bytes in hexadecimal, the first one that differs in brackets."""
     data = str(seen[side])
     before = seen.get("secondary_context" if side == "secondary" else "context")
     at = 2 * before if isinstance(before, int) else 0
@@ -144,7 +130,7 @@ def _processes(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _sum(counters: Mapping[str, Any], suffix: str) -> str:
-    # Of a tap only netdev counts what the kernel dropped.
+    # Frames that the kernel drops from a tap are counted by netdev alone.
     found = [n for name, n in counters.items() if name.startswith(("link.", "tap.")) and name.endswith(suffix)]
     values = [n for n in found if isinstance(n, int)]
     return str(sum(values)) if values else ""

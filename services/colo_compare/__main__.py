@@ -3,7 +3,6 @@
 import sys
 
 from colo_runtime.commandline import main
-from colo_runtime.options import NotifyConfig
 from colo_runtime.service import Service
 
 SERVICE = Service(
@@ -11,7 +10,6 @@ SERVICE = Service(
     "Release what both guests agree on (QEMU's colo-compare).",
     config="colo_compare.config:CompareConfig",
     core="colo_compare.compare:Compare",
-    extra=(NotifyConfig,),
 )
 
 if __name__ == "__main__":

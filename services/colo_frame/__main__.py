@@ -3,7 +3,6 @@
 import sys
 
 from colo_runtime.commandline import main
-from colo_runtime.options import FrameLinksConfig
 from colo_runtime.service import Service
 
 SERVICE = Service(
@@ -13,7 +12,6 @@ SERVICE = Service(
     core="colo_frame.frame:Frame",
     make="colo_frame.shell:make",
     check="colo_frame.shell:check",
-    extra=(FrameLinksConfig,),
 )
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ from colo_proto.messages import Hello, Message
 from colo_runtime.counting import Snapshot
 from colo_runtime.options import CommonConfig
 from colo_runtime.reactor import READ, WRITE, Timer
-from colo_runtime.rulesfile import RulesFile
-from colo_runtime.secretfile import SecretFile, read_secrets
+from colo_runtime.rulesfile import load_rules
+from colo_runtime.secretfile import load_secrets, read_secrets
 from colo_runtime.service import Resolved
 from colo_runtime.shell import LogFn, Shell, incarnation
 from colo_runtime.zmqsocket import PeerSocket, whole
@@ -100,7 +100,7 @@ class FrameShell(Shell):
         place at the server may have been given to another connection.
         """
         assert self._peer is not None
-        self._peer.mind(self._peer_heard)
+        self._peer.check_silence(self._peer_heard)
         self._peer_timer = self.reactor.call_later(1.0, self._check_peer)
 
     # -- in -------------------------------------------------------------------------------------
@@ -234,9 +234,9 @@ class FrameShell(Shell):
 
 
 def check(found: Resolved) -> None:
-    """`ConfigError` when a frame with keys and a peer has no pair secret: without it anybody on the client LAN could
-    claim to be the other side.
-    """
+    """The frames of a pair that has keys have a secret as well: by that they know each other on the client LAN."""
+    if not found.config.listen:
+        raise ConfigError("--listen: required (where the processes of this host find the frame)")
     if found.config.pair_secret:
         read_secrets(found.config.pair_secret)
     elif found.endpoints.get("peer") and found.keys:
@@ -247,7 +247,8 @@ def make(found: Resolved, log: LogFn, zmq_context: zmq.Context[Any] | None = Non
     """The frame in its shell, whose links are not open yet."""
     start = incarnation()
     core = found.service.core_class()(found.config, incarnation=start, now=time.monotonic())
-    links = {name: one for name, one in found.parsed().items() if name in ("listen", "peer")}
+    links = {name: one for name, one in found.endpoints.items() if name in ("listen", "peer")}
     shell = FrameShell(core, links, found.common, log, incarnation=start, zmq_context=zmq_context)
-    shell.files += [RulesFile(found.config.rules, core), SecretFile(found.config.pair_secret, core)]
+    shell.files.append(lambda: load_rules(found.config.rules, core))
+    shell.files.append(lambda: load_secrets(found.config.pair_secret, core))
     return shell

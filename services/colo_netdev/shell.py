@@ -21,12 +21,11 @@ class NetdevShell(Shell):
         super().__init__("netdev", common, log)
         self.core = core
         self._server: Server | None = None
-        self._control: Control | None = None
         if common.frame:
-            self._control = Control(parse_endpoint(common.frame), self.context, "netdev", self._hear, self.snapshot)
+            self.control = Control(parse_endpoint(common.frame), self.context, "netdev", self._hear, self.snapshot)
 
     def open_links(self) -> None:
-        """Open the taps, listen, and introduce netdev to the frame."""
+        """Open the taps, then listen."""
         self.core.open(time.monotonic())
         for tap in self.core.owned.values():
             self.log("info", "tap.opened", tap=tap.spec.name, interface=tap.spec.kernel_name, mac=tap.mac)
@@ -34,9 +33,6 @@ class NetdevShell(Shell):
             self.log("warning", "tap.awaited", tap=name, seconds=self.core.config.adopt_timeout)
         self._server = Server(self.core, self.reactor, self._logged)
         self.log("info", "netdev.listening", path=self.core.config.listen, allow=self.core.status()["allow"])
-        if self._control is not None:
-            self._control.http = self.http
-            self._control.open()
 
     def _logged(self, level: str, event: str, **fields: Any) -> None:
         self.log(level, event, **fields)
@@ -63,10 +59,7 @@ class NetdevShell(Shell):
             self.context.complain("tap.overflowed", tap, tap=tap, frames=frames, queue=queue)
 
     def begin_drain(self) -> None:
-        """Tell the frame that this is the end; nothing is queued here."""
-        self._look_ready()
-        if self._control is not None and self._control.opened:
-            self._control.report()
+        """Nothing is queued here."""
 
     def drained(self) -> bool:
         """At once."""
@@ -77,25 +70,19 @@ class NetdevShell(Shell):
         if self._server is not None:
             self._server.close()
             self._server = None
-        if self._control is not None and self._control.opened:
-            self._control.close()
         self.core.close()
 
     def waiting_for(self) -> tuple[str, ...]:
         """Taps that exist and were not returned yet, and what else is missing."""
         reasons = [f"tap {name}: a filter holds it and has not returned it yet" for name in self.core.awaited]
         reasons += [f"tap {spec.name}: its place is not there ({spec.netns or 'here'})" for spec in self.core.missing()]
-        if self._control is not None and not self._control.welcomed:
-            reasons.append(f"the frame at {self._control.endpoint.url} has not answered")
         return (*super().waiting_for(), *reasons)
 
     def snapshot(self) -> Snapshot:
         """Everything that is counted, for metrics and the status."""
         self._look(time.monotonic())
         waiting = self.waiting_for()
-        counters = dict(self.core.counters) | self.counters
-        if self._control is not None:
-            counters |= {f"control.{name}": n for name, n in self._control.counters.items()}
+        counters = dict(self.core.counters) | self.own_counters()
         gauges = self.core.gauges() | {"clients": self._server.clients if self._server else 0}
         status = self.core.status() | {"ready": not waiting, "waiting_for": list(waiting)}
         return Snapshot("netdev", self.id, counters, gauges, status, waiting)

@@ -2,34 +2,35 @@
 
 ::
 
-      links, taps ----> Link ---- deliver(frames) ---->  core.receive  ----> Send ----> Link ----> links, taps
+      links, taps ----> Link ---- pass_on(frames) ---->  core.receive  ----> Send ----> Link ----> links, taps
       frame       <---> Control -- message ----------->  core.tell           Tell ----> Control
       clock       ----> Reactor ---------------------->  core.on_timer       Log -----> structlog
 
-======================  ==========================================================================
-module                  holds
-======================  ==========================================================================
-`reactor`               one epoll(7) loop: watched sockets and descriptors, timers, signals
-`shell`                 `Shell`: what all processes have in common
-`filtershell`           `FilterShell`: around a filter's core; `abilities`: what that may have beside the rest
-`service`               `Service`: what a process is made of, and the way from its settings to its running shell
-`commandline`           the command of one service, and what becomes of errors
-`context`               `Context`: what the links of one process share
-`link`                  `Link`, the interface of all links
-`links`                 endpoint -> link
-`zmqsocket`             making ZeroMQ sockets
-`monitor`, `doors`      their connections, and bounds on what strangers can take
-`dialling`              a ZeroMQ context of its own for a link that connects to a name
-`zmqlink`               plain links; `splitlink`: outputs shared out by flow; `reliable`: replayed ones
-`curve`                 keys between hosts: files, who is let in, reloading
-`tap`                   taps by descriptor from netdev
-`stream`, `chardevlink` byte streams and QEMU's framing on them
-`pcaplink`, `capture`   captures as input and output
-`control`, `notify`     the control link to the frame; QEMU's `notify_dev` words instead
-`client`                `ask`: one question to a frame
-`counting`, `http`      what is measured, and `/metrics` `/health` `/ready`
-`logs`                  structlog, JSON unless on a terminal
-`options`               defaults < file < environment < flags
-`descriptors`           packets with file descriptors
-======================  ==========================================================================
+==========================  ======================================================================
+module                      holds
+==========================  ======================================================================
+`reactor`                   one epoll(7) loop: watched sockets and descriptors, timers, signals
+`shell`                     `Shell`: what the shells of all processes have in common
+`filtershell`, `abilities`  `FilterShell`: around the core of a filter; what such a core may have beside the rest
+`service`                   `Service`: what a process is made of, and the way from its settings to its running shell
+`options`                   the sources of settings: default < file < environment < command line
+`commandline`               the command of one service, and the reporting of errors
+`context`                   `Context`: what the links of one process share
+`link`, `links`             `Link`, the interface of all links; from an endpoint to its link
+`zmqsocket`, `zmqoptions`   the life of a ZeroMQ socket; its options
+`monitor`, `doors`          the connections of a ZeroMQ socket, and bounds on what strangers can take
+`dialling`                  a separate ZeroMQ context for a link that connects to a name
+`zmqlink`                   plain links; `splitlink`: outputs distributed by flow; `reliable`: replayed links
+`curve`                     keys between hosts: who is let in, reloading
+`tap`                       taps, by descriptors from netdev
+`stream`, `chardevlink`     byte streams, and QEMU's framing on them
+`pcaplink`, `capture`       captures as input and output
+`pressure`                  inputs rest while outputs have too much to send
+`control`, `notify`         the control link to the COLO frame; QEMU's `notify_dev` words in its place
+`client`                    `ask`: one request to a COLO frame
+`counting`, `http`          everything that is counted, and `/metrics` `/health` `/ready`
+`files`                     reading and writing small text files; `rulesfile`, `secretfile`: files read again at SIGHUP
+`logs`, `tuning`            structlog; the use of processor and memory
+`descriptors`, `socketfile` packets with file descriptors; the files of bound Unix sockets
+==========================  ======================================================================
 """

@@ -1,6 +1,7 @@
 """Captures: reading classic pcap (both byte orders, microseconds and nanoseconds) and pcapng; writing pcap.
 
-Only Ethernet (linktype 1). Formats: draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng.
+Only Ethernet (linktype 1) is supported. Formats: draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng. No library is used:
+dpkt and scapy read a record of any length that the file claims, and return no error when a file is truncated.
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ _SECTION, _INTERFACE, _SIMPLE, _ENHANCED = 0x0A0D0D0A, 1, 3, 6
 
 
 def read_capture(file: BinaryIO) -> Iterator[bytes]:
-    """The Ethernet frames of a capture, in order. `WireError` when it is none, or breaks off."""
+    """The Ethernet frames of a capture, in order. `WireError` when the file is not a capture, or is truncated."""
     magic = _exactly(file, 4)
     if magic in _MAGIC_LITTLE or magic in _MAGIC_BIG:
         yield from _pcap(file, "<" if magic in _MAGIC_LITTLE else ">")
@@ -53,7 +54,7 @@ def _pcapng(file: BinaryIO) -> Iterator[bytes]:
         if len(head) < 8:
             raise WireError("truncated", "inside a block")
         if head[:4] == b"\x0a\x0d\x0d\x0a":
-            # A section says its byte order itself, and begins to count interfaces anew.
+            # Each section declares its byte order, and numbers its interfaces from 0.
             mark = _exactly(file, 4)
             order = "<" if mark == b"\x4d\x3c\x2b\x1a" else ">" if mark == b"\x1a\x2b\x3c\x4d" else ""
             if not order:

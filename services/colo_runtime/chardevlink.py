@@ -1,9 +1,9 @@
-"""QEMU's chardev as a link: `colo_proto.chardev` on a `Stream`, both ways on one connection.
+"""QEMU's chardev as a link: `colo_proto.chardev` on a `Stream`, in both directions on one connection.
 
-What is sent while nobody is connected is dropped and counted, as QEMU does it; what the peer does not
-read fast enough is queued up to the bound in bytes, then dropped. A reliable input of the same process is
-held back before either happens (`stalled`). This byte stream has no acknowledgements: what a peer had
-not read when it died is lost unseen.
+Frames that are sent while no peer is connected are dropped and counted, as in QEMU. Frames that the peer does not read
+fast enough are queued up to the bound in bytes, and then dropped. A reliable input of the same process is held back
+before either happens (`stalled`). This byte stream has no acknowledgements: what a peer had not read when it died is
+lost, and nobody notices.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from colo_proto.frame import Buffer
 from colo_runtime.link import BATCH_FRAMES, Link
 from colo_runtime.stream import Stream
 
-STALLED: Final = 1 << 20
-"""Bytes queued for a slow peer above which reliable inputs wait (half the bound, where that is less)."""
+SLOW_PEER_BYTES: Final = 1 << 20
+"""Bytes queued for a slow peer above which reliable inputs are held back (half the bound, where that is less)."""
 
 
 class ChardevLink(Link):
@@ -36,7 +36,7 @@ class ChardevLink(Link):
 
     @property
     def stalled(self) -> str:
-        """Without a peer, or with one that is far behind."""
+        """Not empty without a peer, or with one that is far behind."""
         if not self.opened or not self._stream.up:
             return f"nobody is connected to {self.option}"
         return f"the peer of {self.option} does not keep up" if self._slow else ""
@@ -47,14 +47,14 @@ class ChardevLink(Link):
         return self._stream.pending
 
     def gauges(self) -> dict[str, int]:
-        """Queue and connection."""
+        """The queue and the connection."""
         return super().gauges() | {"peers": int(self._stream.up)}
 
     def _new_parser(self) -> None:
         self._parser = ChardevParser(self.counters, vnet_hdr=self.endpoint.vnet_hdr)
 
     def _up(self) -> None:
-        # What was left of the last connection's bytes is no beginning of this one's.
+        # The rest of an incomplete frame of the last connection is not the beginning of this one.
         self._new_parser()
         self.context.on_ready()
 
@@ -77,31 +77,29 @@ class ChardevLink(Link):
 
     def _data(self, data: memoryview) -> None:
         if not self._reading:
-            # An output's peer has nothing to say; reading on keeps it from standing still.
+            # An output expects nothing from its peer, but a peer whose data is not read would stand still.
             self.counters["ignored_bytes"] += len(data)
             return
         frames = self._parser.feed(data)
         if self._parser.vnet_hdr_len is not None:
             self.context.vnet_hdr_len = self._parser.vnet_hdr_len
         for name in ("empty", "runt", "giant", "vnet_hdr_len"):
-            bad = self.counters.pop(name, 0)
-            if bad:
-                self.counters["wire_errors." + name] += bad
+            refused = self.counters.pop(name, 0)
+            if refused:
+                self.counters["wire_errors." + name] += refused
                 self.context.complain("frame.refused", f"{self.port} {name}", port=self.port, reason=name)
-        if frames:
-            self.took(frames)
-            for at in range(0, len(frames), BATCH_FRAMES):
-                self.deliver(frames[at : at + BATCH_FRAMES])
+        for at in range(0, len(frames), BATCH_FRAMES):
+            self.pass_on(frames[at : at + BATCH_FRAMES])
         try:
             self._parser.check()
         except WireError as error:
-            self.garbage(error)
+            self.refuse(error)
             self._new_parser()
             self._stream.hang_up()
 
     def send(self, frames: Sequence[Buffer]) -> None:
-        """Frame them QEMU's way."""
-        self.gave(frames)
+        """Send the frames in QEMU's framing."""
+        self.count_sent(frames)
         if not self._stream.up:
             self._lose("disconnected", len(frames))
             return
@@ -110,16 +108,16 @@ class ChardevLink(Link):
         messages = encode(frames, vnet_hdr=endpoint.vnet_hdr, vnet_hdr_len=length)
         if len(messages) < len(frames):
             self.drop("offload", len(frames) - len(messages))
-        if messages and not self._stream.send(messages, context.queue_bytes):
+        if messages and not self._stream.send(messages, context.common.queue_bytes):
             self._lose("queue_full" if self._stream.up else "disconnected", len(messages))
-        if not self._slow and self._stream.pending > min(STALLED, context.queue_bytes // 2):
+        if not self._slow and self._stream.pending > min(SLOW_PEER_BYTES, context.common.queue_bytes // 2):
             self._slow = True
             context.on_ready()
 
     def stop_reading(self) -> None:
-        """Read on, so that the peer does not stand still, but take nothing."""
+        """Continue to read, so that the peer does not stand still, but ignore what comes."""
         self._reading = False
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._stream.close()

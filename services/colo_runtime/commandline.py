@@ -1,4 +1,4 @@
-"""The command line of one service, and what becomes of an error on any command line of ours.
+"""The command line of one service, and how an error on any of our command lines is reported.
 
 ::
 
@@ -25,6 +25,11 @@ SETTINGS: Final = {
 
 _EPILOG = """Each option may also come from the environment (COLO_ROLE_OPTION or COLO_OPTION) or from --config FILE;
 flags win over the environment, and the environment over the file."""
+_METAVARS = {
+    "endpoint": "ENDPOINT", "path": "PATH", "rules": "FILE", "host_port": "HOST:PORT", bool: "on|off", int: "N",
+    float: "X",
+}  # fmt: skip
+"""By kind of option, else by type."""
 
 
 def service_command(service: Service) -> click.Command:
@@ -42,61 +47,55 @@ def service_command(service: Service) -> click.Command:
 
 
 def _param(one: Option) -> click.Option:
-    note = []
-    if one.choices:
-        note.append("|".join(one.choices))
+    note = ["|".join(one.choices)] if one.choices else []
     if one.required:
         note.append("required")
     elif one.default not in ("", ()):
-        default = "on" if one.default is True else "off" if one.default is False else one.default
+        default = {True: "on", False: "off"}[one.default] if one.type is bool else one.default
         note.append(f"default {default}" + (f" {one.unit}" if one.unit else ""))
     elif one.unit:
         note.append(one.unit)
-    text = one.help + (f"  [{'; '.join(note)}]" if note else "")
-    metavar = {"endpoint": "ENDPOINT", "path": "PATH", "rules": "FILE", "host_port": "HOST:PORT"}.get(one.kind)
-    if metavar is None:
-        metavar = "on|off" if one.type is bool else {int: "N", float: "X"}.get(one.type, "TEXT")
-    if one.type is bool:
-        # `--insecure` alone says on.
-        return click.Option([one.flag, one.name], is_flag=False, flag_value="on", help=text, metavar=metavar)
-    return click.Option([one.flag, one.name], multiple=one.many, help=text, metavar=metavar)
+    # A switch without a value, such as `--insecure` alone, means on.
+    switch: dict[str, Any] = {"is_flag": False, "flag_value": "on"} if one.type is bool else {"multiple": one.many}
+    return click.Option(
+        [one.flag, one.name], help=one.help + (f"  [{'; '.join(note)}]" if note else ""),
+        metavar=_METAVARS.get(one.kind) or _METAVARS.get(one.type, "TEXT"), **switch,
+    )  # fmt: skip
 
 
 def main(service: Service) -> int:
-    """`python -m colo_ROLE` is `colo ROLE`. The exit status."""
+    """Run `python -m colo_ROLE` as `colo ROLE`. Returns the exit status."""
     return run(service_command(service), sys.argv[1:], f"colo {service.role}")
 
 
 def run(command: click.Command, arguments: Sequence[str], name: str) -> int:
-    """Run a command line. Returns the exit status; an operator's error is one line that begins with `name`, never a
-    traceback.
+    """Run a command line and return the exit status.
+
+    An error of the operator is one line on standard error that begins with `name`, never a traceback.
     """
     try:
-        # A group names itself in its usage line, and what it runs behind that.
+        # A group adds the name of the subcommand to its usage line itself.
         program = name.split(maxsplit=1)[0] if isinstance(command, click.Group) else name
         result: Any = command.main(list(arguments), prog_name=program, standalone_mode=False)
-    except ConfigError as error:
-        return _fail(name, str(error), 2)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
-    except click.UsageError as error:
-        return _fail(name, error.format_message(), 2)
-    except click.ClickException as error:
-        return _fail(name, error.format_message(), 1)
-    except StartError as error:
-        return _fail(name, str(error), 1)
+    except (ConfigError, click.UsageError) as error:
+        return _fail(name, error, 2)
+    except (StartError, click.ClickException) as error:
+        return _fail(name, error, 1)
     except (click.Abort, KeyboardInterrupt):
         return _fail(name, "interrupted", 130)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except BrokenPipeError:
-        # Whoever read our output (`| head`) has gone.
+        # The program that read our output (such as `head`) has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return result if isinstance(result, int) else 0
 
 
-def _fail(name: str, message: str, code: int) -> int:
+def _fail(name: str, error: Exception | str, code: int) -> int:
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
     click.echo(f"{name}: {' '.join(message.split())}", err=True)
     return code

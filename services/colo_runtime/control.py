@@ -1,4 +1,4 @@
-"""The control link of a filter: who we are, how we fare, what we want; and what the frame says.
+"""The control link of a process: it says who it is, how it is doing and what it needs, and hears from the COLO frame.
 
 ::
 
@@ -6,8 +6,8 @@
        ^                             |
        +--nothing heard for 3 s------+   or a Welcome of another incarnation: the frame was restarted
 
-A message that cannot go now waits in a short queue (the oldest makes room); a report never waits, the
-next one is as good.
+A message that cannot be sent now waits in a short queue, which drops the oldest one when it is full. A report never
+waits, because the next one replaces it.
 """
 
 import os
@@ -22,11 +22,13 @@ from colo_proto.errors import WireError
 from colo_proto.messages import CheckpointDone, Hello, Message, Report, Welcome
 from colo_runtime.context import Context
 from colo_runtime.counting import Snapshot
-from colo_runtime.reactor import READ, WRITE, Timer
+from colo_runtime.reactor import IDLE, READ, WRITE
 from colo_runtime.zmqsocket import PeerSocket, whole
 
 INTERVAL: Final = 1.0
+"""Seconds between two reports, or two greetings."""
 SILENCE: Final = 3.0
+"""Seconds without a message from the frame after which the process greets it again."""
 MAX_QUEUED: Final = 256
 
 
@@ -50,20 +52,21 @@ class Control:
         self.counters: Counter[str] = Counter()
         self.welcomed = False
         self._greeting = True
-        """The frame has not heard from this connection who we are."""
+        """The frame has not yet heard on this connection who we are."""
         self.opened = False
         self._hear = hear
         self._snapshot = snapshot
         self._option = option
         self._frame = 0
+        """The incarnation of the frame that has welcomed us."""
         self._heard = float("-inf")
         self._queue: deque[bytes] = deque()
-        self._timer: Timer | None = None
+        self._timer = IDLE
         self.on_lost: Callable[[], None] = lambda: None
-        """The connection to the frame has ended."""
+        """Called when the connection to the frame has ended."""
 
     def open(self) -> None:
-        """Connect, and say hello until somebody answers."""
+        """Connect, and say hello until the frame answers."""
         self._wire = PeerSocket(
             self.context, self.endpoint, self._option, router=False, counters=self.counters, on_change=self._connection
         )
@@ -73,7 +76,7 @@ class Control:
 
     @property
     def connected(self) -> bool:
-        """The frame is there."""
+        """True while there is a connection to the frame."""
         return self.opened and self._wire.peers > 0
 
     def _connection(self, what: str) -> None:
@@ -82,11 +85,11 @@ class Control:
         elif what == "up":
             self._greeting = True
             if self.welcomed:
-                # The frame may take another one for us.
+                # This may be another frame, which does not know us.
                 self._hello()
 
     def tell(self, message: Message) -> None:
-        """Send a message to the frame, or keep it until it goes."""
+        """Send a message to the frame, or keep it until it can be sent."""
         self.counters["sent"] += 1
         self._queue.append(encode(message))
         if len(self._queue) > MAX_QUEUED:
@@ -95,7 +98,7 @@ class Control:
         self._flush()
 
     def report(self) -> None:
-        """Send counters and status now, if it goes."""
+        """Send counters and status now, unless messages are waiting."""
         now = self._snapshot()
         message = encode(
             Report(
@@ -106,14 +109,9 @@ class Control:
         if not self._queue:
             self._wire.send(b"", message)
 
-    @property
-    def pending(self) -> int:
-        """Messages that wait."""
-        return len(self._queue)
-
     def _flush(self) -> None:
         if self._queue and self._greeting:
-            # A frame welcomes strangers as well, and whoever was welcomed says no more who it is.
+            # The frame must know from whom the messages are.
             self._hello()
         while self._queue and not self._greeting and self._wire.send(b"", self._queue[0]):
             self._queue.popleft()
@@ -124,13 +122,13 @@ class Control:
             self._hello()
         if self.welcomed:
             self.report()
-        self._wire.mind(self._heard)
+        self._wire.check_silence(self._heard)
         self._timer = self.context.reactor.call_later(INTERVAL, self._tick)
 
     def _ready(self, events: int) -> None:
         if events & WRITE:
             if not self._queue and not self.welcomed:
-                # The connection is up for the first time: no need to wait for the next second.
+                # The first connection was made just now; do not wait for the next second.
                 self._hello()
             self._flush()
         if not events & READ:
@@ -175,7 +173,6 @@ class Control:
         self._hear(message)
 
     def close(self) -> None:
-        """Leave; what was accepted still goes out within the linger time."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Close the connection; messages that ZeroMQ has accepted are still sent within the linger time."""
+        self._timer.cancel()
         self._wire.close()

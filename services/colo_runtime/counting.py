@@ -1,23 +1,23 @@
-"""What is counted, put together: the core's counters, the links', the process's own.
+"""Everything that is counted, in one report: the counters of the core, of the links, and of the process itself.
 
-Names are dotted. The core's are as the core has them (`released`, `dropped.timeout`); those of a link are
-`link.<port>.<thing>[.<reason>]`; a tap has `tap.<name>.written` and `.read` as well; the control link
-has `control.<thing>`. In /metrics a dotted tail becomes a label.
+Names are dotted. Those of the core are as the core has them (`released`, `dropped.timeout`); those of a link are
+`link.<port>.<thing>[.<reason>]`; a tap has `tap.<name>.written` and `.read` as well; the control link has
+`control.<thing>`. In /metrics the last part of a dotted name becomes a label.
 
 ======================================  ===================================================================
 link counter                            counts
 ======================================  ===================================================================
-`frames_in` `bytes_in`                  what came and was handed to the core
-`frames_out` `bytes_out`                what the core sent here
+`frames_in` `bytes_in`                  frames that came in and were passed to the core; their bytes
+`frames_out` `bytes_out`                frames that the core sent here; their bytes
 `sequence`                              frames numbered on the link since the start
-`dropped` `dropped.<reason>`            frames that went nowhere: all, and by reason
+`dropped` `dropped.<reason>`            frames that were dropped: all, and by reason
 `coalesced`                             taps: segments that were written as a part of the frame before
 `joined`                                taps: segments that were read and became a part of the frame before
-`lost`                                  plain links: frames the receiver found missing (legal loss)
+`lost`                                  plain links: frames that the receiver found missing (legal loss)
 `gaps` `gap_frames`                     reliable inputs: losses that could not be replayed; frames, where known
-`replayed` `evicted` `resets`           reliable outputs: sent again; pushed out unacknowledged; gaps admitted
-`duplicates` `early`                    reliable inputs: frames received again; ahead of a hole
-`wire_errors.<reason>`                  messages that did not decode
+`replayed` `evicted` `resets`           reliable outputs: sent again; removed unacknowledged; gaps admitted
+`duplicates` `early`                    reliable inputs: frames received again; frames after a missing one
+`wire_errors.<reason>`                  messages that could not be decoded
 ======================================  ===================================================================
 """
 
@@ -30,7 +30,7 @@ from colo_runtime.link import Link
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A process at one moment, for reports, metrics, health."""
+    """A process at one moment, for reports, metrics and health."""
 
     role: str
     id: str
@@ -42,16 +42,12 @@ class Snapshot:
 
 
 def link_counters(links: Iterable[Link]) -> dict[str, int]:
-    """The counters of links by their names in reports."""
+    """The counters of links, by their names in reports."""
     out: dict[str, int] = {}
     for link in links:
         prefix = f"link.{link.port}."
-        dropped = 0
-        for name, value in link.counters.items():
-            out[prefix + name] = value
-            if name.startswith("dropped."):
-                dropped += value
-        out[prefix + "dropped"] = dropped
+        out |= {prefix + name: value for name, value in link.counters.items()}
+        out[prefix + "dropped"] = sum(n for name, n in link.counters.items() if name.startswith("dropped."))
         if link.endpoint.scheme == "tap":
             tap = f"tap.{link.endpoint.address}."
             if link.reads:
@@ -62,7 +58,7 @@ def link_counters(links: Iterable[Link]) -> dict[str, int]:
 
 
 def link_gauges(links: Iterable[Link]) -> dict[str, int]:
-    """Likewise the gauges."""
+    """The gauges of links, by their names in reports."""
     return {f"link.{link.port}.{name}": value for link in links for name, value in link.gauges().items()}
 
 
@@ -71,11 +67,8 @@ def metric(name: str) -> tuple[str, dict[str, str]]:
     labels: dict[str, str] = {}
     head, _, tail = name.partition(".")
     if head in ("link", "tap") and tail:
-        who, _, thing = tail.partition(".")
-        labels["port" if head == "link" else "tap"] = who
-        thing, _, tail = thing.partition(".")
-        head = f"{head}_{thing}"
-    elif head == "control" and tail:
+        labels["port" if head == "link" else "tap"], _, tail = tail.partition(".")
+    if head in ("link", "tap", "control") and tail:
         thing, _, tail = tail.partition(".")
         head = f"{head}_{thing}"
     if tail:
@@ -84,7 +77,9 @@ def metric(name: str) -> tuple[str, dict[str, str]]:
 
 
 def families(values: Mapping[str, int]) -> dict[str, list[tuple[dict[str, str], int]]]:
-    """Values grouped for /metrics. A total stands aside where its parts are given by reason: sums would count twice."""
+    """Values grouped for /metrics. A total is left out where its parts are given by reason: a sum over the family would
+    count them twice.
+    """
     out: dict[str, list[tuple[dict[str, str], int]]] = {}
     for name, value in sorted(values.items()):
         family, labels = metric(name)

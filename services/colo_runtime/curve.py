@@ -1,4 +1,4 @@
-"""CURVE between hosts: the keys, who is let in, and what happens when that changes.
+"""CURVE between hosts: the keys, who is let in, and what happens when the keys change.
 
 ::
 
@@ -6,18 +6,18 @@
     our secret, the peer's public key --- handshake ---> our secret; ZAP: is the client's key in the list?
                                                          if not: 400, counted, one log line
 
-Who connects proves that it has the secret of a listed key; who is connected to proves the same, for its public
-key is what the connecting end encrypts to. With several listed keys a connecting end tries one after the other.
+The connecting end proves that it has the secret of a listed key. The bound end proves the same for its own key, because
+the connecting end encrypts to that key. When several keys are listed, the connecting end tries them in turn.
 
 Key files are ZeroMQ certificates, as zmq.auth and czmq write them: `NAME.key` holds `public-key = "…"` (40 characters
-of Z85), `NAME.key_secret` also `secret-key = "…"`. The list of peers is a directory of `*.key` files or one file
+of Z85), `NAME.key_secret` also `secret-key = "…"`. The list of peers is a directory of `*.key` files, or one file
 with any number of `public-key` lines.
 
-libzmq asks ZAP (https://rfc.zeromq.org/spec/27) once per connection. When a key is taken from the list, or ours
-changes, every socket between hosts is therefore closed and opened anew: whoever is still allowed is back in a moment.
+libzmq asks ZAP (https://rfc.zeromq.org/spec/27) only once for each connection. When a key is removed from the list, or
+our own key changes, every socket between hosts is therefore closed and opened again; peers that are still allowed are
+connected again a moment later.
 """
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ import zmq
 
 from colo_proto.endpoint import Endpoint
 from colo_proto.errors import ConfigError
+from colo_runtime.files import read_file, readable_by_others, write_files
 from colo_runtime.reactor import READ, Reactor
-from colo_runtime.secretfile import exposed
 
 _LINE: Final = re.compile(r"""^[ \t]*(public|secret)-key[ \t]*=[ \t]*["']?([^\s"']*)["']?[ \t]*$""", re.MULTILINE)
 MAX_FILE: Final = 1 << 20
@@ -38,16 +38,16 @@ MAX_PEERS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Ours, and whom we know. Keys are Z85 text as bytes."""
+    """Our key pair, and the public keys that we know. All keys are Z85 text as bytes."""
 
     public: bytes
     secret: bytes
     peers: Mapping[bytes, str]
-    """Name (of the file) by public key."""
+    """The name of the file that each public key is from."""
 
 
 def load(secret_file: str, peers: str) -> Keys:
-    """Read everything; `ConfigError` names the option, the file, and what is wrong with it."""
+    """Read both. `ConfigError` names the option, the file, and what is wrong with it."""
     if not (secret_file and peers):
         raise ConfigError("--curve-secret and --curve-peers: both or neither")
     found = dict(_read(secret_file, "--curve-secret"))
@@ -63,7 +63,7 @@ def load(secret_file: str, peers: str) -> Keys:
 def _peers(path: str) -> dict[bytes, str]:
     where = Path(path)
     try:
-        # Not glob: from Python 3.13 on it takes a directory that cannot be read for an empty one.
+        # Not glob: from Python 3.13 on it treats a directory that cannot be read as an empty one.
         files = sorted(one for one in where.iterdir() if one.suffix == ".key") if where.is_dir() else [where]
     except OSError as error:
         raise ConfigError(f"--curve-peers {path}: {error.strerror}") from None
@@ -79,17 +79,10 @@ def _peers(path: str) -> dict[bytes, str]:
 
 
 def _read(path: str, option: str) -> list[tuple[str, bytes]]:
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            text = file.read(MAX_FILE)
-    except OSError as error:
-        raise ConfigError(f"{option} {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{option} {path}: not a key file (not text)") from None
     found = []
-    for kind, key in _LINE.findall(text):
+    for kind, key in _LINE.findall(read_file(option, path, MAX_FILE, "not a key file (not text)")):
         try:
-            # The simplest check that libzmq will take it: it decodes the key.
+            # The simplest way to know that libzmq accepts the key: it decodes it here.
             zmq.curve_public(key.encode())
         except (zmq.ZMQError, ValueError):
             raise ConfigError(f"{option} {path}: {kind}-key is not 40 characters of Z85") from None
@@ -98,42 +91,34 @@ def _read(path: str, option: str) -> list[tuple[str, bytes]]:
 
 
 def write_pair(directory: str, name: str) -> tuple[Path, Path, str]:
-    """Make a key pair: `NAME.key` (0644) and `NAME.key_secret` (0600) in `directory`, and the public key.
+    """Make a key pair: `NAME.key` (mode 0644) and `NAME.key_secret` (0600) in `directory`.
 
-    `ConfigError` when one of the files is there already: a key is never overwritten.
+    Returns both paths and the public key. `ConfigError` when one of the files exists already: a key is never
+    overwritten.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
-        raise ConfigError(f"--name {name}: letters, digits, '_', '.', '-', at most 64")
     public, secret = (key.decode() for key in zmq.curve_keypair())
-    folder = Path(directory)
-    public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
-    for path in (public_file, secret_file):
-        if path.exists():
-            raise ConfigError(f"{path}: exists; a key is not overwritten")
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        head = f"#   ZeroMQ CURVE certificate of {name}\n"
-        secret_lines = f'curve\n    public-key = "{public}"\n    secret-key = "{secret}"\n'
-        _write(secret_file, 0o600, f"{head}#   SECRET: it stays on its host.\n\nmetadata\n{secret_lines}")
-        shown = f'curve\n    public-key = "{public}"\n'
-        _write(
-            public_file, 0o644, f"{head}#   Public: it goes into the --curve-peers of the others.\n\nmetadata\n{shown}"
-        )
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}") from None
+    head = f"#   ZeroMQ CURVE certificate of {name}\n"
+    keys = f'\n\nmetadata\ncurve\n    public-key = "{public}"\n'
+    secret_text = f'{head}#   SECRET: it stays on its host.{keys}    secret-key = "{secret}"\n'
+    public_text = f"{head}#   Public: it goes into the --curve-peers of the others.{keys}"
+    secret_file, public_file = write_files(
+        "key", directory, name, {"key_secret": (0o600, secret_text), "key": (0o644, public_text)}
+    )
     return public_file, secret_file, public
-
-
-def _write(path: Path, mode: int, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
 
 
 def dial(socket: zmq.Socket[bytes], keys: Keys, server_key: bytes) -> None:
     """Make a socket a CURVE client of the holder of `server_key`."""
     socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
     socket.curve_serverkey = server_key
+
+
+def require_keys(what: str, endpoint: Endpoint, *, keys: bool, insecure: bool) -> None:
+    """`ConfigError` for a link between hosts without keys, unless the operator allows it with `--insecure`."""
+    if endpoint.exposed and not keys and not insecure:
+        raise ConfigError(
+            f"{what} {endpoint}: a link between hosts needs keys (--curve-secret, --curve-peers), or --insecure"
+        )
 
 
 class Curve:
@@ -144,25 +129,26 @@ class Curve:
     ) -> None:
         self.keys = load(secret_file, peers)
         self.renewals: set[Callable[[], None]] = set()
-        """Called when connections must not go on as they are."""
+        """Called when the present connections must end because the keys have changed."""
         self._files = (secret_file, peers)
         self._zmq = zmq_context
         self._reactor = reactor
         self._log = log
         self.complain: Callable[..., None] = lambda _event, _key, **_fields: None
-        """`complain(event, key, **fields)` of the process's context: at most once a minute."""
+        """`complain(event, key, **fields)` of the context of the process: logs at most once a minute."""
         self._authenticator: Any = None
-        self._asking = ""
+        self._address = ""
+        """Where the client that ZAP is asking about connects from."""
 
     def open(self) -> None:
-        """Begin to answer ZAP's questions; before any socket is bound."""
-        # It imports asyncio, so only who has keys pays for it. Its coroutine awaits nothing here.
+        """Start to answer ZAP requests; must come before any socket is bound."""
+        # It imports asyncio, so only a process with keys pays for it. Its coroutine never waits here.
         from zmq.auth.base import Authenticator  # noqa: PLC0415
 
         self._authenticator = Authenticator(self._zmq, log=_Quiet())
         self._authenticator.start()
-        self._reactor.watch(self._authenticator.zap_socket, READ, self._question)
-        if exposed(self._files[0]):
+        self._reactor.watch(self._authenticator.zap_socket, READ, self._answer_zap)
+        if readable_by_others(self._files[0]):
             self._log("warning", "key.exposed", path=self._files[0])
 
     def close(self) -> None:
@@ -173,12 +159,15 @@ class Curve:
             self._authenticator = None
 
     def attend(self) -> None:
-        """Answer a question, if there is one, outside of the loop. libzmq also lets go of who asked then."""
+        """Answer a ZAP request outside of the loop, if one waits. Only then does libzmq release the connection."""
         if self._authenticator is not None:
-            self._question(READ)
+            self._answer_zap(READ)
 
     def protect(self, socket: zmq.Socket[bytes], endpoint: Endpoint, what: str, turn: int) -> bool:
-        """Before `bind` or `connect`. `turn` counts attempts to connect. False when nobody is listed to connect to."""
+        """Give a socket its keys, before `bind` or `connect`.
+
+        `turn` counts the attempts to connect and selects the key to try. False when there is no key to connect to.
+        """
         keys = self.keys
         if endpoint.server:
             domain = what.removeprefix("--").replace("-", "_")
@@ -186,7 +175,7 @@ class Curve:
             socket.curve_server = True
             socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
             socket.zap_domain = domain.encode()
-            # Without this libzmq lets everybody in while nobody answers ZAP.
+            # Without this option libzmq lets everybody in while nobody answers ZAP.
             socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
             return True
         listed = list(keys.peers)
@@ -195,7 +184,7 @@ class Curve:
         return bool(listed)
 
     def reload(self) -> None:
-        """Read the files again. Whoever is not listed any more is cut off; broken files change nothing."""
+        """Read the files again and cut off peers that are not listed any more. Broken files change nothing."""
         before = self.keys
         try:
             now = load(*self._files)
@@ -211,12 +200,12 @@ class Curve:
 
     # -- ZAP ------------------------------------------------------------------------------------
 
-    def _question(self, _events: int) -> None:
+    def _answer_zap(self, _events: int) -> None:
         try:
             message = self._authenticator.zap_socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return
-        self._asking = message[3].decode(errors="replace") if len(message) > 3 else ""
+        self._address = message[3].decode(errors="replace") if len(message) > 3 else ""
         try:
             self._authenticator.handle_zap_message(message).send(None)
         except StopIteration:
@@ -224,16 +213,16 @@ class Curve:
         raise AssertionError("the authenticator waits for something")
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """For the authenticator: is this client's key (Z85) listed?"""
+        """Called by the authenticator: is the key of this client (Z85) listed?"""
         if key in self.keys.peers:
             return True
-        who = {"address": self._asking, "key": key.decode()}
+        who = {"address": self._address, "key": key.decode()}
         self.complain("peer.refused", f"{domain} {key.decode()}", port=domain, reason="unknown_key", **who)
         return False
 
 
 class _Quiet:
-    """The authenticator's log: what matters of it is said by us."""
+    """A log for the authenticator that writes nothing: `Curve` logs what matters."""
 
     def debug(self, *_: object) -> None:
         pass

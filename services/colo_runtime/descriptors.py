@@ -1,4 +1,4 @@
-"""Receiving a packet with file descriptors (SCM_RIGHTS, unix(7)) without losing any of them."""
+"""Receiving a packet with file descriptors (SCM_RIGHTS, unix(7)) without leaking any of them."""
 
 import os
 import socket
@@ -12,18 +12,18 @@ MAX_PACKET: Final = 4096
 MAX_FDS: Final = 4
 """Descriptors that are accepted with one packet."""
 NO_DESCRIPTORS: Final = "descriptors"
-"""The reason of the `WireError` when this process has no descriptor left for what came."""
+"""The reason of the `WireError` when this process has no free descriptor for those that came."""
 
 _INT: Final = Struct("i")
 
 
 def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
-    """Receive one packet and its descriptors, which are close-on-exec and the caller's to close.
+    """Receive one packet and its descriptors, which are close-on-exec; the caller has to close them.
 
-    `ConnectionError` at the end of the connection, `WireError` when the packet or its descriptors did not fit; no
-    descriptor is left open then.
+    `ConnectionError` at the end of the connection, `WireError` when the packet or its descriptors were too many; in
+    both cases no descriptor is left open.
     """
-    # Not socket.recv_fds: it forgets its flags argument.
+    # Not socket.recv_fds: it ignores its flags argument.
     space = socket.CMSG_SPACE(MAX_FDS * _INT.size)
     data, ancillary, flags, _ = sock.recvmsg(MAX_PACKET, space, socket.MSG_CMSG_CLOEXEC)
     fds = [
@@ -38,13 +38,13 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
         close_all(fds)
         raise WireError("oversized", f"more than {MAX_PACKET} bytes")
     if flags & socket.MSG_CTRUNC and len(fds) < MAX_FDS:
-        # The kernel has thrown away what we had no descriptor for.
+        # The kernel has dropped those for which this process had no free descriptor.
         close_all(fds)
-        raise WireError(NO_DESCRIPTORS, "there was none left for what came with it")
+        raise WireError(NO_DESCRIPTORS, "this process had none left for those that came")
     return data, fds
 
 
 def close_all(fds: list[int]) -> None:
-    """Close descriptors that nobody wants."""
+    """Close descriptors that are not needed."""
     for fd in fds:
         os.close(fd)

@@ -1,22 +1,23 @@
-"""What strangers may take of a process: connections that never finish their handshake, and descriptors.
+"""Bounds on what strangers can take from a process: connections that never finish their handshake, and descriptors.
 
-A port between hosts is open to everybody who can reach it. Whoever connects costs a descriptor before he has proved
-anything, and libzmq bounds neither their number nor survives their end: `accept` on an `ipc://` listener aborts the
-process when no descriptor is left (`ipc_listener.cpp` allows for ENFILE, not for EMFILE; so in every release up to
-4.3.5), and so does the first socket of a context. So none of them may run out:
+A port between hosts is open to everybody who can reach it. Each connection costs a descriptor before the peer has
+proved anything. libzmq neither bounds their number nor survives when there is no descriptor left: `accept` on an
+`ipc://` listener aborts the process (`ipc_listener.cpp` allows for ENFILE, not for EMFILE; so in every release up to
+4.3.5), and so does the first socket of a context. Therefore descriptors must never run out:
 
-* `raise_limit`: the process takes as many descriptors as the system lets it have, and without `LEAST` it does not
+* `raise_limit`: the process takes as many descriptors as the system allows, and with fewer than `LEAST` it does not
   open such a port;
-* libzmq's thread runs at most `MAX_BEHIND` events ahead of our loop;
-* `Callers`: of the connections of one listener that are in their handshake at most `MAX_PENDING` stay;
+* the thread of libzmq runs at most `MAX_BEHIND` events ahead of our loop;
+* `Callers`: at most `MAX_PENDING` connections of one listener may be in their handshake;
 * `crowded`: the last `RESERVE` descriptors are not for connections that others make.
 
 ::
 
     accepted fd --> pending --+-- handshake succeeded --------------------> up
-                              +-- one too many: the oldest connection of whoever has most is ended
+                              +-- one too many: the oldest connection of the caller that has most is ended
 
-The kernel gives the lowest free number to a new descriptor. So a number near the limit says that all below are taken.
+The kernel gives the lowest free number to a new descriptor. A number close to the limit therefore means that all
+numbers below it are in use.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ import os
 import resource
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address
@@ -35,22 +37,22 @@ from typing import Final
 WANTED: Final = 65536
 """Descriptors that a process takes if it may; more than it can ever use."""
 LEAST: Final = 1024
-"""Descriptors without which no port between hosts is opened: `MAX_PENDING`, `MAX_BEHIND` and what we need ourselves."""
+"""Descriptors without which no port between hosts is opened: `MAX_PENDING`, `MAX_BEHIND` and our own."""
 RESERVE: Final = 64
-"""Descriptors, or a quarter of all, that are kept for our own files and for connections that we make."""
+"""Descriptors (at most a quarter of all) that are kept for our own files and for connections that we make."""
 MAX_PENDING: Final = 128
-"""Handshakes of one listener that go on at the same time."""
+"""Handshakes of one listener at the same time."""
 MAX_PEERS: Final = 512
-"""Connections of one listener that have finished theirs."""
+"""Connections of one listener that have finished their handshake."""
 HANDSHAKE_MS: Final = 3000
-"""Time that a handshake may take. libzmq's own thread looks after it, also while our loop stands still."""
+"""Time that a handshake may take. The thread of libzmq enforces it, also while our loop stands still."""
 MAX_BEHIND: Final = 600
-"""Events of one socket's connections that libzmq reports ahead of our loop. Then its thread waits for the loop, and
-accepts nobody: this, and no speed of ours, is what bounds connections. It takes more than the 501 after which libzmq
-learns that events were read.
+"""Events about the connections of one socket that libzmq may report ahead of our loop. Then its thread waits for the
+loop and accepts no connections: this bound, and not the speed of our loop, limits their number. It has to be more than
+501, the number of events that must be read before libzmq notices it.
 """
 BACKLOG: Final = 511
-"""Connections that the kernel keeps until libzmq takes them; a flood must not keep others from asking."""
+"""Connections that the kernel keeps until libzmq accepts them; a flood must not prevent others from connecting."""
 
 _CREDENTIALS: Final = Struct("3i")
 _RECEIVED: Final = Struct("=128xQ")
@@ -58,7 +60,7 @@ _RECEIVED: Final = Struct("=128xQ")
 
 
 def raise_limit() -> int:
-    """Let this process have as many descriptors as it may, and say how many that are."""
+    """Let this process have as many descriptors as it may, and return their number."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED if hard == resource.RLIM_INFINITY else min(hard, WANTED)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -68,13 +70,13 @@ def raise_limit() -> int:
 
 
 def limit() -> int:
-    """How many descriptors there are for this process now."""
+    """The number of descriptors that this process may have now."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return WANTED if soft == resource.RLIM_INFINITY else soft
 
 
 def crowded(fd: int) -> bool:
-    """Is this descriptor, which was just made, one of the last?"""
+    """True when this descriptor, which was just made, is one of the last."""
     most = limit()
     return fd >= most - min(RESERVE, most // 4)
 
@@ -86,17 +88,16 @@ class Caller:
     fd: int
     since: float
     who: str
-    """What tells callers apart: the address, of IPv6 the first half of it; on a Unix socket the process."""
+    """Identifies the peer: its address (of IPv6 the first half), or on a Unix socket its process."""
     inode: int
-    """Of the socket: the number of a descriptor may be another's by now."""
+    """Of the socket: the number of the descriptor may belong to another socket later."""
 
 
 class Callers:
-    """The connections of one listener that are in their handshake, oldest first."""
+    """The connections of one listener that are in their handshake, the oldest first."""
 
     def __init__(self) -> None:
         self._all: dict[int, Caller] = {}
-        self._of: dict[str, dict[int, Caller]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -105,26 +106,19 @@ class Callers:
         return fd in self._all
 
     def add(self, fd: int) -> None:
-        """Somebody was accepted."""
+        """A connection was accepted, or made by us."""
         self.remove(fd)
-        who, inode = _look(fd)
-        caller = Caller(fd, time.monotonic(), who, inode)
-        self._all[fd] = caller
-        self._of.setdefault(who, {})[fd] = caller
+        self._all[fd] = Caller(fd, time.monotonic(), *_identify(fd))
 
     def remove(self, fd: int) -> Caller | None:
-        """He is gone, or has finished."""
-        caller = self._all.pop(fd, None)
-        if caller is not None:
-            group = self._of[caller.who]
-            del group[fd]
-            if not group:
-                del self._of[caller.who]
-        return caller
+        """The connection has ended, or has finished its handshake."""
+        return self._all.pop(fd, None)
 
     def arrived(self) -> int | None:
-        """Take out the one whose handshake has succeeded. libzmq does not say which: it is the one that has sent most
-        (a handshake with keys has some five hundred bytes, a greeting sixty-four); of equal ones the youngest.
+        """Remove the connection whose handshake has succeeded, and return its descriptor.
+
+        libzmq does not say which one it is. It is the one that has sent most (a handshake with keys has some five
+        hundred bytes, a greeting sixty-four); of those that have sent equally much, the youngest.
         """
         if not self._all:
             return None
@@ -134,21 +128,22 @@ class Callers:
         return found
 
     def surplus(self) -> Caller | None:
-        """Take out the one to turn away: the oldest of whoever has most. None when all have finished, as far as one
-        can tell: libzmq ends handshakes that take too long.
+        """Remove and return the connection to be ended: the oldest one of the caller that has most of them.
+
+        None when all of them have probably finished, because they are so old that libzmq would have ended a handshake.
         """
-        settled = time.monotonic() - 2 * HANDSHAKE_MS / 1000
+        finished = time.monotonic() - 2 * HANDSHAKE_MS / 1000
         while self._all:
-            group = max(self._of.values(), key=len)
-            caller = next(iter(group.values()))
+            ((busiest, _),) = Counter(one.who for one in self._all.values()).most_common(1)
+            caller = next(one for one in self._all.values() if one.who == busiest)
             self.remove(caller.fd)
-            if caller.since > settled:
+            if caller.since > finished:
                 return caller
         return None
 
 
 def hang_up(fd: int, inode: int | None = None) -> None:
-    """End a connection that is libzmq's, who then closes it. Nothing is done when `fd` is another socket's by now."""
+    """End a connection of libzmq, which then closes it. Does nothing when `fd` belongs to another socket by now."""
     with contextlib.suppress(OSError), _borrowed(fd) as ours:
         if inode is None or os.fstat(ours.fileno()).st_ino == inode:
             ours.shutdown(socket.SHUT_RDWR)
@@ -156,8 +151,8 @@ def hang_up(fd: int, inode: int | None = None) -> None:
 
 @contextlib.contextmanager
 def _borrowed(fd: int) -> Iterator[socket.socket]:
-    """A socket of libzmq's, by a descriptor of our own, so that it stays the same one while we look at it. Without
-    one to spare, by libzmq's.
+    """A socket of libzmq through a descriptor of our own, so that it stays the same socket while we use it. When there
+    is no descriptor left, through libzmq's.
     """
     try:
         ours = socket.socket(fileno=os.dup(fd))
@@ -174,7 +169,8 @@ def _borrowed(fd: int) -> Iterator[socket.socket]:
         yield ours
 
 
-def _look(fd: int) -> tuple[str, int]:
+def _identify(fd: int) -> tuple[str, int]:
+    """`Caller.who` and `Caller.inode`."""
     try:
         with _borrowed(fd) as ours:
             inode = os.fstat(ours.fileno()).st_ino
@@ -183,7 +179,7 @@ def _look(fd: int) -> tuple[str, int]:
                 return f"process {_CREDENTIALS.unpack(found)[0]}", inode
             address = ours.getpeername()[0]
     except OSError:
-        # It has ended already.
+        # The connection has ended already.
         return "", 0
     if ":" not in address:
         return str(address), inode
@@ -196,5 +192,5 @@ def _received(fd: int) -> int:
         with _borrowed(fd) as ours:
             return int(_RECEIVED.unpack_from(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192))[0])
     except (OSError, StructError):
-        # A Unix socket does not count.
+        # A Unix socket has no such number.
         return 0

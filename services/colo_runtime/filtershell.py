@@ -1,4 +1,4 @@
-"""The shell around a filter's core: its links, its control link, and what the core asks for.
+"""The shell around the core of a filter: its links, its control link, and carrying out the outputs of the core.
 
 ::
 
@@ -6,17 +6,19 @@
     frame -message-> core.tell    --> Tell --> the frame, notify_dev
     clock ---------> core.on_timer    Save --> a file, Log --> the log
 
-Inputs open once there is somewhere for their frames to go, and reliable ones are held back while there is not.
+Inputs are opened when the outputs can take their frames; reliable inputs are held back whenever they cannot.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import zmq
 
 from colo_proto import pcapng
+from colo_proto.config import flag
 from colo_proto.core import Core, Log, Marked, Output, Save, Send, Tell, Way
 from colo_proto.endpoint import Endpoint, parse_endpoint
 from colo_proto.errors import ConfigError
@@ -28,7 +30,7 @@ from colo_runtime.link import Link
 from colo_runtime.links import make_link
 from colo_runtime.options import CommonConfig
 from colo_runtime.pressure import Pressure
-from colo_runtime.rulesfile import RulesFile
+from colo_runtime.rulesfile import load_rules
 from colo_runtime.service import Resolved
 from colo_runtime.shell import LogFn, Shell
 from colo_runtime.tuning import yield_less
@@ -38,15 +40,16 @@ if TYPE_CHECKING:
     from colo_runtime.reliable import ReliableIn
 
 CONGESTED: Final = 1 << 20
-"""Bytes queued on an output above which captures are read no further."""
+"""Bytes queued on an output above which captures are not read."""
 DIFFERENT: Final = 3
-"""Exit status of a compare whose captures differ. cmp's 1 is taken: it means what its 2 does, that it could not run."""
+"""Exit status of a compare whose captures differ. cmp uses 1 for that, but here 1 says that the process could not run.
+"""
 LEAVE: Final = 5.0
-"""Seconds for others to take over what a process is asked to leave."""
+"""Seconds that other processes have to take over the work of one that was asked to end."""
 
 
 class FilterShell(Shell):
-    """Around a filter's core. `endpoints` by port name; ports that are not there are not connected."""
+    """The shell of a filter. `endpoints` are by the name of the port; a port without an endpoint is not connected."""
 
     def __init__(
         self,
@@ -62,13 +65,12 @@ class FilterShell(Shell):
         super().__init__(role, common, log, zmq_context)
         self.core = core
         self.links: dict[str, Link] = {}
-        self.control: Control | None = None
         self.notify: Notify | None = None
         self._out: dict[str, Link] = {}
         self.leaving = False
-        """Others are to take over before we end."""
-        self._sure: list[ReliableIn] = []
-        """Inputs that are told of everything they miss; so must the frame be, of what is lost behind them."""
+        """The process was asked to end, and waits until others have taken over its work."""
+        self._reliable_inputs: list[ReliableIn] = []
+        """Frames that were lost before these inputs are reported as a gap; so must those that are lost after them."""
         self._opening = False
         self._pressure: Pressure | None = None
         self._spare = {port.name for port in core.ports if port.spare}
@@ -83,9 +85,9 @@ class FilterShell(Shell):
             endpoint = endpoints.get(port.name)
             if endpoint is None:
                 if port.required:
-                    raise ConfigError(f"--{port.name.replace('_', '-')}: required ({port.doc})")
+                    raise ConfigError(f"{flag(port.name)}: required ({port.doc})")
                 continue
-            link = make_link(port, endpoint, self.context, self._taker(port.name))
+            link = make_link(port, endpoint, self.context, self._receiver(port.name))
             self.links[port.name] = link
             if port.marks:
                 link.on_mark = self._marker(port.name)
@@ -93,11 +95,11 @@ class FilterShell(Shell):
                 self._out[port.name] = link
                 self._leased |= endpoint.lease
         self._relay()
-        # Replay rings are for waiting, and what is written to a tap does not wait. A mirror does not either: its guest
-        # must not hear of it when the other host is slow.
+        # A replay ring is made for keeping frames, and writing to a tap does not wait. The inputs of a mirror never
+        # rest: its guest must not be slowed down by the other host.
         slow = [link for link in self._out.values() if not link.endpoint.reliable and link.endpoint.scheme != "tap"]
         if slow and role != "mirror":
-            self._pressure = Pressure(slow, self.context.queue_bytes, self.reactor)
+            self._pressure = Pressure(slow, common.queue_bytes, self.reactor)
         self._control(notify_dev)
         if self._leased and self.control is None:
             raise ConfigError("lease=on: needs a COLO frame (--frame) that gives the permission")
@@ -109,19 +111,19 @@ class FilterShell(Shell):
         from colo_runtime.reliable import ReliableIn, ReliableOut  # noqa: PLC0415  most processes have none
 
         outputs = [link for link in reliable if isinstance(link, ReliableOut)]
-        self._sure = inputs = [link for link in reliable if isinstance(link, ReliableIn)]
-        # A tap or a plain link beside them brings frames that nobody would send again.
-        sure = all(one in inputs for name, one in self.links.items() if one.reads and name not in self._spare)
+        self._reliable_inputs = inputs = [link for link in reliable if isinstance(link, ReliableIn)]
+        # Frames of a tap or a plain link beside the reliable inputs would not be sent again by anybody.
+        only = all(one in inputs for name, one in self.links.items() if one.reads and name not in self._spare)
 
-        def settle() -> None:
+        def acknowledged() -> None:
             for one in inputs:
-                one.settle()
+                one.outputs_acknowledged()
 
         for one in inputs:
             one.outputs = outputs
         for out in outputs:
-            out.relay = bool(inputs) and sure
-            out.on_settled = settle
+            out.relay = bool(inputs) and only
+            out.on_acknowledged = acknowledged
 
     def _control(self, notify_dev: Endpoint | None) -> None:
         frame = parse_endpoint(self.common.frame) if self.common.frame else None
@@ -142,12 +144,12 @@ class FilterShell(Shell):
     # -- life -----------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Like every shell; a filter leaves the processor to others, a frame must not miss a heartbeat."""
+        """Run as every shell does. A filter does not preempt others; a COLO frame does, for its heartbeats."""
         yield_less()
         return super().run()
 
     def open_links(self) -> None:
-        """Outputs first: what an input brings at once has somewhere to go."""
+        """Open the outputs first, so that the first frames of an input can be sent."""
         self._opening = True
         for link in sorted(self.links.values(), key=lambda one: one.reads):
             if link.writes:
@@ -156,29 +158,26 @@ class FilterShell(Shell):
         self._open_inputs()
         if self.notify is not None:
             self.notify.open()
-        if self.control is not None:
-            self.control.http = self.http
-            self.control.open()
 
     def _open(self, link: Link) -> None:
         link.open()
         link.opened = True
 
     def _open_inputs(self) -> None:
-        """Open what only reads, once every tap that is written to is here. A reliable input waits for the peers of
-        chardevs too, and is held back again when they leave: what it delivers nobody would send again.
+        """Open the inputs, as soon as every tap that is written to is attached. A reliable input also waits for the
+        peers of chardevs, and is held back again when they leave: nobody would send its frames again.
         """
         if self._opening:
             return
         self._opening = True
         try:
-            ways = [link for name, link in self._out.items() if name not in self._spare]
-            tapless = any(link.waiting_for for link in ways if link.endpoint.scheme == "tap")
-            stalled = any(link.stalled for link in ways)
+            outputs = [link for name, link in self._out.items() if name not in self._spare]
+            no_tap = any(link.waiting_for for link in outputs if link.endpoint.scheme == "tap")
+            stalled = any(link.stalled for link in outputs)
             for link in self.links.values():
-                if not link.opened and not (stalled if link in self._sure else tapless):
+                if not link.opened and not (stalled if link in self._reliable_inputs else no_tap):
                     self._open(link)
-            for one in self._sure:
+            for one in self._reliable_inputs:
                 if one.opened:
                     one.hold(stalled)
         finally:
@@ -190,7 +189,7 @@ class FilterShell(Shell):
         super()._look_ready()
 
     def close_links(self) -> None:
-        """Inputs first."""
+        """Close the inputs first."""
         for link in sorted(self.links.values(), key=lambda one: one.writes):
             if link.opened:
                 link.close()
@@ -198,11 +197,9 @@ class FilterShell(Shell):
             self.status = 1
         if self.notify is not None:
             self.notify.close()
-        if self.control is not None and self.control.opened:
-            self.control.close()
 
     def drain(self, why: str) -> None:
-        """First ask the others to take over what is here, if there are any; then begin to end."""
+        """Let other processes take over the work first, if there are any; then start to drain."""
         core, control = self.core, self.control
         if not isinstance(core, Leaves) or control is None or self.draining or self.leaving or not control.connected:
             super().drain(why)
@@ -213,40 +210,29 @@ class FilterShell(Shell):
             return
         self.leaving = True
         self.log("info", "process.leaving", why=why)
-        # The frame says Drain when it has been seen to; it may be gone itself.
+        # The frame sends Drain when the work was taken over, unless it ends itself.
         control.on_lost = lambda: self.drain("the frame has gone")
         self.reactor.call_later(LEAVE, lambda: self.drain("nobody took over"))
         self._do(outputs)
         self._look_ready()
 
     def begin_drain(self) -> None:
-        """Not ready first, then no more input, then the core's last words."""
-        self._look_ready()
-        if self.control is not None and self.control.opened:
-            self.control.report()
+        """Read no more, then send the last outputs of the core."""
         for link in self.links.values():
             if link.reads and link.opened:
                 link.stop_reading()
         self._do(self.core.drain(time.monotonic()))
 
     def drained(self) -> bool:
-        """Nothing is queued and nothing unacknowledged."""
+        """True when nothing is queued, and nothing waits for an acknowledgement."""
         return not any(link.pending or link.unconfirmed for link in self._out.values())
 
-    def last_words(self) -> None:
-        """The final report."""
-        if self.control is not None:
-            self.control.report()
-
     def _ended(self) -> None:
-        """A capture has ended; when all inputs are captures and all have, the process is done."""
-        inputs = [link for link in self.links.values() if link.reads]
-        if all(link.ended for link in inputs):
-            self._judge()
-            self.drain("captures ended")
-
-    def _judge(self) -> None:
-        """The exit status of an offline run; of compare it says whether the captures differ."""
+        """A capture has ended. When all inputs are captures and all have ended, the process ends as well; the exit
+        status of compare then says whether they differ.
+        """
+        if not all(link.ended for link in self.links.values() if link.reads):
+            return
         core = self.core
         if isinstance(core, Judges):
             self._do(core.finish(time.monotonic()))
@@ -254,6 +240,7 @@ class FilterShell(Shell):
             self.log("warning" if found else "info", "captures.compared", differences=found)
             self.status = DIFFERENT if found else 0
         self._offline = True
+        self.drain("captures ended")
 
     # -- the core -------------------------------------------------------------------------------
 
@@ -261,20 +248,20 @@ class FilterShell(Shell):
         core = cast("Marked", self.core)
         return lambda version: self._do(core.mark(port, version, time.monotonic()))
 
-    def _taker(self, port: str) -> Callable[[Sequence[bytes]], None]:
+    def _receiver(self, port: str) -> Callable[[Sequence[bytes]], None]:
         core_receive, do, monotonic = self.core.receive, self._do, time.monotonic
 
-        def take(frames: Sequence[bytes]) -> None:
+        def receive(frames: Sequence[bytes]) -> None:
             outputs = core_receive(port, frames, monotonic())
             if outputs:
                 do(outputs)
                 if self._pressure is not None:
                     self._pressure.delivered(self.links[port])
 
-        return take
+        return receive
 
     def _do(self, outputs: list[Output]) -> None:
-        """Send, tell, write, log."""
+        """Carry out the outputs of the core."""
         for output in outputs:
             kind = type(output)
             if kind is Send:
@@ -292,7 +279,7 @@ class FilterShell(Shell):
                 self.log(output.level, output.event, **output.fields)
 
     def _save(self, output: Save) -> None:
-        """Write a file for people; that it cannot be written is no reason to stop."""
+        """Write a file for people. If that fails, the process continues without it."""
         path = Path(output.path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -323,7 +310,7 @@ class FilterShell(Shell):
         self._do(self.core.tell(message, time.monotonic()))
 
     def _lease(self, lease: Lease) -> None:
-        """Permission to write to the client LAN, or its end."""
+        """The permission to write to the client LAN, or its end."""
         had, self.context.lease = self.context.lease > time.monotonic(), lease.until
         self.context.fence = max(self.context.fence, lease.fence)
         if not self._leased:
@@ -338,41 +325,38 @@ class FilterShell(Shell):
         self._tell(CheckpointWanted(Reason.MIRROR_GAP, detail=detail, epoch=self.context.epoch, source=self.id))
 
     def _lost(self, port: str, reason: str, frames: int) -> None:
-        """An output lost frames. Behind a reliable input they are a gap: they were acknowledged."""
-        if self._sure:
+        """An output has lost frames. Those of a reliable input are a gap, because they were acknowledged."""
+        if self._reliable_inputs:
             self._gap(port, {"lost": reason, "frames": frames})
 
     def core_deadline(self) -> float | None:
-        """The core's."""
+        """The deadline of the core."""
         return self.core.deadline()
 
     def core_timer(self, now: float) -> None:
-        """Carry out what the timer brings."""
+        """Call the timer of the core, and carry out its outputs."""
         self._do(self.core.on_timer(now))
 
     # -- what is seen ---------------------------------------------------------------------------
 
     def waiting_for(self) -> tuple[str, ...]:
-        """Links, and the frame's welcome."""
+        """Links that are not ready, and the welcome of the COLO frame."""
         reasons = list(super().waiting_for())
         if self.leaving and not self.draining:
             reasons.append("leaving")
         reasons += [why for link in self.links.values() if link.opened and (why := link.waiting_for)]
         stalled = "; ".join(link.stalled for link in self._out.values() if link.opened and link.stalled)
         reasons += [f"{link.option}: waits, {stalled}" for link in self.links.values() if not link.opened]
-        if self.control is not None and not self.control.welcomed:
-            reasons.append(f"the frame at {self.control.endpoint.url} has not answered")
         return tuple(reasons)
 
     def snapshot(self) -> Snapshot:
         """Everything that is counted."""
         links = [link for link in self.links.values() if link.opened]
-        counters = dict(self.core.counters) | link_counters(links) | self.counters
+        counters = dict(self.core.counters) | link_counters(links) | self.own_counters()
         if self._pressure is not None:
             counters["rests"] = self._pressure.rests
-        for who in (self.control, self.notify):
-            if who is not None:
-                counters |= {f"control.{name}": n for name, n in who.counters.items()}
+        if self.notify is not None:
+            counters |= {f"control.{name}": n for name, n in self.notify.counters.items()}
         waiting = self.waiting_for()
         status = self.core.status() | {
             "ready": not waiting,
@@ -390,11 +374,11 @@ class FilterShell(Shell):
 def make(found: Resolved, log: LogFn, zmq_context: zmq.Context[Any] | None = None) -> FilterShell:
     """The shell of a filter, not yet open."""
     core: Core = found.service.core_class()(found.config)
-    endpoints = found.parsed()
+    endpoints = dict(found.endpoints)
     notify = endpoints.pop("notify_dev", None)
     shell = FilterShell(
         found.service.role, core, endpoints, found.common, log, notify_dev=notify, zmq_context=zmq_context
     )
     if isinstance(core, TakesRules):
-        shell.files.append(RulesFile(found.config.rules, core))
+        shell.files.append(partial(load_rules, found.config.rules, core))
     return shell

@@ -2,21 +2,24 @@
 
 ::
 
-     input:   readable -> frames, at most 64 or 256 KiB at a time -> deliver(frames)
-     output:  send(frames) -> out at once, or into a bounded queue, or dropped and counted
+     input:   readable -> frames, at most 64 or 256 KiB at a time -> pass_on(frames) -> the core
+     output:  send(frames)     -> sent at once, or put into a bounded queue, or dropped and counted
 
-A link never blocks and never raises for what a peer does: garbage is counted by reason and logged at
-most once a minute. It may raise `ConfigError` (wrong for good) or `StartError` (wrong here and now).
+A link never blocks, and never raises for what a peer does: invalid data is counted by reason and logged at most once a
+minute. It may raise `ConfigError` (a mistake that stays) or `StartError` (an obstacle at the moment).
 """
 
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
+from colo_proto.codec import encode_batch
+from colo_proto.config import flag
 from colo_proto.core import Way
 from colo_proto.endpoint import Endpoint
-from colo_proto.errors import ConfigError, WireError
+from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
 from colo_proto.messages import WorkerTable
 from colo_proto.shard import Splitter
@@ -24,61 +27,55 @@ from colo_runtime.context import Context
 
 BATCH_FRAMES = 64
 BATCH_BYTES = 256 * 1024
-"""A link hands over at most this much in one call of the core."""
+"""A link passes at most this much to the core in one call."""
 
 Deliver = Callable[[Sequence[bytes]], None]
 
 
-def keep_safe(what: str, endpoint: Endpoint, *, keys: bool, insecure: bool) -> None:
-    """`ConfigError` for a link between hosts without keys, unless that is what the operator wants."""
-    if endpoint.exposed and not keys and not insecure:
-        raise ConfigError(
-            f"{what} {endpoint}: a link between hosts needs keys (--curve-secret, --curve-peers), or --insecure"
-        )
-
-
 class Link(ABC):
-    """Base of all links. Subclasses fill in `open`, `send`, `stop_reading`, `close`."""
+    """The base of all links. A subclass implements `open`, `send`, `stop_reading` and `close`."""
 
     def __init__(self, port: str, way: Way, endpoint: Endpoint, context: Context, deliver: Deliver) -> None:
         self.port = port
-        self.option = "--" + port.replace("_", "-")
+        self.option = flag(port)
         self.opened = False
         self.ended = False
-        """A capture: all of it was read."""
+        """Of a capture: all of it was read."""
         self.failed = False
-        """A capture: it could not be read or written to its end."""
+        """Of a capture: it could not be read or written to its end."""
         self.reads = way in (Way.IN, Way.BOTH)
         self.writes = way in (Way.OUT, Way.BOTH)
         self.endpoint = endpoint
         self.context = context
         self.deliver = deliver
         self.counters: Counter[str] = Counter()
+        self.link_name = f"{context.id}.{port}"
+        """The name of the link in messages."""
         self.on_mark: Callable[[int], None] | None = None
-        """Set where the core has to know by which worker table an input was shared out."""
+        """Set when the core must know by which worker table the frames of an input were distributed."""
         self.splitter: Splitter | None = None
-        """What shares a split output out to workers. Its table goes into the report: from there a restarted COLO frame
+        """What distributes a split output to workers. Its table goes into the report: from there a restarted COLO frame
         learns which one is in force."""
 
     @abstractmethod
     def open(self) -> None:
-        """Start to connect, listen, ask. Does not wait."""
+        """Start to connect, to listen, or to ask for a tap. Does not wait."""
 
     @abstractmethod
     def send(self, frames: Sequence[Buffer]) -> None:
         """Send frames, or queue or drop them; never blocks."""
 
     def table(self, message: WorkerTable) -> None:
-        """A worker table came from the frame: news for a split output only."""
+        """A worker table has come from the COLO frame. Only an output with `split=on` uses it."""
 
     def rest(self, *, resting: bool) -> None:
-        """Take no frames for a while: an output has as much to send as it may keep. Not every input can."""
+        """Stop reading for a while, because an output has as much to send as it may keep. Not every input can."""
 
     def stop_reading(self) -> None:
-        """Take no more frames (the process drains)."""
+        """Read no more frames, because the process drains."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close everything that `open` has opened."""
 
     @property
     def waiting_for(self) -> str:
@@ -87,44 +84,53 @@ class Link(ABC):
 
     @property
     def stalled(self) -> str:
-        """Why frames sent here now would be lost, or nearly; empty when they go. A reliable input is held back
-        meanwhile: what it has acknowledged nobody sends again.
+        """Why frames that are sent here now could be lost; empty when they can be sent.
+
+        A reliable input is held back meanwhile: nobody would send again what it has acknowledged.
         """
         return ""
 
     @property
     def pending(self) -> int:
-        """Bytes accepted by `send` that are not on their way yet."""
+        """Bytes that `send` has accepted and that were not sent yet."""
         return 0
 
     on_relief: Callable[[], None] | None = None
-    """Set while an input rests because of what is pending here: to be called when some of it has gone."""
+    """Set while an input rests because of what is pending here; called when some of it was sent."""
 
     @property
     def unconfirmed(self) -> int:
-        """Frames that a reliable output has not had acknowledged."""
+        """Frames of a reliable output that were not acknowledged."""
         return 0
 
     def gauges(self) -> dict[str, int]:
-        """Levels of this link."""
+        """The levels of this link."""
         return {"queue_bytes": self.pending} if self.writes else {}
 
-    def took(self, frames: Sequence[Buffer]) -> None:
-        """Count frames that came in."""
+    def pass_on(self, frames: Sequence[bytes]) -> int:
+        """Count frames that came in and pass them to the core. Returns their bytes."""
+        size = sum(map(len, frames))
         self.counters["frames_in"] += len(frames)
-        self.counters["bytes_in"] += sum(map(len, frames))
+        self.counters["bytes_in"] += size
+        self.deliver(frames)
+        return size
 
-    def gave(self, frames: Sequence[Buffer]) -> None:
-        """Count frames that the core sent here."""
+    def batch(self, sequence: int, frames: Sequence[Buffer]) -> bytes:
+        """The bytes of a batch whose first frame has the number `sequence`."""
+        context = self.context
+        return encode_batch(self.link_name, context.incarnation, sequence, context.epoch, monotonic(), frames)
+
+    def count_sent(self, frames: Sequence[Buffer]) -> None:
+        """Count frames that the core sends here."""
         self.counters["frames_out"] += len(frames)
         self.counters["bytes_out"] += sum(map(len, frames))
 
     def drop(self, reason: str, frames: int = 1) -> None:
-        """Count frames that go nowhere."""
+        """Count and (seldom) log frames that are dropped."""
         self.counters["dropped." + reason] += frames
         self.context.complain("frames.dropped", f"{self.port} {reason}", port=self.port, reason=reason, frames=frames)
 
-    def garbage(self, error: WireError, **fields: Any) -> None:
-        """Count and (seldom) log what a peer sent and nobody understands."""
+    def refuse(self, error: WireError, **fields: Any) -> None:
+        """Count and (seldom) log a message of a peer that cannot be understood."""
         self.counters["wire_errors." + error.reason] += 1
         self.context.complain("message.refused", self.port, port=self.port, error=str(error), **fields)

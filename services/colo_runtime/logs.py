@@ -1,4 +1,4 @@
-"""Logs: few, fat events (`noun.verb_past`), JSON lines unless standard error is a terminal."""
+"""Logs: few events (`noun.verb_past`) with many fields; JSON lines unless standard error is a terminal."""
 
 import logging
 import sys
@@ -7,21 +7,23 @@ from typing import Any, Final
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "json", "console")
-TAKEN: Final = frozenset({"event", "level", "timestamp", "exc_info", "stack_info"})
-"""Names of fields that mean something to structlog."""
+RESERVED: Final = frozenset({"event", "level", "timestamp", "exc_info", "stack_info"})
+"""Names of fields that have a meaning for structlog."""
 
 
 def configure(level: str, form: str, **bound: Any) -> Callable[..., None]:
-    """Set structlog up and return `log(level, event, **fields)` with `bound` in every line."""
-    import structlog  # noqa: PLC0415  it takes longer to import than all the rest; `colo check` does without
+    """Set up structlog and return `log(level, event, **fields)`, which adds the fields `bound` to every line."""
+    import structlog  # noqa: PLC0415  importing it takes longer than all the rest; `colo check` does not need it
 
     console = sys.stderr.isatty() if form == "auto" else form == "console"
+    rendering = [structlog.dev.ConsoleRenderer()] if console else [
+        structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=repr),
+    ]  # fmt: skip
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks if not console else _same,
-            structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(default=repr),
+            *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -32,11 +34,7 @@ def configure(level: str, form: str, **bound: Any) -> Callable[..., None]:
     methods["warn"] = methods["warning"]
 
     def log(level: str, event: str, /, **fields: Any) -> None:
-        # A core's field may be called like one of ours or structlog's; it must not fail for that.
-        methods.get(level, methods["info"])(event, **{(k + "_" if k in TAKEN else k): v for k, v in fields.items()})
+        # A field of a core may have a reserved name; that must not be an error.
+        methods.get(level, methods["info"])(event, **{k + "_" * (k in RESERVED): v for k, v in fields.items()})
 
     return log
-
-
-def _same(_logger: Any, _name: str, event: Any) -> Any:
-    return event

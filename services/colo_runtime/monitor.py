@@ -1,4 +1,4 @@
-"""The connections of a ZeroMQ socket, as libzmq reports them, and what is done when there are too many (`doors`)."""
+"""The connections of a ZeroMQ socket, as libzmq reports them, and ending some when there are too many (`doors`)."""
 
 import time
 from collections.abc import Callable
@@ -13,10 +13,11 @@ from colo_runtime.doors import MAX_BEHIND, MAX_PEERS, MAX_PENDING, Callers, crow
 from colo_runtime.reactor import READ
 
 BURST: Final = 512
-"""Events of connections that are handled before other sockets have their turn."""
+"""Events that are handled before other sockets get their turn."""
 STOPPED: Final = 5.0
-"""Seconds at most until libzmq has let go of a socket that was closed; longer than any linger time."""
+"""Seconds at most until libzmq has released a socket that was closed; longer than any linger time."""
 ATTEND_MS: Final = 5
+"""Milliseconds between two looks for a ZAP request while a socket is being closed."""
 
 _numbers = count()
 _EVENT = Struct("=HI")
@@ -28,7 +29,7 @@ _EVENTS = (
 
 
 class Monitor:
-    """Counts the live connections of a socket, and bounds those that never become one. inproc has none to report.
+    """Counts the live connections of a socket, and bounds those that are not live yet. inproc reports no connections.
 
     ::
 
@@ -36,9 +37,9 @@ class Monitor:
                                                +-- failed (why) ----------------+
                                                +-- too many: turned away -------+
 
-    Success names no descriptor; `Callers.arrived` finds out. `on_change` hears `up` and `down`
-    of peers, `refused` of what never became one (`why` then is an event, or a protocol error, or 0), and `turned_away`
-    of what was ended here because there were too many.
+    The event of a success has no descriptor; `Callers.arrived` finds it. `on_change(what, why)` is called with `up` and
+    `down` for peers, with `refused` for a connection that failed (`why` is then an event, or a protocol error, or 0),
+    and with `turned_away` for a connection that was ended here because there were too many.
     """
 
     def __init__(self, context: Context, socket: zmq.Socket[bytes], on_change: Callable[[str, int], None]) -> None:
@@ -55,7 +56,7 @@ class Monitor:
             address = f"inproc://monitor-{id(self):x}-{next(_numbers)}"
             socket.monitor(address, _EVENTS)
             self._socket.connect(address)
-            # The bound is what we had when we connected and what we say now. libzmq's own end would hold a thousand.
+            # The bound is the value at the time of `connect` plus this one. The end of libzmq would add a thousand.
             self._socket.rcvhwm = 1
         except zmq.ZMQError:
             self._socket.close(0)
@@ -64,21 +65,21 @@ class Monitor:
 
     @property
     def peers(self) -> int:
-        """How many there are."""
+        """The number of live connections."""
         return len(self._up)
 
     @property
     def pending(self) -> int:
-        """How many are in their handshake."""
+        """The number of connections in their handshake."""
         return len(self._pending)
 
     def _event(self, _events: int) -> None:
-        # What they say must not come later than the peer's messages. A flood of them, all the same, is not waited for.
+        # An event must not be handled later than the messages of its peer. A flood of events still ends at `BURST`.
         for _ in range(BURST):
             if self._socket.closed:
                 return
             try:
-                # Not zmq.utils.monitor: importing it brings asyncio along.
+                # Not zmq.utils.monitor, which imports asyncio.
                 event, value = _EVENT.unpack_from(self._socket.recv_multipart(zmq.NOBLOCK)[0])
             except zmq.Again:
                 return
@@ -96,7 +97,7 @@ class Monitor:
         elif event == zmq.EVENT_DISCONNECTED:
             self._gone(value)
         elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            # The end of the connection follows, and says whose it is.
+            # The event of the end of the connection follows, and has its descriptor.
             return
         else:
             self._failed = True
@@ -105,16 +106,17 @@ class Monitor:
     def _turn_away(self) -> None:
         caller = self._pending.surplus()
         if caller is not None:
-            self._ended.add(caller.fd)
-            hang_up(caller.fd, caller.inode)
-            self._on_change("turned_away", 0)
+            self._hang_up(caller.fd, caller.inode)
+
+    def _hang_up(self, fd: int, inode: int | None = None) -> None:
+        self._ended.add(fd)
+        hang_up(fd, inode)
+        self._on_change("turned_away", 0)
 
     def _arrived(self) -> None:
         fd = self._pending.arrived()
         if fd is not None and len(self._up) >= MAX_PEERS:
-            self._ended.add(fd)
-            hang_up(fd)
-            self._on_change("turned_away", 0)
+            self._hang_up(fd)
             return
         if fd is not None:
             self._up.add(fd)
@@ -127,22 +129,22 @@ class Monitor:
             self._up.remove(fd)
             self._on_change("down", 0)
         elif self._pending.remove(fd) is not None and not self._failed:
-            # libzmq reports why a handshake failed right before the end of the connection, if it knows.
+            # If libzmq knows why a handshake failed, it has reported that just before the end of the connection.
             self._on_change("refused", 0)
         self._failed = False
 
     def forget(self) -> None:
-        """Whatever there was is cut off by us; of that libzmq tells nothing."""
+        """All connections were ended by `disconnect`, which libzmq does not report."""
         up, self._up, self._pending = len(self._up), set(), Callers()
         for _ in range(up):
             self._on_change("down", 0)
 
     def close(self, linger: int | None, *, waits: bool = True) -> None:
-        """Close the watched socket, and stop watching. `waits`: read on until libzmq has let go of it.
+        """Close the watched socket, and stop watching it. With `waits`, read events until libzmq has released it.
 
-        Two kinds of sockets are not waited for. One of inproc:// has no connections to tell of, and libzmq only lets go
-        of it when the other end in this process takes notice. One that connects to a name has few, and libzmq's thread
-        may be busy with a resolver.
+        Two kinds of sockets must not be waited for. One of inproc:// has no connections, and libzmq releases it only
+        when the other end in this process reacts. One that connects to a name has few, and the thread of libzmq may be
+        waiting for a resolver.
         """
         self._context.reactor.unwatch(self._socket)
         if not waits:
@@ -151,12 +153,12 @@ class Monitor:
             self._socket.close(0)
             return
         self._watched.close(linger)
-        # libzmq's thread may wait for room in this pipe: until it has let go of the socket somebody has to read.
-        # (`disable_monitor` wants a lock that it holds meanwhile.)
+        # The thread of libzmq may wait until there is space for an event: read until it has released the socket.
+        # (`disable_monitor` needs a lock that this thread holds meanwhile.)
         until = time.monotonic() + STOPPED
         while time.monotonic() < until:
             if not self._socket.poll(ATTEND_MS):
-                # Connections that have asked for a key wait until the one who was asked has let go of them.
+                # A connection for which ZAP was asked is released only when the request is answered.
                 if self._context.curve is not None:
                     self._context.curve.attend()
             elif _EVENT.unpack_from(self._socket.recv_multipart()[0])[0] == zmq.EVENT_MONITOR_STOPPED:

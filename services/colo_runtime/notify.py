@@ -3,12 +3,12 @@
 ::
 
     frame -> us    COLO_USERSPACE_PROXY_INIT       hello
-    us -> frame    COLO_COMPARE_GET_XEN_INIT       and the answer to it
-    us -> frame    DO_CHECKPOINT                   please; one outstanding at a time
-    frame -> us    COLO_CHECKPOINT                 done: state was copied, flush
+    us -> frame    COLO_COMPARE_GET_XEN_INIT       the answer to it
+    us -> frame    DO_CHECKPOINT                   a checkpoint is demanded; only one demand at a time
+    frame -> us    COLO_CHECKPOINT                 it is done: state was copied, flush the queues
 
-Words are framed by their length. With `vnet_hdr=on` QEMU reads the extra length field on this stream
-but does not write it; so do we. Nothing tells that frame when the flush is over.
+Each word has its length in front. With `vnet_hdr=on` QEMU reads the additional length field on this stream but does not
+write it; this module does the same. There is no word by which that frame learns that the flush is complete.
 """
 
 from collections import Counter
@@ -29,12 +29,14 @@ WANTED: Final = b"DO_CHECKPOINT"
 DONE: Final = b"COLO_CHECKPOINT"
 
 AGAIN: Final = 5.0
-"""Seconds after which an unanswered DO_CHECKPOINT may be said again, when the core still asks."""
+"""Seconds after which an unanswered DO_CHECKPOINT may be sent again, if the core still demands a checkpoint."""
 MAX_WORD: Final = 1024
+MAX_PENDING: Final = 65536
+"""Bytes that may wait for a peer which does not read."""
 
 
 class Notify:
-    """Stands where `Control` stands, for a frame that speaks QEMU's words."""
+    """Used in place of `Control` for a frame that speaks QEMU's words."""
 
     def __init__(self, endpoint: Endpoint, context: Context, hear: Callable[[Message], None]) -> None:
         self.counters: Counter[str] = Counter()
@@ -52,7 +54,7 @@ class Notify:
         self._stream.open()
 
     def tell(self, message: Message) -> None:
-        """Only the wish for a checkpoint has a word."""
+        """Send a message; only the demand for a checkpoint has a word."""
         if not isinstance(message, CheckpointWanted):
             return
         now = monotonic()
@@ -63,8 +65,8 @@ class Notify:
         self._ask()
 
     def _ask(self) -> None:
-        # Never with the extra field, not even with vnet_hdr=on: QEMU's asymmetry.
-        if self._stream.send([word(WANTED)], 65536):
+        # Without the additional length field, even with vnet_hdr=on: QEMU does not write it either.
+        if self._stream.send([word(WANTED)], MAX_PENDING):
             self.counters["checkpoints_asked"] += 1
 
     def _up(self) -> None:
@@ -78,21 +80,23 @@ class Notify:
         try:
             self._parser.check()
         except WireError as error:
-            self.counters["wire_errors." + error.reason] += 1
-            self.context.complain("message.refused", "notify", port="notify_dev", error=str(error))
+            self._refuse(error.reason, str(error))
             self._stream.hang_up()
 
     def _word(self, one: bytes) -> None:
         if one == INIT:
-            self._stream.send([word(INIT_ANSWER)], 65536)
+            self._stream.send([word(INIT_ANSWER)], MAX_PENDING)
         elif one == DONE:
             self._asked = None
             self.context.epoch += 1
             self._hear(CheckpointDone(self.context.epoch, state_copied=True))
         else:
-            self.counters["wire_errors.unknown_word"] += 1
-            self.context.complain("message.refused", "notify", port="notify_dev", error=f"unknown word {one[:40]!r}")
+            self._refuse("unknown_word", f"unknown word {one[:40]!r}")
+
+    def _refuse(self, reason: str, error: str) -> None:
+        self.counters["wire_errors." + reason] += 1
+        self.context.complain("message.refused", "notify", port="notify_dev", error=error)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._stream.close()

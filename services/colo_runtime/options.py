@@ -1,35 +1,41 @@
-"""Options from four places: defaults < file < environment < flags.
+"""Where the value of an option comes from: the default < the file < the environment < the command line.
 
 * the file (`--config FILE`, TOML): `[defaults]` for every process, `[mirror]` for every mirror,
   `[mirror.m0]` for the mirror whose id is m0;
-* the environment: `COLO_MIRROR_OUTDEV` for mirrors, `COLO_LOG_LEVEL` for every process (an endpoint of a
-  filter port needs the role in front; `COLO_NETDEV` is netdev's socket);
-* flags, with `-` or `_`.
+* the environment: `COLO_MIRROR_OUTDEV` for mirrors, `COLO_LOG_LEVEL` for every process (the endpoint of a
+  filter's port needs the role in its name; `COLO_NETDEV` is the socket of netdev);
+* the command line, with `-` or `_` in names.
 
-All names come from the option tables (`colo_proto.config`); a name that is in none is refused.
+All names come from the option tables (`colo_proto.config`); a name that is in none of them is refused.
+
+click's `auto_envvar_prefix` and `default_map` were considered for this. They know one variable for each option and
+no tables of a file, and neither names the key of the file nor the variable that a wrong value came from, nor do they
+refuse unknown names. With all of that added around them there was no less code. pydantic-settings has the same gaps,
+and importing it takes longer than a filter takes to start.
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple, NoReturn
 
-from colo_proto.config import MAX_BYTES, Option, option, options, unknown
+from colo_proto.config import MAX_BYTES, Option, build, option, options, unknown
 from colo_proto.errors import ConfigError
+from colo_proto.topology import PENDING_BYTES, REPLAY_BYTES
 from colo_runtime.logs import FORMATS, LEVELS
 
-NETDEV_SOCKET = "/run/colo/netdev.sock"
-CONTROL = "ipc:///run/colo/control.sock"
+NETDEV_SOCKET: Final = "/run/colo/netdev.sock"
+CONTROL: Final = "ipc:///run/colo/control.sock"
 
 
 @dataclass(frozen=True, slots=True)
 class CommonConfig:
-    """What every filter process is told beside its own options."""
+    """The options that every process has beside its own."""
 
     id: str = option(
         "",
-        help="name of this process: its routing id, in logs, metrics, and the frame's table; {hostname} stands in it",
+        help="name of this process: its routing id, in logs, metrics, and the frame's table; {hostname} is replaced",
     )
     frame: str = option("", kind="endpoint", help="control link to the COLO frame of this host")
     http: str = option("", kind="host_port", help="serve /metrics, /health and /ready at HOST:PORT")
@@ -38,111 +44,92 @@ class CommonConfig:
     config: str = option("", kind="path", help="TOML file with [defaults], [ROLE] and [ROLE.ID] tables")
     netdev_socket: str = option(NETDEV_SOCKET, kind="path", help="socket of netdev, for tap:// endpoints")
     queue_bytes: int = option(
-        8 << 20, unit="bytes", least=65536, most=MAX_BYTES, help="per output: what waits above ZeroMQ's own 64 batches"
-    )
+        PENDING_BYTES, unit="bytes", least=65536, most=MAX_BYTES,
+        help="per output: what waits above ZeroMQ's own 64 batches",
+    )  # fmt: skip
     ring_bytes: int = option(
-        64 << 20, unit="bytes", least=65536, most=MAX_BYTES, help="per reliable output: what can be replayed"
+        REPLAY_BYTES, unit="bytes", least=65536, most=MAX_BYTES, help="per reliable output: what can be replayed"
     )
     curve_secret: str = option("", kind="path", help="our CURVE key pair (colo keygen), for every tcp:// link")
     curve_peers: str = option(
         "", kind="path", help="public keys that are let in and connected to: a directory of *.key, or a file; SIGHUP"
     )
-    insecure: bool = option(False, help="let links between hosts do without keys: anybody may read and write them")
+    insecure: bool = option(False, help="allow links between hosts without keys: anybody may read and write them")
     drain_timeout: float = option(2.0, unit="s", least=0, most=60, help="how long to drain after SIGTERM")
 
 
-@dataclass(frozen=True, slots=True)
-class NotifyConfig:
-    """Of compare alone."""
+class Setting(NamedTuple):
+    """A value, and where it came from, for error texts; `where` is empty for the command line."""
 
-    notify_dev: str = option(
-        "", kind="endpoint", help="control link to the COLO frame; on a chardev, QEMU's notify_dev words"
-    )
+    value: Any
+    where: str
 
 
-@dataclass(frozen=True, slots=True)
-class FrameLinksConfig:
-    """Of the frame process alone."""
-
-    listen: str = option(kind="endpoint", help="where the processes of this host find the frame")
-    peer: str = option("", kind="endpoint", help="link to the other host's frame (?server=on on one of the two)")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Values by option name, and where each came from (for error texts)."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-    where: dict[str, str] = field(default_factory=dict)
-
-    def put(self, name: str, value: Any, where: str) -> None:
-        """A later source overrules an earlier one."""
-        self.values[name] = value
-        self.where[name] = where
+Settings = dict[str, Setting]
+"""By the name of the option."""
+Table = Mapping[str, Option]
+Refuse = Callable[[str], object]
+"""What is done with an error text: raise it, or collect it."""
 
 
-def merge(*tables: Sequence[Option]) -> dict[str, Option]:
-    """One table out of several; the first to name an option defines it."""
-    out: dict[str, Option] = {}
-    for table in tables:
-        for one in table:
-            out.setdefault(one.name, one)
-    return out
+def fail(message: str) -> NoReturn:
+    """Raise the text as a `ConfigError`."""
+    raise ConfigError(message)
 
 
 def gather(
     role: str,
-    table: Mapping[str, Option],
+    table: Table,
     flags: Mapping[str, Any],
     environ: Mapping[str, str],
-    anywhere: Mapping[str, Any],
+    anywhere: Callable[[], Table],
     content: Mapping[str, Any] | None = None,
+    refuse: Refuse = fail,
 ) -> Settings:
-    """What file, environment and flags say for one process. `anywhere` names options of any role: those may stand
-    in `[defaults]`. `content` is what is in the file, when that is known.
+    """The parsed values that file, environment and flags have for one process.
+
+    `anywhere` gives the options of all roles, which may stand in `[defaults]`. `content` is the content of the file
+    when it was loaded before. Errors in the file go to `refuse`; any other is a `ConfigError`.
     """
-    settings = Settings()
-    from_env = environment(role, table, environ)
-    path = flags.get("config") or from_env.values.get("config")
+    outside = environment(role, table, environ)
+    outside |= {name: Setting(value, "") for name, value in flags.items() if value is not None and value != ()}
+    settings: Settings = {}
+    path = outside["config"].value if "config" in outside else ""
     if path:
-        content = load(str(path)) if content is None else content
-        who = flags.get("id") or from_env.values.get("id") or only(content, role)
-        from_file(settings, content, role, who, table, anywhere, str(path))
+        content = load(path) if content is None else content
+        who = (outside["id"].value if "id" in outside else "") or only(content, role)
+        settings = from_file(content, role, who, table, anywhere, path, refuse)
         if who:
-            settings.put("id", who, f"{path}: [{role}.{who}]")
-    for name, value in from_env.values.items():
-        settings.put(name, value, from_env.where[name])
-    for name, value in flags.items():
-        if value is not None and value != ():
-            settings.put(name, value, "")
-    return settings
+            settings["id"] = Setting(who, f"{path}: [{role}.{who}]")
+    return settings | {name: Setting(table[name].parse(*one), one.where) for name, one in outside.items()}
 
 
-def environment(role: str, table: Mapping[str, Option], environ: Mapping[str, str]) -> Settings:
-    """`COLO_<ROLE>_<OPTION>` before `COLO_<OPTION>`; a role's variable that names no option is refused."""
-    found = Settings()
-    mine = f"COLO_{role.upper()}_"
+def environment(role: str, table: Table, environ: Mapping[str, str]) -> Settings:
+    """The texts of `COLO_<ROLE>_<OPTION>`, else of `COLO_<OPTION>`. `ConfigError` when a variable of the role names no
+    option.
+    """
+    found: Settings = {}
+    prefix = f"COLO_{role.upper()}_"
     for name, one in table.items():
-        variables = [mine + name.upper()]
+        variables = [prefix + name.upper()]
         if one.kind != "endpoint" or name == "frame":
             variables.append("COLO_" + name.upper())
         if name == "netdev_socket":
             variables.append("COLO_NETDEV")
-        for variable in variables:
-            value = environ.get(variable)
-            if value:
-                found.put(name, value.split() if one.many else value, variable)
-                break
+        variable = next(filter(environ.get, variables), None)
+        if variable is not None:
+            value = environ[variable]
+            found[name] = Setting(value.split() if one.many else value, variable)
     for variable in environ:
-        if variable.startswith(mine):
-            name = variable.removeprefix(mine).lower()
+        if variable.startswith(prefix):
+            name = variable.removeprefix(prefix).lower()
             if name not in table and variable.removeprefix("COLO_").lower() not in table:
                 raise ConfigError(f"environment {variable}: {unknown(name, table)}")
     return found
 
 
 def load(path: str) -> dict[str, Any]:
-    """A TOML file."""
+    """The content of a TOML file. `ConfigError` names the file."""
     try:
         with Path(path).open("rb") as file:
             return tomllib.load(file)
@@ -151,56 +138,64 @@ def load(path: str) -> dict[str, Any]:
     except RecursionError:
         raise ConfigError(f"--config {path}: tables or arrays are nested too deep") from None
     except ValueError as error:
-        # tomllib's own error, text that is no UTF-8, numbers of thousands of digits.
+        # An error of tomllib, text that is not UTF-8, or a number of thousands of digits.
         raise ConfigError(f"--config {path}: {error}") from None
+
+
+def tables_of(section: object) -> list[str]:
+    """The names of the tables inside the table of a role: the ids of its processes."""
+    return [name for name, value in section.items() if isinstance(value, dict)] if isinstance(section, dict) else []
 
 
 def only(content: Mapping[str, Any], role: str) -> str:
     """The id of the only table of a role; empty when there are none or several."""
-    section = content.get(role, {})
-    tables = [name for name, value in section.items() if isinstance(value, dict)] if isinstance(section, dict) else []
-    return tables[0] if len(tables) == 1 else ""
+    names = tables_of(content.get(role))
+    return names[0] if len(names) == 1 else ""
 
 
 def from_file(
-    settings: Settings,
     content: Mapping[str, Any],
     role: str,
     who: str,
-    table: Mapping[str, Option],
-    anywhere: Mapping[str, Any],
+    table: Table,
+    anywhere: Callable[[], Table],
     path: str,
-) -> None:
-    """Add what the file says for the process `who` of `role`."""
-    defaults, section = content.get("defaults", {}), content.get(role, {})
-    for title, rows in (("defaults", defaults), (role, section)):
-        if not isinstance(rows, dict):
-            raise ConfigError(f"{path}: {title}: a table is expected, as in [{title}]")
-    for name, value in defaults.items():
-        key = name.replace("-", "_")
-        if key in table:
-            settings.put(key, value, f"{path}: [defaults] {name}")
-        elif key not in anywhere:
-            raise ConfigError(f"{path}: [defaults]: {unknown(name, anywhere)}")
-    own = section.get(who, {})
-    for title, rows in ((f"[{role}]", section), (f"[{role}.{who}]", own if isinstance(own, dict) else {})):
-        for name, value in rows.items():
-            if isinstance(value, dict):
-                if rows is section:
-                    continue
-                raise ConfigError(f"{path}: {title} {name}: a table is not expected here")
-            key = name.replace("-", "_")
-            if key not in table:
-                raise ConfigError(f"{path}: {title}: {unknown(name, table)}")
-            settings.put(key, value, f"{path}: {title} {name}")
+    refuse: Refuse = fail,
+) -> Settings:
+    """What a file says for the process `who` of `role`: `[defaults]`, then `[role]`, then `[role.who]`."""
+    section = content.get(role, {})
+    names = tables_of(section)
+    shared = {name: value for name, value in section.items() if name not in names} if names else section
+    found = read_table(content.get("defaults", {}), f"{path}: [defaults]", table, refuse, anywhere)
+    found |= read_table(shared, f"{path}: [{role}]", table, refuse)
+    if who in names:
+        found |= read_table(section[who], f"{path}: [{role}.{who}]", table, refuse)
+    return found
 
 
-def common_table() -> tuple[Option, ...]:
-    """Options of every filter."""
-    return options(CommonConfig)
+def read_table(
+    rows: Any, title: str, table: Table, refuse: Refuse, anywhere: Callable[[], Table] | None = None
+) -> Settings:
+    """The parsed values of one table of a file. `title` names it in errors, with the path of the file in front."""
+    found: Settings = {}
+    if not isinstance(rows, dict):
+        refuse(f"{title}: a table is expected")
+        return found
+    for name, value in rows.items():
+        one = table.get(name.replace("-", "_"))
+        where = f"{title} {name}"
+        if one is not None:
+            try:
+                found[one.name] = Setting(one.parse(value, where), where)
+            except ConfigError as error:
+                refuse(str(error))
+        elif anywhere is None:
+            refuse(f"{title}: {unknown(name, table)}")
+        elif name.replace("-", "_") not in anywhere():
+            refuse(f"{title}: {unknown(name, anywhere())}")
+    return found
 
 
-def values_for(cls: type[Any], settings: Settings) -> dict[str, Any]:
-    """Those settings that are options of `cls`."""
-    names = {one.name for one in options(cls)}
-    return {name: value for name, value in settings.values.items() if name in names}
+def build_from(cls: type[Any], settings: Settings) -> Any:
+    """A `cls` from those settings that are its options."""
+    return build(cls, {one.name: settings[one.name].value for one in options(cls) if one.name in settings})

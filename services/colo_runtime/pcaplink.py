@@ -1,7 +1,8 @@
-"""A capture as a link: read as fast as the rest keeps up, or written."""
+"""A capture as a link: it is read as fast as the other links keep up, or written."""
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -10,21 +11,20 @@ from colo_proto.frame import MAX_FRAME, MIN_FRAME, Buffer, plain
 from colo_proto.net.offload import to_plain
 from colo_runtime.capture import CaptureWriter, read_capture
 from colo_runtime.link import BATCH_BYTES, BATCH_FRAMES, Link
-from colo_runtime.reactor import Timer
+from colo_runtime.reactor import IDLE
 
-PATIENCE: Final = 0.001
-"""Seconds to wait when outputs are full."""
+CONGESTED_PAUSE: Final = 0.001
+"""Seconds without reading when outputs have much to send."""
 
 
 class PcapLink(Link):
     """See the module."""
 
     def open(self) -> None:
-        """Open the file. `ConfigError` when that fails, or when it is no capture."""
+        """Open the file. `ConfigError` when that fails, or when the file is not a capture."""
         if self.reads and self.writes:
             raise ConfigError(f"{self.option}: a capture is read or written, not both")
-        self._timer: Timer | None = None
-        self._written = 0
+        self._timer = IDLE
         path = self.endpoint.address
         try:
             self._file: BinaryIO = Path(path).open("rb" if self.reads else "wb")  # noqa: SIM115  closed by `close`
@@ -33,12 +33,12 @@ class PcapLink(Link):
         if self.writes:
             self._writer = CaptureWriter(self._file)
             return
-        self._frames: Iterator[bytes] = read_capture(self._file)
-        self._first: list[bytes] = []
+        frames = read_capture(self._file)
         try:
-            self._first = [next(self._frames)]
+            # Reading the first frame shows whether this is a capture at all.
+            self._frames: Iterator[bytes] = chain([next(frames)], frames)
         except StopIteration:
-            pass
+            self._frames = frames
         except (WireError, OSError) as error:
             self._file.close()
             why = error.strerror if isinstance(error, OSError) else error
@@ -47,41 +47,36 @@ class PcapLink(Link):
 
     def _read(self) -> None:
         if self.context.congested():
-            self._timer = self.context.reactor.call_later(PATIENCE, self._read)
+            self._timer = self.context.reactor.call_later(CONGESTED_PAUSE, self._read)
             return
-        frames, self._first = self._first, []
+        frames: list[bytes] = []
         size = 0
         try:
             for frame in self._frames:
-                frames.append(frame)
+                frames.append(plain(frame))
                 size += len(frame)
                 if size >= BATCH_BYTES or len(frames) >= BATCH_FRAMES:
                     break
             else:
                 self.ended = True
-        except WireError as error:
-            self.garbage(error, file=self.endpoint.address)
+        except (WireError, OSError) as error:
+            wrong = error if isinstance(error, WireError) else WireError("unreadable", error.strerror or "")
+            self.refuse(wrong, file=self.endpoint.address)
             self.ended = self.failed = True
-        except OSError as error:
-            self.garbage(WireError("unreadable", error.strerror or ""), file=self.endpoint.address)
-            self.ended = self.failed = True
-        batch = [plain(frame) for frame in frames]
-        good = [frame for frame in batch if MIN_FRAME <= len(frame) <= MAX_FRAME]
-        if len(good) < len(batch):
-            self.drop("size", len(batch) - len(good))
-        self.took(good)
-        if good:
-            self.deliver(good)
+        valid = [frame for frame in frames if MIN_FRAME <= len(frame) <= MAX_FRAME]
+        if len(valid) < len(frames):
+            self.drop("size", len(frames) - len(valid))
+        if valid:
+            self.pass_on(valid)
         if self.ended:
-            self._timer = None
             self.context.log("info", "capture.ended", port=self.port, frames=self.counters["frames_in"])
             self.context.on_end()
         else:
             self._timer = self.context.reactor.call_later(0, self._read)
 
     def send(self, frames: Sequence[Buffer]) -> None:
-        """Write them, offloads done."""
-        self.gave(frames)
+        """Write the frames, after doing their offloads."""
+        self.count_sent(frames)
         now = time.time()
         for frame in frames:
             ethernet = to_plain(frame)
@@ -95,18 +90,17 @@ class PcapLink(Link):
             if not self.failed:
                 self._writer.write(frame, now)
         except OSError:
-            # Half a record may be in the file: nothing can follow it.
+            # The file may end with half a record now, and nothing can follow that.
             self.failed = True
         if self.failed:
             self.drop("not_written")
 
     def stop_reading(self) -> None:
-        """Read no further."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Stop reading."""
+        self._timer.cancel()
 
     def close(self) -> None:
-        """Close the file; what is still in its buffer goes out."""
+        """Close the file, after writing what is still in its buffer."""
         self.stop_reading()
         try:
             self._file.close()

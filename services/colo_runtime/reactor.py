@@ -1,8 +1,9 @@
-"""One loop for everything a process waits for: ZeroMQ sockets, descriptors, timers, signals.
+"""One loop for everything that a process waits for: ZeroMQ sockets, descriptors, timers, signals.
 
-epoll(7) and callbacks; no asyncio, whose sockets were measured several times slower. `zmq.Poller` asks every socket,
-twice a turn, with a system call each: eighteen a turn in a process with eight of them. Here a socket is
-asked for its events only when its descriptor (`ZMQ_FD`) says that something has happened, or after it was used::
+It uses epoll(7) and callbacks. asyncio is not used here, because its sockets were measured several times slower, and
+neither is `zmq.Poller`: it asks every socket twice in each turn of the loop, with a system call each time, which makes
+eighteen in a process with eight sockets. Here a socket is asked for its events only when its descriptor (`ZMQ_FD`)
+reports that something has happened, or after it was used::
 
     ZMQ_FD readable --+
     used (`used`) ----+--> ask for ZMQ_EVENTS --> handler --> used again, until it has nothing more
@@ -29,17 +30,17 @@ ERROR: Final = int(zmq.POLLERR)
 _TO_EPOLL: Final = {READ: select.EPOLLIN, WRITE: select.EPOLLOUT, READ | WRITE: select.EPOLLIN | select.EPOLLOUT}
 _EVENTS: Final = int(zmq.EVENTS)
 _MOST: Final = 64
-"""Descriptors that one turn serves; the others are still ready in the next one."""
+"""Descriptors that are served in one turn; the others are still ready in the next turn."""
 
 Watched = zmq.Socket[bytes] | int
 Handler = Callable[[int], None]
 
 MAX_WAIT = 1.0
-"""Longest sleep in seconds, so that a health check can tell a turning loop from a stuck one."""
+"""The longest sleep in seconds, so that a health check can distinguish a turning loop from a blocked one."""
 
 
 class Timer:
-    """A call that is due at `when`; `cancel` takes it back."""
+    """A call that is due at `when`. After the call, or after `cancel`, the timer is idle."""
 
     __slots__ = ("fn", "when")
 
@@ -47,13 +48,22 @@ class Timer:
         self.when = when
         self.fn = fn
 
+    @property
+    def pending(self) -> bool:
+        """True until the call is made or cancelled."""
+        return self.fn is not None
+
     def cancel(self) -> None:
-        """It will not be called."""
+        """The function will not be called."""
         self.fn = None
 
 
+IDLE: Final = Timer(0.0, None)
+"""A timer that was never started."""
+
+
 class Watch:
-    """Something that is watched, and what for."""
+    """Something that is watched, and the events that it is watched for."""
 
     __slots__ = ("_known", "_used", "events", "fd", "handler", "order", "socket")
 
@@ -67,14 +77,14 @@ class Watch:
         self._used = used
 
     def ask(self) -> int:
-        """What a ZeroMQ socket is ready for, of what it is watched for."""
+        """The events that a ZeroMQ socket is ready for, among those that it is watched for."""
         assert self.socket is not None
         ready = cast("int", self.socket.get(_EVENTS)) & self.events
         self._known = bool(ready & READ)
         return ready
 
     def readable(self) -> bool:
-        """Has this ZeroMQ socket a message? When it has none, its descriptor will say so when one comes."""
+        """True when this ZeroMQ socket has a message. When it has none, its descriptor will report the next one."""
         if self._known:
             self._known = False
             return True
@@ -87,7 +97,9 @@ class Watch:
         return False
 
     def used(self) -> None:
-        """Say so after sending on a ZeroMQ socket: it may have taken notice of what its descriptor was to tell us."""
+        """Call it when a ZeroMQ socket was used to send: that may have consumed an event which its descriptor would
+        have reported.
+        """
         if self.events:
             self._used[self] = None
 
@@ -103,16 +115,16 @@ def _from_epoll(flags: int) -> int:
 
 
 class Reactor:
-    """See the module. Not for several threads, but for `wake`."""
+    """See the module. Only `wake` may be called from another thread."""
 
     def __init__(self) -> None:
         self.turned = time.monotonic()
-        """When the loop last turned."""
+        """When the last turn of the loop ended."""
         self._epoll = select.epoll()
         self._watches: dict[Any, Watch] = {}
         self._by_fd: dict[int, Watch] = {}
         self._used: dict[Watch, None] = {}
-        """ZeroMQ sockets to ask before the loop sleeps."""
+        """The ZeroMQ sockets that must be asked before the loop sleeps."""
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = count()
         self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -123,7 +135,7 @@ class Reactor:
         self.watch(self._pipe[0], READ, self._woken)
 
     def watch(self, what: Watched, events: int, handler: Handler) -> Watch:
-        """Call `handler(events)` when `what` is ready for one of `events`; what was watched first is called first."""
+        """Call `handler(events)` when `what` is ready for one of `events`. What was watched first is called first."""
         self.unwatch(what)
         watch = self._watches[what] = Watch(next(self._order), what, handler, self._used)
         self._by_fd[watch.fd] = watch
@@ -131,10 +143,10 @@ class Reactor:
         return watch
 
     def interest(self, what: Watched, events: int) -> None:
-        """Change what a watched thing is watched for; 0 leaves it registered for nothing."""
+        """Change the events that `what` is watched for; with 0 it stays known, but is not watched."""
         watch = self._watches[what]
         before, watch.events = watch.events, events
-        # The descriptor of a ZeroMQ socket is readable for whatever happens to it.
+        # The descriptor of a ZeroMQ socket becomes readable for every kind of event.
         was, now = (bool(before), bool(events)) if watch.socket is not None else (before, events)
         if not now:
             self._used.pop(watch, None)
@@ -150,7 +162,7 @@ class Reactor:
             self._used[watch] = None
 
     def unwatch(self, what: Watched) -> None:
-        """Forget it, before it is closed. Harmless when it is not watched."""
+        """Stop watching; must be called before `what` is closed. Does nothing when it is not watched."""
         watch = self._watches.pop(what, None)
         if watch is None:
             return
@@ -173,7 +185,7 @@ class Reactor:
         return self.call_at(time.monotonic() + seconds, fn)
 
     def turn(self, deadline: float | None = None) -> None:
-        """Wait until something is ready or due (at most until `deadline`), and handle all of it."""
+        """Wait until something is ready or due, or until `deadline` (monotonic seconds), and handle all of it."""
         timers = self._timers
         while timers and timers[0][2].fn is None:
             heapq.heappop(timers)
@@ -185,7 +197,7 @@ class Reactor:
             ready = {watch: events for watch in used if (events := watch.ask())}
             used.clear()
         by_fd = self._by_fd
-        # epoll rounds up: a wait that ends a moment too early would be followed by another one.
+        # epoll rounds the time up. If it ended too early, another wait would follow.
         for fd, flags in self._epoll.poll(0 if ready or wait <= 0 else wait, _MOST):
             watch = by_fd[fd]
             if watch.socket is None:
@@ -193,14 +205,15 @@ class Reactor:
             elif events := watch.ask():
                 ready[watch] = events
         for watch in sorted(ready, key=_in_order) if len(ready) > 1 else ready:
-            # An earlier handler of this turn may have closed it.
+            # An earlier handler in this turn may have closed it.
             if watch.handler is not None:
                 if watch.socket is not None:
                     used[watch] = None
                 watch.handler(ready[watch])
         now = self.turned = time.monotonic()
         while timers and timers[0][0] <= now:
-            fn = heapq.heappop(timers)[2].fn
+            timer = heapq.heappop(timers)[2]
+            fn, timer.fn = timer.fn, None
             if fn is not None:
                 fn()
 
@@ -210,7 +223,7 @@ class Reactor:
             os.write(self._pipe[1], b"w")
 
     def catch_signals(self, *numbers: int) -> None:
-        """From now on `on_signal(number)` is called from the loop for these."""
+        """From now on `on_signal(number)` is called from the loop for these signals."""
         for number in numbers:
             self._before[number] = signal.signal(number, self._caught)
 
@@ -226,7 +239,7 @@ class Reactor:
         self.on_wake()
 
     def close(self) -> None:
-        """Give signals and descriptors back."""
+        """Restore the handlers of signals, and close the descriptors."""
         for number, before in self._before.items():
             signal.signal(number, before)
         self._before.clear()

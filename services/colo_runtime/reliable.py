@@ -1,4 +1,4 @@
-"""ZeroMQ links that may not lose a frame silently (`?reliable=on`): `colo_proto.replay` on sockets.
+"""ZeroMQ links that must not lose a frame unnoticed (`?reliable=on`): `colo_proto.replay` on sockets.
 
 ::
 
@@ -7,13 +7,12 @@
               ^---- hello(next), ack(next) ---------    after the core has taken them
               ----- start or reset ---------------->
 
-The bound end is a ROUTER: it answers the receiver it was greeted by, and a restarted peer takes its
-routing id over, so a stale connection cannot eat batches. An output keeps to one receiver; another
-id is refused while the first was heard of lately. An input may have several senders, each with a
-state of its own.
+The bound end is a ROUTER: it answers the receiver that has greeted it, and a restarted peer takes over its routing id,
+so that batches cannot be lost on an old connection. An output has one receiver; another id is refused while the first
+one was heard recently. An input may have several senders, each with its own state.
 
-A relay (a process with a reliable input *and* a reliable output) acknowledges its input only when its
-output is acknowledged: killed at any moment, it has nothing that its upstream would not send again.
+A relay (a process with a reliable input *and* a reliable output) acknowledges its input only when its output was
+acknowledged. When it is killed, at any moment, the process before it sends again everything that it had.
 """
 
 from collections import deque
@@ -22,12 +21,12 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
-from colo_proto.codec import Batch, LinkAck, LinkHello, LinkReset, LinkStart, decode, encode, encode_batch
+from colo_proto.codec import Batch, LinkAck, LinkHello, LinkReset, LinkStart, decode, encode
 from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
 from colo_proto.replay import ReplayReceiver, ReplaySender
 from colo_runtime.link import BATCH_BYTES, BATCH_FRAMES, Link
-from colo_runtime.reactor import READ, WRITE, Timer
+from colo_runtime.reactor import IDLE, READ, WRITE
 from colo_runtime.zmqsocket import whole, wire
 
 ACK_FRAMES: Final = 64
@@ -36,13 +35,13 @@ ACK_DELAY: Final = 0.01
 """An acknowledgement is sent after this many frames, bytes, or seconds, whichever comes first."""
 
 TICK: Final = 0.1
-"""Seconds between looks at silence."""
+"""Seconds between two checks whether a sender is silent."""
 TICKS: Final = 10
-"""Ticks of a second."""
-FAITHFUL: Final = 3.0
-"""Seconds for which an output keeps to its receiver when another one says hello."""
+"""Ticks in a second."""
+RECEIVER_SILENCE: Final = 3.0
+"""Seconds since its receiver was heard after which an output accepts another receiver that says hello."""
 ANNOUNCE: Final = 0.5
-"""Seconds between the empty batches by which a connecting output makes itself known to a bound input."""
+"""Seconds between the empty batches by which a connecting output announces itself to a bound input."""
 MAX_SENDERS: Final = 64
 
 
@@ -51,8 +50,8 @@ class ReliableOut(Link):
 
     relay = False
     """Set by the shell before `open`: this process acknowledges its own input only after this output."""
-    on_settled: Callable[[], None] = lambda: None
-    """Called when more is acknowledged; set by the shell."""
+    on_acknowledged: Callable[[], None] = lambda: None
+    """Called when more frames were acknowledged; set by the shell."""
 
     def open(self) -> None:
         """Bind or connect."""
@@ -61,26 +60,24 @@ class ReliableOut(Link):
         self._heard = float("-inf")
         self._writing = False
         self._announced = 0
-        self._announce: Timer | None = None
+        self._announce = IDLE
+        # They are reported from the beginning.
+        self.counters.update(dict.fromkeys(("sequence", "replayed", "evicted", "resets"), 0))
         self.sender = ReplaySender(
-            f"{self.context.id}.{self.port}", self.context.incarnation, self.context.ring_bytes, source=not self.relay
-        )
+            self.link_name, self.context.incarnation, self.context.common.ring_bytes, source=not self.relay,
+            counters=self.counters,
+        )  # fmt: skip
         self._wire.watch(self._ready)
         if not self._wire.router:
-            self._say_here()
-
-    @property
-    def pending(self) -> int:
-        """Nothing waits but in the ring."""
-        return 0
+            self._announce_us()
 
     @property
     def unconfirmed(self) -> int:
-        """Frames not acknowledged, as long as there is somebody who could."""
+        """Frames that were not acknowledged, as long as there is a receiver that could do so."""
         return self.sender.unacknowledged if self.sender.attached else 0
 
     def gauges(self) -> dict[str, int]:
-        """Ring and connections."""
+        """The ring and the connections."""
         return {
             "ring_bytes": self.sender.ring_bytes,
             "unacknowledged": self.sender.unacknowledged,
@@ -89,29 +86,25 @@ class ReliableOut(Link):
         }
 
     def send(self, frames: Sequence[Buffer]) -> None:
-        """Into the ring, and out as far as the socket takes it."""
-        self.gave(frames)
-        # The ring outlives the call; a view of somebody's buffer would not.
+        """Put frames into the ring, and send as much as the socket accepts."""
+        self.count_sent(frames)
+        # The ring keeps the frames longer than the buffer that a view refers to.
         self.sender.push([bytes(f) if type(f) is memoryview else f for f in frames])
-        self._publish()
+        self.counters["sequence"] = self.sender.end
         if not self._writing:
             self._pump()
 
     def _pump(self) -> None:
-        sender, context = self.sender, self.context
+        sender = self.sender
         while (batch := sender.due()) is not None:
             assert self._peer is not None
-            message = encode_batch(
-                batch.link, batch.incarnation, batch.sequence, context.epoch, monotonic(), batch.frames
-            )
-            if not self._tell(message):
+            if not self._tell(self.batch(batch.sequence, batch.frames)):
                 return
             sender.sent()
-        self._publish()
         self._write_later(False)
 
     def _tell(self, message: bytes) -> bool:
-        """Send to the receiver; False (and all that follows from it) when it does not go now."""
+        """Send to the receiver; False when that is not possible now, after arranging for a later attempt."""
         assert self._peer is not None
         try:
             if self._wire.send(self._peer, message):
@@ -130,14 +123,6 @@ class ReliableOut(Link):
         self.sender.detached()
         self._write_later(False)
 
-    def _publish(self) -> None:
-        counters = self.sender.counters
-        mine = self.counters
-        mine["sequence"] = self.sender.end
-        mine["replayed"] = counters["replayed"]
-        mine["evicted"] = counters["evicted"]
-        mine["resets"] = counters["gaps"]
-
     def _ready(self, events: int) -> None:
         if events & WRITE:
             self._pump()
@@ -148,8 +133,7 @@ class ReliableOut(Link):
             try:
                 self._hear(peer, message)
             except WireError as error:
-                self.garbage(error, peer=peer.decode(errors="replace"))
-        self._publish()
+                self.refuse(error, peer=peer.decode(errors="replace"))
 
     def _hear(self, peer: bytes, message: bytes | memoryview | None) -> None:
         value = decode(whole(message))
@@ -162,12 +146,12 @@ class ReliableOut(Link):
                 before = self.sender.acked
                 self.sender.ack(value.incarnation, value.next)
                 if self.sender.acked != before:
-                    self.on_settled()
+                    self.on_acknowledged()
         else:
             raise WireError("unexpected", f"{type(value).__name__} from a receiver")
 
     def _greeted(self, peer: bytes, hello: LinkHello, now: float) -> None:
-        if self._peer not in (None, peer) and self.sender.attached and now - self._heard < FAITHFUL:
+        if self._peer not in (None, peer) and self.sender.attached and now - self._heard < RECEIVER_SILENCE:
             raise WireError("second_receiver", "the link has one already")
         answer = self.sender.hello(hello.incarnation, hello.next)
         if peer != self._peer:
@@ -176,43 +160,45 @@ class ReliableOut(Link):
         if isinstance(answer, LinkReset):
             self.context.log("warning", "replay.impossible", port=self.port, asked=hello.next, starts=answer.sequence)
         if not self._tell(encode(answer)):
-            # It must not get batches without the answer; it will say hello again.
+            # Without the answer it must not get batches; it will say hello again.
             self.sender.detached()
             return
         self._pump()
 
-    def _say_here(self) -> None:
-        if not self.sender.attached or monotonic() - self._heard > FAITHFUL:
-            context = self.context
-            self._wire.send(b"", encode_batch(self.sender.link, context.incarnation, 0, context.epoch, monotonic(), []))
+    def _announce_us(self) -> None:
+        if not self.sender.attached or monotonic() - self._heard > RECEIVER_SILENCE:
+            self._wire.send(b"", self.batch(0, []))
         self._announced += 1
         if self._announced % 2 == 0:
-            # A receiver owes us an acknowledgement of what it was sent, and a greeting when it had greeted before.
-            owed = self._peer is not None and (self.sender.unacknowledged or not self.sender.attached)
-            self._wire.mind(self._heard if owed else monotonic())
-        self._announce = self.context.reactor.call_later(ANNOUNCE, self._say_here)
+            # A receiver must acknowledge what it was sent, and must say hello again if it has done so before.
+            expected = self._peer is not None and (self.sender.unacknowledged or not self.sender.attached)
+            self._wire.check_silence(self._heard if expected else monotonic())
+        self._announce = self.context.reactor.call_later(ANNOUNCE, self._announce_us)
 
     def _connection(self, what: str) -> None:
         if what == "down" and not self._wire.peers:
-            # The only connection, or the last, is gone: the receiver will greet.
+            # The only or the last connection has ended; the receiver will say hello on the next one.
             self._lost()
 
     def close(self) -> None:
-        """What was not acknowledged may be lost; the next start says so to the receiver."""
-        if self._announce is not None:
-            self._announce.cancel()
+        """Close the connection. Frames that were not acknowledged may be lost; the next start reports that gap."""
+        self._announce.cancel()
         self._wire.close()
 
 
 @dataclass
 class _Sender:
-    """What an input knows of one sender."""
+    """What an input knows about one sender."""
 
     receiver: ReplayReceiver
-    held: deque[tuple[int, int, tuple[int, ...]]] = field(default_factory=deque)
-    """Taken by the core, waiting for this process's own outputs: (incarnation, next, marks of the outputs)."""
+    held: deque[tuple[int, tuple[int, ...]]] = field(default_factory=deque)
+    """What the core has taken and the outputs of this process have not got acknowledged yet: the number of the next
+    frame, and the numbers up to which the outputs had sent by then.
+    """
     done: int = 0
+    """Everything before this number may be acknowledged."""
     acked: int = 0
+    """Everything before this number was acknowledged."""
     bytes: int = 0
     heard: float = 0.0
 
@@ -221,30 +207,30 @@ class ReliableIn(Link):
     """The receiving end."""
 
     outputs: Sequence[ReliableOut] = ()
-    """Reliable outputs of this process, set by the shell: what they have not got acknowledged is not acknowledged."""
+    """The reliable outputs of this process, set by the shell. Input is acknowledged only after what they have sent."""
 
     def open(self) -> None:
         """Bind or connect."""
         self._wire = wire(self, router=self.endpoint.server, on_change=self._connection)
         self._senders: dict[bytes, _Sender] = {}
         if not self._wire.router:
-            self._senders[b""] = _Sender(ReplayReceiver())
-        self._name = f"{self.context.id}.{self.port}"
+            self._senders[b""] = _Sender(ReplayReceiver(counters=self.counters))
         self._reading = True
         self._held = False
         self._greeted = False
-        self._ack_timer: Timer | None = None
+        """A hello was sent since a connection ended last."""
+        self._ack_timer = IDLE
         self._ticks = 0
         self._wire.watch(self._ready)
-        self._timer: Timer | None = None
+        self._timer = IDLE
         self._tick()
 
     def send(self, frames: Sequence[Buffer]) -> None:
-        """Never: reliable links have one way."""
+        """Is never called: a reliable link has one direction."""
         raise AssertionError("an input does not send")
 
     def gauges(self) -> dict[str, int]:
-        """Connections."""
+        """The connections."""
         return {"peers": self._wire.peers}
 
     # -- frames ---------------------------------------------------------------------------------
@@ -259,12 +245,12 @@ class ReliableIn(Link):
             try:
                 frames = self._hear(peer, message)
             except WireError as error:
-                self.garbage(error, peer=peer.decode(errors="replace"))
+                self.refuse(error, peer=peer.decode(errors="replace"))
                 continue
             if frames:
                 taken += len(frames)
-                size += self._pass_on(self._senders[peer], frames)
-        self._chat()
+                size += self._take(self._senders[peer], frames)
+        self._say_hello()
 
     def _hear(self, peer: bytes, message: bytes | memoryview | None) -> list[bytes]:
         value = decode(whole(message))
@@ -290,67 +276,57 @@ class ReliableIn(Link):
         if len(self._senders) >= MAX_SENDERS:
             oldest = min(self._senders, key=lambda one: self._senders[one].heard)
             del self._senders[oldest]
-        self._senders[peer] = sender = _Sender(ReplayReceiver())
+        self._senders[peer] = sender = _Sender(ReplayReceiver(counters=self.counters))
         return sender
 
-    def _pass_on(self, sender: _Sender, frames: list[bytes]) -> int:
-        size = sum(map(len, frames))
-        self.counters["frames_in"] += len(frames)
-        self.counters["bytes_in"] += size
-        receiver = sender.receiver
-        upto = receiver.next
-        self.deliver(frames)
+    def _take(self, sender: _Sender, frames: list[bytes]) -> int:
+        upto = sender.receiver.next
+        size = self.pass_on(frames)
         sender.bytes += size
-        if self.outputs:
-            sender.held.append((receiver.incarnation, upto, tuple(out.sender.end for out in self.outputs)))
-            self._settle(sender)
-        else:
-            sender.done = upto
+        sender.held.append((upto, tuple(out.sender.end for out in self.outputs)))
+        self._release(sender)
         if sender.done - sender.acked >= ACK_FRAMES or sender.bytes >= ACK_BYTES:
             self._acknowledge()
-        elif self._ack_timer is None:
-            self._ack_timer = self.context.reactor.call_later(ACK_DELAY, self._acknowledge)
+        else:
+            self._acknowledge_soon()
         return size
 
-    def settle(self) -> None:
-        """An output has got further: what it has settled may be acknowledged."""
+    def outputs_acknowledged(self) -> None:
+        """An output of this process got more acknowledged: what came in for it may be acknowledged, too."""
         for sender in self._senders.values():
-            self._settle(sender)
-        if self._ack_timer is None:
+            self._release(sender)
+        self._acknowledge_soon()
+
+    def _release(self, sender: _Sender) -> None:
+        acked = [out.sender.acked for out in self.outputs]
+        held = sender.held
+        while held and all(end <= at for end, at in zip(held[0][1], acked, strict=True)):
+            sender.done = held.popleft()[0]
+
+    # -- acknowledgements and hellos --------------------------------------------------------------
+
+    def _acknowledge_soon(self) -> None:
+        if not self._ack_timer.pending:
             self._ack_timer = self.context.reactor.call_later(ACK_DELAY, self._acknowledge)
 
-    def _settle(self, sender: _Sender) -> None:
-        acked = tuple(out.sender.acked for out in self.outputs)
-        held = sender.held
-        while held and all(mark <= at for mark, at in zip(held[0][2], acked, strict=True)):
-            sender.done = held.popleft()[1]
-
-    # -- chatter --------------------------------------------------------------------------------
-
     def _acknowledge(self) -> None:
-        if self._ack_timer is not None:
-            self._ack_timer.cancel()
-            self._ack_timer = None
+        self._ack_timer.cancel()
         for peer, sender in self._senders.items():
             if sender.done > sender.acked:
                 ack = LinkAck(sender.receiver.link, sender.receiver.incarnation, sender.done)
                 if self._say(peer, encode(ack)):
                     sender.acked, sender.bytes = sender.done, 0
 
-    def _chat(self) -> None:
-        """Say the hellos that are due, and show the counters."""
-        totals = dict.fromkeys(("gaps", "gap_frames", "duplicates", "early"), 0)
+    def _say_hello(self) -> None:
+        """Send the hellos that are due."""
         for peer, sender in self._senders.items():
             receiver = sender.receiver
             if receiver.asking and self._reading and not self._held:
                 incarnation, sequence = receiver.hello(monotonic())
-                if self._say(peer, encode(LinkHello(receiver.link or self._name, incarnation, sequence))):
+                if self._say(peer, encode(LinkHello(receiver.link or self.link_name, incarnation, sequence))):
                     self._greeted = True
                 else:
                     receiver.asking = True
-            for name in totals:
-                totals[name] += receiver.counters[name]
-        self.counters.update({name: n - self.counters[name] for name, n in totals.items() if n != self.counters[name]})
 
     def _say(self, peer: bytes, message: bytes) -> bool:
         try:
@@ -363,41 +339,39 @@ class ReliableIn(Link):
         if not self._held:
             for sender in self._senders.values():
                 sender.receiver.on_timer(now)
-        self._chat()
+        self._say_hello()
         self._ticks += 1
         if self._ticks % TICKS == 0 and not self._wire.router:
-            # It answers our greetings once it has done so, but not while we do not greet.
+            # A sender that has answered once answers each of our hellos. While we send none, it may be silent.
             receiver = self._senders[b""].receiver
-            owed = self._reading and not self._held and receiver.incarnation
-            self._wire.mind(receiver.heard if owed else now)
+            expected = self._reading and not self._held and receiver.incarnation
+            self._wire.check_silence(receiver.heard if expected else now)
         self._timer = self.context.reactor.call_later(TICK, self._tick)
 
     def _connection(self, what: str) -> None:
         if what == "down":
             self._greeted = False
         elif self._wire.router or not self._greeted:
-            # A hello that went out since the connection before this one ended has gone to this one's sender.
+            # A hello that was sent after the end of the previous connection has gone to the sender of this one.
             for sender in self._senders.values():
                 sender.receiver.connected()
-            self._chat()
+            self._say_hello()
 
     def hold(self, on: bool) -> None:
-        """Take no frames for a while, or again: meanwhile they are with the sender, in its ring."""
+        """Stop taking frames for a while, or take them again; meanwhile they stay in the ring of the sender."""
         if on != self._held and self._reading:
             self._held = on
             self._wire.interest(0 if on else READ)
 
     def stop_reading(self) -> None:
-        """Take no more frames; acknowledgements still go out."""
+        """Take no more frames; acknowledgements are still sent."""
         self._reading = False
         self._wire.interest(0)
 
     def close(self) -> None:
-        """Acknowledge what was taken."""
+        """Acknowledge what was taken, and close the connection."""
         for sender in self._senders.values():
-            self._settle(sender)
+            self._release(sender)
         self._acknowledge()
-        for timer in (self._timer, self._ack_timer):
-            if timer is not None:
-                timer.cancel()
+        self._timer.cancel()
         self._wire.close()

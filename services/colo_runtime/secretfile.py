@@ -1,18 +1,20 @@
-"""`--pair-secret FILE`: what the two frames of a pair know and nobody else; read at the start, and again at SIGHUP.
+"""`--pair-secret FILE`: the secret that only the two frames of a pair know.
 
 A line `pair-secret = "…"` holds 64 hexadecimal digits. There may be up to four such lines, so that the secret can be
-changed without a moment at which one host does not believe the other: first the new one goes behind the old one on both
-hosts, then before it on both, then the old one goes. Claims are sealed with the first, and believed with each.
+changed without a moment at which one host does not believe the other: first add the new secret behind the old one on
+both hosts, then put it first on both, then remove the old one. Claims are sealed with the first secret and believed
+with each of them. The file is read at the start, and again at SIGHUP.
 """
 
 import os
 import re
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from colo_proto.claim import MAX_SECRETS
 from colo_proto.core import Log, Output
 from colo_proto.errors import ConfigError
+from colo_runtime.files import read_file, readable_by_others, write_files
 
 OPTION: Final = "--pair-secret"
 BYTES: Final = 32
@@ -21,23 +23,16 @@ _MAX_FILE: Final = 1 << 16
 
 
 class TakesSecrets(Protocol):
-    """The frame."""
+    """The core of the COLO frame."""
 
     def use_secrets(self, secrets: list[bytes]) -> list[Output]:
-        """Seal with the first, believe each."""
+        """Seal claims with the first secret, and believe claims that are sealed with any of them."""
         ...
 
 
 def read_secrets(path: str) -> list[bytes]:
     """The secrets in a file. `ConfigError` names the file and what is wrong with it."""
-    try:
-        with Path(path).open("rb") as file:
-            text = file.read(_MAX_FILE).decode()
-    except OSError as error:
-        raise ConfigError(f"{OPTION} {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{OPTION} {path}: not a file with a secret (not text)") from None
-    found = _LINE.findall(text)
+    found = _LINE.findall(read_file(OPTION, path, _MAX_FILE, "not a file with a secret (not text)"))
     if not 1 <= len(found) <= MAX_SECRETS:
         raise ConfigError(f'{OPTION} {path}: 1 to {MAX_SECRETS} lines pair-secret = "…", not {len(found)}')
     for word in found:
@@ -47,40 +42,22 @@ def read_secrets(path: str) -> list[bytes]:
 
 
 def write_secret(directory: str, name: str) -> Path:
-    """Make a secret: `NAME.pair_secret` (0600) in `directory`. `ConfigError` when it is there already."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
-        raise ConfigError(f"--name {name}: letters, digits, '_', '.', '-', at most 64")
-    path = Path(directory) / f"{name}.pair_secret"
+    """Make a new secret in `directory/NAME.pair_secret` (mode 0600). `ConfigError` when the file exists already."""
     head = "#   SECRET of a pair: the same file on both of its hosts, and nowhere else.\n\n"
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(f'{head}pair-secret = "{os.urandom(BYTES).hex()}"\n')
-    except FileExistsError:
-        raise ConfigError(f"{path}: exists; a secret is not overwritten") from None
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}") from None
+    (path,) = write_files(
+        "secret", directory, name, {"pair_secret": (0o600, f'{head}pair-secret = "{os.urandom(BYTES).hex()}"\n')}
+    )
     return path
 
 
-class SecretFile:
-    """The file of one process. Without a path there is nothing to do."""
+def load_secrets(path: str, core: TakesSecrets) -> list[Output]:
+    """Read the secrets for a core, and return the outputs of the core; with an empty path there is no file.
 
-    def __init__(self, path: str, core: Any) -> None:
-        self.path = path
-        self._core: TakesSecrets = core
-
-    def load(self) -> list[Output]:
-        """Read it for the core. `ConfigError` when it is wrong; the core then keeps what it has."""
-        if not self.path:
-            return []
-        outputs = self._core.use_secrets(read_secrets(self.path))
-        if exposed(self.path):
-            outputs.append(Log("warning", "key.exposed", {"path": self.path}))
-        return outputs
-
-
-def exposed(path: str) -> bool:
-    """True when others than its owner and group may read a secret file."""
-    return bool(Path(path).stat().st_mode & 0o004)
+    `ConfigError` when the file is wrong; the core then keeps the secrets that it has.
+    """
+    if not path:
+        return []
+    outputs = core.use_secrets(read_secrets(path))
+    if readable_by_others(path):
+        outputs.append(Log("warning", "key.exposed", {"path": path}))
+    return outputs

@@ -1,7 +1,7 @@
 """What one process of the pipeline is made of, and the way from its settings to its running shell.
 
-Each service declares itself in its `__main__.py` as a `Service`. `pyproject.toml` lists those under the entry point
-group `colo.services`, and that is where all of them are found: this package knows none of them by name.
+Each service declares itself in its `__main__.py` as a `Service`. `pyproject.toml` lists these under the entry point
+group `colo.services`, where all of them are found: this package does not know any of them by name.
 
 ::
 
@@ -12,84 +12,84 @@ import importlib
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Final, Protocol
 
-from colo_proto.config import Option, build, options
+from colo_proto.config import Option, flag, options
 from colo_proto.endpoint import Endpoint, parse_endpoint
 from colo_proto.errors import ConfigError
 from colo_runtime import curve
-from colo_runtime.link import keep_safe
 from colo_runtime.logs import configure
-from colo_runtime.options import CommonConfig, Settings, gather, merge, values_for
-from colo_runtime.rulesfile import check_rules
+from colo_runtime.options import CommonConfig, Settings, Table, build_from, gather
+from colo_runtime.rulesfile import read_rules
 
 GROUP: Final = "colo.services"
 HOSTNAME: Final = "{hostname}"
 
 
 class Process(Protocol):
-    """A shell, as far as whoever starts it is concerned."""
+    """A shell, as far as the code that starts it needs to know."""
 
     def run(self) -> int:
-        """Run it to its end. The exit status."""
+        """Run until the process ends, and return the exit status."""
         ...
+
+
+def load(path: str, user: str) -> Any:
+    """The object that `path` (`module:name`) names.
+
+    `ConfigError`, beginning with `user`, when the module is not a part of this installation.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise ConfigError(f"{user}: this installation has no {module}") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One kind of process. Parts are named as `module:name` and imported when they are needed: a filter starts fast,
-    and the list of all services costs nothing.
+    """One kind of process. Its parts are named as `module:name` and imported only when they are needed, so that a
+    filter starts fast and the list of all services costs nothing.
     """
 
     role: str
     help: str
     config: str
-    """Its frozen dataclass of options."""
+    """The frozen dataclass of its options."""
     core: str
     """The class of its core, made from the config."""
     make: str = "colo_runtime.filtershell:make"
-    """A function `(Resolved, log, ZeroMQ context or None) -> Process`: the core in its shell."""
+    """A function `(Resolved, log, ZeroMQ context or None) -> Process` that puts the core into its shell."""
     check: str = ""
-    """A function `(Resolved) -> None` that raises `ConfigError` for what only this service can know to be wrong."""
-    extra: tuple[type[Any], ...] = ()
-    """More classes of options, which the shell uses."""
+    """A function `(Resolved) -> None` that raises `ConfigError` for mistakes that only this service can recognise."""
 
     def config_class(self) -> type[Any]:
-        """Its frozen dataclass."""
-        found: type[Any] = self.load(self.config)
+        """The frozen dataclass of its options."""
+        found: type[Any] = load(self.config, self.role)
         return found
 
     def core_class(self) -> type[Any]:
-        """Its core."""
-        found: type[Any] = self.load(self.core)
+        """The class of its core."""
+        found: type[Any] = load(self.core, self.role)
         return found
 
-    def classes(self) -> tuple[type[Any], ...]:
-        """All config classes whose options it takes."""
-        return (self.config_class(), *self.extra, CommonConfig)
-
     def table(self) -> dict[str, Option]:
-        """All its options: ports that its config does not mention first, then its own, then the common ones."""
-        own = merge(options(self.config_class()), *(options(cls) for cls in self.extra))
-        ports = tuple(
+        """All its options: first the ports that its config does not mention, then its own, then the common ones."""
+        own = options(self.config_class())
+        ports = [
             Option(port.name, str, "", port.doc, kind="endpoint")
             for port in getattr(self.core_class(), "ports", ())
-            if port.name not in own
-        )
-        return merge(ports, tuple(own.values()), options(CommonConfig))
-
-    def load(self, path: str) -> Any:
-        """What `path` (`module:name`) names. `ConfigError` when this installation does not have it."""
-        module, _, name = path.partition(":")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not module.startswith(error.name):
-                raise
-            raise ConfigError(f"{self.role}: this installation has no {module}") from None
+            if port.name not in {one.name for one in own}
+        ]
+        table: dict[str, Option] = {}
+        for one in (*ports, *own, *options(CommonConfig)):
+            table.setdefault(one.name, one)
+        return table
 
 
 @cache
@@ -98,24 +98,10 @@ def services() -> dict[str, Service]:
     return {one.name: one.load() for one in entry_points(group=GROUP)}
 
 
+@cache
 def anywhere() -> dict[str, Option]:
-    """The options of all services, by name: what `[defaults]` of a file may hold."""
-    table: dict[str, Option] = {}
-    for service in services().values():
-        table |= service.table()
-    return table
-
-
-class _Lazy(dict[str, Any]):
-    """`anywhere()`, computed when a name is looked up in it: most files need only the service's own names."""
-
-    def _fill(self) -> None:
-        if not len(self):
-            self.update(anywhere())
-
-    def __contains__(self, key: object) -> bool:
-        self._fill()
-        return super().__contains__(key)
+    """The options of all services, by name: `[defaults]` of a file may hold any of them."""
+    return {name: one for service in services().values() for name, one in service.table().items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,73 +109,52 @@ class Resolved:
     """A process with all its settings checked."""
 
     service: Service
-    settings: Settings
     common: CommonConfig
     config: Any
-    endpoints: Mapping[str, str]
-    """By port; the control link is in `common`."""
-
-    def parsed(self) -> dict[str, Endpoint]:
-        """The endpoints as values."""
-        return {name: parse_endpoint(text) for name, text in self.endpoints.items()}
+    endpoints: Mapping[str, Endpoint]
+    """By the name of the port; the control link is in `common`."""
 
     @property
     def keys(self) -> bool:
-        """Has it keys for links between hosts?"""
+        """True when the process has keys for links between hosts."""
         return bool(self.common.curve_secret or self.common.curve_peers)
 
 
-def resolve(
-    service: Service, table: Mapping[str, Option], flags: Mapping[str, Any], environ: Mapping[str, str]
-) -> Resolved:
-    """Everything from everywhere, checked. `ConfigError` names what is wrong."""
-    return check(service, table, gather(service.role, table, flags, environ, anywhere=_Lazy()))
+def resolve(service: Service, table: Table, flags: Mapping[str, Any], environ: Mapping[str, str]) -> Resolved:
+    """Collect the settings from all sources and check them. `ConfigError` names what is wrong."""
+    return check(service, table, gather(service.role, table, flags, environ, anywhere))
 
 
-def check(service: Service, table: Mapping[str, Option], settings: Settings) -> Resolved:
+def check(service: Service, table: Table, settings: Settings) -> Resolved:
     """Turn settings into config objects. `ConfigError` names what is wrong."""
-    for name in settings.values:
-        table[name].parse(settings.values[name], settings.where[name])
-    common = build(CommonConfig, values_for(CommonConfig, settings), settings.where)
-    cls = service.config_class()
-    config = build(cls, values_for(cls, settings), settings.where)
-    has_id = any(spec.name == "id" for spec in fields(cls))
-    if not common.id:
-        common = replace(common, id=(config.id if has_id else "") or service.role)
-    # Containers that are scaled out have one command line: the host's name tells them apart.
-    common = replace(common, id=common.id.replace(HOSTNAME, socket.gethostname()))
-    if has_id:
-        config = replace(config, id=common.id)
-    if len(common.id.encode()) > 64 or common.id in ("peer", "*"):
-        raise ConfigError(f"--id {common.id}: at most 64 bytes, and neither 'peer' nor '*'")
-    endpoints = {
-        name: table[name].parse(value, settings.where[name])
-        for name, value in settings.values.items()
-        if table[name].kind == "endpoint" and value and name != "frame"
-    }
-    check_rules(table, settings)
-    found = Resolved(service, settings, common, config, endpoints)
-    _safe(found)
+    common = build_from(CommonConfig, settings)
+    config = build_from(service.config_class(), settings)
+    # Containers that are scaled out share one command line; the name of the host tells them apart.
+    name = (common.id or getattr(config, "id", "") or service.role).replace(HOSTNAME, socket.gethostname())
+    if len(name.encode()) > 64 or name in ("peer", "*"):
+        raise ConfigError(f"--id {name}: at most 64 bytes, and neither 'peer' nor '*'")
+    common = replace(common, id=name)
+    if hasattr(config, "id"):
+        config = replace(config, id=name)
+    endpoints = {}
+    for option, (value, _) in settings.items():
+        kind = table[option].kind
+        if value and kind == "endpoint":
+            endpoints[option] = parse_endpoint(value)
+        elif value and kind == "rules":
+            read_rules(value)
+    found = Resolved(service, common, config, {port: one for port, one in endpoints.items() if port != "frame"})
+    if found.keys:
+        curve.load(common.curve_secret, common.curve_peers)
+    for option, endpoint in endpoints.items():
+        curve.require_keys(flag(option), endpoint, keys=found.keys, insecure=common.insecure)
     if service.check:
-        service.load(service.check)(found)
-    for extra in service.extra:
-        build(extra, values_for(extra, settings), settings.where)
+        load(service.check, service.role)(found)
     return found
 
 
-def _safe(found: Resolved) -> None:
-    """Keys can be read, and links between hosts have some."""
-    common = found.common
-    if found.keys:
-        curve.load(common.curve_secret, common.curve_peers)
-    for name, text in {**found.endpoints, "frame": common.frame}.items():
-        if text:
-            option = "--" + name.replace("_", "-")
-            keep_safe(option, parse_endpoint(text), keys=found.keys, insecure=common.insecure)
-
-
-def run_service(service: Service, table: Mapping[str, Option], flags: Mapping[str, Any]) -> int:
-    """Resolve, build the core and its shell, and run it to its end. The exit status."""
+def run_service(service: Service, table: Table, flags: Mapping[str, Any]) -> int:
+    """Resolve the settings, build the core and its shell, and run until the process ends. Returns the exit status."""
     found = resolve(service, table, flags, os.environ)
     log = configure(found.common.log_level, found.common.log_format, role=service.role, id=found.common.id)
     return make_shell(found, log).run()
@@ -197,5 +162,5 @@ def run_service(service: Service, table: Mapping[str, Option], flags: Mapping[st
 
 def make_shell(found: Resolved, log: Callable[..., None], zmq_context: Any = None) -> Process:
     """The core of a service in its shell, not yet open. Shells of one process may share a ZeroMQ context."""
-    made: Process = found.service.load(found.service.make)(found, log, zmq_context)
+    made: Process = load(found.service.make, found.service.role)(found, log, zmq_context)
     return made

@@ -1,12 +1,12 @@
-"""The life of every process: open, turn, drain, end well. The shells of filters, of netdev and of the frame have it.
+"""The life of every process: open, run, drain, close. The shells of filters, of netdev and of the COLO frame share it.
 
 ::
 
     start: open links, http, control -> run: turn the reactor -> drain -> close
                                                  ^
-              SIGTERM, SIGINT, Drain, end of all captures: not ready first, no more input, the core's
-              last words out, queues empty or two seconds over, a final report, exit 0.
-              A second signal: out at once.
+              SIGTERM, SIGINT, Drain, or the end of all captures: report not ready, read no more input, send the
+              last outputs of the core, wait until queues are empty (two seconds at most), send a final report, exit 0.
+              A second signal: exit at once.
 """
 
 import os
@@ -15,19 +15,20 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import zmq
 
 from colo_proto.core import Output
 from colo_proto.errors import ConfigError
 from colo_runtime.context import Context
+from colo_runtime.control import Control
 from colo_runtime.counting import Snapshot
 from colo_runtime.curve import Curve
 from colo_runtime.doors import raise_limit
 from colo_runtime.options import CommonConfig
 from colo_runtime.reactor import Reactor
-from colo_runtime.tuning import settle
+from colo_runtime.tuning import tune_memory
 
 DRAIN_LOOK: Final = 0.02
 
@@ -35,22 +36,12 @@ LogFn = Callable[..., None]
 
 
 def incarnation() -> int:
-    """A random name for this start of a process: 1 to 2^63 - 1."""
+    """A random number that identifies this start of a process: 1 to 2^63 - 1."""
     return int.from_bytes(os.urandom(8), "big") % (2**63 - 1) + 1
 
 
-class Reloaded(Protocol):
-    """A file that is read at the start, and again at SIGHUP."""
-
-    def load(self) -> list[Output]:
-        """Read it for the core; what the core asks for then. `ConfigError` when it is wrong: the core keeps what it
-        has.
-        """
-        ...
-
-
 class Shell(ABC):
-    """What filters and the frame have in common: reactor, signals, HTTP, draining."""
+    """What all shells have in common: reactor, signals, HTTP, draining."""
 
     def __init__(
         self, role: str, common: CommonConfig, log: LogFn, zmq_context: zmq.Context[Any] | None = None
@@ -68,11 +59,8 @@ class Shell(ABC):
             id=self.id,
             incarnation=incarnation(),
             log=log,
-            queue_bytes=common.queue_bytes,
-            ring_bytes=common.ring_bytes,
-            netdev_socket=common.netdev_socket,
+            common=common,
             on_ready=self._look_ready,
-            insecure=common.insecure,
         )
         if common.curve_secret or common.curve_peers:
             curve = Curve(common.curve_secret, common.curve_peers, self.zmq, self.reactor, log)
@@ -83,11 +71,14 @@ class Shell(ABC):
         self.done = False
         self.status = 0
         self.counters: Counter[str] = Counter()
-        """The shell's own."""
-        self.files: list[Reloaded] = []
-        """What the core is told from files."""
+        """The counters of the shell itself."""
+        self.files: list[Callable[[], list[Output]]] = []
+        """Each reads a file for the core, at the start and at SIGHUP, and returns the outputs of the core.
+        `ConfigError` when the file is wrong; the core then keeps what it has.
+        """
+        self.control: Control | None = None
+        """The link to the COLO frame of this host, where there is one."""
         self._http: Any = None
-        self._exchange: Any = None
         self._drain_until = 0.0
         self._was_ready = False
         self._signals = 0
@@ -96,7 +87,7 @@ class Shell(ABC):
 
     @abstractmethod
     def open_links(self) -> None:
-        """Open everything that frames or messages cross."""
+        """Open everything that carries frames or messages."""
 
     @abstractmethod
     def snapshot(self) -> Snapshot:
@@ -104,26 +95,23 @@ class Shell(ABC):
 
     @abstractmethod
     def core_deadline(self) -> float | None:
-        """When the core wants its timer."""
+        """When the timer of the core is due (monotonic seconds), or None."""
 
     @abstractmethod
     def core_timer(self, now: float) -> None:
-        """Call the core's timer and carry out what it asks for."""
+        """Call the timer of the core and carry out its outputs."""
 
     def _do(self, outputs: list[Output]) -> None:
-        """Do what a core asks for; a shell whose core asks for nothing leaves it as it is."""
-        assert not outputs, "outputs of a core that has a shell which carries nothing out"
+        """Carry out the outputs of the core. A shell whose core has no outputs need not override this."""
+        assert not outputs, "this shell cannot carry out outputs"
 
     @abstractmethod
     def begin_drain(self) -> None:
-        """Stop reading; send the core's last words."""
+        """Stop reading, and send the last outputs of the core."""
 
     @abstractmethod
     def drained(self) -> bool:
-        """Nothing waits any more."""
-
-    def last_words(self) -> None:
-        """After draining, before closing."""
+        """True when nothing waits to be sent any more."""
 
     @abstractmethod
     def close_links(self) -> None:
@@ -132,7 +120,7 @@ class Shell(ABC):
     # -- life -----------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open all that there is; `ConfigError` or `StartError`, with everything closed again, when that fails."""
+        """Open everything. When that fails, everything is closed again; `ConfigError` or `StartError` say why."""
         try:
             if self.common.http:
                 self._open_http()
@@ -140,6 +128,9 @@ class Shell(ABC):
             if self.context.curve is not None:
                 self.context.curve.open()
             self.open_links()
+            if self.control is not None:
+                self.control.http = self.http
+                self.control.open()
         except BaseException:
             self.close()
             raise
@@ -147,28 +138,27 @@ class Shell(ABC):
         self._look_ready()
 
     def _load_files(self) -> None:
-        for file in self.files:
-            self._do(file.load())
+        for load in self.files:
+            self._do(load())
 
     def _open_http(self) -> None:
-        from colo_runtime.http import Exchange, HttpServer  # noqa: PLC0415  only who serves pays for it
+        from colo_runtime.http import HttpServer  # noqa: PLC0415  it takes time and memory, and not every process serves
 
         first = Snapshot(self.role, self.id, waiting_for=("starting",))
-        self._exchange = Exchange(self.reactor.wake, lambda: self.reactor.turned, first)
+        self._http = HttpServer(self.common.http, self.reactor.wake, lambda: self.reactor.turned, first)
         self.reactor.on_wake = self._give_snapshot
-        self._http = HttpServer(self.common.http, self._exchange)
 
     def _give_snapshot(self) -> None:
-        if self._exchange is not None and self._exchange.wanted:
-            self._exchange.give(self.snapshot())
+        if self._http is not None and self._http.wanted:
+            self._http.give(self.snapshot())
 
     @property
     def http(self) -> str:
-        """HOST:PORT of the metrics, or empty."""
+        """HOST:PORT of the metrics; empty when there are none."""
         return self._http.address if self._http is not None else ""
 
     def step(self, limit: float = 0.0) -> None:
-        """One turn, of at most `limit` seconds."""
+        """One turn of the loop, which takes at most `limit` seconds."""
         deadline = self.core_deadline()
         until = time.monotonic() + limit
         self._turn(min(until, deadline) if deadline is not None else until)
@@ -182,13 +172,13 @@ class Shell(ABC):
                 self.core_timer(now)
 
     def run(self) -> int:
-        """Open, turn until it is over, close. The exit status."""
+        """Open, run until the process ends, close. Returns the exit status."""
         self.reactor.catch_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         self.reactor.on_signal = self._signalled
         raise_limit()
         try:
             self.open()
-            settle()
+            tune_memory()
             turn, deadline = self._turn, self.core_deadline
             while not self.done:
                 turn(deadline())
@@ -197,7 +187,7 @@ class Shell(ABC):
         return self.status
 
     def reload(self) -> None:
-        """SIGHUP: read again what can change while we run. What is wrong is logged, and the old stays."""
+        """SIGHUP: read all files again that may change while we run. Mistakes are logged, and the old content stays."""
         if self.context.curve is not None:
             self.context.curve.reload()
         try:
@@ -219,24 +209,30 @@ class Shell(ABC):
         self.drain(signal.Signals(number).name)
 
     def drain(self, why: str) -> None:
-        """Begin to end. Harmless when it has begun."""
+        """Start to drain; does nothing when that was started before."""
         if self.draining:
             return
         self.draining = True
         self.log("info", "process.draining", why=why)
         self._drain_until = time.monotonic() + self.common.drain_timeout
+        self._look_ready()
+        self._report()
         self.begin_drain()
         self._drain_on()
+
+    def _report(self) -> None:
+        if self.control is not None and self.control.opened:
+            self.control.report()
 
     def _drain_on(self) -> None:
         if not self.drained() and time.monotonic() < self._drain_until:
             self.reactor.call_later(DRAIN_LOOK, self._drain_on)
             return
-        self.last_words()
+        self._report()
         self.done = True
 
     def close(self) -> None:
-        """Let go of everything; harmless when it was done before."""
+        """Close everything; does nothing when that was done before."""
         if self._closed:
             return
         self._closed = True
@@ -244,6 +240,8 @@ class Shell(ABC):
             self._http.close()
             self._http = None
         self.close_links()
+        if self.control is not None and self.control.opened:
+            self.control.close()
         if self.context.curve is not None:
             self.context.curve.close()
         self.context.endings.wait()
@@ -255,14 +253,20 @@ class Shell(ABC):
 
     def waiting_for(self) -> tuple[str, ...]:
         """Why the process is not ready; empty when it is."""
-        return ("draining",) if self.draining else ()
+        reasons = ["draining"] if self.draining else []
+        if self.control is not None and not self.control.welcomed:
+            reasons.append(f"the frame at {self.control.endpoint.url} has not answered")
+        return tuple(reasons)
+
+    def own_counters(self) -> dict[str, int]:
+        """The counters of the shell itself and of its control link."""
+        control = self.control.counters if self.control is not None else {}
+        return dict(self.counters) | {f"control.{name}": n for name, n in control.items()}
 
     def _look_ready(self) -> None:
-        ready = not self.waiting_for()
+        waiting = self.waiting_for()
+        ready = not waiting
         if ready != self._was_ready:
             self._was_ready = ready
-            self.log("info", "process.ready" if ready else "process.unready", **self._reasons())
-
-    def _reasons(self) -> dict[str, Any]:
-        reasons = self.waiting_for()
-        return {"waiting_for": list(reasons)} if reasons else {}
+            reasons = {} if ready else {"waiting_for": list(waiting)}
+            self.log("info", "process.ready" if ready else "process.unready", **reasons)

@@ -1,36 +1,69 @@
-"""Notices when the file of a bound Unix socket is gone, and has it bound again.
+"""The file of a bound Unix socket: removing an old one, and binding again when ours was deleted.
 
-A socket whose file was deleted (by somebody who tidies up, or with its directory) goes on with those who are connected,
-but nobody finds it any more, and nothing tells its owner. So its file is looked at once a second::
+A socket whose file was deleted, alone or with its directory, still serves the connections that it has, but new clients
+cannot find it, and nothing tells its owner. Therefore its file is looked at once a second::
 
     as it was bound               nothing to do
     gone                          bound again
-    another socket, served        somebody took the place: said once a minute, and left alone
-    another socket, not served    left behind by somebody who died: bound again
-    no socket                     said once a minute, and left alone
+    another socket, served        another process has taken the path: logged once a minute, and left alone
+    another socket, not served    left over from a process that has died: bound again
+    not a socket                  logged once a minute, and left alone
 """
 
+import contextlib
 import errno
 import os
 import socket
 import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import zmq
 
 from colo_proto.errors import ConfigError, StartError
 from colo_runtime.context import COMPLAIN_EVERY
-from colo_runtime.reactor import Reactor, Timer
+from colo_runtime.reactor import Reactor
 
 EVERY: Final = 1.0
 """Seconds between two looks."""
 
-Mark = tuple[int, int]
+FileId = tuple[int, int]
+"""Device and inode."""
+
+
+def is_socket(path: str, what: str) -> bool:
+    """False when there is no file at `path`. `ConfigError`, beginning with `what`, when it is not a socket."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"{what}: {path} exists and is not a socket")
+    return True
+
+
+def clear_stale(path: str, what: str, kind: int = socket.SOCK_STREAM) -> None:
+    """Remove a socket file that no process serves. `ConfigError` or `StartError` when it must be left alone."""
+    if not is_socket(path, what):
+        return
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        # If the backlog of the listener is full, a blocking connect would wait.
+        probe.setblocking(False)
+        number = probe.connect_ex(path)
+    if number == errno.ECONNREFUSED:
+        Path(path).unlink()
+    elif number in (0, errno.EAGAIN):
+        raise StartError(f"{what}: somebody listens on {path} already")
+    elif number != errno.ENOENT:
+        raise StartError(f"{what}: {path}: {os.strerror(number)}")
 
 
 class SocketFile:
-    """Watches `path`, which was bound just now, until `close`. `again` binds it; it may fail, and is called again."""
+    """Watches `path`, which was bound just now, until `close`.
+
+    `again` binds it once more. It may fail with an exception; it is then called again later.
+    """
 
     def __init__(
         self,
@@ -45,11 +78,11 @@ class SocketFile:
         self._again = again
         self._log = log
         self._kind = kind
-        self._mark = self._look_at()
-        self._said: dict[str, float] = {}
-        self._timer: Timer | None = reactor.call_later(EVERY, self._look)
+        self._ours = self._found()
+        self._complained = float("-inf")
+        self._timer = reactor.call_later(EVERY, self._look)
 
-    def _look_at(self) -> Mark | None:
+    def _found(self) -> FileId | None:
         try:
             about = os.lstat(self._path)
         except OSError:
@@ -58,43 +91,27 @@ class SocketFile:
 
     def _look(self) -> None:
         self._timer = self._reactor.call_later(EVERY, self._look)
-        found = self._look_at()
-        if found is not None and found == self._mark:
+        found = self._found()
+        if found is not None and found == self._ours:
             return
-        why = self._taken() if found is not None else ""
-        if not why:
-            try:
-                self._again()
-            except (OSError, zmq.ZMQError, ConfigError, StartError) as error:
-                why = str(error)
-        if why:
-            self._complain("socket.lost", path=self._path, error=why)
-            return
-        self._mark = self._look_at()
-        self._log("warning", "socket.bound_again", path=self._path)
-
-    def _taken(self) -> str:
-        """Why what stands there must be left alone; empty when nobody serves it."""
         try:
-            if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
-                return "something that is no socket has its place"
-            with socket.socket(socket.AF_UNIX, self._kind) as probe:
-                probe.setblocking(False)
-                probe.connect(self._path)
-        except FileNotFoundError:
-            return ""
-        except OSError as error:
-            return "" if error.errno == errno.ECONNREFUSED else f"somebody else has its place ({error.strerror})"
-        return "somebody else listens in its place"
+            clear_stale(self._path, "its place is taken", self._kind)
+            self._again()
+        except (OSError, zmq.ZMQError, ConfigError, StartError) as error:
+            self._complain("socket.lost", path=self._path, error=str(error))
+            return
+        self._ours = self._found()
+        self._log("warning", "socket.bound_again", path=self._path)
 
     def _complain(self, event: str, **fields: Any) -> None:
         now = self._reactor.turned
-        if now - self._said.get(event, float("-inf")) >= COMPLAIN_EVERY:
-            self._said[event] = now
+        if now - self._complained >= COMPLAIN_EVERY:
+            self._complained = now
             self._log("error", event, **fields)
 
-    def close(self) -> None:
-        """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def close(self, *, remove: bool = False) -> None:
+        """Stop looking. With `remove`, delete the file if it is still ours."""
+        self._timer.cancel()
+        if remove and self._ours is not None and self._found() == self._ours:
+            with contextlib.suppress(OSError):
+                Path(self._path).unlink()

@@ -1,35 +1,34 @@
-r"""An output that is shared out to workers by flow (`?split=on`).
+r"""An output whose frames are distributed over workers, by flow (`?split=on`).
 
 ::
 
     core -> send(frames) -> Splitter -> ROUTER -- routing id --> worker comp0
                                           ^  \---------------> worker comp1
-    table -----> mark in each worker's stream
+    table -----> a barrier in the stream of each worker
 
-A worker is addressed by its routing id, which is its process id, so that nothing has to be agreed on.
-Each worker has its own sequence numbers and its own queue above ZeroMQ's; the bound on bytes is for all
-together. Frames for a worker that is not connected are dropped and counted: it will not want them later.
+A worker is addressed by its routing id, which is the id of its process, so that nothing has to be configured. Each
+worker has its own sequence numbers and its own queue above that of ZeroMQ; the bound on bytes is for all of them
+together. Frames for a worker that is not connected are dropped and counted: they would be useless to it later.
 """
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from time import monotonic
 from typing import Final
 
-from colo_proto.codec import LinkHello, LinkMark, decode, encode, encode_batch
+from colo_proto.codec import LinkHello, LinkMark, decode, encode
 from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
 from colo_proto.messages import WorkerTable
 from colo_proto.replay import cut
 from colo_proto.shard import Splitter
 from colo_runtime.link import Link
-from colo_runtime.reactor import Timer
+from colo_runtime.reactor import IDLE
 from colo_runtime.zmqsocket import whole, wire
 
 RETRY: Final = 0.001
 RETRY_MAX: Final = 0.05
-"""Seconds between looks at a worker whose queue was full. A ROUTER is writable as soon as *any* peer is,
-so polling for that would spin while one worker is stuck."""
+"""Seconds between two attempts to send to a worker whose queue was full: the first pause and the longest one. A ROUTER
+is writable as soon as *any* peer is, so waiting for that would be a busy loop while one worker is stuck."""
 
 
 class SplitLink(Link):
@@ -40,21 +39,20 @@ class SplitLink(Link):
     def open(self) -> None:
         """Bind."""
         self._wire = wire(self, router=True)
-        self._name = f"{self.context.id}.{self.port}"
         self.splitter = Splitter()
         self._sequence: dict[str, int] = defaultdict(int)
         self._queues: dict[str, deque[tuple[bytes, int]]] = {}
         self._pending_bytes = 0
-        self._retry: Timer | None = None
+        self._retry = IDLE
         self._pause = RETRY
         self._wire.watch(self._read)
 
     def table(self, message: WorkerTable) -> None:
-        """Share out by it from now on."""
+        """Distribute by this table from now on."""
         before = self.splitter.workers
         if self.splitter.table(message):
             self.counters["tables"] += 1
-            # Whoever loses flows and whoever gets some must know where in the stream of frames that is.
+            # The workers that lose flows and those that get them must know where in their stream of frames that is.
             for worker in dict.fromkeys([*before, *message.workers]):
                 self._mark(worker)
             self.context.log("info", "table.changed", port=self.port, version=message.version, workers=message.workers)
@@ -65,12 +63,12 @@ class SplitLink(Link):
         return self._pending_bytes
 
     def gauges(self) -> dict[str, int]:
-        """Queue, connections and table."""
+        """The queue, the connections and the table."""
         return super().gauges() | {"peers": self._wire.peers, "table_version": self.splitter.version}
 
     def send(self, frames: Sequence[Buffer]) -> None:
-        """Share the frames out by flow."""
-        self.gave(frames)
+        """Distribute the frames by flow."""
+        self.count_sent(frames)
         shares = self.splitter.split(frames)
         if not shares:
             self.drop("no_table", len(frames))
@@ -81,9 +79,7 @@ class SplitLink(Link):
         peer = worker.encode()
         for piece in cut(frames):
             sequence = self._sequence[worker]
-            message = encode_batch(
-                self._name, self.context.incarnation, sequence, self.context.epoch, monotonic(), piece
-            )
+            message = self.batch(sequence, piece)
             try:
                 waits = worker in self._queues or not self._wire.send(peer, message)
             except ConnectionError:
@@ -91,18 +87,19 @@ class SplitLink(Link):
                 continue
             if waits and not self._hold(worker, message, len(piece)):
                 continue
-            # What was dropped here has no number: the worker would count it once more, as missing.
+            # A dropped piece gets no numbers: otherwise the worker would count it again, as missing.
             self._sequence[worker] = sequence + len(piece)
 
     def _mark(self, worker: str) -> None:
-        self._say(worker, encode(LinkMark(self._name, self.context.incarnation, self.splitter.version)))
+        self._say(worker, encode(LinkMark(self.link_name, self.context.incarnation, self.splitter.version)))
 
     def _count(self, worker: str) -> None:
-        """Say how far we have counted: what a cut link lost is known when it is back, also if nothing follows."""
+        """Send an empty batch that says how far we have counted: the worker then knows what was lost with a connection,
+        even if no frame follows.
+        """
         sequence = self._sequence.get(worker, 0)
         if sequence and worker not in self._queues:
-            context = self.context
-            self._say(worker, encode_batch(self._name, context.incarnation, sequence, context.epoch, monotonic(), []))
+            self._say(worker, self.batch(sequence, []))
 
     def _say(self, worker: str, message: bytes) -> None:
         if worker in self._queues:
@@ -112,21 +109,21 @@ class SplitLink(Link):
             if not self._wire.send(worker.encode(), message):
                 self._hold(worker, message, 0)
         except ConnectionError:
-            # It says hello when it comes.
+            # The worker is not connected. It says hello when it is.
             return
 
     def _hold(self, worker: str, message: bytes, frames: int) -> bool:
-        if frames and self._pending_bytes + len(message) > self.context.queue_bytes:
+        if frames and self._pending_bytes + len(message) > self.context.common.queue_bytes:
             self.drop("queue_full", frames)
             return False
         queue = self._queues.setdefault(worker, deque())
         if not frames and queue and not queue[-1][1]:
-            # Of two marks with nothing between them the later one says it all: whoever asks for them without
-            # reading does not fill our memory.
+            # Of two barriers with nothing between them only the later one is needed. So a worker that asks for them
+            # without reading cannot fill our memory.
             self._pending_bytes -= len(queue.pop()[0])
         queue.append((message, frames))
         self._pending_bytes += len(message)
-        if self._retry is None:
+        if not self._retry.pending:
             self._retry = self.context.reactor.call_later(RETRY, self._flush)
         return True
 
@@ -144,7 +141,6 @@ class SplitLink(Link):
                 queue.clear()
             if not queue:
                 del self._queues[worker]
-        self._retry = None
         if self._queues:
             self._pause = RETRY if self._pending_bytes < before else min(self._pause * 2, RETRY_MAX)
             self._retry = self.context.reactor.call_later(self._pause, self._flush)
@@ -152,7 +148,7 @@ class SplitLink(Link):
             self.on_relief()
 
     def _read(self, _events: int) -> None:
-        # Workers greet, and want to know which table is in force; whatever else comes is taken away.
+        # Workers say hello, and must hear which table is in force; every other message is refused.
         for _ in range(64):
             got = self._wire.receive()
             if got is None:
@@ -160,22 +156,21 @@ class SplitLink(Link):
             try:
                 said = decode(whole(got[1]))
             except WireError as error:
-                self.garbage(error)
+                self.refuse(error)
                 continue
             if isinstance(said, LinkHello):
-                # A name that is no text is none of a process's.
+                # An id that is not text does not belong to a process of ours.
                 worker = got[0].decode(errors="replace")
                 self._mark(worker)
                 self._count(worker)
             else:
-                self.garbage(WireError("unexpected", "a message on an output"))
+                self.refuse(WireError("unexpected", "a message on an output"))
 
     def close(self) -> None:
-        """What is still pending is lost, and counted."""
+        """Close the connections. What is still pending is lost, and counted."""
         for queue in self._queues.values():
             self.drop("closed", sum(frames for _, frames in queue))
         self._queues.clear()
         self._pending_bytes = 0
-        if self._retry is not None:
-            self._retry.cancel()
+        self._retry.cancel()
         self._wire.close()

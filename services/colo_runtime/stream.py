@@ -1,43 +1,44 @@
-"""A byte stream that is listened for or connected to again and again (`chardev+unix://`, `chardev+tcp://`).
+"""A byte stream that listens or connects again and again (`chardev+unix://`, `chardev+tcp://`).
 
 ::
 
-    server: listening --accept--> up --end--> listening     (one peer at a time, as QEMU's chardev has it)
+    server: listening --accept--> up --end--> listening     (one peer at a time, as in QEMU's chardev)
     client: away --connect--> up --end--> away, again after a pause
 
-Never stops reading: a QEMU whose socket is not read stands still, monitor and all.
+It never stops reading: a QEMU whose socket is not read stands still, including its monitor.
 """
 
-import contextlib
 import errno
 import os
 import socket
-import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
 from colo_proto.endpoint import Endpoint
-from colo_proto.errors import ConfigError, StartError
+from colo_proto.errors import StartError
 from colo_proto.frame import Buffer
 from colo_runtime.context import Context
-from colo_runtime.reactor import READ, WRITE, Timer
-from colo_runtime.socketfile import SocketFile
+from colo_runtime.reactor import IDLE, READ, WRITE
+from colo_runtime.socketfile import SocketFile, clear_stale
 
 RETRY: Final = 0.05
 RETRY_MAX: Final = 1.0
+"""Seconds between attempts to connect: the first pause and the longest one."""
 READ_SIZE: Final = 256 * 1024
 GATHER: Final = 256
-"""Messages handed to the kernel at once (it takes up to 1,024)."""
+"""Messages passed to the kernel in one call (it accepts up to 1,024)."""
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
-"""A TCP peer that is gone without a FIN is noticed after some ten seconds, and another one let in."""
+"""A TCP peer that disappears without a FIN is noticed after some ten seconds, and then the next peer is served."""
+
+Address = tuple[int, str | tuple[Any, ...]]
+"""The family and the address of a socket."""
 
 
 class Stream:
-    """One endpoint; `on_up` when a connection is there, `on_data` for its bytes, `on_down` at its end."""
+    """One endpoint; `on_up` is called when a connection was made, `on_data` for its bytes, `on_down` at its end."""
 
     def __init__(self, endpoint: Endpoint, context: Context, what: str) -> None:
         self.endpoint = endpoint
@@ -45,80 +46,67 @@ class Stream:
         self.what = what
         self.on_up: Callable[[], None] = lambda: None
         self.on_data: Callable[[memoryview], None] = lambda _data: None
-        """Its argument is good for this call only: the next bytes come into the same place."""
+        """Its argument is valid during the call only: the next bytes are read into the same memory."""
         self.on_down: Callable[[int], None] = lambda _messages: None
         """Called with the number of messages that were queued and are lost."""
         self.on_drained: Callable[[], None] = lambda: None
         """Called when nothing is queued any more."""
         self.pending = 0
-        """Bytes accepted by `send` that have not left."""
+        """Bytes that `send` has accepted and that were not sent yet."""
         self._queue: deque[Buffer] = deque()
-        # A new buffer for every read costs more than the read: so much memory comes from the kernel, page by page.
+        # A new buffer for every read would cost more than the read: the kernel provides that much memory page by page.
         self._buffer = memoryview(bytearray(READ_SIZE))
+        self._unix = endpoint.scheme == "chardev+unix"
         self._listener: socket.socket | None = None
         self._connecting: socket.socket | None = None
         self._socket: socket.socket | None = None
-        self._timer: Timer | None = None
+        self._timer = IDLE
         self._pause = RETRY
-        self._inode: tuple[int, int] | None = None
         self._lookup: _Lookup | None = None
         self._file: SocketFile | None = None
 
     @property
     def up(self) -> bool:
-        """True while a connection is there."""
+        """True while a connection exists."""
         return self._socket is not None
 
     def open(self) -> None:
         """Listen, or start to connect."""
-        if self.endpoint.server:
-            self._listen()
-        else:
+        if not self.endpoint.server:
             self._connect()
+            return
+        try:
+            self._listen()
+        except OSError as error:
+            raise StartError(f"{self.what}: cannot listen on {self.endpoint.url}: {error.strerror}") from None
+        if self._unix:
+            self._file = SocketFile(self.endpoint.address, self.context.reactor, self._listen, self.context.log)
 
     # -- connections ----------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        try:
-            if self.endpoint.scheme == "chardev+unix":
-                sock = self._bind(self.endpoint.address)
-            else:
-                host, port = self.endpoint.host_port()
-                family = socket.AF_INET6 if ":" in host else socket.AF_INET
-                sock = socket.create_server(("" if host == "*" else host, port), family=family, backlog=8)
-        except OSError as error:
-            raise StartError(f"{self.what}: cannot listen on {self.endpoint.url}: {error.strerror}") from None
-        self._serve(sock)
-        if self.endpoint.scheme == "chardev+unix":
-            context = self.context
-            self._file = SocketFile(self.endpoint.address, context.reactor, self._bind_again, context.log)
-
-    def _serve(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self._listener = sock
-        # The next peer waits in the backlog until the present one is gone.
-        self.context.reactor.watch(sock.fileno(), 0 if self.up else READ, self._accept)
-
-    def _bind_again(self) -> None:
-        """Its file is gone: who is connected stays, the next one finds a new one."""
-        before, sock = self._listener, self._bind(self.endpoint.address)
+        """Bind; also when the socket file was deleted. Present connections stay, and new peers find the new file."""
+        before = self._listener
+        if self._unix:
+            clear_stale(self.endpoint.address, self.what)
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.bind(self.endpoint.address)
+                sock.listen(8)
+            except OSError:
+                sock.close()
+                raise
+        else:
+            host, port = self.endpoint.host_port()
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            sock = socket.create_server(("" if host == "*" else host, port), family=family, backlog=8)
         if before is not None:
             self.context.reactor.unwatch(before.fileno())
             before.close()
-        self._serve(sock)
-
-    def _bind(self, path: str) -> socket.socket:
-        _clear_stale(path, self.what)
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.bind(path)
-            about = Path(path).stat()
-            self._inode = (about.st_dev, about.st_ino)
-            sock.listen(8)
-        except OSError:
-            sock.close()
-            raise
-        return sock
+        sock.setblocking(False)
+        self._listener = sock
+        # The next peer waits in the backlog until the present one has gone.
+        self.context.reactor.watch(sock.fileno(), 0 if self.up else READ, self._accept)
 
     def _accept(self, _events: int) -> None:
         assert self._listener is not None
@@ -127,46 +115,45 @@ class Stream:
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
-            # No descriptor. The listener stays readable: do not look at it for a while.
+            # There is no free descriptor. The listener stays readable, so it is not watched for a while.
             self.context.complain("stream.unreachable", self.what, endpoint=str(self.endpoint), error=error.strerror)
             self.context.reactor.interest(self._listener.fileno(), 0)
             self._timer = self.context.reactor.call_later(RETRY_MAX, self._accept_again)
             return
-        # The next peer waits in the backlog until this one is gone.
         self.context.reactor.interest(self._listener.fileno(), 0)
         self._begin(sock)
 
     def _accept_again(self) -> None:
-        self._timer = None
         if self._listener is not None and self._socket is None:
             self.context.reactor.interest(self._listener.fileno(), READ)
 
     def _connect(self) -> None:
-        self._timer = None
-        if self.endpoint.scheme == "chardev+unix":
-            self._connect_to(socket.AF_UNIX, self.endpoint.address)
+        if self._unix:
+            self._connect_to((socket.AF_UNIX, self.endpoint.address))
             return
         host, port = self.endpoint.host_port()
         try:
-            self._resolved(_lookup(host, port, socket.AI_NUMERICHOST))
+            address = _resolve(host, port, socket.AI_NUMERICHOST)
         except OSError:
-            # A name: who answers for it may take its time, and frames must not wait.
+            # It is a name. The resolver may need time, and frames must not wait for it.
             try:
                 self._lookup = _Lookup(host, port)
             except (OSError, RuntimeError) as error:
-                # Neither a descriptor nor a thread is to be had.
+                # There is no free descriptor, or no thread.
                 self._again(str(error))
                 return
             self.context.reactor.watch(self._lookup.done.fileno(), READ, self._looked_up)
+        else:
+            self._connect_to(address)
 
     def _looked_up(self, _events: int) -> None:
-        lookup = self._lookup
-        assert lookup is not None
+        assert self._lookup is not None
+        found = self._lookup.found
         self._forget_lookup()
-        if isinstance(lookup.found, OSError):
-            self._again(str(lookup.found))
+        if isinstance(found, OSError):
+            self._again(str(found))
         else:
-            self._resolved(lookup.found)
+            self._connect_to(found)
 
     def _forget_lookup(self) -> None:
         if self._lookup is not None:
@@ -174,34 +161,28 @@ class Stream:
             self._lookup.done.close()
             self._lookup = None
 
-    def _resolved(self, found: tuple[int, tuple[Any, ...]]) -> None:
-        family, address = found
-        self._connect_to(family, address)
-
-    def _connect_to(self, family: int, address: str | tuple[Any, ...]) -> None:
+    def _connect_to(self, address: Address) -> None:
         try:
-            sock = socket.socket(family)
+            sock = socket.socket(address[0])
         except OSError as error:
             self._again(str(error))
             return
         sock.setblocking(False)
-        number = sock.connect_ex(address)
-        if number == 0:
-            self._begin(sock)
-        elif number == errno.EINPROGRESS:
-            self._connecting = sock
-            self.context.reactor.watch(sock.fileno(), WRITE, self._connected)
-        else:
-            sock.close()
-            self._again(os.strerror(number))
+        self._result(sock, sock.connect_ex(address[1]))
 
     def _connected(self, _events: int) -> None:
         sock = self._connecting
         assert sock is not None
         self._connecting = None
         self.context.reactor.unwatch(sock.fileno())
-        number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number:
+        self._result(sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _result(self, sock: socket.socket, number: int) -> None:
+        """The attempt to connect has ended with this error number, or has not ended yet."""
+        if number == errno.EINPROGRESS:
+            self._connecting = sock
+            self.context.reactor.watch(sock.fileno(), WRITE, self._connected)
+        elif number:
             sock.close()
             self._again(os.strerror(number))
         else:
@@ -214,7 +195,7 @@ class Stream:
 
     def _begin(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
+        if not self._unix:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for name, value in KEEPALIVE:
@@ -262,33 +243,31 @@ class Stream:
             self.hang_up()
 
     def send(self, messages: Sequence[Buffer], limit: int) -> bool:
-        """Send or queue messages, all or none of them; False when more than `limit` bytes would be queued."""
+        """Send or queue all messages; False, and none of them, when more than `limit` bytes would be queued."""
         sock = self._socket
         size = sum(map(len, messages))
         if sock is None or self.pending + size > limit:
             return False
+        sent = 0
         if not self._queue:
             try:
-                # sendmsg gathers; the kernel takes what fits.
+                # The kernel takes as much as it has space for.
                 sent = sock.sendmsg(messages[:GATHER])
             except BlockingIOError:
-                sent = 0
+                pass
             except OSError:
                 self.hang_up()
                 return False
             if sent == size:
                 return True
             self.context.reactor.interest(sock.fileno(), READ | WRITE)
-            self._queue.extend(messages)
-            self.pending = size
-            self._sent(sent)
-            return True
         self._queue.extend(messages)
         self.pending += size
+        self._sent(sent)
         return True
 
     def _sent(self, size: int) -> None:
-        """The first `size` bytes of the queue have gone."""
+        """The first `size` bytes of the queue were sent."""
         queue = self._queue
         self.pending -= size
         while size:
@@ -315,38 +294,32 @@ class Stream:
         self.on_drained()
 
     def close(self) -> None:
-        """End everything; a socket file that is still ours goes too."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """End everything, and delete the socket file if it is still ours."""
+        self._timer.cancel()
         self._forget_lookup()
         if self._file is not None:
-            self._file.close()
+            self._file.close(remove=True)
         for sock in (self._listener, self._connecting, self._socket):
             if sock is not None:
                 self.context.reactor.unwatch(sock.fileno())
                 sock.close()
         self._listener = self._connecting = self._socket = None
-        if self._inode is not None:
-            with contextlib.suppress(OSError):
-                about = Path(self.endpoint.address).stat()
-                if (about.st_dev, about.st_ino) == self._inode:
-                    Path(self.endpoint.address).unlink()
 
 
-def _lookup(host: str, port: int, flags: int = 0) -> tuple[int, tuple[Any, ...]]:
+def _resolve(host: str, port: int, flags: int = 0) -> Address:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)[0]
     except UnicodeError as error:
-        # What cannot be a name in the DNS.
+        # The text cannot be a name in the DNS.
         raise OSError(f"{host[:80]}: {error}") from None
     return family, address
 
 
 class _Lookup:
-    """A name is looked up in a thread of its own; `done` becomes readable when `found` is there."""
+    """Resolves a name in its own thread; `done` becomes readable when `found` has the result."""
 
     def __init__(self, host: str, port: int) -> None:
-        self.found: tuple[int, tuple[Any, ...]] | OSError = OSError("not looked up yet")
+        self.found: Address | OSError = OSError("not looked up yet")
         self.done, self._tell = socket.socketpair()
         try:
             threading.Thread(target=self._run, args=(host, port), name=f"lookup {host}", daemon=True).start()
@@ -357,27 +330,8 @@ class _Lookup:
 
     def _run(self, host: str, port: int) -> None:
         try:
-            self.found = _lookup(host, port)
+            self.found = _resolve(host, port)
         except OSError as error:
             self.found = error
-        # Readable: the other end sees the end of the stream.
+        # This makes `done` readable: it is now at the end of its stream.
         self._tell.close()
-
-
-def _clear_stale(path: str, what: str) -> None:
-    """Remove a socket file that nobody listens on any more."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise ConfigError(f"{what}: {path} exists and is not a socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        # A listener whose backlog is full would let us wait.
-        probe.setblocking(False)
-        number = probe.connect_ex(path)
-    if number == errno.ECONNREFUSED:
-        Path(path).unlink()
-    elif number in (0, errno.EAGAIN):
-        raise StartError(f"{what}: somebody listens on {path} already")
-    else:
-        raise StartError(f"{what}: {path}: {os.strerror(number)}")

@@ -6,8 +6,9 @@
       ^ backoff         |                          ^              |
       +-----------------+ refused for now          +--return: fd--+   (a restarted netdev has its tap back)
 
-The tap works on without netdev. A descriptor that has died (EBADFD: the interface was deleted) is
-closed and asked for anew. Start order does not matter; a tap that netdev does not know is an error.
+The tap continues to work while netdev is away. A descriptor that does not work any more (EBADFD: the interface was
+deleted) is closed, and a new one is requested. Processes may start in any order; a tap that netdev does not know is an
+error.
 """
 
 import contextlib
@@ -22,22 +23,22 @@ from colo_proto.errors import ConfigError, WireError
 from colo_proto.frame import MAX_FRAME, MIN_FRAME, NO_OFFLOAD, Buffer
 from colo_proto.net.coalesce import coalesce
 from colo_proto.net.offload import to_plain
-from colo_proto.netdev import RefusedError, Request, TapInfo, decode_reply, encode_request
+from colo_proto.netdev import RefusedError, Request, decode_reply, encode_request
 from colo_proto.replay import cut
 from colo_runtime.descriptors import close_all, receive
 from colo_runtime.link import Link
-from colo_runtime.reactor import READ, Timer
+from colo_runtime.reactor import IDLE, READ
 
 RETRY: Final = 0.05
 RETRY_MAX: Final = 1.0
-"""Seconds between attempts to reach netdev."""
+"""Seconds between attempts to reach netdev: the first pause and the longest one."""
 ANSWER: Final = 2.0
 """Seconds that netdev has for an answer."""
 
 READ_FRAMES: Final = 256
 READ_BYTES: Final = 1 << 20
-"""What is read in one turn at most. It is more than a batch, so that the segments which many connections have waiting
-can be joined: each joined frame saves the work of all processes behind.
+"""The most that is read in one turn. It is more than a batch, so that the waiting segments of many connections can be
+joined: each joined frame saves work in all processes after this one.
 """
 
 _READ_SIZE: Final = MAX_FRAME + 1
@@ -52,15 +53,15 @@ class TapLink(Link):
     """See the module."""
 
     def open(self) -> None:
-        """Start to ask netdev."""
+        """Start to ask netdev for the descriptor."""
         self.name = self.endpoint.address
-        self._path = self.endpoint.netdev or self.context.netdev_socket
+        self._path = self.endpoint.netdev or self.context.common.netdev_socket
         self._fd = -1
         self._vnet_hdr = True
         self._socket: socket.socket | None = None
         self._verb = "get"
         self._pause = RETRY
-        self._timer: Timer | None = None
+        self._timer = IDLE
         self._reading = self.reads
         self._resting = False
         self._why = f"tap {self.name}: waiting for netdev at {self._path}"
@@ -68,12 +69,12 @@ class TapLink(Link):
 
     @property
     def waiting_for(self) -> str:
-        """The tap, until it is here."""
+        """Not empty until the tap is attached."""
         return "" if self._fd >= 0 else self._why
 
     @property
     def stalled(self) -> str:
-        """Without its tap."""
+        """Not empty until the tap is attached."""
         return self.waiting_for
 
     # -- frames ---------------------------------------------------------------------------------
@@ -99,23 +100,17 @@ class TapLink(Link):
             count = len(frames)
             frames = [frame for frame in frames if MIN_FRAME <= len(frame) <= MAX_FRAME]
             self.drop("size", count - len(frames))
-        self._deliver(frames)
-
-    def _deliver(self, frames: Sequence[bytes]) -> None:
-        """Hand over in batches what was read, joined where that can be."""
         before = len(frames)
         if before > 1 and self._vnet_hdr:
-            frames = cast("Sequence[bytes]", coalesce(frames))
+            frames = cast("list[bytes]", coalesce(frames))
             self.counters["joined"] += before - len(frames)
         for batch in cut(frames):
-            self.counters["frames_in"] += len(batch)
-            self.counters["bytes_in"] += sum(map(len, batch))
             if batch:
-                self.deliver(batch)
+                self.pass_on(batch)
 
     def send(self, frames: Sequence[Buffer]) -> None:
-        """Write each frame; what the kernel does not take is dropped by reason."""
-        self.gave(frames)
+        """Write each frame. Those that the kernel does not accept are dropped, and counted by reason."""
+        self.count_sent(frames)
         fd = self._fd
         if fd < 0:
             self.drop("tap_absent", len(frames))
@@ -129,7 +124,7 @@ class TapLink(Link):
         written = 0
         leased, context = self.endpoint.lease, self.context
         for at, frame in enumerate(frames):
-            # Before each frame: the process may have been stopped since the last one.
+            # Checked before each frame: the process may have been stopped since the last one.
             if leased and monotonic() >= context.lease:
                 self.drop("no_lease", len(frames) - at)
                 break
@@ -157,11 +152,10 @@ class TapLink(Link):
     # -- netdev ---------------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        self._timer = None
         try:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
-            # No descriptor is left.
+            # There is no free descriptor.
             self._again(error.strerror or str(error))
             return
         try:
@@ -178,49 +172,42 @@ class TapLink(Link):
             return
         self._socket = sock
         self.context.reactor.watch(sock.fileno(), READ, self._answer)
-        self._timer = self.context.reactor.call_later(ANSWER, self._hang_up)
+        self._timer = self.context.reactor.call_later(ANSWER, lambda: self._try_later("no answer"))
 
     def _answer(self, _events: int) -> None:
         assert self._socket is not None
         fds: list[int] = []
         try:
             data, fds = receive(self._socket)
-            info = self._understood(data, fds)
+            info = decode_reply(data)
         except BlockingIOError:
             return
         except RefusedError as error:
             if self._verb == "get" and not error.retry and self._fd < 0:
                 raise ConfigError(f"{self.option} {self.endpoint}: {error}") from None
             self.context.complain("tap.refused", self.name, tap=self.name, error=str(error))
-            # A netdev that does not want our descriptor back may have another one for us.
+            # A netdev that refuses to take our descriptor back may have another one for us.
             self._verb = "get"
-            self._disconnect()
-            self._again(str(error))
+            self._try_later(str(error))
             return
         except (WireError, OSError) as error:
             close_all(fds)
-            self._disconnect()
-            self._again(str(error))
+            self._try_later(str(error))
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._verb == "get" and not fds:
+            self._try_later("netdev sent no descriptor")
+            return
+        self._timer.cancel()
         self._pause = RETRY
-        if self._verb == "get" and fds:
+        if self._verb == "get":
             self._attach(fds.pop(0), vnet_hdr=info.vnet_hdr)
             self.context.log(
                 "info", "tap.attached", port=self.port, tap=self.name, mac=info.mac, vnet_hdr=info.vnet_hdr
             )
-        elif self._verb == "return":
+        else:
             self.context.log("info", "tap.returned", port=self.port, tap=self.name)
         close_all(fds)
         self._verb = "return"
-
-    def _understood(self, data: bytes, fds: list[int]) -> TapInfo:
-        info = decode_reply(data)
-        if self._verb == "get" and not fds:
-            raise WireError("malformed", "netdev sent no descriptor")
-        return info
 
     def _attach(self, fd: int, *, vnet_hdr: bool) -> None:
         self._detach()
@@ -246,22 +233,18 @@ class TapLink(Link):
         self._detach()
         self.context.on_ready()
         self._verb = "get"
-        self._disconnect()
-        self._again("gone")
+        self._try_later("gone")
 
     def _disconnect(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         if self._socket is not None:
             self.context.reactor.unwatch(self._socket.fileno())
             self._socket.close()
             self._socket = None
 
-    def _hang_up(self) -> None:
-        self._timer = None
+    def _try_later(self, why: str) -> None:
         self._disconnect()
-        self._again("no answer")
+        self._again(why)
 
     def _again(self, why: str) -> None:
         if self._fd < 0:
@@ -272,7 +255,7 @@ class TapLink(Link):
     # -- end ------------------------------------------------------------------------------------
 
     def rest(self, *, resting: bool) -> None:
-        """Leave the frames in the kernel for a while: its queue is the longest, and knows what it drops."""
+        """Leave the frames in the kernel for a while: its queue is the longest, and the kernel counts what it drops."""
         self._resting = resting
         if self._reading and self._fd >= 0:
             self.context.reactor.interest(self._fd, 0 if resting else READ)
@@ -284,7 +267,7 @@ class TapLink(Link):
             self.context.reactor.unwatch(self._fd)
 
     def close(self) -> None:
-        """Netdev has its own copy of the descriptor: the link stays up."""
+        """Close the descriptor. netdev has its own copy, so the interface stays up."""
         with contextlib.suppress(OSError):
             self._disconnect()
         self._detach()

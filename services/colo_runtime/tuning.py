@@ -1,7 +1,7 @@
-"""How a process that moves frames treats its machine.
+"""How a process that moves frames uses the processor and the memory of its machine.
 
-* The processor: it does not take it from others the moment something arrives (`yield_less`).
-* Memory: what is freed stays at hand, and cycles are seldom looked for (`settle`).
+* The processor: it does not preempt other processes as soon as something arrives (`yield_less`).
+* Memory: freed memory stays in the process, and reference cycles are looked for seldom (`tune_memory`).
 """
 
 import contextlib
@@ -11,33 +11,34 @@ import os
 from typing import Final
 
 COLLECT_AFTER: Final = 100_000
-"""Objects made and not freed again before Python looks for cycles."""
+"""Objects made, and not freed again, before Python looks for reference cycles."""
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-"""glibc's mallopt(3)."""
+"""Parameters of glibc's mallopt(3)."""
 KEPT: Final = 32 << 20
-"""Bytes of freed memory that are not given back to the system."""
+"""Bytes of freed memory that are not returned to the system."""
 
 
 def yield_less() -> None:
-    """Call it before the first thread is made: they all inherit it.
+    """Call it before the first thread is started: all threads inherit the setting.
 
-    Under SCHED_BATCH (sched(7)) a thread that wakes up waits for its turn instead of preempting whoever runs. Between
-    idle processes nothing changes. Under load each process of the chain gets further before the next one starts, with
-    more frames in a batch, and its caches are still its own. It needs no privilege.
+    With SCHED_BATCH (sched(7)) a thread that wakes up waits for its turn instead of preempting the running one. Between
+    idle processes this changes nothing. Under load each process of the chain does more work before the next one runs,
+    with more frames in a batch and warm caches. No privilege is needed.
     """
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def settle() -> None:
-    """Call it once everything is set up.
+def tune_memory() -> None:
+    """Call it once, when everything is set up.
 
-    glibc hands freed memory back as soon as 128 KiB of it lie at the end of the heap, and takes it again, page by page,
-    for the next batch: a batch of GSO frames costs several times as much as the work on it. Elsewhere nothing changes.
+    glibc returns freed memory to the system as soon as 128 KiB of it are at the end of the heap, and requests it again,
+    page by page, for the next batch: for a batch of GSO frames that costs several times as much as the work on it. With
+    another C library nothing is changed.
 
-    Frames are freed as soon as nobody refers to them; what the collector could find is next to nothing, and each of its
-    rounds looks at everything that compare keeps. What was made until now stays out of them for good.
+    Frames are freed as soon as nothing refers to them. The collector would find next to nothing, and each of its rounds
+    looks at everything that compare keeps. Objects that exist now are left out of its rounds for ever.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

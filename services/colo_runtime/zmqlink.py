@@ -1,4 +1,4 @@
-"""A plain ZeroMQ link: DEALER on both sides, bounded, numbered, lossy at the bound.
+"""A plain ZeroMQ link: DEALER on both sides, with a bounded queue and numbered batches; it drops at the bound.
 
 ::
 
@@ -8,9 +8,9 @@
                         |
                         +-> full: the newest is dropped, counted `queue_full`
 
-Batches carry sequence numbers here as well: what the receiver finds missing is legal loss, counted
-as `lost` (frames). What the sender itself dropped has no number, so that it is not counted on both sides.
-A bound input takes turns among all its senders.
+Batches have sequence numbers here as well. Frames that the receiver finds missing are legal loss, and counted as
+`lost`. Frames that the sender itself dropped get no numbers, so that they are not counted on both sides. A bound input
+serves all its senders in turn.
 """
 
 from collections import deque
@@ -18,39 +18,33 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-import zmq
-
-from colo_proto.codec import Batch, Chatter, LinkHello, LinkMark, Wire, decode, encode, encode_batch
+from colo_proto.codec import Batch, Chatter, LinkHello, LinkMark, Wire, decode, encode
 from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
 from colo_proto.replay import cut
 from colo_runtime.link import BATCH_BYTES, BATCH_FRAMES, Link
-from colo_runtime.reactor import READ, WRITE, Timer
+from colo_runtime.reactor import IDLE, READ, WRITE
 from colo_runtime.zmqsocket import whole, wire
 
 ASK: Final = 1.0
-"""Seconds without a word after which a worker asks whether it is still shared out to."""
+"""Seconds without a message after which a worker asks whether it still gets its share of the frames."""
 MAX_SENDERS: Final = 256
-"""Senders whose sequence numbers an input remembers; the one that was silent longest is forgotten."""
+"""Senders whose sequence numbers an input remembers; above that number, the one that came first is forgotten."""
 
 
 class Sequences:
-    """What each sender's next sequence number should be."""
+    """The sequence number that is expected next from each sender."""
 
     def __init__(self) -> None:
         self._next: dict[str, tuple[int, int]] = {}
 
     def missing(self, batch: Batch) -> int:
-        """Frames that went missing before `batch`; 0 for a new sender, or one that was restarted."""
-        known = self._next.get(batch.link)
+        """The number of frames that are missing before `batch`; 0 for a sender that is new or was restarted."""
+        incarnation, expected = self._next.get(batch.link, (None, 0))
         self._next[batch.link] = (batch.incarnation, batch.sequence + len(batch.frames))
-        if known is None:
-            if len(self._next) > MAX_SENDERS:
-                del self._next[next(iter(self._next))]
-            return 0
-        if known[0] != batch.incarnation:
-            return 0
-        return max(0, batch.sequence - known[1])
+        if len(self._next) > MAX_SENDERS:
+            del self._next[next(iter(self._next))]
+        return max(0, batch.sequence - expected) if incarnation == batch.incarnation else 0
 
 
 class ZmqLink(Link):
@@ -59,7 +53,6 @@ class ZmqLink(Link):
     def open(self) -> None:
         """Bind or connect."""
         self._wire = wire(self, router=False, on_change=self._connection)
-        self._name = f"{self.context.id}.{self.port}"
         self._sequence = 0
         self._pending: deque[tuple[bytes, int]] = deque()
         self._pending_bytes = 0
@@ -70,39 +63,35 @@ class ZmqLink(Link):
         self._asks = self.on_mark is not None and not self.endpoint.server
         self._heard = float("-inf")
         self._marked = False
-        self._timer: Timer | None = None
+        self._timer = IDLE
         if self._asks:
             self._ask()
 
     @property
     def pending(self) -> int:
-        """Bytes in the queue above ZeroMQ's own."""
+        """Bytes in the queue above ZeroMQ's own queue."""
         return self._pending_bytes
 
     def gauges(self) -> dict[str, int]:
-        """Queue and connections."""
+        """The queue and the connections."""
         return super().gauges() | {"peers": self._wire.peers}
 
     # -- out ------------------------------------------------------------------------------------
 
     def send(self, frames: Sequence[Buffer]) -> None:
-        """Number, pack and send; `to` means nothing here."""
-        self.gave(frames)
+        """Number, encode and send."""
+        self.count_sent(frames)
         for piece in cut(frames):
-            message = self._packed(piece)
+            message = self.batch(self._sequence, piece)
             waits = self._pending or not self._wire.send(b"", message)
             if waits and not self._hold(message, len(piece)):
-                # It has no number: the receiver would count it once more, as missing.
+                # A dropped piece gets no numbers: otherwise the receiver would count it again, as missing.
                 continue
             self._sequence += len(piece)
         self.counters["sequence"] = self._sequence
 
-    def _packed(self, frames: Sequence[Buffer]) -> bytes:
-        context = self.context
-        return encode_batch(self._name, context.incarnation, self._sequence, context.epoch, monotonic(), frames)
-
     def _hold(self, message: bytes, frames: int) -> bool:
-        if self._pending_bytes + len(message) > self.context.queue_bytes:
+        if self._pending_bytes + len(message) > self.context.common.queue_bytes:
             self.drop("queue_full", frames)
             return False
         if not self._pending:
@@ -146,14 +135,14 @@ class ZmqLink(Link):
                 value = decode(whole(got[1]))
                 if type(value) is LinkMark and self.on_mark is not None:
                     if frames:
-                        self._give(frames, size)
+                        self.pass_on(frames)
                         frames, size = [], 0
                     self._marked = True
                     self.on_mark(value.version)
                     continue
                 batch = self._batch(value)
             except WireError as error:
-                self.garbage(error)
+                self.refuse(error)
                 continue
             if batch is None:
                 continue
@@ -165,12 +154,7 @@ class ZmqLink(Link):
             if len(frames) >= BATCH_FRAMES or size >= BATCH_BYTES:
                 break
         if frames:
-            self._give(frames, size)
-
-    def _give(self, frames: list[bytes], size: int) -> None:
-        self.counters["frames_in"] += len(frames)
-        self.counters["bytes_in"] += size
-        self.deliver(frames)
+            self.pass_on(frames)
 
     def _batch(self, value: Wire) -> Batch | None:
         if type(value) is Batch:
@@ -178,48 +162,48 @@ class ZmqLink(Link):
                 raise WireError("unexpected", "frames on an output")
             return value
         if isinstance(value, Chatter):
-            # The other end believes this to be a reliable link; as far as it goes, it is one without replay.
+            # The other end takes this for a reliable link. It works as one that never replays.
             return None
         raise WireError("unexpected", f"{type(value).__name__} on a link of frames")
 
     def _ask(self) -> None:
-        """Whoever shares out to us answers a greeting; if it does not, it has given our place to somebody else."""
+        """Say hello to the sender, which must answer. If it does not, another process has taken over our routing id."""
         if self._marked and self._reading and not self._resting:
             if monotonic() - self._heard > ASK:
-                self._wire.send(b"", encode(LinkHello(self._name, self.context.incarnation, -1)))
-            self._wire.mind(self._heard)
+                self._say_hello()
+            self._wire.check_silence(self._heard)
         self._timer = self.context.reactor.call_later(ASK, self._ask)
+
+    def _say_hello(self) -> None:
+        self._wire.send(b"", encode(LinkHello(self.link_name, self.context.incarnation, -1)))
 
     def _connection(self, what: str) -> None:
         self.context.log("debug", f"link.{what}", port=self.port, endpoint=str(self.endpoint))
         if what == "up" and self._sequence and not self._pending:
-            # How far we have counted: what a cut link lost is known when it is back, also if nothing follows.
-            self._wire.send(b"", self._packed([]))
-        if what == "up" and self.on_mark is not None and not self.endpoint.server:
-            # Whoever shares out to us answers with the table in force.
-            self._wire.send(b"", encode(LinkHello(self._name, self.context.incarnation, -1)))
+            # An empty batch says how far we have counted: the receiver then knows what was lost with the connection,
+            # even if no frame follows.
+            self._wire.send(b"", self.batch(self._sequence, []))
+        if what == "up" and self._asks:
+            # The sender answers a hello with its present worker table.
+            self._say_hello()
 
     # -- end ------------------------------------------------------------------------------------
 
     def rest(self, *, resting: bool) -> None:
-        """Leave what comes where it is for a while: then the sender keeps it, and rests in its turn."""
+        """Stop reading for a while: the frames then stay with the sender, which rests as well when it has too many."""
         self._resting = resting
         self._interest(writing=bool(self._pending))
 
     def stop_reading(self) -> None:
-        """Leave what comes where it is."""
+        """Read no more."""
         self._reading = False
         self._interest(writing=bool(self._pending))
 
     def close(self) -> None:
-        """What is still pending is lost, and counted."""
+        """Close the connection. What is still pending is lost, and counted."""
         for _, frames in self._pending:
             self.drop("closed", frames)
         self._pending.clear()
         self._pending_bytes = 0
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         self._wire.close()
-
-
-assert zmq.zmq_version_info() >= (4, 2), "heartbeats and handover need libzmq 4.2"

@@ -41,7 +41,7 @@ from colo_compare.config import CompareConfig
 from colo_proto.codec import Batch, decode, encode_batch
 from colo_proto.core import Send
 from colo_proto.net.tcp import ACK, PSH, SYN
-from colo_runtime.tuning import settle
+from colo_runtime.tuning import tune_memory
 
 GUEST, CLIENT = "10.0.0.2", "10.0.0.9"
 SIZES = {"udp": 64, "tcp": 1448}
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--flows", type=int, nargs="+", default=[1, 64, 10000])
     parser.add_argument("--only", nargs="+", default=["udp", "tcp"])
     options = parser.parse_args()
-    settle()
+    tune_memory()
     if QEMU is None:
         print("QEMU is not installed: ours alone")
     for kind in options.only:

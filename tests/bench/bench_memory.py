@@ -18,7 +18,7 @@ from tests import craft
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
 from colo_proto.net.tcp import ACK, SYN
-from colo_runtime.tuning import settle
+from colo_runtime.tuning import tune_memory
 
 PER_FLOW = 2048
 OPTIONS = craft.mss(1460) + craft.sack_permitted() + craft.timestamps(1, 1) + craft.wscale(7)
@@ -41,7 +41,7 @@ def frame(number: int, template: bytes) -> bytes:
 
 
 def run(scene: str, count: int) -> None:
-    settle()
+    tune_memory()
     config = CompareConfig()
     core = Compare(config)
     if scene.startswith("SYN"):

@@ -19,7 +19,7 @@ from tests.bench.sides import QEMU, Side, Step, cpu, framed, our_rewriter, qemu_
 from colo_proto.net.tcp import ACK, PSH, SYN
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.rewriter import Rewriter
-from colo_runtime.tuning import settle
+from colo_runtime.tuning import tune_memory
 
 BATCH, ROUNDS, REPEATS = 64, 300, 5
 ENDS = {4: ("10.0.0.9", "10.0.0.2"), 6: ("fd00::9", "fd00::2")}
@@ -115,7 +115,7 @@ def main():
     parser.add_argument("--frames", type=int, default=20000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    settle()
+    tune_memory()
     stamps_in, stamps_out = craft.timestamps(8, 7001), craft.timestamps(9001, 8)
     sack = craft.sack((2000, 3000))
     cases = [

@@ -13,12 +13,8 @@ FILE, FUNCTION, PARAMETERS = 400, 60, 8
 CODE = sorted(path for base in ("proto", "services") for path in (ROOT / base).rglob("*.py"))
 
 _HOT = "every frame passes it, and a call costs compiled code more than what it would do"
-LARGE_FILES = {
-    "services/colo_runtime/zmqsocket.py": "one socket's life: binding, dialling, being looked at, being opened anew",
-    "services/colo_runtime/reliable.py": "the two ends of one protocol",
-}
+LARGE_FILES = {}
 LONG_FUNCTIONS = {
-    "proto/colo_proto/topology.py links": "a table, written down as one",
     "services/colo_compare/tcp/flow.py primary": _HOT,
     "services/colo_compare/tcp/commit.py _match": _HOT,
     "services/colo_compare/tcp/state.py blank": "a list of fields and what each means",

@@ -1,5 +1,7 @@
 """Names of counters in reports and in /metrics."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from colo_proto.core import Way
@@ -15,11 +17,11 @@ class Still(Link):
         self.opened = True
 
     def send(self, frames):
-        self.gave(frames)
+        self.count_sent(frames)
 
 
 def link(port, endpoint, way=Way.BOTH, **counters):
-    one = Still(port, way, parse_endpoint(endpoint), None, lambda _frames: None)
+    one = Still(port, way, parse_endpoint(endpoint), SimpleNamespace(id="a"), lambda _frames: None)
     one.counters.update({name.replace("__", "."): n for name, n in counters.items()})
     return one
 

@@ -186,13 +186,13 @@ def test_the_list_of_peers_cannot_be_read(tmp_path):
 def test_a_name_cannot_be_looked_up(bench, monkeypatch):
     shell = bench.shell(sink(**{"in": Way.IN}), "b", in_="chardev+tcp://127.0.0.1:1")
     stream = shell.links["in"]._stream
-    bench.until(lambda: stream._timer is not None)
+    bench.until(lambda: stream._timer.pending)
     stream._timer.cancel()
     object.__setattr__(stream, "endpoint", type(stream.endpoint)("chardev+tcp", "nobody.test:9"))
     with no_descriptors():
         stream._connect()
     assert stream._lookup is None
-    assert stream._timer is not None
+    assert stream._timer.pending
 
 
 def test_sighup_with_keys_changes_nothing_and_ends_nobody(bench, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from colo_proto.endpoint import parse_endpoint
-from colo_runtime import doors, zmqsocket
+from colo_runtime import doors, zmqoptions
 from colo_runtime.curve import dial, load, write_pair
 from runtime_helpers import PATIENCE, free_port, sink, source
 from strangers import GREETING, KEYLESS, Flood, strangers
@@ -82,7 +82,7 @@ def gets_in(bench, endpoint, patience=PATIENCE, keys=None):
     one = bench.context.socket(zmq.DEALER)
     bench.sockets.append(one)
     one.linger, one.reconnect_ivl, one.reconnect_ivl_max, one.immediate = 0, 20, 1000, True
-    one.handshake_ivl, one.connect_timeout = doors.HANDSHAKE_MS, zmqsocket.CONNECT_MS
+    one.handshake_ivl, one.connect_timeout = doors.HANDSHAKE_MS, zmqoptions.CONNECT_MS
     if keys is not None:
         ours = load(keys["curve_secret"], keys["curve_peers"])
         dial(one, ours, next(iter(ours.peers)))
@@ -203,7 +203,7 @@ def test_a_port_is_closed_in_the_middle_of_a_flood(bench):
 @pytest.mark.parametrize("say", [KEYLESS, b""], ids=["greeting", "silent"])
 @pytest.mark.parametrize("scheme", ["tcp", "ipc"])
 def test_a_handshake_has_its_time(bench, monkeypatch, say, scheme):
-    monkeypatch.setattr(zmqsocket, "HANDSHAKE_MS", 100)
+    monkeypatch.setattr(zmqoptions, "HANDSHAKE_MS", 100)
     endpoint = bench.ipc("in") if scheme == "ipc" else f"tcp://127.0.0.1:{free_port()}"
     shell = bench.shell(sink(), "b", in_=endpoint + "?server=on")
     where = parse_endpoint(endpoint)

@@ -5,7 +5,6 @@ import threading
 import pytest
 import zmq
 
-from colo_cli.statusview import fetch
 from colo_frame.config import FrameConfig
 from colo_frame.frame import Frame
 from colo_frame.shell import MAX_KNOWN, MAX_QUEUED, FrameShell
@@ -25,7 +24,7 @@ from colo_proto.messages import (
     Welcome,
     WorkerTable,
 )
-from colo_runtime.client import NoAnswerError, ask
+from colo_runtime.client import NoAnswerError, ask, request
 from colo_runtime.options import CommonConfig
 from runtime_helpers import Log, frames
 
@@ -205,7 +204,7 @@ class TestAsking:
         with pytest.raises(NoAnswerError, match="no answer within 0.05 s"):
             ask(bench.ipc("none"), Query("status"), 0.05)
         with pytest.raises(StartError, match="no answer"):
-            fetch(bench.ipc("none"), 0.05)
+            request(bench.ipc("none"), Query("status"), 0.05)
 
     def test_somebody_else_there(self, bench):
         other = bench.zmq(zmq.ROUTER, bench.ipc("other"), bind=True)

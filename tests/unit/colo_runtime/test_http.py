@@ -193,13 +193,13 @@ def test_a_thousand_connections_take_neither_threads_nor_descriptors(bench, serv
 
 @pytest.mark.parametrize("say", [b"", b"GET", b"GET /ready HTTP/1.1\r\nX: y\r\n"])
 def test_a_request_has_its_time(bench, served, monkeypatch, say):
-    monkeypatch.setattr(http, "PATIENCE", 0.2)
+    monkeypatch.setattr(http, "CLIENT_TIMEOUT", 0.2)
     with raw(served, say) as one:
         assert one.recv(100) == b""
 
 
 def test_one_that_comes_byte_by_byte_has_no_more(served, monkeypatch):
-    monkeypatch.setattr(http, "PATIENCE", 0.5)
+    monkeypatch.setattr(http, "CLIENT_TIMEOUT", 0.5)
     begin = time.monotonic()
     with raw(served, b"GET /ready HTTP/1.1\r\nX: ") as one:
         one.settimeout(0.02)
@@ -214,7 +214,7 @@ def test_one_that_comes_byte_by_byte_has_no_more(served, monkeypatch):
 
 
 def test_one_who_does_not_read_is_left(bench, served, monkeypatch):
-    monkeypatch.setattr(http, "PATIENCE", 0.3)
+    monkeypatch.setattr(http, "CLIENT_TIMEOUT", 0.3)
     served._http._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     for n in range(5_000):
         served.core.counters[f"thing{n}"] = n
@@ -223,8 +223,16 @@ def test_one_who_does_not_read_is_left(bench, served, monkeypatch):
         host, _, port = served.http.rpartition(":")
         one.connect((host, int(port)))
         one.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-        bench.until(lambda: any(visitor.answer for visitor in served._http._visitors.values()))
+        bench.until(lambda: served._http._visitors)
+        before = time.monotonic()
         bench.until(lambda: not served._http._visitors)
+        assert time.monotonic() - before > 0.2, "it had its time"
+        one.settimeout(60)
+        data = b""
+        with contextlib.suppress(ConnectionError):
+            while more := one.recv(65536):
+                data += more
+        assert 0 < len(data) < 100_000, "the answer was not taken to its end"
 
 
 @pytest.mark.parametrize(
@@ -275,7 +283,7 @@ def test_who_asks_without_end_does_not_take_the_loops_time(bench, served):
 
     def say(*args, **more):
         given.append(1)
-        before(*args, **more)
+        return before(*args, **more)
 
     served._http._say = say
     bench.turn(2)

@@ -78,23 +78,22 @@ class TestNames:
 
     def test_an_endpoint_of_a_port_needs_the_role_in_front(self):
         table = services()["mirror"].table()
-        assert environment("mirror", table, {"COLO_OUTDEV": "ipc:///x"}).values == {}
-        assert environment("mirror", table, {"COLO_MIRROR_OUTDEV": "ipc:///x"}).values == {"outdev": "ipc:///x"}
+        assert environment("mirror", table, {"COLO_OUTDEV": "ipc:///x"}) == {}
+        assert environment("mirror", table, {"COLO_MIRROR_OUTDEV": "ipc:///x"})["outdev"].value == "ipc:///x"
 
     def test_netdevs_socket_and_the_frame_are_known_to_all(self):
         table = services()["mirror"].table()
         found = environment("mirror", table, {"COLO_NETDEV": "/run/n.sock", "COLO_FRAME": "ipc:///f"})
-        assert found.values == {"netdev_socket": "/run/n.sock", "frame": "ipc:///f"}
-        assert found.where["netdev_socket"] == "COLO_NETDEV"
+        assert found == {"netdev_socket": ("/run/n.sock", "COLO_NETDEV"), "frame": ("ipc:///f", "COLO_FRAME")}
 
     def test_several_values_are_split_at_spaces(self):
         found = environment("netdev", services()["netdev"].table(), {"COLO_NETDEV_TAP": "lan,bridge=b guest"})
-        assert found.values["tap"] == ["lan,bridge=b", "guest"]
+        assert found["tap"].value == ["lan,bridge=b", "guest"]
 
     def test_a_variable_that_is_another_roles_is_not_ours(self):
         # COLO_COMPARE_TIMEOUT is an option of compare, or COLO_<OPTION> of everybody: fine for compare itself.
-        assert environment("compare", TABLE, {"COLO_COMPARE_TIMEOUT": "5"}).values == {"compare_timeout": "5"}
-        assert environment("mirror", services()["mirror"].table(), {"COLO_COMPARE_TIMEOUT": "5"}).values == {}
+        assert environment("compare", TABLE, {"COLO_COMPARE_TIMEOUT": "5"})["compare_timeout"].value == "5"
+        assert environment("mirror", services()["mirror"].table(), {"COLO_COMPARE_TIMEOUT": "5"}) == {}
 
 
 class TestRefused:
@@ -104,12 +103,12 @@ class TestRefused:
             ("[compare]\ncompare_timuot = 5\n", r"\[compare\]: unknown option 'compare_timuot'; did you mean"),
             ("[compare.c1]\nfoo = 5\n", r"\[compare.c1\]: unknown option 'foo'"),
             ("[defaults]\nfoo = 5\n", r"\[defaults\]: unknown option 'foo'"),
-            ("[compare.c1.deeper]\nx = 1\n", r"\[compare.c1\] deeper: a table is not expected"),
+            ("[compare.c1.deeper]\nx = 1\n", r"\[compare.c1\]: unknown option 'deeper'"),
             ("[compare]\ncompare_timeout = 0\n", r"\[compare\] compare_timeout: at least 1"),
             ('[compare]\nmode = "sometimes"\n', r"\[compare\] mode: one of enforce, shadow, bypass"),
             ("[compare]\nnonsense\n", "colo.toml: .*line 2"),
-            ("defaults = 5\n", r"defaults: a table is expected"),
-            ("compare = 5\n", r"compare: a table is expected"),
+            ("defaults = 5\n", r"\[defaults\]: a table is expected"),
+            ("compare = 5\n", r"\[compare\]: a table is expected"),
             ("[compare]\nc1 = 5\n", r"\[compare\]: unknown option 'c1'"),
         ],
     )
@@ -159,10 +158,10 @@ def test_only():
 def test_where_a_value_came_from_is_kept(tmp_path):
     path = tmp_path / "c.toml"
     path.write_text("[compare]\nmax-flows = 9\n")
-    found = gather("compare", TABLE, {"config": str(path), "mode": "shadow"}, {"COLO_LOG_LEVEL": "info"}, anywhere())
-    assert found.where["max_flows"] == f"{path}: [compare] max-flows"
-    assert found.where["log_level"] == "COLO_LOG_LEVEL"
-    assert found.where["mode"] == ""
+    found = gather("compare", TABLE, {"config": str(path), "mode": "shadow"}, {"COLO_LOG_LEVEL": "info"}, anywhere)
+    assert found["max_flows"] == (9, f"{path}: [compare] max-flows")
+    assert found["log_level"] == ("info", "COLO_LOG_LEVEL")
+    assert found["mode"] == ("shadow", "")
 
 
 @pytest.mark.parametrize("role", services())

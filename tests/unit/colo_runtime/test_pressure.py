@@ -10,6 +10,7 @@ import zmq
 from colo_proto.core import Way
 from colo_proto.endpoint import parse_endpoint
 from colo_runtime.context import Context
+from colo_runtime.options import CommonConfig
 from colo_runtime.pressure import STUCK, Pressure
 from colo_runtime.reactor import READ, Reactor, Timer
 from colo_runtime.tap import TapLink
@@ -41,7 +42,8 @@ class Clock:
         due, self.timers = self.timers, []
         for timer in due:
             if timer.fn is not None:
-                timer.fn()
+                fn, timer.fn = timer.fn, None
+                fn()
 
 
 class End:
@@ -151,7 +153,7 @@ def test_a_link_that_rests_leaves_what_comes_to_its_sender():
 def test_a_tap_that_rests_is_not_read():
     reactor, sockets = Reactor(), zmq.Context()
     got = []
-    context = Context(reactor, sockets, "x", 1, lambda *_a, **_k: None, netdev_socket="/nowhere")
+    context = Context(reactor, sockets, "x", 1, lambda *_a, **_k: None, CommonConfig(netdev_socket="/nowhere"))
     link = TapLink("netdev", Way.IN, parse_endpoint("tap://guest"), context, got.extend)
     mine, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link.open()

@@ -12,7 +12,7 @@ from colo_frame.frame import Frame
 from colo_proto.claim import derive
 from colo_proto.errors import ConfigError
 from colo_runtime import curve
-from colo_runtime.secretfile import SecretFile, read_secrets, write_secret
+from colo_runtime.secretfile import load_secrets, read_secrets, write_secret
 from colo_runtime.service import resolve, services
 
 ONE, TWO = "00ff" * 16, "ABCD" * 16
@@ -131,27 +131,26 @@ def test_the_frame_seals_with_the_first_and_keeps_what_it_has_when_the_file_is_w
     path = tmp_path / "s"
     path.write_text(f'pair-secret = "{ONE}"\npair-secret = "{TWO}"\n')
     path.chmod(0o600)
-    file = SecretFile(str(path), core)
-    (loaded,) = file.load()
+    (loaded,) = load_secrets(str(path), core)
     assert (loaded.event, loaded.fields) == ("secrets.loaded", {"secrets": 2})
     wanted = [derive(bytes.fromhex(one), "colo") for one in (ONE, TWO)]
     assert core.side.ownership._keys == wanted
     assert core.status(0.0)["tenure"]["sealed"] is True
     path.write_text("nothing\n")
     with pytest.raises(ConfigError):
-        file.load()
+        load_secrets(str(path), core)
     assert core.side.ownership._keys == wanted
 
 
 def test_a_secret_that_everybody_may_read_is_warned_about(tmp_path):
     path = write_secret(str(tmp_path), "pair")
     path.chmod(0o644)
-    logs = SecretFile(str(path), Frame(FrameConfig(), 7)).load()
+    logs = load_secrets(str(path), Frame(FrameConfig(), 7))
     assert [(log.level, log.event) for log in logs] == [("info", "secrets.loaded"), ("warning", "key.exposed")]
 
 
 def test_without_a_file_nothing_happens():
     core = Frame(FrameConfig(peer="tcp://192.0.2.1:9005"), 7)
-    assert SecretFile("", core).load() == []
+    assert load_secrets("", core) == []
     assert core.status(0.0)["tenure"]["sealed"] is False
     assert core.counters == Counter()

@@ -172,7 +172,7 @@ def test_a_restarted_worker_takes_its_id_over(bench):
         ("inproc://x?split=on", Way.OUT, "server=on"),
         ("inproc://x?split=on&server=on", Way.IN, "outputs"),
         ("inproc://x?split=on&server=on&reliable=on", Way.OUT, "do not go together"),
-        ("inproc://x?reliable=on", Way.BOTH, "one way"),
+        ("inproc://x?reliable=on", Way.BOTH, "one direction"),
     ],
 )
 def test_what_does_not_go_together(bench, endpoint, way, named):

@@ -83,7 +83,7 @@ def test_what_is_refused_by_name(values, named):
 
 def test_the_source_of_a_value_is_named():
     with pytest.raises(ConfigError, match=r"^colo.toml: \[mirror\] timeout: "):
-        build(Some, {"outdev": "tap://a", "timeout": "x"}, {"timeout": "colo.toml: [mirror] timeout"})
+        {one.name: one for one in options(Some)}["timeout"].parse("x", "colo.toml: [mirror] timeout")
 
 
 @pytest.mark.parametrize(

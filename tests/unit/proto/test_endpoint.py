@@ -32,7 +32,7 @@ def test_what_is_understood(text, expected):
         ("", "scheme"),
         ("lan", "scheme"),
         ("udp://a:1", "scheme"),
-        ("tap://", "nothing stands"),
+        ("tap://", "no address"),
         ("tcp://9003", "HOST:PORT"),
         ("tcp://h:0", "1 to 65535"),
         ("tcp://h:65536", "1 to 65535"),

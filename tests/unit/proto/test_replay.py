@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from colo_proto.codec import MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Batch, LinkReset, LinkStart
 from colo_proto.errors import WireError
-from colo_proto.replay import ASK_AGAIN, FRAME_OVERHEAD, SILENCE, ReplayReceiver, ReplaySender, cut
+from colo_proto.replay import FRAME_OVERHEAD, HELLO_INTERVAL, SENDER_SILENCE, ReplayReceiver, ReplaySender, cut
 
 
 def frames(first: int, count: int) -> list[bytes]:
@@ -99,7 +99,7 @@ class TestReceiverKilled:
         assert attach(sender, fresh) is False
         assert pump(sender, fresh) == frames(4, 4)
         assert sender.counters["replayed"] == 4
-        assert sender.counters["gaps"] == 0
+        assert sender.counters["resets"] == 0
 
     def test_it_believes_nothing_before_its_hello_is_answered(self):
         # The old connection's frames reach the new process first; taking them for the beginning would lose 0..3.
@@ -125,7 +125,7 @@ class TestReceiverKilled:
         fresh = ReplayReceiver()
         assert attach(sender, fresh) is True
         assert pump(sender, fresh) == frames(20, 10)
-        assert (sender.counters["evicted"], sender.counters["gaps"], fresh.counters["gaps"]) == (20, 1, 1)
+        assert (sender.counters["evicted"], sender.counters["resets"], fresh.counters["gaps"]) == (20, 1, 1)
 
     def test_a_ring_that_was_acknowledged_before_it_overflowed_has_no_gap(self):
         sender, receiver = pair(limit=10 * (8 + FRAME_OVERHEAD))
@@ -166,7 +166,7 @@ class TestConnectionCut:
         receiver.hello(10.01)
         receiver.batch(Batch("l", 7, 5, 0, 0.0, frames(5, 1)), 10.02)
         assert not receiver.asking
-        receiver.batch(Batch("l", 7, 5, 0, 0.0, frames(5, 1)), 10.02 + ASK_AGAIN)
+        receiver.batch(Batch("l", 7, 5, 0, 0.0, frames(5, 1)), 10.02 + HELLO_INTERVAL)
         assert receiver.asking
         attach(sender, receiver, 11.0)
         assert pump(sender, receiver) == frames(0, 6)
@@ -176,7 +176,7 @@ class TestConnectionCut:
         sender.push(frames(0, 3))
         sender.due()
         sender.sent()  # lost, and nothing comes after it
-        receiver.on_timer(SILENCE - 0.01)
+        receiver.on_timer(SENDER_SILENCE - 0.01)
         assert not receiver.asking
         receiver.on_timer(receiver.deadline())
         assert receiver.asking

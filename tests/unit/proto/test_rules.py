@@ -73,7 +73,7 @@ def test_an_icmp_error_is_under_the_rule_of_the_flow_it_is_about():
         ("pass 256", "a protocol is expected"),
         ("pass tcp guest", "guest: a value is expected"),
         ("pass tcp gust 10.0.0.1", "unknown word 'gust'"),
-        ("pass tcp guest 10.0.0.1 guest 10.0.0.2", "guest stands twice"),
+        ("pass tcp guest 10.0.0.1 guest 10.0.0.2", "guest is given twice"),
         ("pass tcp guest 10.0.0.256", "10.0.0.256"),
         ("pass tcp port http", "'http': a port"),
         ("pass tcp\npass icmp guest-port 80", "line 2: guest-port: icmp has no ports"),
