@@ -25,7 +25,7 @@ class Judge:
         """
 
     def look(self, processes: Sequence[dict[str, Any]]) -> dict[str, str]:
-        """Invariants that the counters contradict, by name. Entries as of `colo_lab.watch.entries`, with a `host`."""
+        """Invariants that the counters contradict, by name. Entries as from `statuspoll.entries`, with a `host`."""
         live = [one for one in processes if one["state"] == "live"]
         facts = invariants.Facts(
             mode="enforce",

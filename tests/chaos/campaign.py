@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from chaos.checker import TRANSFERS, Trial, Verdict, judge
 from chaos.nemesis import FAULTS, Strike
-from colo_lab.watch import entries
+from colo_lab.statuspoll import entries
 from containers.engine import EngineError, Project, answer
 from judging import Judge
 

@@ -110,16 +110,16 @@ def test_two_hosts(hosts):
     found = primary.job("download", "--size=5000000")
     assert found["wrong"] == 0, found
 
-    spaces = namespaces(primary) | namespaces(secondary)
-    assert spaces
+    inodes = namespaces(primary) | namespaces(secondary)
+    assert inodes
     sandboxes = [one.about["NetworkSettings"]["SandboxKey"] for host in hosts for one in host.containers()]
     for host in hosts:
         host.stop()
         host.compose("down", "-v")
         assert host.leftovers() == {"container": [], "network": [], "volume": []}
-    assert inhabitants(spaces) == []
+    assert inhabitants(inodes) == []
     # The engine keeps the empty files for a minute; what they named is gone.
-    assert [path for path in sandboxes if path and os.path.exists(path) and os.stat(path).st_ino in spaces] == []
+    assert [path for path in sandboxes if path and os.path.exists(path) and os.stat(path).st_ino in inodes] == []
     links = run("ip", "-o", "link")
     assert not any(name in links for name in (f": lan@{primary.name}", "colo-lan", "colo-guest"))
 

@@ -10,7 +10,7 @@ import random
 import sys
 import time
 
-from colo_lab import elevate
+from colo_lab import privileges
 from faults.campaign import Campaign
 
 
@@ -22,8 +22,8 @@ def main() -> int:
     parser.add_argument("--wiring", choices=("faithful", "lean"), default="faithful")
     parser.add_argument("--logs", default="", metavar="DIR", help="keep the logs of all processes there")
     options = parser.parse_args()
-    gaps = elevate.missing()
-    if gaps or not elevate.privileged():
+    gaps = privileges.missing()
+    if gaps or not privileges.privileged():
         sys.stderr.write(f"faults: needs {', and '.join(gaps or ['root'])}\n")
         return 2
     say(f"seed {options.seed}, {options.wiring} wiring")

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from colo_lab.config import LabConfig
 from colo_lab.lab import Lab
-from colo_lab.watch import entries
+from colo_lab.statuspoll import entries
 from colo_proto.topology import Wiring
 from faults.nemesis import Nemesis, sockets
 from faults.plan import Fault, plan
@@ -122,9 +122,11 @@ class Campaign:
     def run(self) -> None:
         """Bring the pair up, strike, and take it down."""
         with self.lab:
-            spaces, watch = self.lab.spaces, self.lab.watch
-            nemesis = Nemesis(self.lab, spaces)
-            names = [one.id for one in self.lab.crew.children.values() if one.role not in ("guest", "watch", "client")]
+            namespaces, watch = self.lab.namespaces, self.lab.statuses
+            nemesis = Nemesis(self.lab, namespaces)
+            names = [
+                one.id for one in self.lab.supervisor.children.values() if one.role not in ("guest", "watch", "client")
+            ]
             self.names = names
             ports = ["9003@host-p", "9004@host-s", "9005@host-p"]
             self._watch = watch
@@ -253,7 +255,7 @@ class Campaign:
         """Who does not run, or has not reported since it was started: what is known of it is of the time before."""
         ages = {one["id"]: one["report_age_ms"] / 1000 for one in self._processes()}
         now = time.monotonic()
-        children = [self.lab.crew.children[name] for name in self.names]
+        children = [self.lab.supervisor.children[name] for name in self.names]
         return [one.id for one in children if not one.running or ages.get(one.id, now) > now - one.started]
 
     def _probe(self) -> str:

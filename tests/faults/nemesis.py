@@ -17,9 +17,9 @@ GUEST_IF = "eth0"
 class Nemesis:
     """Strikes; each method returns what undoes it, or nothing where the pair itself must get over it."""
 
-    def __init__(self, lab: Lab, spaces: Any) -> None:
+    def __init__(self, lab: Lab, namespaces: Any) -> None:
         self.lab = lab
-        self.spaces = spaces
+        self.namespaces = namespaces
 
     def strike(self, fault: Fault) -> Callable[[], None] | None:
         """Do it now."""
@@ -30,7 +30,7 @@ class Nemesis:
         self.lab.kill(target)
 
     def _pause(self, target: str) -> Callable[[], None]:
-        child = self.lab.crew.children[target]
+        child = self.lab.supervisor.children[target]
         starts = child.starts
         child.signal(signal.SIGSTOP)
 
@@ -57,7 +57,7 @@ class Nemesis:
         return lambda: self._nft(host, f"delete table inet {table}\n")
 
     def _nft(self, host: str, rules: str) -> None:
-        with netns.inside(self.spaces.fds[host]):
+        with netns.inside(self.namespaces.fds[host]):
             subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True, capture_output=True)
 
     def _down(self, target: str) -> Callable[[], None]:
@@ -70,7 +70,7 @@ class Nemesis:
         return lambda: self._set(target, GUEST_IF, "carrier", "on")
 
     def _set(self, space: str, ifname: str, *state: str) -> None:
-        with netns.inside(self.spaces.fds[space]):
+        with netns.inside(self.namespaces.fds[space]):
             # A tap that is being made anew just now comes up by itself.
             subprocess.run(["ip", "link", "set", ifname, *state], check=False, capture_output=True)
 

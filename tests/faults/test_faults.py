@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from colo_lab import elevate
+from colo_lab import privileges
 from faults.campaign import Campaign
 from faults.plan import KINDS, plan
 
@@ -29,8 +29,8 @@ def test_everything_is_struck():
 
 @pytest.fixture
 def machine():
-    gaps = elevate.missing()
-    if not gaps and not elevate.privileged():
+    gaps = privileges.missing()
+    if not gaps and not privileges.privileged():
         gaps = ["root in this process"]
     if shutil.which("nft") is None:
         gaps.append("the program nft (package nftables)")

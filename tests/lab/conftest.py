@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from colo_lab import elevate
+from colo_lab import privileges
 
 LAB = [sys.executable, "-P", "-m", "colo_lab"]
 SERVER = f"exec {sys.executable} -P -m colo_lab.programs.server"
@@ -109,7 +109,7 @@ def namespaces(state):
 
 @pytest.fixture(autouse=True, scope="session")
 def _machine():
-    gaps = elevate.missing()
+    gaps = privileges.missing()
     if gaps:
         pytest.skip("needs " + ", and ".join(gaps))
 
@@ -117,5 +117,5 @@ def _machine():
 @pytest.fixture
 def privileged():
     """For tests that make namespaces in the test's own process."""
-    if not elevate.privileged():
+    if not privileges.privileged():
         pytest.skip("needs root in this process (the lab itself can do without)")
