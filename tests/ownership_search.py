@@ -1,7 +1,7 @@
-"""`PYTHONPATH=tests python -m ownership_search --examples N [--seed S] [--jobs J]`: who finds two writers, or none?
+"""`PYTHONPATH=tests python -m ownership_search --examples N [--seed S] [--jobs J]`: search for two writers, or none.
 
-Hypothesis writes scripts of what happens to a pair (`SCRIPTS`), `play` performs one in the world of `ownership_world`.
-The unit tests do this a hundred times or two; this does it as often as one likes, in pieces with a seed each.
+Hypothesis makes scripts of events (`SCRIPTS`), and `play` carries one out in the world of `ownership_world`. The unit
+tests do this one or two hundred times; this program does it as often as you like, in parts with a seed each.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from colo_proto.lan import Lan
 from ownership_world import TICK, World
 
 PIECE = 250
-"""Examples with one seed."""
+"""Number of examples with one seed."""
 STATES = ("any", "holding", "leaving", "alone", "fenced", "standby", "taking", "promoted")
 LETTERS = st.sampled_from("ps")
 WHO = st.sampled_from(["frame", "ear", "writer", "all"])
@@ -32,7 +32,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("resync")),
     st.tuples(st.just("start again")),
     st.tuples(st.just("new ear"), LETTERS),
-    # What a stranger on the LAN does.
+    # What an attacker on the LAN does.
     st.tuples(st.just("replay"), LETTERS, st.sampled_from(STATES), st.sampled_from([TICK, 0.07, 0.5])),
     st.tuples(st.just("replay"), LETTERS, st.sampled_from(STATES), st.sampled_from([TICK, 0.07, 0.5])),
     st.tuples(st.just("flood"), LETTERS, st.integers(0, 1000)),
@@ -48,19 +48,20 @@ HISTORIES = {
     "failed over before": [(("failover", False), 2.0), (("start again",), 3.1)],
     "alone before": [(("link", False), 6.0), (("link", True), 1.2), (("start again",), 3.1)],
 }
-"""What has happened, and was recorded, before a script begins."""
+"""Events before a script begins, whose claims the attacker has recorded."""
 SCRIPTS = st.tuples(
     st.sampled_from(sorted(HISTORIES)), st.lists(st.tuples(EVENTS, WAITS), max_size=12), st.booleans(), st.booleans()
 )
-"""A history, what happens, whether the primary dies in the end, and whether ears are `forgetful`."""
+"""A history, the events, whether the primary dies in the end, and whether the LAN heartbeats are `forgetful`."""
 FAILOVER = st.sampled_from(["auto", "manual"])
 DETECTION = 2.5
-"""Silence of the other host that is its death, seconds."""
+"""Seconds of silence after which the other host counts as dead."""
 
 
 def play(script, failover, *, packed=True):
-    """Whatever happens, but for both networks being cut at once: `World.check` looks after every 10 ms. And once all is
-    well again, somebody writes, also while the stranger goes on; and if then the primary dies, the secondary.
+    """No event may lead to two writers, unless both networks are cut at once; `World.check` checks every 10 ms. Once
+    all faults have ended, some host writes, even while the attacker continues. If the primary then dies, the secondary
+    writes.
     """
     history, events, death, forgetful = script
     world = World(failover=failover, packed=packed, forgetful=forgetful).run(2.0)
@@ -84,7 +85,7 @@ def play(script, failover, *, packed=True):
 
 
 def step(world, event, *args):
-    """One thing happens. Of the two networks one is always whole: a LAN on which words are held back is not."""
+    """Carry out one event. One of the two networks is always intact; a LAN on which claims are held back is not."""
     match event, args:
         case "link", (on,):
             world.link = on or not world.lan or bool(world.held)
@@ -124,7 +125,7 @@ def step(world, event, *args):
 
 
 def piece(argument):
-    """`examples` of one seed; what was found, or nothing."""
+    """Run `examples` of one seed. Returns what was found, or nothing."""
     number, examples = argument
 
     @seed(number)

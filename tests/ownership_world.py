@@ -1,12 +1,13 @@
-"""Two hosts, two networks, and what can happen to them: the frames of a pair with everything around them modelled.
+"""A model of two hosts, two networks and the events that can happen to them, around the real COLO frames of a pair.
 
-A host is a frame, an ear on the client LAN, and a writer to it. Each has an inbox; a frozen one reads nothing
-until it is thawed and then finds all of it, as a process does after SIGCONT. Messages travel through their bytes.
-`run` lets 10 ms pass at a time and checks after each that no two writers could write. Each host has a clock of its own.
+A host has a COLO frame, a LAN heartbeat on the client LAN, and a writer to it. Each has an inbox. A frozen one reads
+nothing until it is thawed, and then finds everything, as a process does after SIGCONT. Messages are encoded and
+decoded. `run` lets 10 ms pass at a time, and checks each time that no two writers can write. Each host has its own
+clock.
 
-There is somebody on the LAN, too. He hears every claim and keeps it (`tape`), puts on the LAN what he likes
-(`inject`), and can do so again and again (`attack`). He can hold back what one host says (`hold`), which is a cut LAN
-for as long as it lasts, and let it go later. What he does not have is the pair's secret.
+There is also an attacker on the LAN. It records every claim (`tape`), sends what it likes to the LAN (`inject`), and
+can repeat that (`attack`). It can hold back the claims of one host (`hold`), which is like a cut LAN meanwhile, and
+release them later. It does not have the pair's secret.
 """
 
 from collections import Counter, deque
@@ -37,7 +38,7 @@ from colo_proto.messages import (
 TICK = 0.01
 SECRET = b"known to the pair and nobody else"
 EAR = 1000
-"""Frames that wait in the tap of an ear; more are lost."""
+"""Number of frames that wait in the tap of a LAN heartbeat; further ones are lost."""
 CLOCKS = {"p": 0.0, "s": 4711.0}
 ROLES = {
     "frame": "frame",
@@ -133,7 +134,7 @@ class Host:
                         self.world.quiet = 0.0
 
     def turn(self):
-        """Everybody who is not frozen reads what is there, and does what is due."""
+        """Every process that is not frozen reads its inbox and does what is due."""
         now = self.now
         for one in self.processes.values():
             if not one.up or one.id == "frame":
@@ -155,7 +156,7 @@ class Host:
                 self.due = self.frame.deadline()
 
     def next(self):
-        """When something is due, on the world's clock."""
+        """When a timer is due, on the world's clock."""
         due = [one.reported + 1.0 for one in self.processes.values() if one.up and one.id != "frame"]
         if self.processes["frame"].up:
             due.append(self.due)
@@ -191,7 +192,7 @@ class Host:
                     self.world.over_lan(self, output.frames)
 
     def could_write(self):
-        """Would a frame for the LAN that is at the writer now go out?"""
+        """True if the writer would now write a frame to the LAN."""
         one = self.writer
         return one.up and self.now < one.lease and (self.letter == "p" or one.promoted)
 
@@ -205,18 +206,18 @@ class World:
         self.now = 0.0
         self.packed = packed
         self.forgetful = forgetful
-        """The ears do not remember what they have heard, as if started again each time: the frames judge alone."""
+        """The LAN heartbeats forget what they have heard, as if restarted each time, so only the COLO frames decide."""
         self.quiet = 0.0
-        """Nothing is due before."""
+        """No timer is due before this time."""
         self._number = 0
         self.tape = []
-        """What was said on the LAN: when, by whom, the frame."""
+        """The claims on the LAN: when, by which host, the frame."""
         self.link_tape = []
-        """What was said on the link between the hosts: by whom, the message."""
+        """The messages on the link between the hosts: by which host, the message."""
         self.attack = {}
-        """By name: called every tick."""
+        """Functions by name, which are called every tick."""
         self.held = {}
-        """By letter: what that host said and nobody has heard, or nothing is held."""
+        """By letter: claims of that host that are held back; None if nothing is held."""
         self.link = True
         self.lan = True
         self.answers = []
@@ -225,17 +226,17 @@ class World:
         self.s = Host(self, "s", failover=failover, **options)
         self.hosts = {"p": self.p, "s": self.s}
         self.partitioned = False
-        """Were both networks cut at once? Then nothing is promised."""
+        """True if both networks were cut at once. Then nothing is promised."""
         self.forced = False
         self.excused = False
-        """Was the secondary told to take over whatever it hears, while it heard nothing? Then nothing is promised."""
+        """True if the secondary was ordered to take over by force while it heard nothing. Then nothing is promised."""
 
     def number(self):
         self._number += 1
         return self._number * 1000003
 
     def carry(self, message):
-        """What arrives of a message that is sent: it travels through its bytes, where there is time for that."""
+        """The message that arrives: it is encoded and decoded, unless time is short."""
         return decode(encode(message)) if self.packed else message
 
     def other(self, host):
@@ -245,7 +246,7 @@ class World:
         far = self.other(host).processes["frame"]
         self.quiet = 0.0
         if isinstance(message, Heartbeat):
-            # Most of it, and nothing that matters here.
+            # These are most of the messages, and they do not matter here.
             message = replace(message, table=None)
         self.link_tape.append((host.letter, message))
         if self.link and not far.dead:
@@ -262,23 +263,23 @@ class World:
                 self.inject(self.other(host).letter, frame)
 
     def inject(self, letter, frame):
-        """A frame is on the LAN and reaches the ear of this host."""
+        """A frame on the LAN reaches the LAN heartbeat of this host."""
         self.quiet = 0.0
         ear = self.hosts[letter].ear
         if not ear.dead and sum(isinstance(one, bytes) for one in ear.inbox) < EAR:
             ear.inbox.append(frame)
 
     def hold(self, letter):
-        """From now on nobody hears what this host says."""
+        """From now on hold back the claims of this host."""
         self.held.setdefault(letter, [])
 
     def let_go(self, letter):
-        """What was held back is heard now, all of it."""
+        """Deliver everything that was held back."""
         for frame in self.held.pop(letter, []):
             self.inject(self.other(self.hosts[letter]).letter, frame)
 
     def start_again(self):
-        """Both hosts are switched off and on: nobody remembers anything, but for who listened on the LAN."""
+        """Switch both hosts off and on. Only the attacker on the LAN remembers anything."""
         for host in self.hosts.values():
             for one in host.processes.values():
                 one.inbox.clear()
@@ -289,13 +290,13 @@ class World:
             host.start_frame()
 
     def recorded(self, letter, *states, until=float("inf")):
-        """What this host has said on the LAN in one of these states (none: any) up to then."""
+        """The claims that this host has sent in one of these states (none: any) up to then."""
         keys = [derive(SECRET, "colo")]
         frames = [frame for when, who, frame in self.tape if who == letter and when <= until]
         return [frame for frame in frames if not states or read_claim(frame, keys).state in states]
 
     def replay(self, letter, frames, every=0.05):
-        """Say these to the ear of a host, again and again, until `attack` is emptied."""
+        """Send these to the LAN heartbeat of a host, again and again, until `attack` is empty."""
         frames = deque(frames)
         assert frames
         began = self.now
@@ -308,7 +309,7 @@ class World:
         self.attack[f"replay to {letter}"] = tick
 
     def flood(self, letter, each=5, seed=1):
-        """Junk of our EtherType, each tick: noise, claims with a bit changed, claims of somebody without the secret."""
+        """Send junk with our EtherType each tick: noise, claims with a changed bit, claims made without the secret."""
         random = Random(seed)
         foreign = derive(b"the secret of somebody else", "colo")
         junk = [bytes(22) + ETHERTYPE + random.randbytes(size) for size in (36, 68, 156) * 5]
@@ -330,14 +331,14 @@ class World:
     def run(self, seconds):
         until = self.now + seconds
         while self.now < until:
-            # Nothing happens in between.
+            # No event lies between.
             quiet = 1 if self.attack else int((min(until, self.quiet) - self.now) / TICK)
             self.now = round(self.now + TICK * max(1, quiet), 6)
             for tick in list(self.attack.values()):
                 tick()
             if self.now < self.quiet:
                 continue
-            # What a host does below makes it less quiet again.
+            # What a host does below gives it new timers.
             self.quiet = float("inf")
             for host in self.hosts.values():
                 host.turn()
@@ -363,7 +364,7 @@ class World:
         assert excused or not self.both, f"both could write at {self.now}: {self.p.state}, {self.s.state}"
 
     def excuse(self):
-        """The secondary is about to take over. Does it hear nothing, and does not know that it could?"""
+        """True when the secondary, about to take over, hears nothing and does not know that it could hear something."""
         sure = not self.forced and self.s.frame.standing.ownership.tenure.said >= 0
         unheard = not self.link or not self.p.processes["frame"].up
         self.excused |= unheard and not self.s.ear.up and not sure

@@ -1,7 +1,7 @@
-"""Broken cores, by role: each must be caught, or the simulation proves nothing.
+"""Broken cores, by role. Each must be found, or the simulation proves nothing.
 
-Every mutant breaks one rule and nothing else, so what catches it is the invariant behind that rule. A broken rule is
-in force only while the mutant works: cores beside it are whole.
+Every mutant breaks only one rule, so it is found by the invariant behind that rule. The rule is broken only while the
+mutant runs; other cores in the same process are intact.
 """
 
 from colo_compare import tcp_leaving
@@ -29,7 +29,7 @@ _TOWARD_GUEST, _CLIENT_SYN = passage.toward_guest, Tracker._client_syn
 
 
 def broken(core, *changes):
-    """A subclass of `core` inside of which other functions stand: (owner, name, function)."""
+    """A subclass of `core`. While it runs, other functions are in place: (owner, name, function)."""
 
     def within(method):
         def call(self, *arguments):
@@ -111,13 +111,13 @@ def _nothing(self, *_):
 
 
 def _ends_wait(self, reason, *more):
-    """That one stream ends where the other goes on is left to `compare_timeout`."""
+    """If one stream ends where the other continues, this is only noticed by `compare_timeout`."""
     if reason != Reason.FIN:
         _DIVERGE(self, reason, *more)
 
 
 def _heads_again(self, *place):
-    """What has left is not remembered."""
+    """Forget what has been released."""
     for held in self.data:
         held.gone = held.start
     _LET_HEAD_GO(self, *place)
@@ -128,7 +128,7 @@ def _stamp_stays(frame, *_):
 
 
 def _any_syn(self, flow, arrival, now, to_guest):
-    """Whoever sends a SYN begins a new connection."""
+    """Every SYN begins a new connection."""
     if flow.client_isn not in (None, arrival.segment.seq):
         self._forget(flow, to_guest)
         flow = self._open(arrival.key, opposite(arrival.key), now, to_guest)
@@ -136,7 +136,7 @@ def _any_syn(self, flow, arrival, now, to_guest):
 
 
 def _numbers_alone(frame, l4, data, flags, flow):
-    """The ACK moves, SACK edges and TSecr do not; with a checksum that does not give it away."""
+    """Translate the ACK, but not SACK edges and TSecr; the checksum is right, so that it does not reveal this."""
     out = bytearray(_TOWARD_GUEST(frame, l4, data, flags, flow))
     out[l4 + 20 : data] = frame[l4 + 20 : data]
     packet = dissect(bytes(out))
@@ -148,7 +148,7 @@ def _numbers_alone(frame, l4, data, flags, flow):
 
 
 class Forgetful(Mirror):
-    """Every tenth copy is lost and nobody is told: a mirror link without replay."""
+    """Lose every tenth copy silently, as a mirror link without replay."""
 
     def receive(self, port, frames, now):
         before = self.counters["frames"]
