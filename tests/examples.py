@@ -82,7 +82,7 @@ def run(example, directory, wrapper=()):
 
 
 def captures(directory):
-    """A request, the equal answers of two guests in different segments, and that of one whose clock is a second ahead."""
+    """A request, equal answers of two guests in different segments, and that of one whose clock is a second ahead."""
     head, body = _answer(NOON)
     late, _ = _answer(LATER)
     opening, end = "SA 999 500 mss 1460", "FA 1081 532"

@@ -1,7 +1,7 @@
-"""A Docker engine from outside: the image, a project of compose files, and what is left when it is gone.
+"""The Docker engine: the image, projects of compose files, and what a project leaves behind.
 
-Everything is named after the run, so that checkouts that are tested at the same time do not meet, and nothing is
-ever touched that this run did not make.
+Everything is named after the run, so that tests of several checkouts at the same time do not disturb each other, and
+nothing is touched that this run has not made.
 """
 
 import contextlib

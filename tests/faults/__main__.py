@@ -2,7 +2,7 @@
 
     make faults ARGS='--pairs 250 --seed 7 --wiring lean'
 
-Exit status: 0 everything held, 1 something did not, 2 it could not run.
+Exit status: 0 all invariants held, 1 one did not, 2 it could not run.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from faults.campaign import Campaign
 
 
 def main() -> int:
-    """Run it; every pair of faults is a line."""
+    """Run the campaign, and print a line for each pair of faults."""
     parser = argparse.ArgumentParser(prog="make faults", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--pairs", type=int, default=250, help="pairs of faults")
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def say(text: str) -> None:
-    """A line for whoever waits."""
+    """Print a line of progress."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

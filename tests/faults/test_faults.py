@@ -1,4 +1,4 @@
-"""A short campaign of two faults at a time (`make faults` is the long one); and a seed gives the same faults."""
+"""A short campaign of two faults at a time (`make faults` is the long one); and a seed always gives the same faults."""
 
 import shutil
 from collections import Counter
@@ -42,7 +42,7 @@ def machine():
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize("wiring", ["faithful", "lean"])
 def test_two_at_a_time(wiring, tmp_path):
-    """The clients see a stall, nothing contradicts, and the pair is protected again soon after."""
+    """The clients see a stall, no counter contradicts an invariant, and the pair is protected again soon after."""
     campaign = Campaign(1, 6, wiring, logs=str(tmp_path))
     campaign.run()
     print(campaign.summary())

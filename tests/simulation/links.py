@@ -3,7 +3,7 @@
 ::
 
     Tap          kernel queue (`TAP_QUEUE`), the newest is lost; nothing is lost while its reader is dead
-    Plain        in order; frames under way are lost when the connection or the receiver dies; if full, the newest is lost
+    Plain        in order; frames under way are lost when connection or receiver dies; if full, the newest is lost
     Split        one Plain for each worker; frames for a worker that does not exist are lost
     Reliable     `ReplaySender` and `ReplayReceiver`, with the acknowledgements of `colo_runtime.reliable`
 

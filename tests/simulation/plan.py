@@ -238,7 +238,7 @@ class Plan:
     # -- the LAN ---------------------------------------------------------------------------------
 
     def on_the_wire(self, frame):
-        """The frames that cross the LAN for a frame that the proxy wrote: segments of MTU size if there is a real wire."""
+        """The frames on the LAN for a frame that the proxy wrote: segments of MTU size if there is a real wire."""
         if not self.mtu_clients or frame[1] == 0:
             return [frame]
         from colo_proto.net.offload import to_plain

@@ -48,7 +48,7 @@ def trace_line(now, who, what, values):
 
 
 def run(seed, kind=None, trace=0, cores=None, change=None, extras=None):
-    """Run a seed. `cores`: broken cores by role. `change(plan)` changes the plan. `extras` replace those of the seed."""
+    """Run a seed. `cores`: broken cores by role. `change(plan)` changes the plan. `extras` replaces the seed's."""
     plan = Plan(seed, kind, extras)
     if change is not None:
         change(plan)

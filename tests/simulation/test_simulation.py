@@ -1,4 +1,4 @@
-"""The whole pair under all kinds of faults, 500 seeds; broken cores that must be found; runs that are repeated exactly."""
+"""The whole pair under all kinds of faults, 500 seeds; broken cores that must be found; exact repetition of runs."""
 
 import os
 import subprocess
