@@ -58,6 +58,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("rings")
     for ring, needs in RINGS.items():
         row = rows[ring]
+        if not row and ring != "bench":
+            continue  # not part of this run
         line = (
             f"{ring:<11} {row['passed']:>5} passed {row['failed'] + row['error']:>3} failed {row['skipped']:>3} skipped"
         )
