@@ -112,7 +112,6 @@ class Demo:
 
     def run(self, on_up: Callable[[], None]) -> int:
         """All scenes, then the summary below the stage. `on_up` is called once the lab is up."""
-        report: dict[str, Any] = {}
         with self._shown():
             self._start()
             on_up()

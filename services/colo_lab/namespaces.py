@@ -8,18 +8,7 @@ in the namespace has ended, the kernel removes the namespace with all its interf
 import os
 from typing import Any, Final
 
-from colo_lab.config import (
-    CLIENT4,
-    CLIENT6,
-    CLIENT_MAC,
-    GUEST4,
-    GUEST6,
-    HOST_P,
-    HOST_S,
-    PREFIX4,
-    PREFIX6,
-    PREFIX_HOST,
-)
+from colo_lab import config
 from colo_netdev import netns
 
 NAMES: Final = ("client", "guest-p", "guest-s", "host-p", "host-s")
@@ -78,7 +67,7 @@ class Namespaces:
                 # The ports of the client's bridge need no addresses of their own.
                 _sysctl("ipv6/conf/default/disable_ipv6", "0" if name.startswith("guest") else "1")
         client, host_p, host_s = (self._netlink[name] for name in ("client", "host-p", "host-s"))
-        mac = {} if impaired else {"address": CLIENT_MAC}
+        mac = {} if impaired else {"address": config.CLIENT_MAC}
         client.link("add", ifname=BRIDGE, kind="bridge", br_stp_state=0, br_mcast_snooping=0, **mac)
         self.client_if = IMPAIRED_IF if impaired else BRIDGE
         if impaired:
@@ -86,8 +75,8 @@ class Namespaces:
         else:
             self.address_client()
         host_p.link("add", ifname="repl", kind="veth", peer={"ifname": "repl", "net_ns_fd": self.fds["host-s"]})
-        _up(host_p, "repl", (HOST_P, PREFIX_HOST))
-        _up(host_s, "repl", (HOST_S, PREFIX_HOST))
+        _up(host_p, "repl", (config.HOST_P, config.PREFIX_HOST))
+        _up(host_s, "repl", (config.HOST_S, config.PREFIX_HOST))
         for netlink in self._netlink.values():
             _up(netlink, "lo")
 
@@ -100,11 +89,11 @@ class Namespaces:
         """Give the client its addresses, once its interface exists."""
         with netns.inside(self.fds["client"]):
             _sysctl(f"ipv6/conf/{self.client_if}/disable_ipv6", "0")
-        _up(self._netlink["client"], self.client_if, (CLIENT4, PREFIX4), (CLIENT6, PREFIX6))
+        _up(self._netlink["client"], self.client_if, (config.CLIENT4, config.PREFIX4), (config.CLIENT6, config.PREFIX6))
 
     def address_guest(self, guest: str) -> None:
         """Give a guest its addresses, once its tap exists (the same in both guests)."""
-        _up(self._netlink[guest], GUEST_IF, (GUEST4, PREFIX4), (GUEST6, PREFIX6))
+        _up(self._netlink[guest], GUEST_IF, (config.GUEST4, config.PREFIX4), (config.GUEST6, config.PREFIX6))
 
     def cut(self, *, cut: bool = True) -> None:
         """Pull (or plug in) the cable between the two hosts."""

@@ -147,12 +147,7 @@ def job_http(options: argparse.Namespace) -> dict[str, Any]:
         if connection is not None and (not options.keep_alive or failures):
             connection.close()
             connection = None
-    return {
-        "requests": requests,
-        "failures": dict(failures),
-        **stalls.result(),
-        "wrong": wrong + failures.total(),
-    }
+    return {"requests": requests, "failures": dict(failures), **stalls.result(), "wrong": wrong + failures.total()}
 
 
 def job_page(options: argparse.Namespace) -> dict[str, Any]:
