@@ -1,4 +1,4 @@
-# What CI runs is exactly this: `make test`.
+# CI runs exactly `make test`.
 PYTHON ?= python3
 VENV   ?= .venv
 INSTALLED := .venv-installed
@@ -8,10 +8,12 @@ INPUTS ?= 10000000
 EXAMPLES ?= 20000
 JOBS   ?= $(shell nproc)
 ARGS   ?=
+# Rings that need only Python: two processes run them, while the image for the rings with containers is built.
+PURE   := tests/unit tests/scenarios tests/simulation
 
-.PHONY: help demo docs test lint types check tests bench failovers simulate ownership fuzz chaos faults clean
+.PHONY: help demo docs quick test lint types check tests bench failovers simulate ownership fuzz chaos faults clean
 
-help:            ## this list
+help:            ## list these targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
 
 $(BIN)/colo: pyproject.toml
@@ -27,38 +29,46 @@ $(INSTALLED)/bin/colo: pyproject.toml hatch_build.py $(shell find services proto
 	$(INSTALLED)/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
 	@touch $@
 
-demo: $(BIN)/colo ## the whole pipeline on this machine, live, in half a minute
+demo: $(BIN)/colo ## run the whole pipeline on this machine, live, in half a minute (root)
 	$(BIN)/colo demo $(ARGS)
 
-docs: $(BIN)/colo ## the pages as a site in out/docs, and the reference made anew from the code
+docs: $(BIN)/colo ## generate the reference from the code, and build the pages as a site in out/docs
 	$(BIN)/python docs/tools/generate.py
 	$(BIN)/mkdocs build --quiet --strict --clean --config-file docs/tools/mkdocs.yml
 
-test: lint types tests ## everything that CI checks
+quick: $(BIN)/colo ## while you work: lint, types, unit and scenarios without the slow tests (a minute on two idle cores)
+	$(MAKE) --no-print-directory lint types
+	$(BIN)/pytest -q -n 2 -m 'not slow' tests/unit tests/scenarios $(ARGS)
 
-lint: $(BIN)/colo ## ruff: lint, format, and the banned imports of pure cores
+test: lint types tests ## everything that CI checks: lint, types, and every ring of tests
+
+lint: $(BIN)/colo ## ruff: lint, format, and the imports that pure cores may not have
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: $(BIN)/colo ## mypy --strict
 	$(BIN)/mypy
 
-tests: $(BIN)/colo ## every ring of tests that this machine can run
-	$(BIN)/pytest $(ARGS)
+tests: $(BIN)/colo ## every ring of tests that this machine can run (slow ones included)
+	@PYTHONPATH=tests $(BIN)/python -m containers.engine & status=0; set -x; \
+	$(BIN)/pytest -n 2 $(PURE) $(ARGS) || [ $$? = 5 ] || status=1; \
+	wait; \
+	$(BIN)/pytest $(PURE:%=--ignore=%) $(ARGS) || [ $$? = 5 ] || status=1; \
+	exit $$status
 
-bench: $(INSTALLED)/bin/colo ## benchmarks of what is installed: medians and ratios, nothing asserted
+bench: $(INSTALLED)/bin/colo ## benchmarks of the installed package: medians and ratios, nothing is asserted
 	$(INSTALLED)/bin/python -m tests.bench $(ARGS)
 
-simulate: $(BIN)/colo ## the deterministic simulation, SEEDS=20000
+simulate: $(BIN)/colo ## runs of the deterministic simulation: SEEDS=20000
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
-failovers: $(INSTALLED)/bin/colo ## many failovers under load: the stalls that clients see (root), ARGS='--runs 20'
+failovers: $(INSTALLED)/bin/colo ## many failovers under load, and the stalls that clients see (root): ARGS='--runs 20'
 	$(INSTALLED)/bin/python -m tests.bench failover $(ARGS)
 
-ownership: $(BIN)/colo ## never two writers to the LAN, whatever dies, is cut off, recorded or forged: EXAMPLES=20000
+ownership: $(BIN)/colo ## search for two writers to the LAN under deaths, cuts, recorded and forged claims: EXAMPLES=20000
 	PYTHONPATH=tests $(BIN)/python -m ownership_search --examples $(EXAMPLES) --jobs $(JOBS) $(ARGS)
 
-fuzz: $(BIN)/colo ## mutated frames, batches and byte streams, INPUTS=10000000
+fuzz: $(BIN)/colo ## mutated frames, batches and byte streams: INPUTS=10000000
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)
 
 chaos: $(BIN)/colo ## faults against the pair in containers, one at a time, under load: ARGS='--rounds 10'
@@ -67,5 +77,5 @@ chaos: $(BIN)/colo ## faults against the pair in containers, one at a time, unde
 faults: $(BIN)/colo ## faults against the pair in the lab, two at a time, under load (root): ARGS='--pairs 250 --seed 7'
 	PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
-clean: ## remove what the targets above made
+clean: ## remove everything that the targets above have made
 	rm -rf $(VENV) $(INSTALLED) out/docs .pytest_cache .mypy_cache .ruff_cache .hypothesis

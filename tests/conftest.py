@@ -1,6 +1,6 @@
-"""Rings: each folder of tests needs something of the machine; what is missing is said, never hidden.
+"""Rings: each folder of tests needs something from the machine. If it is missing, the reason is always shown.
 
-A ring's own conftest skips its tests with a reason; this one adds the table at the end of the run.
+The conftest of a ring skips its tests with a reason; this one adds the table at the end of the run.
 """
 
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ import pytest
 
 hypothesis.settings.register_profile(
     "any machine",
-    # How fast a machine is that others use as well says nothing about the code.
+    # The speed of a machine that others use as well says nothing about the code.
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
     print_blob=True,
@@ -58,6 +58,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("rings")
     for ring, needs in RINGS.items():
         row = rows[ring]
+        if not row and ring != "bench":
+            continue  # not part of this run
         line = (
             f"{ring:<11} {row['passed']:>5} passed {row['failed'] + row['error']:>3} failed {row['skipped']:>3} skipped"
         )

@@ -1,8 +1,8 @@
-"""The "Examples" of the READMEs as something that can be run.
+"""Runs the "Examples" of the READMEs.
 
-A fence `sh` needs nothing but Python, `sh root` needs what `colo lab` needs. Commands run in a folder that holds the
-captures which they name, and nothing else. A fence `text` behind it says what is printed: each of its lines is there,
-in order, whatever stands in place of `…`.
+A fence `sh` needs only Python, `sh root` needs what `colo lab` needs. The commands run in a folder that contains only
+the captures that they name. A fence `text` after it says what is printed: each of its lines must appear, in order; `…`
+stands for any text.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ FENCE = re.compile(
     r"^```sh(?P<needs>[^\n]*)\n(?P<commands>.*?)^```\n(?:\n```text\n(?P<said>.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )
 ADDRESS = "127.0.0.1:9100"
-"""What examples give to `--http`; another port stands in for it, for this one may be taken."""
+"""The port that examples give to `--http`. A free port replaces it, because this one may be in use."""
 
 NOON, LATER = "12:00:00", "12:00:01"
 CLIENT = (
@@ -47,7 +47,7 @@ class Example:
 
 
 def examples():
-    """All of them."""
+    """All examples."""
     found = []
     for readme in READMES:
         section = EXAMPLES.search(readme.read_text())
@@ -58,7 +58,7 @@ def examples():
 
 
 def run(example, directory, wrapper=()):
-    """Run one, and look at what it says."""
+    """Run an example, and check what it prints."""
     captures(directory)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COLO_")}
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -71,7 +71,7 @@ def run(example, directory, wrapper=()):
     try:
         out, _ = process.communicate(timeout=100)
     finally:
-        # What an example leaves running in the background ends with it.
+        # Processes that an example leaves in the background end with it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, out
@@ -82,7 +82,7 @@ def run(example, directory, wrapper=()):
 
 
 def captures(directory):
-    """A request, two guests' equal answers in unequal segments, and that of one whose clock is a second ahead."""
+    """A request, equal answers of two guests in different segments, and that of one whose clock is a second ahead."""
     head, body = _answer(NOON)
     late, _ = _answer(LATER)
     opening, end = "SA 999 500 mss 1460", "FA 1081 532"

@@ -1,7 +1,7 @@
-"""Invariants of a running pair after faults, from what both frames say of their processes. For chaos and for faults.
+"""Invariants of a running pair after faults, from what both COLO frames report (rings chaos and faults).
 
-Counters of a process that was killed went with it; so each look judges the incarnations that live, and what grew since
-the look before.
+The counters of a process that was killed are lost. So each look judges the incarnations that live, by what their
+counters have grown since the look before.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ class Judge:
     def __init__(self, processes: Sequence[dict[str, Any]]) -> None:
         self._before = {one["id"]: one for one in processes}
         self.uncompared = 0
-        """Frames that compare released without comparing since the last look: allowed (a checkpoint, or no
-        secondary), but whoever reads that nobody stalled should know.
+        """Frames that compare has released without comparing since the last look. This is allowed (after a checkpoint,
+        or without a secondary), but it belongs beside a result that says that no client stalled.
         """
 
     def look(self, processes: Sequence[dict[str, Any]]) -> dict[str, str]:
-        """Invariants that the counters contradict, by name. Entries as of `colo_lab.watch.entries`, with a `host`."""
+        """Invariants that the counters contradict, by name. Entries as from `statuspoll.entries`, with a `host`."""
         live = [one for one in processes if one["state"] == "live"]
         facts = invariants.Facts(
             mode="enforce",
@@ -56,7 +56,7 @@ class Judge:
         return found
 
     def _grown(self, live: Sequence[dict[str, Any]], prefix: str, suffix: str) -> int:
-        """How much counters have grown since the last look; those of a restarted process began at nothing."""
+        """How much counters have grown since the last look; those of a restarted process begin at zero."""
         total = 0
         for one in live:
             before = self._before.get(one["id"], {})

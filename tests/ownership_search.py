@@ -18,7 +18,7 @@ from colo_proto.lan import Lan
 from ownership_world import TICK, World
 
 PIECE = 250
-"""Examples with one seed."""
+"""Number of examples with one seed."""
 STATES = ("any", "holding", "leaving", "alone", "fenced", "standby", "taking", "promoted")
 LETTERS = st.sampled_from("ps")
 WHO = st.sampled_from(["frame", "ear", "writer", "all"])
@@ -49,11 +49,11 @@ HISTORIES = {
     "failed over before": [(("failover", False), 2.0), (("start again",), 3.1)],
     "alone before": [(("link", False), 6.0), (("link", True), 1.2), (("start again",), 3.1)],
 }
-"""What has happened, and was recorded, before a script begins."""
+"""Events before a script begins, whose claims the attacker has recorded."""
 SCRIPTS = st.tuples(
     st.sampled_from(sorted(HISTORIES)), st.lists(st.tuples(EVENTS, WAITS), max_size=12), st.booleans(), st.booleans()
 )
-"""A history, what happens, whether the primary dies in the end, and whether ears are `forgetful`."""
+"""A history, the events, whether the primary dies in the end, and whether the LAN heartbeats are `forgetful`."""
 FAILOVER = st.sampled_from(["auto", "manual"])
 DETECTION = 2.5
 """Seconds of silence after which the other host counts as dead."""

@@ -3,7 +3,7 @@ r"""One packet as a line of text: the grammar that scenario files, playbooks and
 ::
 
     tcp 10.0.0.2:80>10.0.0.9:5000 PA seq 1000 ack 500 "ABCDEFGHIJ"
-    PA 1000 500 "ABCDEFGHIJ"                      the same: tcp and the usual flow go without saying,
+    PA 1000 500 "ABCDEFGHIJ"                      the same: tcp and the usual flow are the default,
                                                   the first bare number is seq, the second ack
     A seq 101 ack 1001 ts 6:7000 sack 2000-3000,4000-5000
     SA seq 999 ack 500 mss 1460 ws 7 sackok
@@ -46,18 +46,18 @@ SEGMENT = 1448
 
 @dataclass(frozen=True)
 class Packet:
-    """One packet. `side` is who sent it: `c` (client) or `g` (guest); addresses and ports are theirs."""
+    """One packet. `side` is its sender, `c` (client) or `g` (guest), which addresses and ports follow."""
 
     side: str = "g"
     flags: int = 16
     seq: int = 0
     ack: int = 0
     length: int = 0
-    """Bytes of a pattern as payload, where `payload` does not say which."""
+    """Number of bytes of a pattern as payload, if there is no `payload`."""
     ts: tuple[int, int] | None = None
     sack: tuple[tuple[int, int], ...] = ()
     extra: bytes = b""
-    """Raw options in front of the others."""
+    """Raw TCP options in front of the others."""
     ports: tuple[int, int] = (5000, 80)
     """Client's, guest's."""
     spoil: int = 0
@@ -85,11 +85,11 @@ class Packet:
     partial: bool = False
     gso: int = 0
     kind: int = 0
-    """Of ICMP (with `code`), the number after `ip`, or the EtherType after `eth`."""
+    """The ICMP type (with `code`), the number after `ip`, or the EtherType after `eth`."""
     code: int = 0
     raw: bytes = b""
     off: int = 0
-    """A TCP data offset that is wrong."""
+    """A wrong TCP data offset."""
 
     def body(self):
         return bytes(i & 0xFF for i in range(self.length)) if self.payload is None else self.payload
@@ -110,12 +110,12 @@ class Packet:
         return out + b"\0" * (-len(out) % 4)
 
     def frame(self, form="v4"):
-        """The bytes, virtio_net_hdr in front."""
+        """The bytes, with a virtio_net_hdr in front."""
         (one,) = self.frames(form)
         return one
 
     def frames(self, form="v4"):
-        """Several where `mtu` cuts it."""
+        """The frame, or several if `mtu` fragments it."""
         frame = self._whole(form)
         if self.off:
             frame[p.dissect(bytes(frame)).l4 + 12] = self.off << 4
@@ -224,7 +224,7 @@ PROTOCOLS = ("tcp", "udp", "icmp", "sctp", "ip", "arp", "eth", "raw")
 
 
 def tokens(text):
-    """Words of a line; what stands in quotes is one, and `#` begins a comment."""
+    """The words of a line. Text in quotes is one word, and `#` begins a comment."""
     found = []
     for word in _TOKEN.findall(text):
         if word.startswith("#"):
@@ -234,7 +234,7 @@ def tokens(text):
 
 
 def parse(words, side="g"):
-    """A packet of its words; `ValueError` names the word that is none."""
+    """The packet that these words describe; `ValueError` names a word that is not known."""
     words = list(words)
     packet = Packet(side)
     if words and words[0] in PROTOCOLS:
@@ -293,7 +293,7 @@ def change(packet, words, *, fresh=False):
 
 
 def show(frame):
-    """A frame as a line of this grammar, as far as people need it; the rest as `raw`."""
+    """A frame as a line of this grammar, with the fields that people need; other frames as `raw`."""
     packet = p.dissect(frame)
     if packet.kind == p.Kind.MALFORMED or packet.version == 0:
         return f"raw {bytes(frame[ETH:]).hex()}"

@@ -1,10 +1,10 @@
-"""Play frames to a compare by hand: `Play() >> P(...) >> S(...)`, then look at what left.
+"""Feed frames to a compare by hand: `Play() >> P(...) >> S(...)`, then look at what it has released.
 
     play = Play()
     play >> P(1000, b"abc") >> S(1000, b"abc")
     assert play.released == [P(1000, b"abc")]
 
-Time moves only by `play.at(seconds)`, which fires due timers on the way.
+Only `play.at(seconds)` advances the time; it also fires the timers that are due.
 """
 
 from dataclasses import dataclass, field
@@ -70,7 +70,7 @@ class Play:
         return self.give("primary_in" if frame.side == "P" else "secondary_in", frame.data)
 
     def give(self, port, *frames):
-        """A batch of frames arrives."""
+        """Feed a batch of frames."""
         self.take(self.core.receive(port, list(frames), self.now))
         self.balance()
         return self

@@ -1,20 +1,20 @@
-"""Play frames to a rewriter by hand, or a script: one line a segment, the same over every kind of frame.
+"""Feed frames to a rewriter by hand or from a script: one line for each segment, the same for every kind of frame.
 
 ::
 
     client S 100                     the client's SYN passes unchanged
     guest SA 1500 101                the guest's SYN/ACK (sequence number, acknowledgement) too
-    client A 101 1001 -> ack 1501    what changes is named behind the arrow, everything else must not
+    client A 101 1001 -> ack 1501    after the arrow: what changes; everything else must stay
     client PA 101 1001 +4            four bytes of payload
     client A 101 1001 ts 6:7000 sack 2000-3000 -> ack 1501 ts 6:9000 sack 2500-3500
     client A 101 1001 -> held        nothing comes out
-    out client A 101 1501            a frame that also left: held before, now let go to the guest
-    at 1.5s                          the clock steps; timers fire
+    out client A 101 1501            a frame that was held before and is now released to the guest
+    at 1.5s                          the clock advances; timers fire
     checkpoint copied                a checkpoint that copied state (`flushed`: one that did not); `promote`, `drain`
     mode shadow                      from here on the client does not wait for this guest
 
-The grammar is that of `scenario` and `packets`. Every frame has a right checksum, or with offloads the right partial
-one, and so must what comes out.
+The grammar is that of `scenario` and `packets`. Every frame has a right checksum (with offloads, a right partial one),
+and so must every frame that comes out.
 """
 
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ MADE = (
     "neighbour_answers", "announcements", "revivals", "refusals", "acks_made", "resets_told", "overruns_told",
     "pieces_made",
 )  # fmt: skip
-"""Frames that the rewriter sent of its own."""
+"""Frames that the rewriter itself has made."""
 
 __all__ = ["CLIENT_MAC", "FORMS", "GUEST_MAC", "Play", "Seg"]
 
@@ -70,7 +70,7 @@ class Play(Player):
         return self.take(self.core.receive(port, [frame], self.now))
 
     def at(self, seconds):
-        """Step the clock to `seconds` after the start, firing timers when they are due."""
+        """Advance the clock to `seconds` after the start, and fire timers when they are due."""
         until = self.start + seconds
         while (due := self.core.deadline()) is not None and due <= until:
             assert due >= self.now

@@ -1,6 +1,6 @@
-"""Shells, cores and peers for tests of the runtime: all in one thread, stepped until something holds.
+"""Shells, cores and peers for tests of the runtime, all in one thread, which run until a condition holds.
 
-Nothing here sleeps to synchronise: `until` turns the loops, with a deadline that only a failure reaches.
+Nothing here sleeps to synchronise: `until` runs the loops, with a deadline that only a failure reaches.
 """
 
 import os
@@ -27,7 +27,7 @@ PATIENCE = 60.0
 
 
 def frame(number: int, size: int = 60) -> bytes:
-    """A frame that can be told from others."""
+    """A frame that can be distinguished from others."""
     return NO_OFFLOAD + b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x88\xb5" + number.to_bytes(8, "big") + bytes(size - 22)
 
 
@@ -36,12 +36,12 @@ def frames(first: int, count: int, size: int = 60) -> list[bytes]:
 
 
 def number(one: bytes) -> int:
-    """What `frame` was given."""
+    """The number that `frame` was given."""
     return int.from_bytes(one[24:32], "big")
 
 
 def free_port() -> int:
-    """A TCP port that is free now, and most likely a moment later."""
+    """A TCP port that is free now, and very probably also a moment later."""
     with socket.create_server(("127.0.0.1", 0)) as one:
         return int(one.getsockname()[1])
 
@@ -170,14 +170,14 @@ class Bench:
         return one
 
     def drop(self, one: Shell) -> None:
-        """Close a shell now; like a kill, as far as its peers can see."""
+        """Close a shell now. To its peers this looks like a kill."""
         self.shells.remove(one)
         one.close()
 
     def until(
         self, condition: Callable[[], Any], shells: Iterable[Shell] | None = None, patience: float = PATIENCE
     ) -> Any:
-        """Turn the loops until `condition()` is true; what it returned."""
+        """Run the loops until `condition()` is true. Returns its value."""
         end = time.monotonic() + patience
         while not (value := condition()):
             for one in list(self.shells if shells is None else shells):
@@ -186,14 +186,14 @@ class Bench:
         return value
 
     def turn(self, seconds: float) -> None:
-        """Turn the loops for a while: only to show that something does *not* happen."""
+        """Run the loops for a while. Only for showing that something does *not* happen."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for one in self.shells:
                 one.step(0.002)
 
     def zmq(self, kind: int, endpoint: str, *, bind: bool = False, identity: bytes = b"", hwm: int = 1000) -> Any:
-        """A bare ZeroMQ socket, to play somebody else."""
+        """A plain ZeroMQ socket, to take the part of a peer."""
         one = self.context.socket(kind)
         one.linger = 0
         one.rcvhwm = hwm
@@ -207,7 +207,7 @@ class Bench:
         return one
 
     def unix(self, path: str) -> socket.socket:
-        """A connected stream socket; whoever listens may still be starting."""
+        """A connected stream socket. The process that listens may still be starting."""
         one = socket.socket(socket.AF_UNIX)
         one.settimeout(PATIENCE)
         end = time.monotonic() + PATIENCE
@@ -237,7 +237,7 @@ class Bench:
         return child
 
     def logs(self) -> str:
-        """What the real processes said."""
+        """The logs of the real processes."""
         return "\n".join(path.read_text() for path in sorted(self.directory.glob("log-*")))
 
     def close(self) -> None:

@@ -1,18 +1,18 @@
-"""Scenario files: what goes into a core and what comes out, one text line a packet.
+"""Scenario files: what goes into a core and what must come out, one line of text for each packet.
 
 ::
 
-    option compare_timeout 1000          # of every scenario in the file: lines before the first heading
+    option compare_timeout 1000          # for every scenario in the file: lines before the first heading
     == T2 a byte that differs            # a heading begins with the rows of the behaviour list that it covers
     forms v4 v6                          # kinds of frame to run it in; without it, the core's usual ones
     pri a: PA 1000 500 "ABCDEFGHIJ"      # the primary guest sends; `a` is the packet's name from here on
     sec a "ABCDEFGHIX"                   # the secondary sends packet a, but with another payload
-    want payload offset 9                # a checkpoint is asked for, now
+    want payload offset 9                # a checkpoint is requested, now
     checkpoint copied                    # it is done (or `flushed`: no state was copied)
     out a                                # packet a comes out, now
 
-Packets are written in the grammar of `packets`. What comes out after a line stands below it, complete and in order:
-anything more, less or else is a `MismatchError` that shows file, line, what was expected and what came.
+Packets are written in the grammar of `packets`. Everything that comes out after a line is written below it, in order.
+A difference is a `MismatchError` that shows the file, the line, what was expected and what came.
 
 Compare: `pri`, `sec`, `out PACKET`, `want REASON [offset N]`, `wait 3.5s`, `checkpoint copied|flushed`, `mode MODE`.
 Rewriter: `client PACKET [-> CHANGES|held]`, `guest PACKET [-> CHANGES]`, `out client|guest PACKET`, `wait`, `at 2s`
@@ -36,7 +36,7 @@ COMPARE_FORMS = ("v4", "v6", "v4-vlan")
 
 
 class MismatchError(AssertionError):
-    """A scenario's expectation did not come true."""
+    """Something else came out than a scenario expects."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def read(path, shown=None):
 
 
 def read_text(text, shown="script"):
-    """The scenarios of a text; all of it is one, without a title, when it has no heading."""
+    """The scenarios in a text. Without a heading, all of it is one scenario without a title."""
     common = current = Scenario(shown, 1, "")
     found = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -106,7 +106,7 @@ def seconds(word):
 
 @dataclass
 class Player(ABC):
-    """Carries out steps; what a verb means is a method `on_VERB(words)` of the subclass."""
+    """Carries out steps. A verb is a method `on_VERB(words)` of the subclass."""
 
     form: str = "v4"
     names: dict = field(default_factory=dict, kw_only=True)
@@ -114,7 +114,7 @@ class Player(ABC):
     step: Step | None = field(default=None, kw_only=True)
 
     expecting = frozenset({"out", "want", "count"})
-    """Verbs that look at what the step before them did."""
+    """Verbs that check what the step before them did."""
 
     def play(self, scenario):
         self.scenario = scenario
@@ -133,19 +133,19 @@ class Player(ABC):
         return self
 
     def run(self, script):
-        """Play a script without headings."""
+        """Run a script without headings."""
         (scenario,) = read_text(script)
         return self.play(scenario)
 
     def settle(self):
-        """Nothing that no line expects may have come out."""
+        """Check that nothing has come out that no line expects."""
         for what, pending in self.pending():
             if pending:
                 self.fail("nothing", "\n            ".join(f"{what} {one}" for one in pending))
 
     @abstractmethod
     def pending(self):
-        """What has come out and was not expected yet: `(verb, texts)`."""
+        """What has come out and no line has expected yet: `(verb, texts)`."""
 
     def fail(self, expected, got):
         where, text = (self.step.line, self.step.text) if self.step else (0, "")
@@ -165,7 +165,7 @@ class Player(ABC):
         return one
 
     def expect(self, queue, packet):
-        """The next of `queue` is `packet`, which may be several frames."""
+        """Check that the next frames in `queue` are `packet`, which may be several frames."""
         for want in packet.frames(self.form):
             if not queue:
                 self.fail(show(want), "nothing")

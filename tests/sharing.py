@@ -1,4 +1,4 @@
-"""Several compares, the splitters of both hosts and both COLO frames, joined by queues in one thread.
+"""Several compares, the splitters of both hosts and both COLO frames, connected by queues in one thread.
 
 ::
 
@@ -6,8 +6,8 @@
     secondary guest -> splitter ---> queue of each worker -------^
     compares <---> frame of the primary <---> frame of the secondary ---> splitter of the secondary
 
-Each queue keeps its order; which queue goes on next is the seed's. What the workers handled, in the order in which
-they did, is kept: a single compare that is given the same must release the same.
+Each queue keeps its order; the seed decides which queue is next. The order in which the workers handled their input is
+recorded: a single compare that gets the same input must release the same.
 """
 
 from collections import Counter, defaultdict, deque
@@ -30,7 +30,7 @@ from colo_proto.shard import Splitter
 GUEST, CLIENT = "10.0.0.2", "10.0.0.9"
 GUEST6, CLIENT6 = "fd00::2", "fd00::9"
 TICK = 1e-6
-"""Seconds from one event to the next: no timer of compare runs by itself."""
+"""Seconds from one event to the next, so short that no timer of compare fires by itself."""
 
 
 class Recorder(Compare):
@@ -95,7 +95,7 @@ class Sharing:
             self.kill(name)
 
     def kill(self, name):
-        """As SIGKILL: with everything that is on its way to it."""
+        """Kill it, as by SIGKILL: everything on its way to it is lost as well."""
         del self.workers[name]
         for queue in [queue for queue in self.queues if name in queue]:
             self.queues[queue].clear()
@@ -113,7 +113,7 @@ class Sharing:
     # -- frames -------------------------------------------------------------------------------------
 
     def guest(self, side, frame):
-        """A guest sent a frame."""
+        """A guest sends a frame."""
         shares = self.splitters[side].split([frame])
         assert shares, "nobody to send to"
         ((worker, share),) = shares.items()
@@ -156,7 +156,7 @@ class Sharing:
     # -- one event ----------------------------------------------------------------------------------
 
     def step(self):
-        """Deliver the head of a queue that the seed chooses. False when all are empty."""
+        """Deliver the first item of a queue that the seed chooses. False when all queues are empty."""
         full = [queue for queue, items in self.queues.items() if items]
         if not full:
             return False
@@ -207,7 +207,7 @@ class Sharing:
         self.take(name, worker.tell(message, now))
 
     def calm(self):
-        """Until nothing is on its way, and everybody has reported that."""
+        """Continue until nothing is on its way and every process has reported that."""
         for _ in range(3):
             while any(items for (kind, _), items in self.queues.items() if kind != "report"):
                 self.step()
@@ -217,7 +217,7 @@ class Sharing:
             self.step()
 
     def wait(self, seconds):
-        """Time passes, with every timer that is due."""
+        """Let time pass, and fire every timer that is due."""
         end = self.now + seconds
         while self.now < end:
             self.now += 0.25
@@ -241,7 +241,7 @@ class Sharing:
         return total
 
     def reference(self):
-        """What one compare releases, by flow, that is given what the workers handled, and its counters."""
+        """What a single compare releases by flow when it gets the input of all workers, and its counters."""
         one = Compare(CompareConfig(id="one", **self.config))
         released = defaultdict(list)
         for port, frame, now in self.record:
@@ -255,7 +255,7 @@ class Sharing:
 def flow_of(frame):
     packet = p.dissect(frame)
     if packet.kind == p.Kind.FRAGMENT:
-        # Only the first names its flow; the pieces of one datagram leave together.
+        # Only the first fragment names its flow; the fragments of one datagram leave together.
         return packet.key[:1] + packet.ident.to_bytes(4, "big")
     return about(packet.key) or packet.key or bytes(frame)
 
@@ -264,7 +264,7 @@ def flow_of(frame):
 
 
 def stream(port, random, *, size=4000, version=4, isn=None, repeats=True):
-    """What both guests send on one connection that the client opens: two lists of frames, cut in two ways."""
+    """What both guests send on one connection of the client: two lists of frames with different segments."""
     guest, client = (GUEST, CLIENT) if version == 4 else (GUEST6, CLIENT6)
     start = random.randrange(1 << 32) if isn is None else isn
     data = random.randbytes(size)
@@ -291,7 +291,7 @@ def stream(port, random, *, size=4000, version=4, isn=None, repeats=True):
                 sent.append(tcp(start + 1 + at + cut, ACK))
             at += cut
         sent.append(tcp(start + 1 + size, ACK | FIN))
-        # What was acknowledged before is acknowledged by both now.
+        # Now both acknowledge what only one has acknowledged before.
         sent.append(craft.tcp(guest, client, 80, port, (start + 2 + size) & 0xFFFFFFFF, 500_000, ACK, window=400))
         return sent
 
@@ -333,7 +333,7 @@ def reset(port, random):
 
 
 def mixture(random, flows):
-    """Some of everything, `flows` of them: lists of pairs."""
+    """A mixture of `flows` flows of all kinds, as lists of pairs."""
     out = []
     for number in range(flows):
         kind, version = number % 6, 4 if number % 4 else 6
@@ -352,7 +352,7 @@ def drive(sharing, flows, events, *, pace=0.3):
     """Feed both guests' frames in the seed's order; `events` are (after how many frames, what to do)."""
     random = sharing.random
     for pair in flows:
-        # No guest says more before the client has its SYN/ACK.
+        # No guest sends more before the client has its SYN/ACK.
         for side, frames in zip("ps", pair, strict=True):
             sharing.guest(side, frames[0])
     sharing.calm()

@@ -1,4 +1,4 @@
-"""Connections of people who want nothing good: many, and none of them says what it should."""
+"""Many connections of peers that are not permitted, none of which sends what it should."""
 
 import contextlib
 import os
@@ -11,13 +11,13 @@ import time
 from typing import Self
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(47)
-"""Of ZMTP 3, with keys; nothing follows."""
+"""The greeting of ZMTP 3 with keys; nothing follows it."""
 KEYLESS = GREETING.replace(b"CURVE", b"NULL\0")
-"""The same of one without."""
+"""The same greeting without keys."""
 
 
 def strangers(address, count: int, say: bytes = b"") -> list[socket.socket]:
-    """So many connections at once, which stay until they are closed."""
+    """A number of connections at once, which stay open until they are closed."""
     made = []
     for _ in range(count):
         one = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
@@ -42,7 +42,7 @@ def strangers(address, count: int, say: bytes = b"") -> list[socket.socket]:
 
 
 class Flood:
-    """A process that connects to a port again and again, as fast as it can, and holds what it gets."""
+    """A process that connects to a port again and again, as fast as it can, and keeps the connections open."""
 
     def __init__(
         self, port: int, say: bytes = GREETING, source: str = "127.0.0.1", hold: int = 2000, wait: bool = True
@@ -81,7 +81,7 @@ def flood(port: int, say: bytes, source: str, hold: int) -> None:
                 live[one.fileno()] = one
         for fd, events in poll.poll(0.001 if len(live) < hold else 0.05, 512):
             if events & ~select.EPOLLOUT:
-                # Perhaps nobody listens yet.
+                # Perhaps no process listens yet.
                 poll.unregister(fd)
                 live.pop(fd).close()
                 continue

@@ -10,7 +10,7 @@ from colo_runtime.descriptors import close_all, receive
 
 
 def fetch_tap(sock: socket.socket, tap: str, who: str, *, lease: bool = False) -> tuple[TapInfo, int]:
-    """Ask for a tap on a connected socket; what it is, and its descriptor (close-on-exec)."""
+    """Ask for a tap on a connected socket. Returns its description and its descriptor (close-on-exec)."""
     sock.send(encode_request(Request("get", tap, who, lease)))
     data, fds = receive(sock)
     try:
@@ -25,7 +25,7 @@ def fetch_tap(sock: socket.socket, tap: str, who: str, *, lease: bool = False) -
 
 
 def return_tap(sock: socket.socket, tap: str, fd: int, who: str) -> TapInfo:
-    """Give netdev a copy of a tap's descriptor after it was restarted."""
+    """Give netdev a copy of a tap's descriptor after netdev was restarted."""
     socket.send_fds(sock, [encode_request(Request("return", tap, who))], [fd])
     data, fds = receive(sock)
     close_all(fds)

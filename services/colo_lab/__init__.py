@@ -1,4 +1,4 @@
-r"""The lab: the whole proxy on one machine, in namespaces, on real traffic.
+r"""The lab: the whole COLO (COarse-grained LOck-stepping) proxy on one machine, in namespaces, on real traffic.
 
 ::
 
@@ -16,26 +16,26 @@ veth pair, so that links between the hosts are real TCP and can be cut.
 module         holds
 =============  ==============================================================================
 `config`       `LabConfig`: what the command line says; the addresses
-`elevate`      root, or a user namespace, or a plain answer why not
+`privileges`   the privileges that a lab needs: root, or a user namespace, or a message about what is missing
 `files`        writing the report and the state file
-`spaces`       `Spaces`: the five namespaces, the bridge, the veth, addresses
-`guests`       how the command of a guest is started (pure)
-`observed`     `Process`: what was observed of a process, and what is read from it (pure)
-`children`     `Child`: one process, entered into its namespace, ended with the lab, accounted
-`crew`         `Crew`: all processes together, restarted when they die
-`launch`       `Launcher`: which command each process has, and in which namespace it is started
-`watch`        what the frames say: readiness, counters, settling
-`ready`        waiting until what was started is ready
-`running`      `ClientRun`: what ends the client's command, and the exit status
-`look`         the processes, the capture on the LAN, and the state file, while the lab is up
+`namespaces`   `Namespaces`: the five network namespaces, the bridge, the veth pair, addresses
+`guests`       the command line of a guest (pure)
+`observed`     `Process`: what was observed of a process, and sums over processes (pure)
+`children`     `Child`: one process: entering its namespace, ending with the lab, CPU time and memory
+`supervisor`   `Supervisor`: all processes together, restarted when they die
+`launch`       `Launcher`: the command of each process, and the namespace in which it is started
+`statuspoll`   `StatusPoll`: what the COLO frames report: readiness, counters, whether all is at rest
+`readiness`    waiting until what was started is ready
+`clientrun`    `ClientRun`: what ends the client's command, and its exit status
+`snapshot`     the processes, the capture on the LAN, and the state file, while the lab is up
 `invariants`   from counters to held, violated, unknown (pure)
 `report`       the report file (pure)
 `lab`          `Lab`: up, run_client, kill, report, down
 `table`        the live table
 `demo`         `colo demo`
 `cli`          `colo lab`
-`guard`        a small process of its own: it clears up when the lab itself was killed
-`impair`       a process of its own: a bad LAN between the client and the hosts
+`cleanup`      a process of its own: it clears up if the lab itself is killed
+`impair`       a process of its own: loses and reorders frames between the client and the hosts
 `lanwatch`     a process of its own: a capture on the client LAN
 =============  ==============================================================================
 """

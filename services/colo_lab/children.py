@@ -1,7 +1,7 @@
-"""One process of the lab: started inside its namespace, ended with the lab, accounted for.
+"""One process of the lab: it is started in its namespace, ends with the lab, and its use of CPU and memory is counted.
 
 No signal handler is involved: the end of a process is seen on its pidfd, and `wait4` tells what the process has used.
-PR_SET_PDEATHSIG makes the kernel end the process if the lab is killed.
+PR_SET_PDEATHSIG makes the kernel kill the process if the lab is killed.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
@@ -19,13 +20,13 @@ from colo_netdev import netns
 
 PR_SET_PDEATHSIG = 1
 TAIL = 5
-"""So many lines of its log are shown when a process has ended."""
+"""Number of lines of its log that are shown when a process has ended."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(slots=True)
 class Child:
-    """A process that the lab started; `start` again after it ended makes a new incarnation."""
+    """A process of the lab. `start` may be called again after it has ended, which makes a new incarnation."""
 
     role: str
     id: str
@@ -35,17 +36,19 @@ class Child:
     netns_fd: int
     env: Mapping[str, str] | None = None
     log: str = ""
-    """File for stdout and stderr; empty: they are inherited."""
+    """File for standard output and standard error; empty: they are inherited."""
     output: int | None = None
-    """Descriptor for stdout, when there is no `log`; None: it is inherited."""
+    """Descriptor for standard output when there is no `log`; None: it is inherited."""
     endpoints: dict[str, str] = field(init=False, default_factory=dict)
-    """Of a filter: the endpoints of its links by option, for the state file."""
+    """The endpoints of a filter's links by option, for the state file."""
     retired: bool = field(init=False, default=False)
-    """It was asked to end for good."""
+    """It was asked to drain and end."""
+    abandoned: bool = field(init=False, default=False)
+    """It is not started again when it ends."""
     pid: int = field(init=False, default=0)
     pidfd: int = field(init=False, default=-1)
     status: int | None = field(init=False, default=None)
-    """Exit status of the last incarnation (negative: the signal that ended it), None while it runs."""
+    """Exit status of the last incarnation (negative: the number of the signal that ended it), None while it runs."""
     starts: int = field(init=False, default=0)
     started: float = field(init=False, default=0.0)
     usage: Usage = field(init=False, default_factory=Usage)
@@ -53,7 +56,7 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """True between `start` and the `reap` that saw its end."""
+        """True from `start` until `reap` has seen its end."""
         return self.pidfd >= 0
 
     @property
@@ -91,7 +94,7 @@ class Child:
                 signal.pidfd_send_signal(self.pidfd, number)
 
     def sample(self) -> None:
-        """Note its peak memory while it still has any (`wait4` would count the lab's own, before exec)."""
+        """Record its peak memory while it runs (what `wait4` reports also includes the lab's own, from before exec)."""
         if self.running:
             with contextlib.suppress(OSError, ValueError), open(f"/proc/{self.pid}/status", encoding="ascii") as file:
                 for line in file:
@@ -100,7 +103,7 @@ class Child:
                         self.usage.max_rss_bytes = max(self.usage.max_rss_bytes, peak)
 
     def cpu_now(self) -> float:
-        """CPU seconds so far, of all incarnations."""
+        """CPU seconds of all incarnations up to now."""
         total = self.usage.cpu_seconds
         if self.running:
             with contextlib.suppress(OSError, ValueError), open(f"/proc/{self.pid}/stat", encoding="ascii") as file:
@@ -109,7 +112,7 @@ class Child:
         return total
 
     def reap(self) -> None:
-        """Wait until the process has ended, and note its status and what it has used."""
+        """Wait until the process has ended, and record its status and what it has used."""
         _, status, used = os.wait4(self.pid, 0)
         self.status = os.waitstatus_to_exitcode(status)
         self.usage.cpu_seconds += used.ru_utime + used.ru_stime
@@ -118,27 +121,24 @@ class Child:
         os.close(self.pidfd)
         self.pidfd = -1
         if self._process is not None:
-            # Otherwise Popen would look for a child that is gone.
+            # Otherwise Popen would wait for a child that no longer exists.
             self._process.returncode = self.status
 
     def tail(self) -> str:
-        """The last lines it wrote, for an error message."""
-        if not self.log:
-            return ""
-        with contextlib.suppress(OSError), open(self.log, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 4096))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL:])
+        """The last lines that it wrote to its log, for an error message."""
+        if self.log:
+            with contextlib.suppress(OSError), open(self.log, encoding="utf-8", errors="replace") as file:
+                return "".join(deque(file, TAIL)).rstrip("\n")
         return ""
 
 
 def entering(fd: int) -> Callable[[], None]:
-    """What a child does between fork and exec: it asks to end with us, and enters the namespace of `fd`."""
+    """What a child does between fork and exec: ask to be killed with its parent, and enter the namespace of `fd`."""
     parent = os.getpid()
 
     def enter() -> None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked to be told
+        if os.getppid() != parent:  # the parent died before prctl was called
             os._exit(1)
         netns.enter(fd)
 

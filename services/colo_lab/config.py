@@ -1,4 +1,4 @@
-"""What `colo lab` is told, and the addresses it uses (inside its own namespaces only)."""
+"""The configuration of a lab, and the addresses that it uses (inside its own namespaces only)."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -27,7 +27,7 @@ class LabConfig:
     """One lab."""
 
     guest: str = ""
-    """Shell command for both guests; empty: only the guests' kernel answers (ping)."""
+    """Shell command for both guests. If it is empty, only the guests' kernel answers (ping)."""
     secondary_guest: str = ""
     """Another command for the secondary guest."""
     wiring: Wiring = "faithful"
@@ -40,18 +40,18 @@ class LabConfig:
     curve: bool = False
     """Use keys on the links between the hosts, as real hosts need them."""
     restart: bool = True
-    """Start a filter again that dies, as the restart policy of compose does."""
+    """Start filters again that die, as the restart policy of compose does."""
     logs: str = ""
-    """Directory to keep the logs in; empty: they go with the lab."""
+    """Directory in which the logs are kept. If it is empty, they are removed with the lab."""
     log_level: str = "info"
     failover: float | None = None
     """Seconds after the client's start at which everything of the primary host dies."""
     kills: tuple[tuple[str, float], ...] = ()
-    """Who else dies, and when: `("m0", 2.5)`; `host-s` is everything of that host."""
+    """Which processes are killed, and after how many seconds: `("m0", 2.5)`; `host-s` is everything of that host."""
     scales: tuple[tuple[int, float], ...] = ()
-    """How many compares there are to be, and from when: `(4, 2.5)`."""
+    """Numbers of compare workers, and after how many seconds each applies: `(4, 2.5)`."""
     watch_lan: bool = False
-    """Capture on the client LAN whose port the guest is heard from, also without a failover."""
+    """Capture on the client LAN from which host's port the guest is heard, also without a failover."""
     loss: float = 0.0
     """Percent of the frames between client and hosts that are lost, each way."""
     reorder: float = 0.0
@@ -59,41 +59,38 @@ class LabConfig:
     seed: int = 1
     """Which frames those are."""
     extra: dict[str, dict[str, str]] = field(default_factory=dict)
-    """More options by role or id, without dashes: `{"compare": {"compare-timeout": "500"}}`."""
+    """Further options by role or id, without leading dashes: `{"compare": {"compare-timeout": "500"}}`."""
 
     @property
     def impaired(self) -> bool:
-        """True when the client's LAN is a bad one."""
+        """True when frames on the client LAN are to be lost or reordered."""
         return bool(self.loss or self.reorder)
 
-    def _names(self) -> list[str]:
-        """Roles and ids of the processes that this lab starts at any time."""
-        every = processes(self.wiring, max(self.workers, *(number for number, _ in self.scales), 1))
-        return list(dict.fromkeys([*(one.role for one in every), *(one.id for one in every)]))
-
     def __post_init__(self) -> None:
-        if self.wiring not in WIRINGS:
-            raise ConfigError(f"--wiring {self.wiring}: one of {', '.join(WIRINGS)}")
-        if not 1 <= self.workers <= 64:
-            raise ConfigError(f"--compare {self.workers}: 1 to 64 workers")
-        if self.mode not in Mode.ALL:
-            raise ConfigError(f"--mode {self.mode}: one of {', '.join(Mode.ALL)}")
-        if self.secondary_guest and not self.guest:
-            raise ConfigError("--secondary-guest: needs --guest as well")
-        if not (0 <= self.loss < 100 and 0 <= self.reorder < 100 and self.loss + self.reorder <= 100):
-            raise ConfigError(f"--loss {self.loss:g} --reorder {self.reorder:g}: percentages, together at most 100")
-        if self.failover is not None and not 0 <= self.failover <= DAY_S:
-            raise ConfigError(f"--failover {self.failover:g}: from 0 to {DAY_S} seconds")
-        for workers, at in self.scales:
-            if not 1 <= workers <= 64 or not 0 <= at <= DAY_S:
-                raise ConfigError(f"--scale {shown(workers)}@{at:g}: 1 to 64 workers, from 0 to {DAY_S} seconds")
-        for name, at in self.kills:
-            if not 0 <= at <= DAY_S:
-                raise ConfigError(f"--kill {name}@{at:g}: from 0 to {DAY_S} seconds")
-        known = self._names()
+        within_a_day = f"from 0 to {DAY_S} seconds"
+        requirements = [
+            (self.wiring in WIRINGS, f"--wiring {self.wiring}: one of {', '.join(WIRINGS)}"),
+            (1 <= self.workers <= 64, f"--compare {self.workers}: 1 to 64 workers"),
+            (self.mode in Mode.ALL, f"--mode {self.mode}: one of {', '.join(Mode.ALL)}"),
+            (bool(self.guest or not self.secondary_guest), "--secondary-guest: needs --guest as well"),
+            (
+                0 <= self.loss < 100 and 0 <= self.reorder < 100 and self.loss + self.reorder <= 100,
+                f"--loss {self.loss:g} --reorder {self.reorder:g}: percentages, together at most 100",
+            ),
+            (0 <= (self.failover or 0) <= DAY_S, f"--failover {self.failover}: {within_a_day}"),
+            *(
+                (1 <= n <= 64 and 0 <= at <= DAY_S, f"--scale {shown(n)}@{at:g}: 1 to 64 workers, {within_a_day}")
+                for n, at in self.scales
+            ),
+            *((0 <= at <= DAY_S, f"--kill {name}@{at:g}: {within_a_day}") for name, at in self.kills),
+            (self.guest_wait >= 0, "--guest-wait: not negative"),
+            (self.start_timeout >= 0, "--start-timeout: not negative"),
+        ]
+        for met, message in requirements:
+            if not met:
+                raise ConfigError(message)
+        every = processes(self.wiring, max(self.workers, *(n for n, _ in self.scales), 1))
+        known = list(dict.fromkeys([*(one.role for one in every), *(one.id for one in every)]))
         for who in self.extra:
             if who not in known:
                 raise ConfigError(f"--option {who}.…: there is no role or process {who}; {', '.join(known)}")
-        for name in ("guest_wait", "start_timeout"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"--{name.replace('_', '-')}: not negative")

@@ -1,5 +1,6 @@
-"""Files that the lab writes for others: its report and its state."""
+"""Writing the files that others read: the report and the state file."""
 
+import contextlib
 import json
 import os
 import stat
@@ -13,15 +14,16 @@ def write_json(path: str, value: Any) -> None:
     """Write `value` as JSON to `path`. `ConfigError` when that cannot be done.
 
     A regular file is replaced as a whole, so that nobody sees it half written. A symbolic link stays, and the file that
-    it names is replaced. What is no regular file (`/dev/stdout`, a FIFO) is never replaced but written to, and so is
-    our own standard output or error, wherever it leads.
+    it points to is replaced. Anything else (`/dev/stdout`, a FIFO) is written to and never replaced. This is also true
+    for a file that is this process's standard output or standard error.
     """
     text = json.dumps(value, indent=2) + "\n"
     try:
-        number = _standard(path)
-        if number is not None:
-            _write_all(number, text.encode())
-        elif _special(path):
+        about = os.stat(path) if os.path.exists(path) else None
+        if about is not None and (stream := _standard_stream(about)) is not None:
+            with open(stream, "w", encoding="utf-8", closefd=False) as file:
+                file.write(text)
+        elif about is not None and not stat.S_ISREG(about.st_mode):
             Path(path).write_text(text, encoding="utf-8")
         else:
             target = Path(os.path.realpath(path))
@@ -32,30 +34,10 @@ def write_json(path: str, value: Any) -> None:
         raise ConfigError(f"{path}: {error.strerror}") from error
 
 
-def _standard(path: str) -> int | None:
-    """The descriptor of our standard output or error, when `path` is the same file."""
-    try:
-        about = os.stat(path)
-    except OSError:
-        return None
+def _standard_stream(about: os.stat_result) -> int | None:
+    """The descriptor of standard output or standard error, when it is this file."""
     for number in (1, 2):
-        try:
-            mine = os.fstat(number)
-        except OSError:
-            continue
-        if (mine.st_dev, mine.st_ino) == (about.st_dev, about.st_ino):
-            return number
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(number), about):
+                return number
     return None
-
-
-def _special(path: str) -> bool:
-    """True when `path` is there and is no regular file."""
-    try:
-        return not stat.S_ISREG(os.stat(path).st_mode)
-    except FileNotFoundError:
-        return False
-
-
-def _write_all(number: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(number, data) :]

@@ -1,12 +1,12 @@
-"""A bad LAN between the client and the hosts, in user space (not every kernel has netem).
+"""A LAN that loses and reorders frames between the client and the hosts, in user space (not every kernel has netem).
 
 `python -m colo_lab.impair LOSS REORDER SEED` in the client's namespace::
 
     client's addresses on tap net0 <--> this process <--> tap imp0, a port of the bridge <--> hosts
 
-Both ways a frame is lost with LOSS percent, and with REORDER percent held back until some later frames have
-passed it (or a few milliseconds are over). SEED decides which frames are lost or held back. The taps take no offloads,
-so that frames have MTU size here, as on a wire, and are lost one by one.
+In each direction LOSS percent of the frames are lost, and REORDER percent are held back until a few later frames or
+a few milliseconds have passed. SEED decides which frames these are. The taps take no offloads, so that frames are not
+larger than the MTU, as on a wire, and are lost one by one.
 """
 
 import contextlib
@@ -19,21 +19,21 @@ import time
 from typing import Final
 
 from colo_lab.config import CLIENT_MAC
-from colo_lab.spaces import BRIDGE, IMPAIRED_IF
+from colo_lab.namespaces import BRIDGE, IMPAIRED_IF
 from colo_netdev.config import parse_tap
 from colo_netdev.taps import open_tap
 
 PORT: Final = "imp0"
 PASSED_BY: Final = 8
-"""At most so many frames overtake a frame that is held back."""
-LATE: Final = 0.005
+"""Number of frames at most that overtake a frame that is held back."""
+HELD_AT_MOST: Final = 0.005
 """No frame is held back for longer than this, seconds."""
 BURST: Final = 64
 MAX_FRAME: Final = 65536
 
 
-class Way:
-    """One direction of the LAN: which frames are lost, and which are held back. Pure."""
+class Direction:
+    """One direction of the LAN: decides which frames are lost and which are held back. Pure."""
 
     def __init__(self, loss: float, reorder: float, seed: int) -> None:
         self._loss, self._reorder = loss / 100, reorder / 100
@@ -51,17 +51,17 @@ class Way:
             self.lost += 1
         elif dice < self._loss + self._reorder:
             self.reordered += 1
-            self._held.append((self._count + self._random.randint(1, PASSED_BY), now + LATE, frame))
+            self._held.append((self._count + self._random.randint(1, PASSED_BY), now + HELD_AT_MOST, frame))
         else:
             out.append(frame)
         return self._due(now, out)
 
     def on_timer(self, now: float) -> list[bytes]:
-        """The frames that were held back for long enough."""
+        """The frames that have been held back for long enough."""
         return self._due(now, [])
 
     def deadline(self) -> float | None:
-        """When `on_timer` has frames to send."""
+        """When `on_timer` has frames to send; None when no frame is held back."""
         return min((late for _, late, _ in self._held), default=None)
 
     def _due(self, now: float, out: list[bytes]) -> list[bytes]:
@@ -73,11 +73,11 @@ class Way:
 
 
 def main() -> None:
-    """Relay until SIGTERM."""
+    """Relay frames until SIGTERM."""
     loss, reorder, seed = float(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
     inner = open_tap(parse_tap(f"{PORT},bridge={BRIDGE},vnet_hdr=off")).fd
     outer = open_tap(parse_tap(f"{IMPAIRED_IF},vnet_hdr=off,mac={CLIENT_MAC}")).fd
-    ways = {inner: (Way(loss, reorder, seed), outer), outer: (Way(loss, reorder, seed + 1), inner)}
+    ways = {inner: (Direction(loss, reorder, seed), outer), outer: (Direction(loss, reorder, seed + 1), inner)}
     stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: stop.append(number))
     while not stop:

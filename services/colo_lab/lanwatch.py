@@ -1,19 +1,18 @@
-"""A capture on the client LAN that looks at one thing: which host's port the guest's frames come from.
+"""A capture on the client LAN: which host's port do the guest's frames come from, and do its connections continue?
 
-`python -m colo_lab.lanwatch FILE` in the client's namespace writes what it has seen, as JSON, to FILE a few
-times a second and at its end::
+`python -m colo_lab.lanwatch FILE` in the client's namespace writes what it has seen, as JSON, to FILE a few times a
+second and when it ends::
 
     {"frames": {"lan-p": n, "lan-s": n}, "switches": [[seconds, "lan-s"], …], "late": n, "lost": n, …}
 
-`switches` says when the port changed from which the guest was heard; more than one change means that there were two
-writers. For each connection that goes on after a change, two things are checked (S3). The byte must come that the
-client expected next, whatever else is sent before it, because frames are lost at a failover. And the ACK must not go
-back. A packet filter makes the kernel hand over only the first bytes of those frames, in the order in which they came.
+`switches` lists when the port changed from which the guest was heard; more than one change means that there were two
+writers. For each connection that continues after a change, two things are checked (S3). The next byte that the client
+expects must arrive, possibly after later bytes, because frames are lost at a failover. And the ACK number must not go
+back. A packet filter makes the kernel deliver only the first bytes of those frames, in the order in which they came.
 """
 
 import contextlib
 import ctypes
-import json
 import os
 import select
 import signal
@@ -21,22 +20,25 @@ import socket
 import struct
 import sys
 import time
-from pathlib import Path
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any, Final
 
 from colo_lab.config import GUEST_MAC
-from colo_lab.spaces import BRIDGE
+from colo_lab.files import write_json
+from colo_lab.namespaces import BRIDGE
+from colo_proto.seq import MASK, diff
 
 SNAP: Final = 128
 """Bytes of each frame that are looked at: Ethernet, IPv6, TCP with its options."""
-WRITE: Final = 0.2
+WRITE_INTERVAL: Final = 0.2
 """Seconds between writes of the file."""
 RCVBUF: Final = 256 << 20
-"""Bytes of the socket's buffer. The kernel counts and keeps whole frames in it, though it hands over their beginnings
-alone, and on a busy machine it may take a second until we run.
+"""Bytes of the socket's buffer. The kernel keeps whole frames in it, though it delivers only their first bytes, and on
+a busy machine this process may have to wait a second until it runs.
 """
-LAST_LOOK: Final = 2.0
-"""So many seconds after SIGTERM all that had been captured by then must have been read."""
+DRAIN_WITHIN: Final = 2.0
+"""Seconds after SIGTERM for reading what was captured before."""
 _ETH_P_ALL = 3
 _SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
@@ -48,8 +50,8 @@ _TCP = struct.Struct("!HHIIBB")
 
 
 def packet_filter(mac: bytes, ifindex: int) -> list[tuple[int, int, int, int]]:
-    """Classic BPF that passes frames from `mac`, except for those of interface `ifindex` (the bridge, which repeats
-    them).
+    """A classic BPF program that passes frames from `mac`, except for those of interface `ifindex` (the bridge, which
+    repeats them).
     """
     high, low = struct.unpack("!HI", mac)
     ifidx = 0xFFFFF000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX
@@ -65,29 +67,39 @@ def packet_filter(mac: bytes, ifindex: int) -> list[tuple[int, int, int, int]]:
     ]
 
 
+@dataclass(slots=True)
+class Flow:
+    """One connection of the guest: the port from which it was last heard, and its progress (sequence numbers)."""
+
+    port: str
+    ack: int
+    end: int
+    """The number behind its last byte."""
+
+
 class Flows:
-    """For each connection of the guest: how far it got on the port from which it was last heard."""
+    """All connections of the guest."""
 
     def __init__(self) -> None:
-        self._flows: dict[bytes, list[Any]] = {}
+        self._flows: dict[bytes, Flow] = {}
         self.continued = 0
         self.expected: dict[bytes, int] = {}
-        """Connections that went on behind the byte that the client expects next. This byte must still come."""
+        """By connection: the next byte that the client expects, where later bytes came first. It must still arrive."""
         self._broken: list[str] = []
-        self.resets: dict[str, int] = {}
+        self.resets: Counter[str] = Counter()
 
     def see(self, port: str, data: memoryview, size: int) -> bool:
-        """A frame of `size` bytes came from `port`. True when it moves a connection on: payload, or a higher ACK."""
+        """Record a frame of `size` bytes from `port`. True if a connection makes progress: payload or a higher ACK."""
         if size < 54:
             return False
         kind = data[12] << 8 | data[13]
         if kind == 0x0800 and data[23] == 6:
             l4 = 14 + (data[14] & 15) * 4
-            end = 14 + (data[16] << 8 | data[17])
+            stop = 14 + (data[16] << 8 | data[17])
             key = bytes(data[26:34]) + bytes(data[l4 : l4 + 4])
         elif kind == 0x86DD and data[20] == 6:
             l4 = 54
-            end = 54 + (data[18] << 8 | data[19])
+            stop = 54 + (data[18] << 8 | data[19])
             key = bytes(data[22:54]) + bytes(data[l4 : l4 + 4])
         else:
             return False
@@ -95,36 +107,36 @@ class Flows:
             return False
         _, _, seq, ack, off, flags = _TCP.unpack_from(data, l4)
         if flags & 4:
-            self.resets[port] = self.resets.get(port, 0) + 1
+            self.resets[port] += 1
             return False
-        length = end - l4 - (off >> 4) * 4
-        stop = (seq + length + (flags & 1) + (flags >> 1 & 1)) & 0xFFFFFFFF
+        length: int = stop - l4 - (off >> 4) * 4
+        end = (seq + length + (flags & 1) + (flags >> 1 & 1)) & MASK
         flow = self._flows.get(key)
         if flow is None or flags & 2:
-            self._flows[key] = [port, ack, stop]
-            return bool(length)
-        moved: bool = length > 0 or 0 < (ack - flow[1]) & 0xFFFFFFFF < 0x80000000
-        if flow[0] != port:
+            self._flows[key] = Flow(port, ack, end)
+            return length > 0
+        acked = diff(ack, flow.ack)
+        if flow.port != port:
             self.continued += 1
-            if (ack - flow[1]) & 0x80000000:
-                self._broken.append(f"{_name(key)}: ACK {flow[1]} on {flow[0]}, then {ack} on {port}")
-            if (flow[2] - seq) & 0x80000000:
-                self.expected[key] = flow[2]
-            flow[0] = port
+            if acked < 0:
+                self._broken.append(f"{_name(key)}: ACK {flow.ack} on {flow.port}, then {ack} on {port}")
+            if diff(flow.end, seq) < 0:
+                self.expected[key] = flow.end
+            flow.port = port
         elif self.expected:
             wanted = self.expected.get(key)
-            if wanted is not None and not (wanted - seq) & 0x80000000 and (wanted - stop) & 0x80000000:
+            if wanted is not None and diff(seq, wanted) <= 0 and diff(wanted, end) < 0:
                 del self.expected[key]
-        if not (ack - flow[1]) & 0x80000000:
-            flow[1] = ack
-        if not (stop - flow[2]) & 0x80000000:
-            flow[2] = stop
-        return moved
+        if acked > 0:
+            flow.ack = ack
+        if diff(flow.end, end) < 0:
+            flow.end = end
+        return length > 0 or acked > 0
 
     def broken(self) -> list[str]:
-        """What contradicts S3, in words."""
-        late = [f"{_name(key)}: byte {wanted} never came" for key, wanted in self.expected.items()]
-        return (self._broken + late)[:20]
+        """What contradicts S3, as text."""
+        missing = [f"{_name(key)}: byte {wanted} never came" for key, wanted in self.expected.items()]
+        return (self._broken + missing)[:20]
 
 
 def _name(key: bytes) -> str:
@@ -140,18 +152,18 @@ class Watcher:
 
     def __init__(self) -> None:
         self.flows = Flows()
-        self.frames: dict[str, int] = {}
+        self.frames: Counter[str] = Counter()
         self.switches: list[tuple[float, str]] = []
         self.moves: dict[str, list[float]] = {}
-        """For each port: when a connection first moved on there, and when one did last."""
+        """For each port: when a connection made progress there for the first and for the last time."""
         self.late = 0
-        """Frames from a port that had been left for another one."""
+        """Frames from a port after the guest was heard from another one."""
         self._port = ""
         self._left: set[str] = set()
 
     def see(self, now: float, port: str, data: memoryview, size: int) -> None:
-        """A frame of the guest."""
-        self.frames[port] = self.frames.get(port, 0) + 1
+        """Record a frame of the guest."""
+        self.frames[port] += 1
         if port != self._port:
             if port in self._left:
                 self.late += 1
@@ -165,7 +177,7 @@ class Watcher:
             self.moves.setdefault(port, [now, now])[1] = now
 
     def report(self, now: float, lost: int) -> dict[str, Any]:
-        """What the file holds. Times are monotonic seconds of this machine."""
+        """The content of the file. Times are monotonic seconds of this machine."""
         return {
             "at": now,
             "frames": self.frames,
@@ -180,8 +192,7 @@ class Watcher:
 
 
 def main() -> None:
-    """Watch until SIGTERM."""
-    target = Path(sys.argv[1])
+    """StatusPoll until SIGTERM."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
     program = packet_filter(bytes.fromhex(GUEST_MAC.replace(":", "")), socket.if_nametoindex(BRIDGE))
     # The kernel copies the program from our memory.
@@ -192,10 +203,10 @@ def main() -> None:
     sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
     sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
-        while True:  # This came before the filter was there.
+        while True:  # Discard what was captured before the filter was attached.
             sock.recv(1)
     with contextlib.suppress(OSError):
-        # The capture costs little, but frames that it misses make the whole run worthless.
+        # The capture costs little CPU time, but if it misses frames, the whole run proves nothing.
         os.nice(-10)
     stop: list[float] = []
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.append(time.monotonic()))
@@ -203,25 +214,19 @@ def main() -> None:
     view = memoryview(buffer)
     over = False
     while not over:
-        quiet = not select.select([sock], [], [], 0 if stop else WRITE)[0]
+        quiet = not select.select([sock], [], [], 0 if stop else WRITE_INTERVAL)[0]
         now = time.monotonic()
-        over = bool(stop) and (quiet or now > stop[0] + LAST_LOOK)
+        over = bool(stop) and (quiet or now > stop[0] + DRAIN_WITHIN)
         with contextlib.suppress(BlockingIOError):
             for _ in range(256):
                 size, where = sock.recvfrom_into(buffer)
-                if where[0].startswith("lan-"):  # Other ports repeat what an impaired LAN hands on.
+                if where[0].startswith("lan-"):  # The port of an impaired LAN repeats the frames of the others.
                     watcher.see(now, where[0], view[:size], size)
         if now >= due or over:
-            due = now + WRITE
+            due = now + WRITE_INTERVAL
             _packets, drops = struct.unpack("II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
             lost += drops
-            _write(target, watcher.report(now, lost))
-
-
-def _write(target: Path, value: dict[str, Any]) -> None:
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.write_text(json.dumps(value), encoding="utf-8")
-    partial.replace(target)
+            write_json(sys.argv[1], watcher.report(now, lost))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What was observed of the processes of a lab, and what is read from it. Pure.
+"""What the lab has observed of its processes, and the sums that are made of it. Pure.
 
-The lab knows of each process what its parent sees (it runs, it was restarted, how much it has used), and what the
-process has reported of itself: counters, gauges and details. The invariants are judged by this, the report sums it up,
-and the live table shows it.
+The lab knows two things about each process: what its parent sees (whether it runs, how often it was restarted, how much
+CPU time and memory it has used) and what the process has reported about itself (counters, gauges and details). The
+invariants are judged by these observations, the report adds them up, and the live table shows them.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a process last said of itself; the counters are sums over all incarnations that were heard of."""
+    """The last report of a process. The counters are sums over all incarnations that have reported."""
 
     counters: dict[str, int]
     gauges: dict[str, int]
@@ -22,7 +22,7 @@ class Status:
 
 @dataclass(slots=True)
 class Usage:
-    """What all incarnations of a process have used together."""
+    """CPU time of all incarnations of a process together, and the largest memory that one of them has used."""
 
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
@@ -30,7 +30,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process of the lab as its parent knows it, with its last status if it ever gave one."""
+    """A process of the lab as its parent knows it, with its last status if it has ever reported one."""
 
     role: str
     id: str
@@ -40,11 +40,26 @@ class Process:
     restarts: int
     status: Status | None
     complete: bool
-    """It has had one incarnation, which lived when it was asked: its counters are the whole truth."""
+    """True when its only incarnation was alive at the last report, so that its counters miss nothing."""
+
+    @property
+    def counters(self) -> Counter[str]:
+        """Its counters; all zero when it has never reported."""
+        return Counter(self.status.counters if self.status else {})
+
+    @property
+    def gauges(self) -> Counter[str]:
+        """Its gauges; all zero when it has never reported."""
+        return Counter(self.status.gauges if self.status else {})
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        """What else it reports; empty when it has never reported."""
+        return self.status.detail if self.status else {}
 
 
 def summed(counters: Mapping[str, int], prefix: str, suffix: str = "") -> int:
-    """The sum of all counters whose names begin and end like this."""
+    """The sum of all counters whose names begin with `prefix` and end with `suffix`."""
     return sum(n for name, n in counters.items() if name.startswith(prefix) and name.endswith(suffix))
 
 
@@ -59,29 +74,31 @@ def total(processes: Iterable[Process], role: str) -> tuple[Counter[str], Counte
     counters: Counter[str] = Counter()
     gauges: Counter[str] = Counter()
     for process in processes:
-        if process.role == role and process.status is not None:
-            counters.update(process.status.counters)
-            gauges.update(process.status.gauges)
+        if process.role == role:
+            counters.update(process.counters)
+            gauges.update(process.gauges)
     return counters, gauges
 
 
 def wanted(processes: Sequence[Process]) -> dict[str, int]:
-    """Checkpoints wanted by reason: compare's, and what others asked the primary's frame for (a mirror gap, …)."""
+    """Wanted checkpoints by reason. The primary's COLO frame counts the requests of compare once more and also those of
+    others (a mirror gap, for instance), so compare's own count is taken where there is one.
+    """
     compare, _ = total(processes, "compare")
     frame, _ = total((process for process in processes if process.host == "host-p"), "frame")
     return {**labelled(frame, "checkpoints_wanted"), **labelled(compare, "checkpoints_wanted")}
 
 
 def gaps(processes: Iterable[Process]) -> int:
-    """Frames that receivers of a reliable link found missing and could not have replayed."""
-    return sum(summed(process.status.counters, "link.", ".gaps") for process in processes if process.status)
+    """Frames that receivers of a reliable link found missing and that could not be replayed."""
+    return sum(summed(process.counters, "link.", ".gaps") for process in processes)
 
 
 def frames(process: Process) -> int:
-    """Frames that a filter took in by all its ports, for the live table."""
-    return summed(process.status.counters, "", ".frames_in") if process.status else 0
+    """Frames that a filter received on all its ports."""
+    return summed(process.counters, "", ".frames_in")
 
 
 def drops(process: Process) -> int:
-    """Frames that it dropped for whatever reason (a secondary frame that compare is done with is no drop)."""
-    return summed(process.status.counters, "dropped") if process.status else 0
+    """Frames that it dropped, for any reason (a secondary frame that compare no longer needs is not a drop)."""
+    return summed(process.counters, "dropped")

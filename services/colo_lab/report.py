@@ -1,6 +1,6 @@
-"""The report of a lab: numbers summed over instances, per process, and the invariants. Pure."""
+"""The report of a lab: numbers summed over instances, numbers of each process, and the invariants. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,18 +11,18 @@ from colo_lab.observed import Process, gaps, labelled, total, wanted
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How the client's command went, and when the hosts changed places meanwhile. Moments are monotonic seconds."""
+    """How the client's command went, and when a failover happened meanwhile. Moments are monotonic seconds."""
 
     exit_status: int
     seconds: float
     failed_at: float | None = None
-    """When everything of the primary host died."""
+    """When all processes of the primary host were killed."""
     promotion: dict[str, Any] | None = None
-    """What the secondary's frame says of its promotion."""
+    """What the secondary's COLO frame reports about its promotion."""
 
 
 def build(run: Run, facts: Facts) -> dict[str, Any]:
-    """The report file; see the README for its keys."""
+    """The report file; the README lists its keys."""
     processes, verdicts = facts.processes, invariants.judge(facts)
     return {
         "exit": run.exit_status,
@@ -42,76 +42,56 @@ def build(run: Run, facts: Facts) -> dict[str, Any]:
     }
 
 
+def _picked(values: Mapping[str, int], *names: str, **renamed: str) -> dict[str, int]:
+    """The values of these names, and of `renamed` (key in the report: name of the counter or gauge)."""
+    return {**{name: values[name] for name in names}, **{key: values[name] for key, name in renamed.items()}}
+
+
 def _compare(processes: Sequence[Process]) -> dict[str, Any]:
     counters, gauges = total(processes, "compare")
     return {
-        "frames_primary": counters["frames_primary"],
-        "frames_secondary": counters["frames_secondary"],
-        "released": counters["released"],
+        **_picked(counters, "frames_primary", "frames_secondary", "released", "synthesized", "bytes_compared"),
+        **_picked(counters, "miscompares", "checkpoints_done", "moves_given_up"),
+        **_picked(counters, flows="flows_opened", flows_moved="flows_taken_over", flows_adopted="adopted"),
+        **_picked(gauges, "held", "held_secondary", "flows_unprotected", "flows_unjudged", flows_now="flows"),
         "released_by": labelled(counters, "released"),
-        "synthesized": counters["synthesized"],
-        "held": gauges["held"],
-        "held_secondary": gauges["held_secondary"],
         "dropped": labelled(counters, "dropped"),
         "secondary_dropped": labelled(counters, "secondary_dropped"),
-        "bytes_compared": counters["bytes_compared"],
-        "miscompares": counters["miscompares"],
         "checkpoints_wanted": wanted(processes),
-        "checkpoints_done": counters["checkpoints_done"],
-        "flows": counters["flows_opened"],
-        "flows_now": gauges["flows"],
-        "flows_unprotected": gauges["flows_unprotected"],
-        "flows_unjudged": gauges["flows_unjudged"],
-        "flows_moved": counters["flows_taken_over"],
-        "flows_adopted": counters["adopted"],
-        "moves_given_up": counters["moves_given_up"],
-        "last": [
-            one
-            for process in processes
-            if process.role == "compare" and process.status is not None
-            for one in process.status.detail.get("last", [])
-        ],
+        "last": [one for process in processes if process.role == "compare" for one in process.detail.get("last", [])],
     }
 
 
 def _mirror(processes: Sequence[Process]) -> dict[str, int]:
     counters, _ = total(processes, "mirror")
-    return {
-        "frames": counters["frames"],
-        "sequence": counters["link.outdev.sequence"],
-        "gaps": gaps(processes),
-        "replayed": counters["link.outdev.replayed"],
-    }
+    links = _picked(counters, "frames", sequence="link.outdev.sequence", replayed="link.outdev.replayed")
+    return {**links, "gaps": gaps(processes)}
 
 
 def _rewriter(processes: Sequence[Process]) -> dict[str, int]:
     counters, gauges = total(processes, "rewriter")
-    return {"flows": counters["flows_opened"], "flows_now": gauges["flows"], "rewritten": counters["rewritten"]}
+    return {**_picked(counters, "rewritten", flows="flows_opened"), "flows_now": gauges["flows"]}
 
 
 def _process(process: Process) -> dict[str, Any]:
-    status = process.status
     return {
-        "role": process.role,
-        "id": process.id,
-        "host": process.host,
-        "pid": process.pid,
+        **{name: getattr(process, name) for name in ("role", "id", "host", "pid", "restarts")},
         "cpu_seconds": round(process.usage.cpu_seconds, 3),
         "max_rss_bytes": process.usage.max_rss_bytes,
-        "restarts": process.restarts,
-        "counters": status.counters if status else {},
-        "gauges": status.gauges if status else {},
-        "status": status.detail if status else {},
+        "counters": dict(process.counters),
+        "gauges": dict(process.gauges),
+        "status": process.detail,
     }
 
 
 def failover(
     lan: dict[str, Any] | None, failed_at: float | None, promotion: dict[str, Any] | None
 ) -> dict[str, Any] | None:
-    """How long it took until the secondary had the LAN, and until connections moved on; None without a promotion.
+    """How long it took until the secondary had the LAN and until connections made progress; None without a promotion.
 
-    `detected_ms` counts from the primary's death to the promotion. `stall_ms` is the time in which no
-    connection moved on (no payload, no higher ACK from the guest) as the LAN saw it; None when none went on.
+    `detected_ms` is the time from the primary's death to the promotion. `stall_ms` is the time in which no connection
+    made progress (no payload and no higher ACK from the guest) as the capture on the LAN saw it. It is None when no
+    connection made progress after the failover.
     """
     if promotion is None:
         return None

@@ -1,7 +1,8 @@
-"""The live table of a lab: at the bottom of the terminal, while the client writes above it.
+"""The live table of a lab, at the bottom of the terminal while the client writes above it.
 
 The terminal's scroll region (DECSTBM) is made shorter, so what the client prints scrolls above the table and never
-meets it. The client has the terminal for itself, and nothing is piped through us.
+overwrites it. The client writes to the terminal itself, not through a pipe, so it behaves as without the lab. This is
+why `rich.live` cannot be used here: it would have to see all that is printed.
 """
 
 import io
@@ -27,7 +28,7 @@ class Footer:
         self._size = (0, 0)
 
     def show(self, renderable: RenderableType) -> None:
-        """Draw it, in place of what was there."""
+        """Draw this in place of what was there before."""
         columns, rows = os.get_terminal_size(self._out.fileno())
         buffer = io.StringIO()
         console = Console(
@@ -37,7 +38,7 @@ class Footer:
         lines = buffer.getvalue().rstrip("\n").split("\n")[: max(1, rows - 3)]
         text = ""
         if len(lines) != self._lines or (columns, rows) != self._size:
-            text += self._room(len(lines), rows)
+            text += self._scroll_region(len(lines), rows)
             self._lines, self._size = len(lines), (columns, rows)
         text += _SAVE
         for number, line in enumerate(lines):
@@ -51,8 +52,8 @@ class Footer:
             self._write(f"{_SAVE}\x1b[r{_RESTORE}{_SAVE}\x1b[{rows - self._lines + 1};1H\x1b[0J{_RESTORE}")
             self._lines = 0
 
-    def _room(self, lines: int, rows: int) -> str:
-        # New lines push up what is on the screen. After that the scroll region ends above the footer.
+    def _scroll_region(self, lines: int, rows: int) -> str:
+        # New lines push up what is on the screen. The scroll region then ends above the footer.
         up = "\n" * lines + f"\x1b[{lines}A" if lines > self._lines else ""
         return up + f"{_SAVE}\x1b[1;{rows - lines}r{_RESTORE}"
 
@@ -62,17 +63,17 @@ class Footer:
 
 
 class Rates:
-    """Frames per second and CPU share, from one look to the next."""
+    """Frames per second and CPU share, between two calls of `look`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._at = clock()
         self._before: dict[str, tuple[int, float]] = {}
         self.now: dict[str, tuple[float, float]] = {}
-        """By id: frames a second, CPU as a share of one core."""
+        """By id: frames per second, and CPU time as a share of one core."""
 
     def look(self, processes: Mapping[str, Process]) -> None:
-        """Take the counters of this moment."""
+        """Compute the rates since the last call from the counters of this moment."""
         now = self._clock()
         elapsed = max(1e-3, now - self._at)
         self._at = now
@@ -94,17 +95,14 @@ def table(processes: Mapping[str, Process], rates: Rates, title: str) -> Table:
         if process.role in ("client", "guest"):
             continue
         rate, cpu = rates.now.get(name, (0.0, 0.0))
-        gauges = process.status.gauges if process.status else {}
         lost = drops(process)
         out.add_row(
             f"{process.role} [bold]{name}[/bold]"
             + (f" [yellow]↻{process.restarts}[/yellow]" if process.restarts else ""),
-            process.host.removeprefix("host-").replace("p", "primary").replace("s", "secondary")
-            if process.host.startswith("host-")
-            else process.host,
+            {"host-p": "primary", "host-s": "secondary"}.get(process.host, process.host),
             f"{frames(process):,}",
             f"{rate:,.0f}",
-            f"{gauges.get('held', 0):,}",
+            f"{process.gauges['held']:,}",
             f"[red]{lost:,}[/red]" if lost else "0",
             f"{cpu:4.0%}",
             f"{process.usage.max_rss_bytes >> 20}",

@@ -1,11 +1,11 @@
-"""`make bench`: every benchmark, or those that are named; nothing is asserted.
+"""`make bench`: all benchmarks, or the named ones. Nothing is asserted.
 
-python -m tests.bench                        all of them (but failover, which takes an hour)
+python -m tests.bench                        all of them (except failover, which takes an hour)
 python -m tests.bench compare rewriter       two of them
 python -m tests.bench lab --size 500000000   one, with its own options
 
-It measures the packages of its own interpreter: `make bench` installs them as users do, which compiles the cores where
-there is a C compiler, and `.venv/bin/python -m tests.bench` measures them interpreted. The first line says which.
+It measures the packages of its own interpreter. `make bench` installs them as users do, which compiles the cores if
+there is a C compiler. `.venv/bin/python -m tests.bench` measures them interpreted. The first line says which it is.
 """
 
 import sys

@@ -1,19 +1,18 @@
-"""What comparing an equal pair costs, and how many pairs a second leave; beside QEMU's colo-compare in the same run.
+"""The cost of comparing an equal pair and the number of pairs per second, together with QEMU's colo-compare.
 
     python -m tests.bench compare [--pairs 20000] [--rounds 5] [--flows 1 64 10000] [--only udp tcp]
 
-UDP datagrams with 64 bytes and TCP segments with 1,448 bytes of payload (time stamps on), in so many flows that are
-open already, all of them equal on both sides. Measured are, in CPU microseconds a pair:
+UDP datagrams with 64 bytes and TCP segments with 1,448 bytes of payload (time stamps on), in a number of
+flows that are already open, all of them equal on both sides. It measures CPU microseconds for each pair:
 
 * core S,P and P,S: `Compare.receive` on both ports in batches of 64 frames, the secondary's first or the primary's;
 * core and codec: S,P with unpacking the batches from our wire format and packing what is released;
 * the whole process, all threads, over QEMU's byte streams (each frame behind its length, no batches), and QEMU's own
   compare on exactly the same bytes: the secondary's frames are a window of 256 ahead. (The other way round QEMU,
   which looks for the newest primary frame first, asks for a checkpoint at every UDP datagram of a pipelined flow.)
-* the whole process over its own links, ZeroMQ with 64 frames in a message, which is how it is run; each proxy then
-  does what it does between its own neighbours.
+* the whole process over its own links (ZeroMQ with 64 frames in a message), as it normally runs.
 
-Each figure is the median of the rounds; ratios count, not absolutes.
+Each figure is the median of the rounds. Only ratios are meaningful, not absolute values.
 """
 
 import argparse
@@ -64,7 +63,7 @@ class Traffic:
         self.payload = bytes(range(256)) * (SIZES[kind] // 256 + 1)
 
     def opening(self) -> list[bytes]:
-        """What both guests say once a flow is new."""
+        """What both guests send when a flow is new."""
         if self.kind == "udp":
             return self.frames(len(self.ports))
         return [
@@ -91,7 +90,7 @@ class Traffic:
 
 
 def copied(frames: list[bytes]) -> list[bytes]:
-    """The same bytes elsewhere in memory: what two guests send is never one object."""
+    """A copy in another place in memory, because what two guests send is never the same object."""
     return [bytes(bytearray(one)) for one in frames]
 
 
@@ -159,7 +158,7 @@ def plan(windows: dict[str, list], sizes: list[int]) -> list[Step]:
 
 
 class Measured:
-    """A running side, its traffic, and what each round came to: `(pairs a second, CPU microseconds a pair)`."""
+    """A running side, its traffic, and the result of each round: `(pairs a second, CPU microseconds a pair)`."""
 
     def __init__(self, side: Side | LinkedSide, traffic: Traffic) -> None:
         self.side = side
@@ -213,7 +212,7 @@ def main() -> None:
 
 
 def cores(kind: str, flows: int, pairs: int, rounds: int) -> None:
-    """A row for what is inside a process."""
+    """A row for measurements inside a process."""
 
     def fresh() -> Traffic:
         return Traffic(kind, flows)
@@ -225,7 +224,7 @@ def cores(kind: str, flows: int, pairs: int, rounds: int) -> None:
 
 
 def processes(kind: str, flows: list[int], pairs: int, rounds: int) -> None:
-    """A row for each number of flows, and how the last number does beside the first."""
+    """A row for each number of flows, and the ratio of the last to the first."""
     ways = {"links": our_linked_compare, "streams": our_compare, "QEMU": qemu_compare}
     if QEMU is None:
         del ways["QEMU"]
@@ -234,7 +233,7 @@ def processes(kind: str, flows: list[int], pairs: int, rounds: int) -> None:
             number: {way: Measured(stack.enter_context(start()), Traffic(kind, number)) for way, start in ways.items()}
             for number in flows
         }
-        # Turn by turn, so that what else the machine does falls on all of them.
+        # In turn, so that other load of the machine affects all of them.
         for _ in range(rounds):
             for row in sides.values():
                 for one in row.values():
@@ -249,7 +248,7 @@ def processes(kind: str, flows: list[int], pairs: int, rounds: int) -> None:
 
 
 def beside(row: dict[str, Measured]) -> str:
-    """How our ways do beside QEMU, and whether QEMU did what it was measured for."""
+    """How we compare with QEMU, and whether QEMU did what it was measured for."""
     qemu = row.get("QEMU")
     if qemu is None:
         return ""

@@ -3,9 +3,9 @@
     python -m tests.bench failover --runs 20 [--jobs download upload fifty requests idle] [--size 500000000]
         [--wiring faithful lean] [--families 4 6] [--loss 1 --reorder 1] [--interval 500] [--seed 1]
 
-Needs root. Each run takes the next wiring and the next family in turn. A run is good when the client has every byte
-right on its one connection, no reset came from the survivor, the byte that it expected came (S3), and one host
-alone wrote to the LAN at a time (S5). The stall is the longest time for which the client got nothing (download,
+Needs root. Each run takes the next wiring and the next family in turn. A run is good when the client has received every
+byte on its one connection, the survivor has sent no reset, the byte that the client expected came (S3), and only one
+host at a time wrote to the LAN (S5). The stall is the longest time for which the client got nothing (download,
 requests) or could send nothing (upload), by its own clock; detection, from the death to the promotion.
 """
 
@@ -117,7 +117,7 @@ def main():
                 break
             wiring = options.wiring[n % len(options.wiring)]
             family = options.families[n // len(options.wiring) % len(options.families)]
-            # A thousand requests are over in a second where nothing is in their way.
+            # A thousand requests take only a second if nothing delays them.
             latest = min(options.latest, options.requests * 0.0004) if job == "requests" else options.latest
             result = one(job, wiring, family, dice.uniform(options.earliest, latest), options, options.seed + n)
             results.append(result)

@@ -1,12 +1,12 @@
-"""Throughput and latency through the whole chain, beside a plain veth in the same run. Asserts nothing.
+"""Throughput and latency through the whole chain, compared with a plain veth in the same run. Asserts nothing.
 
     python -m tests.bench.bench_lab [--size 1000000000] [--wiring faithful lean] [--runs 3]
 
-Needs root. Each row is the median of `--runs`; the ratio to the plain veth counts, not the absolute.
+Needs root. Each row is the median of `--runs`. Only the ratio to the plain veth is meaningful, not the absolute value.
 
 Client and guests use `--congestion` (cubic, the kernel's own default, so that machines compare), on the plain veth as
-well. BBR sends a frame at a time at the pace it has measured: the chain never sees a batch, and BBR takes what a chain
-without batches gives for what there is.
+well. BBR sends one frame at a time at the rate that it has measured: the chain never gets a batch, and BBR takes the
+throughput without batches for the available bandwidth.
 """
 
 import argparse

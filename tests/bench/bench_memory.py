@@ -2,7 +2,7 @@
 
     python -m tests.bench memory [--syns 1000000]
 
-Each scene runs in a process of its own, whose resident memory is looked at before and at its highest. `bound` is what
+Each case runs in a process of its own, whose resident memory is read before and at its maximum. `bound` is what
 the README states: flows at 2 KiB, and the bytes that are kept of the primary and of the secondary.
 """
 
@@ -35,7 +35,7 @@ def resident() -> int:
 
 
 def frame(number: int, template: bytes) -> bytes:
-    """`template` to another client: 10.x.y.z, and another port. Checksums are nobody's business here."""
+    """`template` with another client, 10.x.y.z, and another port. Checksums do not matter here."""
     address = bytes((10, number >> 16 & 0xFF, number >> 8 & 0xFF, number & 0xFF))
     return template[:40] + address + template[44:46] + (1024 + number % 60000).to_bytes(2, "big") + template[48:]
 

@@ -1,4 +1,4 @@
-"""What the rewriter costs; beside QEMU's filter-rewriter in the same run.
+"""The cost of the rewriter, compared with QEMU's filter-rewriter in the same run.
 
     python -m tests.bench rewriter [--frames 20000] [--rounds 5]
 
@@ -82,7 +82,7 @@ class Measured:
     def round(self, way: str, frames: list[bytes]) -> None:
         port, out = self.ways[way]
         windows = [framed(frames[at : at + 256]) for at in range(0, len(frames), 256)]
-        # Two windows are on their way: QEMU's queues take some thousand frames, and drop what is more.
+        # Two windows are on their way: QEMU's queues hold about a thousand frames, and drop further ones.
         ends = [0, 0, *accumulate(map(len, windows))]
         steps = [Step(port, window, after) for window, after in zip(windows, ends, strict=False)]
         before = cpu(self.side.pid)

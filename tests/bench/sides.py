@@ -2,7 +2,8 @@
 behind its own links.
 
 Every side is driven through Unix sockets by this process, which only writes what was made beforehand and counts what
-comes back. CPU is the side's own: run time of all its threads (`/proc/PID/task/*/schedstat`, nanoseconds).
+comes back. The CPU time is that of the side: the run time of all its threads (`/proc/PID/task/*/schedstat`,
+nanoseconds).
 """
 
 import contextlib
@@ -38,7 +39,7 @@ def framed(frames: Sequence[bytes]) -> bytes:
 
 
 def cpu(pid: int) -> float:
-    """Seconds that all threads of a process have run."""
+    """CPU seconds of all threads of a process."""
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError):
@@ -47,7 +48,7 @@ def cpu(pid: int) -> float:
 
 
 def connect(path: str, process: "subprocess.Popen[bytes]") -> socket.socket:
-    """A connection to whoever will listen there soon."""
+    """A connection to a process that will soon listen there."""
     end = time.monotonic() + PATIENCE
     while True:
         sock = socket.socket(socket.AF_UNIX)
@@ -63,7 +64,7 @@ def connect(path: str, process: "subprocess.Popen[bytes]") -> socket.socket:
 
 
 def unread(sock: socket.socket) -> bool:
-    """Has the other end of a Unix socket not read all that was written yet (SIOCOUTQ, unix(7))?"""
+    """True if the other end of a Unix socket has not read everything that was written (SIOCOUTQ, unix(7))."""
     return fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)) != bytes(4)
 
 
@@ -150,7 +151,7 @@ class Side:
                 if blocked is not None:
                     poller.register(blocked, select.POLLOUT)
                 writer = blocked
-            # That something was read is no event to wait for.
+            # There is no event for the fact that something was read.
             for fd, events in poller.poll(0 if early else 1000):
                 if notify is not None and fd == notify.fileno():
                     self.notified += notify.recv(65536)
@@ -211,7 +212,7 @@ def our_compare(*more: str) -> Iterator[Side]:
 
 
 class Batches:
-    """A sender's frames as messages of our wire format, so many frames in each."""
+    """The frames of a sender as messages of our wire format, with this number of frames in each."""
 
     def __init__(self, port: str, size: int) -> None:
         self.port, self.size, self.sequence = port, size, 0
@@ -226,7 +227,7 @@ class Batches:
 
 
 def frames_in(message: memoryview) -> int:
-    """How many frames a batch carries, by its head alone: who measures should cost little."""
+    """The number of frames in a batch, read from its head only, because measuring should cost little."""
     head = msgpack.Unpacker()
     head.feed(message[:128])
     assert head.read_array_header() == 8

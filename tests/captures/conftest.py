@@ -46,5 +46,5 @@ def own(workplace):
 
 @pytest.fixture(params=["public", "own"])
 def talks(request):
-    """Captures that somebody else made, then some made on the spot."""
+    """Captures that others have made, then some that are made here."""
     return request.getfixturevalue(request.param)

@@ -1,4 +1,4 @@
-"""A capture as traffic of a guest: who is the guest, what it sent, and what a filter makes of it."""
+"""A capture as traffic of a guest: which side is the guest, what it sent, and what a filter makes of it."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from playbook import Play
 
 
 def load(path):
-    """The Ethernet frames of a file; none when it is of another link type or breaks off."""
+    """The Ethernet frames of a file; none when it has another link type or is truncated."""
     frames = []
     try:
         with path.open("rb") as file:
@@ -35,7 +35,7 @@ def load(path):
 
 @dataclass
 class Conversation:
-    """A capture, taken apart: `guest` of each pair of addresses is who answered, or who alone spoke."""
+    """A parsed capture. In each pair of addresses, `guest` is the side that answered, or the only one that sent."""
 
     frames: list
     packets: list = field(init=False)
@@ -64,7 +64,7 @@ class Conversation:
         return self.guests[frozenset((packet.src, packet.dst))] == packet.src
 
     def guest_packets(self):
-        """What the guest sent, without connections that are no stream here: a compare is right to hold those back."""
+        """What the guest sent, without incomplete streams, which a compare holds back rightly."""
         mine = [packet for packet in self.packets if self.of_guest(packet)]
         out = torn(mine)
         return [packet for packet in mine if packet.key not in out]
@@ -77,8 +77,8 @@ def segment_of(packet):
 
 
 def torn(packets):
-    """Keys of connections that the capture has not as a stream: with a hole that nothing fills, or with two versions of
-    the same bytes (files made to break parsers).
+    """Keys of connections that are not complete streams in the capture: with a hole that nothing fills, or two
+    versions of the same bytes (files made to break parsers).
     """
     found = set()
     seen = defaultdict(list)
@@ -122,8 +122,8 @@ def recut(packet, size):
 def interleaved(mine, its, lag):
     """Frames of both sides, the secondary's `lag` frames behind (or, negative, ahead): `(port, frame)`.
 
-    However far ahead, no guest speaks on a connection before the primary's SYN has left: the client would not have
-    known of it.
+    However far ahead, no guest sends on a connection before the primary's SYN has left, because the client would not
+    have known of it.
     """
     opened = {}
     for at, frame in enumerate(mine):
@@ -138,7 +138,7 @@ def interleaved(mine, its, lag):
 
 
 def without_window(frame):
-    """A frame but for its TCP window, which a compare may lower, and the checksum that goes with it."""
+    """A frame without its TCP window, which a compare may lower, and without the checksum."""
     packet = p.dissect(frame)
     if segment_of(packet) is None:
         return bytes(frame)
@@ -209,7 +209,7 @@ def _body(packet):
 
 
 class _Stream:
-    """How far a guest's stream has come, found without the compare's help."""
+    """The progress of a guest's stream, computed without compare's code."""
 
     def __init__(self):
         self.zero = None
@@ -238,7 +238,7 @@ class _Stream:
 
 
 def flipped(packets, flip):
-    """What a compare says when the secondary's byte differs: the first request."""
+    """The first request of a compare when this byte of the secondary differs."""
     mine = [packet.frame for packet in packets if packet.key == flip.key]
     its = list(mine)
     at = sum(packet.key == flip.key for packet in packets[: flip.index])
@@ -250,7 +250,7 @@ def flipped(packets, flip):
 
 
 def right(flip, want):
-    """Is that the place?"""
+    """True if the request names that place."""
     if want is None:
         return False
     if flip.tcp:
@@ -265,7 +265,7 @@ def right(flip, want):
 
 
 def shifted(packet, *, seq=0, ack=0, tsval=0, tsecr=0):
-    """A segment with other numbers, its checksum computed anew (or as wrong as before)."""
+    """A segment with other numbers and an adjusted checksum (right, or as wrong as before)."""
     seg = segment_of(packet)
     frame = bytearray(packet.frame)
     pack_into("!I", frame, packet.l4 + 4, seg.seq + seq & MASK)
@@ -288,7 +288,7 @@ def shifted(packet, *, seq=0, ack=0, tsval=0, tsecr=0):
 
 
 def same(a, b, packet):
-    """Equal; where the capture's checksum was wrong (offloads), equal but for that."""
+    """True if equal, except for a checksum that was wrong in the capture (offloads)."""
     if l4_checksum_ok(packet.frame):
         return a == b
     at = packet.l4 + 16

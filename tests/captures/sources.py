@@ -1,8 +1,8 @@
-"""Where captures come from: Debian's source package of tcpdump, a folder of one's own, and traffic made on the spot.
+"""Where captures come from: Debian's source package of tcpdump, a folder of your own, and traffic that is made here.
 
 tcpdump's test captures (BSD licence) are 300 files of Ethernet, 60 with both directions: routing protocols, DNS, SSH,
-MPTCP, OpenFlow, AFS, NTP, broken headers. Nothing of them is kept in this repository; `apt-get source` verifies what it
-fetches. `COLO_CAPTURES=FOLDER` adds the captures below a folder.
+MPTCP, OpenFlow, AFS, NTP, broken headers. None of them is in this repository; `apt-get source` verifies what it
+downloads. `COLO_CAPTURES=FOLDER` adds the captures below a folder.
 """
 
 import os
@@ -25,7 +25,7 @@ _SUFFIXES = (".pcap", ".pcapng", ".cap")
 
 
 class UnavailableError(Exception):
-    """These captures cannot be had here; `str` says why."""
+    """These captures are not available here; the text says why."""
 
 
 def folder():
@@ -66,7 +66,7 @@ def public(directory):
 
 
 def _source_options(directory):
-    """apt's own sources with `deb` as `deb-src`, and lists of their own, so that nothing of the system changes."""
+    """The sources of apt with `deb-src` instead of `deb`, and separate lists, so that the system is not changed."""
     parts = directory / "parts"
     for name in ("parts", "lists/partial", "cache/archives/partial"):
         (directory / name).mkdir(parents=True)
@@ -85,7 +85,7 @@ def _source_options(directory):
     return [word for name, place in places.items() for word in ("-o", f"Dir::{name}={place}")]
 
 
-# -- made on the spot ----------------------------------------------------------------------------------
+# -- made here ----------------------------------------------------------------------------------
 
 CLIENT4, GUEST4, CLIENT6, GUEST6 = "10.88.0.1", "10.88.0.2", "fd88::1", "fd88::2"
 
@@ -125,7 +125,7 @@ class Wire:
     @staticmethod
     def end(child):
         if child.poll() is None:
-            # `ip netns exec` becomes the program, so this is its process.
+            # `ip netns exec` executes the program, so this is its process id.
             child.send_signal(signal.SIGTERM)
             try:
                 child.wait(10)
@@ -139,7 +139,7 @@ class Wire:
         )
 
     def listening(self, port):
-        """Wait until somebody in the guest's namespace listens."""
+        """Wait until a process in the guest's namespace listens."""
         end = time.monotonic() + PATIENCE
         probe = ["ip", "netns", "exec", self.guest, "ss", "-Hltun", f"sport = :{port}"]
         while not subprocess.run(probe, check=True, capture_output=True).stdout:
@@ -190,7 +190,7 @@ def _web(wire, host):
 
 
 def _questions(guest):
-    """Twenty questions about names, each another one."""
+    """Twenty queries for different names."""
     packets = [
         pack("!HHHHHH", n, 0x0100, 1, 0, 0, 0) + bytes((5,)) + b"host%d" % (n % 10) + b"\x04test\0\0\1\0\1"
         for n in range(20)
@@ -205,7 +205,7 @@ def _questions(guest):
 
 
 _ROOM = ("-B", "32768", "-s", "66000")
-"""KiB of buffer in the kernel: each frame takes a whole one's room there, and none may be missing."""
+"""Kernel buffer in KiB. Each frame takes the space of a full one there, and none may be missing."""
 
 
 def _captured(wire, name, traffic):
@@ -218,7 +218,7 @@ def _captured(wire, name, traffic):
         line = dump.stderr.readline()
         assert line, "tcpdump ended"
     traffic()
-    # The last frames may still be on their way to the file: a mark behind them says when they are not.
+    # The last frames may not be in the file yet: a marker frame after them shows when they are.
     mark = uuid.uuid4().bytes
     script = f"import socket; socket.socket(2, 2).sendto({mark!r}, ({GUEST4!r}, 9))"
     wire.ask(sys.executable, "-c", script)

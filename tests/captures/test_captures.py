@@ -15,7 +15,7 @@ from parity.rigs import colo, environ
 from rewriting import Play
 
 PER_FLOW = 6
-"""Changed bytes of each flow of a capture."""
+"""Number of bytes that are changed in each flow of a capture."""
 
 
 def test_the_captures_hold_conversations(talks):
@@ -31,11 +31,11 @@ def test_equal_guests_never_ask_for_a_checkpoint(talks, lag):
         assert not play.wanted, (name, play.wanted)
         assert play.held == 0, name
         counters = play.core.counters
-        # Only what can never be told: datagrams of which a fragment is missing, what a reset or a new SYN ended.
+        # Only what cannot be decided: datagrams with a missing fragment, and what a reset or a new SYN has ended.
         lost = {key for key, n in counters.items() if key.startswith("dropped.") and n}
         assert lost <= {"dropped.fragments", "dropped.reset", "dropped.replaced"}, (name, lost)
         if not lost:
-            # The window of what leaves may be lowered until the secondary has offered as much, and is then announced.
+            # A released window may be lowered until the secondary has offered as much; then it is announced.
             extra = Counter(map(without_window, play.sent)) - Counter(map(without_window, frames))
             assert extra.total() == counters["synthesized"], name
             assert len(play.sent) == len(frames) + counters["synthesized"], name
@@ -74,7 +74,7 @@ OFFSET, STAMP = 0x9ABCDEF0, 0xFEDCBA90
 
 
 def test_a_secondary_with_other_numbers_continues_the_primarys_stream(talks):
-    """The guest's side of the capture, its numbers moved, comes out of the rewriter as it was captured."""
+    """The guest's side of the capture, with other numbers, comes out of the rewriter as it was captured."""
     settled_frames = 0
     for name, talk in talks:
         play = Play()
@@ -83,14 +83,14 @@ def test_a_secondary_with_other_numbers_continues_the_primarys_stream(talks):
             seg = segment_of(packet)
             tcp = known.get(flows.canonical(packet.key)) if seg is not None else None
             if seg is not None and tcp is None and flows.canonical(packet.key) in opening:
-                # Half of a handshake, or several: what is held then and what passes is for scenarios to say.
+                # Half of a handshake, or several: scenarios test what is held then and what passes.
                 continue
             guest = talk.of_guest(packet)
             given = packet.frame
             if tcp is not None and guest:
                 given = shifted(packet, seq=OFFSET, tsval=STAMP if tcp.stamps else 0)
             play.send(given, "netdev" if guest else "indev")
-            # What is answered to the guest's neighbour requests comes besides.
+            # Answers to the guest's neighbour requests come in addition.
             out = play.to_client.pop(0) if guest else play.to_guest.pop(0)
             want = given
             if tcp is not None and tcp.learn(seg, guest):
@@ -103,7 +103,7 @@ def test_a_secondary_with_other_numbers_continues_the_primarys_stream(talks):
 
 
 class Handshake:
-    """Whether both numbers of a connection are known by now."""
+    """True when both initial numbers of a connection are known."""
 
     def __init__(self):
         self.step = 0
@@ -122,8 +122,8 @@ class Handshake:
 
 
 def trackable(talk):
-    """Connections whose opening by the client is in the capture, whole, once, and without resets, by canonical key; and
-    the keys of all that have a SYN.
+    """By canonical key, connections whose handshake is in the capture completely, once and without resets; and the keys
+    of all that have a SYN.
     """
     found, spoilt = {}, set()
     for packet in talk.packets:

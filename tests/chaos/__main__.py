@@ -2,7 +2,7 @@
 
     make chaos ARGS='--rounds 10 --services m0,compare --faults kill,pause --seed 7'
 
-Exit status: 0 every trial passed, 1 one failed, 3 none failed but one shows nothing, 2 it could not run.
+Exit status: 0 every trial passed, 1 one failed, 3 none failed but one has no result, 2 it could not run.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> int:
     if reason := engine.missing():
         sys.stderr.write(f"chaos: {reason}\n")
         return 2
-    # Also where a shell has started us in the background: what was made is taken down.
+    # Also when a shell has started this in the background: what was made is taken down.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     say(f"seed {options.seed}")
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def say(text: str) -> None:
-    """A line for whoever waits."""
+    """Print a line of progress."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

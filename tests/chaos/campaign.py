@@ -16,24 +16,24 @@ from typing import Any, Final
 
 from chaos.checker import TRANSFERS, Trial, Verdict, judge
 from chaos.nemesis import FAULTS, Strike
-from colo_lab.watch import entries
+from colo_lab.statuspoll import entries
 from containers.engine import EngineError, Project, answer
 from judging import Judge
 
 FILTERS: Final = ("m0", "redire1", "compare", "redire0", "f1", "rew0", "f2")
 SERVICES: Final = ("netdev", "frame", *FILTERS, "netdev-s", "frame-s")
-"""All processes of the proxy. Guests are not among them: who kills a guest ends its connections."""
+"""All processes of the proxy. Guests are not among them, because killing a guest ends its connections."""
 FILES: Final = ("demo.yaml", "chaos.yaml")
 SECONDS: Final = 5.0
-"""How long a transfer takes at least."""
+"""The shortest duration of a transfer, in seconds."""
 RATE: Final = 12_000_000
-"""Bytes a second of each transfer, at most: a pair on an idle machine must not be done before the fault."""
+"""Bytes per second of each transfer at most, so that on an idle machine it does not end before the fault."""
 LIMIT: Final = 180.0
-"""Seconds after which a transfer is given up."""
+"""Seconds after which a transfer is abandoned."""
 
 
 class Load:
-    """A client program that runs in its container, and says when it has begun."""
+    """A client program that runs in its container, and reports when it has begun."""
 
     def __init__(self, project: Project, job: str, *argv: str, service: str = "") -> None:
         self.job = job
@@ -62,17 +62,17 @@ class Load:
 
     @property
     def running(self) -> bool:
-        """It has begun and is not over."""
+        """True when it has begun and has not ended."""
         return self.begun.is_set() and not self.over.is_set()
 
     def result(self, timeout: float) -> dict[str, Any]:
-        """Its last line; `no answer` when it is not over in time."""
+        """Its last line; `no answer` when it has not ended in time."""
         if not self.over.wait(max(0.0, timeout)):
             return {"wrong": f"no answer within {LIMIT:g} s"}
         return answer(self.out)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Stop waiting for it."""
         self._process.kill()
         self._process.wait()
         self._reader.join(5)
@@ -89,7 +89,7 @@ class Campaign:
         self._judge = Judge([])
 
     def start(self) -> None:
-        """Bring the pair up, and see that it works before anything is done to it."""
+        """Bring the pair up, and check that it works before any fault."""
         self.project.up()
         self.project.await_healthy()
         self.project.await_ready()
@@ -129,7 +129,7 @@ class Campaign:
             try:
                 FAULTS[strike.fault](self.project, target)
             except EngineError as error:
-                # An engine that cannot do it now (a busy one cannot freeze a container): then it shows nothing.
+                # The engine cannot do it now (a busy one cannot freeze a container), so the trial has no result.
                 note = str(error)[-200:]
             took = time.monotonic() - before
             deadline = time.monotonic() + LIMIT

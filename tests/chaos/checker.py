@@ -1,10 +1,10 @@
-"""What became of a transfer under a fault: pass, fail, or unknown, and the table of many. Pure.
+"""Judges transfers under a fault as pass, fail or unknown, and makes a table of many. Pure.
 
 ==========  =====================================================================================
 pass        every client got the bytes that were served, no connection was reset, the counters add up
-fail        a wrong byte, a short transfer, a reset, a counter that contradicts
-unknown     nothing contradicts, but it shows nothing: the fault missed the transfer, a client or the
-            host did not answer, the pair was not well again in time
+fail        a wrong byte, a short transfer, a reset, or counters that contradict an invariant
+unknown     no failure, but also no result: the fault missed the transfer, a client or the host did not
+            answer, or the pair did not recover in time
 ==========  =====================================================================================
 """
 
@@ -21,7 +21,7 @@ TRANSFERS: Final = ("download", "upload")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One fault at one service under load."""
+    """One fault at one service under load, and what was observed."""
 
     service: str
     fault: str
@@ -29,16 +29,16 @@ class Trial:
     clients: Mapping[str, Mapping[str, Any]]
     """By job, the last line of each client."""
     overlapped: Mapping[str, bool]
-    """By job: was it under way when the fault began?"""
+    """By job: whether it was under way when the fault began."""
     invariants: Mapping[str, str] = field(default_factory=dict)
     recovered: bool = True
-    """Everybody was well again in time."""
+    """All services had recovered in time."""
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a trial shows, and why."""
+    """The verdict on a trial, and the reason."""
 
     verdict: str
     why: str
@@ -77,12 +77,12 @@ def judge(trial: Trial) -> Verdict:
 
 
 def worst(verdicts: Sequence[str]) -> str:
-    """Of a campaign: one failure fails it; without one, a single open question leaves it open."""
+    """The verdict on a campaign: one failure fails it; without a failure, one unknown trial makes it unknown."""
     return FAIL if FAIL in verdicts else UNKNOWN if UNKNOWN in verdicts or not verdicts else PASS
 
 
 def table(trials: Sequence[tuple[Trial, Verdict]]) -> str:
-    """A line per service and fault."""
+    """One line for each service and fault."""
     head = (
         f"{'service':<10} {'fault':<8} {'runs':>4} {'pass':>4} {'fail':>4} {'unkn':>4} {'resets':>6}"
         f"   {'stall, median / longest (s)':<28}"

@@ -1,4 +1,4 @@
-"""This ring needs a Docker engine; without one each test is skipped, with the reason."""
+"""This ring needs a Docker engine. Without one each test is skipped with the reason."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from chaos.campaign import FILES, Campaign
 from containers import engine
 
 SLOW = 1200
-"""Seconds for a test with what it brings up, on a loaded machine."""
+"""Seconds for a test and its fixtures on a loaded machine."""
 
 
 def pytest_collection_modifyitems(items):
-    """A test that hangs is interrupted, not the whole run ended: what it made must be taken down."""
+    """Interrupt a test that hangs instead of ending the whole run, because what it has made must be taken down."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(SLOW, method="signal"))
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 def campaign():
-    """A pair of its own, up and working; it goes with the last test that has it."""
+    """A pair for this ring, up and working. It is taken down after the last test that uses it."""
     reason = engine.missing()
     if reason:
         pytest.skip(reason)

@@ -1,6 +1,7 @@
-"""Faults, done to one container at a time, from the host.
+"""Faults in one container at a time, caused from the host.
 
-`docker kill` counts as a wish to stop: the restart policy would not act. So SIGKILL goes to the process itself.
+After `docker kill` the restart policy would not act, because Docker takes it for a request to stop. So SIGKILL is sent
+to the process itself.
 """
 
 import json
@@ -15,13 +16,13 @@ from typing import Final
 from containers.engine import Container, Project, run
 
 PAUSE: Final = 5.0
-"""Seconds of a pause, and of a cut."""
+"""Duration of a pause and of a cut, in seconds."""
 REPLICATION: Final = "replication"
 
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """What is to be done, and when: `delay` seconds after the load has begun."""
+    """A fault that is to happen `delay` seconds after the load has begun."""
 
     service: str
     fault: str
@@ -46,12 +47,12 @@ def plan(services: Sequence[str], faults: Sequence[str], rounds: int, seed: int,
 
 
 def kill(_project: Project, target: Container) -> None:
-    """SIGKILL to the container's first process; the restart policy brings it back."""
+    """Send SIGKILL to the first process of the container; the restart policy restarts it."""
     os.kill(target.pid, signal.SIGKILL)
 
 
 def restart(project: Project, target: Container) -> None:
-    """As an operator would."""
+    """Restart the container as an operator would."""
     project.compose("restart", target.service)
 
 
@@ -65,7 +66,7 @@ def pause(_project: Project, target: Container) -> None:
 
 
 def cut(project: Project, target: Container) -> None:
-    """Off the replication network for a while, and back under the same names."""
+    """Disconnect it from the replication network for a while, and connect it again under the same names."""
     name = f"{project.name}_{REPLICATION}"
     there = target.about["NetworkSettings"]["Networks"][name]
     aliases = [one for one in there.get("Aliases") or [] if not target.id.startswith(one)]
@@ -91,5 +92,5 @@ def cuttable(project: Project) -> list[str]:
 
 
 def shown(strike: Strike) -> str:
-    """For people, and to do it again."""
+    """The fault as text, with which it can be repeated."""
     return json.dumps({"service": strike.service, "fault": strike.fault, "seed": strike.seed})

@@ -1,4 +1,4 @@
-"""A short campaign, and a fault that must be seen to do harm. `make chaos` is the long one."""
+"""A short campaign, and a fault whose harm must be noticed. `make chaos` is the long campaign."""
 
 import pytest
 
@@ -9,7 +9,7 @@ SHORT = [("m0", "kill"), ("rew0", "restart"), ("redire1", "pause"), ("f2", "cut"
 
 
 def strike(campaign, service, fault):
-    """One trial; once more when it shows nothing (a busy engine could not do it, a client did not answer in time)."""
+    """One trial; a second one if it has no result (a busy engine could not do it, a client did not answer in time)."""
     for _ in range(2):
         trial, verdict = campaign.trial(Strike(service, fault, 0.3, 0))
         if verdict.verdict != UNKNOWN:
@@ -30,7 +30,7 @@ def test_who_can_be_cut_off(campaign):
 
 
 def test_harm_is_seen(campaign):
-    """A guest that is killed takes its connections along: the checker must say so."""
+    """When a guest is killed, its connections end: the checker must report that."""
     verdict = strike(campaign, "guest", "kill")
     assert verdict.verdict == FAIL
     assert verdict.resets

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""A base image and wheels for machines that reach no image registry.
+"""Makes a base image and wheels on machines that reach no image registry.
 
 ::
 
     the interpreter that runs this, its standard library, pip
     the closure of its libraries, the rest of glibc            --tar--> docker import --> colo-test-base:TAG
-    /bin/sh and a few tools, /etc/passwd and its kind
+    /bin/sh and a few tools, /etc/passwd and similar
 
     base_image.py                  prints the name of the image
-    base_image.py --wheels DIR     also fills DIR with wheels that fit its interpreter
-    base_image.py --compiler       prints the name of one with gcc, to build on; of the first where there is none
+    base_image.py --wheels DIR     also fills DIR with wheels for its interpreter
+    base_image.py --compiler       prints the name of an image with gcc for building, or of the first without gcc
 
-The tag is a digest of what goes in, so an image that is there already is used again. The Dockerfile is then built with
+The tag is a digest of the content, so an image that exists already is used again. The Dockerfile is then built with
 `--build-arg BASE_IMAGE=NAME --build-arg BUILD_IMAGE=NAME --build-arg PIP_ARGS=--no-index` and the wheels in `./wheels`.
 """
 
@@ -42,11 +42,11 @@ GLIBC = (
     *("libc", "libm", "libdl", "libpthread", "librt", "libutil"),
     *("libresolv", "libnss_files", "libnss_dns", "libanl"),
 )
-"""Wheels for manylinux may need any part of it, and libstdc++."""
+"""Wheels for manylinux may need any part of glibc, and libstdc++."""
 COMPILING = {"cc1", "collect2"}
-"""Programs of gcc that lie among its libraries."""
+"""Programs of gcc in its library folders."""
 BULKY = r"^lto1|lto-dump|^lib.*san\.|gold|dwp|gprofng"
-"""What of it nobody needs here: half of its size."""
+"""Parts of gcc that are not needed here, half of its size."""
 FOLDERS = ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc", "proc", "sys", "dev", "run", "root", "tmp")
 MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 FILES = {
@@ -64,12 +64,12 @@ class Tree:
         self.links: dict[str, str] = dict(MERGED)
 
     def add(self, source: Path, target: str) -> None:
-        """A file, its links followed."""
+        """Add a file, and follow its links."""
         head, _, tail = target.lstrip("/").partition("/")
         self.files[f"{MERGED.get(head, head)}/{tail}"] = source.resolve()
 
     def add_compiler(self, home: str) -> bool:
-        """gcc and what it needs, as Debian packages have it, and the interpreter's headers. False where it is not."""
+        """Add gcc and its dependencies from Debian packages, and the interpreter's headers. False if missing."""
         headers = Path(sysconfig.get_path("include"))
         files = package_files("gcc", "libc6-dev")
         if not files or not (headers / "Python.h").exists():
@@ -83,7 +83,7 @@ class Tree:
         return True
 
     def add_tree(self, source: Path, target: str) -> None:
-        """A directory without what nobody needs at run time."""
+        """Add a directory without the files that are not needed at run time."""
         for folder, names, files in os.walk(source):
             names[:] = sorted(name for name in names if name not in UNUSED and not name.startswith("config-"))
             for name in sorted(files):
@@ -123,7 +123,7 @@ class Tree:
 
 
 def package_files(*names: str) -> list[Path]:
-    """The files of Debian packages and of all that they depend on; nothing when one of them is not installed."""
+    """The files of Debian packages and of all their dependencies; empty when one of them is not installed."""
     shown = subprocess.run(
         ["dpkg-query", "-W", "-f", "${db:Status-Status}\t${Package}\t${Provides}\t${Depends}\n"],
         capture_output=True, text=True, check=False,
@@ -157,7 +157,7 @@ def libraries(paths: list[Path]) -> set[str]:
 
 def collect(pip: Path, *, compiler: bool) -> Tree | None:
     """The interpreter that runs this, moved to /usr/local unless it lives in /usr; `pip` is a folder that holds pip.
-    None when a compiler is asked for that is not there.
+    None when a compiler is required that does not exist.
     """
     tree = Tree()
     prefix = Path(sys.base_prefix)
@@ -168,7 +168,7 @@ def collect(pip: Path, *, compiler: bool) -> Tree | None:
     tree.add(executable, f"{home}/bin/{version}")
     tree.links |= {f"{home}/bin/python3": version, f"{home}/bin/python": version}
     tree.add_tree(stdlib, f"{home}/lib/{version}")
-    # Debian looks for packages in its own place.
+    # Debian's interpreter looks for packages in a folder of its own.
     site = f"{home}/lib/python3/dist-packages" if home == "usr" else f"{home}/lib/{version}/site-packages"
     tree.add_tree(pip, f"{site}/pip")
     if compiler and not tree.add_compiler(home):
@@ -194,7 +194,7 @@ def collect(pip: Path, *, compiler: bool) -> Tree | None:
 
 
 def base_image(*, compiler: bool = False) -> str:
-    """The name of the base image, or of the one with a compiler; it is made when it is not there."""
+    """The name of the base image, or of the one with a compiler. It is made if it does not exist."""
     with tempfile.TemporaryDirectory(prefix="colo-base-") as scratch:
         subprocess.run([sys.executable, "-m", "venv", scratch], check=True, capture_output=True)
         tree = collect(next(Path(scratch, "lib").glob("python3*/site-packages/pip")), compiler=compiler)
@@ -210,7 +210,7 @@ def base_image(*, compiler: bool = False) -> str:
 
 
 def wheels(directory: Path) -> None:
-    """Fill `directory` with the wheels of all dependencies and of what builds, for this interpreter."""
+    """Fill `directory` with the wheels of all dependencies and build tools for this interpreter."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)
     wanted = project["project"]["dependencies"] + project["build-system"]["requires"]
@@ -225,7 +225,7 @@ def wheels(directory: Path) -> None:
 
 
 def main() -> None:
-    """Make the image, and the wheels when they are wanted."""
+    """Make the image, and the wheels if requested."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--wheels", type=Path, metavar="DIR")
     parser.add_argument("--compiler", action="store_true")

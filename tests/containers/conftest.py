@@ -1,4 +1,4 @@
-"""This ring needs a Docker engine; without one each test is skipped, with the reason."""
+"""This ring needs a Docker engine. Without one each test is skipped with the reason."""
 
 import contextlib
 from pathlib import Path
@@ -9,11 +9,11 @@ from containers import engine
 
 _up = contextlib.ExitStack()
 SLOW = 1200
-"""Seconds for a test with what it brings up, on a loaded machine."""
+"""Seconds for a test and its fixtures on a loaded machine."""
 
 
 def pytest_collection_modifyitems(items):
-    """A test that hangs is interrupted, not the whole run ended: what it made must be taken down."""
+    """Interrupt a test that hangs instead of ending the whole run, because what it has made must be taken down."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(SLOW, method="signal"))
@@ -28,13 +28,13 @@ def _machine():
 
 @pytest.fixture(scope="session")
 def image(_machine):
-    """The product's image, for this state of the sources."""
+    """The image of the product, built from these sources."""
     return engine.image()
 
 
 @pytest.fixture(scope="session")
 def pair(image):
-    """The demo, up and well; one for all tests that leave it as they found it."""
+    """The demo, up and healthy. All tests that leave it as they found it share one."""
     one = _up.enter_context(engine.project("demo.yaml", "chaos.yaml", image=image))
     one.up()
     one.seconds = one.await_healthy()
@@ -45,6 +45,6 @@ def pair(image):
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(nextitem):
-    """The pair goes with the last test of this ring: its health checks alone keep a slow machine busy."""
+    """The pair is taken down after the last test of this ring, because its health checks keep a slow machine busy."""
     if nextitem is None or not nextitem.path.is_relative_to(Path(__file__).parent):
         _up.close()

@@ -1,7 +1,7 @@
-"""A Docker engine from outside: the image, a project of compose files, and what is left when it is gone.
+"""The Docker engine: the image, projects of compose files, and what a project leaves behind.
 
-Everything is named after the run, so that checkouts that are tested at the same time do not meet, and nothing is
-ever touched that this run did not make.
+Everything is named after the run, so that tests of several checkouts at the same time do not disturb each other, and
+nothing is touched that this run has not made.
 """
 
 import contextlib
@@ -323,3 +323,10 @@ def project(*files: str, **more: Any) -> Iterator[Project]:
         raise
     finally:
         one.down()
+
+
+if __name__ == "__main__":  # `make test` builds the image while other rings run
+    try:
+        print(f"containers: {missing() or image()}")
+    except (EngineError, OSError, subprocess.SubprocessError) as error:
+        print(f"containers: the image could not be built ahead, the ring will try again: {error}")

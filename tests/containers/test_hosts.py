@@ -1,4 +1,4 @@
-"""Two projects, one for each role file, that share a replication network and nothing else, started in any order."""
+"""Two projects, one for each host, that share only a replication network and are started in any order."""
 
 import contextlib
 import os
@@ -42,7 +42,7 @@ def hosts(image, tmp_path):
         first = stack.enter_context(
             engine.project("primary.yaml", image=image, env=keys["a"], extra=[str(shared), str(client)])
         )
-        # Each host has a LAN of its own here, as docker gives a subnet only once; the guests are the same.
+        # Each host has a LAN of its own here, because Docker assigns a subnet only once; the guests are the same.
         guest = {name: first.env[name] for name in ("COLO_GUEST", "COLO_GUEST6")}
         yield (
             first,
@@ -84,7 +84,7 @@ def namespaces(project):
 
 def test_two_hosts(hosts):
     primary, secondary = hosts
-    # The secondary first, and its guest last of all.
+    # The secondary starts first, and its guest last.
     others = [name for name in secondary.compose("config", "--services").split() if name not in GUESTS]
     secondary.up(*others)
     secondary.await_healthy(*[name for name in others if name not in ("netdev", "rew0")])
@@ -110,22 +110,22 @@ def test_two_hosts(hosts):
     found = primary.job("download", "--size=5000000")
     assert found["wrong"] == 0, found
 
-    spaces = namespaces(primary) | namespaces(secondary)
-    assert spaces
+    inodes = namespaces(primary) | namespaces(secondary)
+    assert inodes
     sandboxes = [one.about["NetworkSettings"]["SandboxKey"] for host in hosts for one in host.containers()]
     for host in hosts:
         host.stop()
         host.compose("down", "-v")
         assert host.leftovers() == {"container": [], "network": [], "volume": []}
-    assert inhabitants(spaces) == []
-    # The engine keeps the empty files for a minute; what they named is gone.
-    assert [path for path in sandboxes if path and os.path.exists(path) and os.stat(path).st_ino in spaces] == []
+    assert inhabitants(inodes) == []
+    # The engine keeps the empty files for a minute; the namespaces that they named no longer exist.
+    assert [path for path in sandboxes if path and os.path.exists(path) and os.stat(path).st_ino in inodes] == []
     links = run("ip", "-o", "link")
     assert not any(name in links for name in (f": lan@{primary.name}", "colo-lan", "colo-guest"))
 
 
 def test_a_project_that_cannot_start_leaves_nothing(image):
-    """Also when `up` fails half way (a subnet that is none), everything is taken down."""
+    """When `up` fails half way (because of an invalid subnet), everything is taken down as well."""
     with engine.project("demo.yaml", image=image, env={"COLO_LAN": "300.1.1"}) as one:
         with pytest.raises(EngineError):
             one.up()

@@ -1,4 +1,4 @@
-"""The image: small, unprivileged, quick to start, and nothing in it that is not needed."""
+"""The image is small, unprivileged and quick to start, and contains only what is needed."""
 
 import json
 import time

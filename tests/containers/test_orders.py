@@ -1,4 +1,4 @@
-"""The demo's services in other orders than compose would choose: whoever comes first waits for the rest."""
+"""Starts the demo's services in other orders than compose would: the first ones wait for the others."""
 
 import pytest
 
@@ -8,7 +8,7 @@ GUESTS = ("guest-net", "guest", "guest-net-s", "guest-s", "client")
 
 
 def groups(pair):
-    """The services by what starts together: each host's processes, and the guests of both with the client."""
+    """The services in groups that start together: the processes of each host, and both guests with the client."""
     every = set(pair.compose("config", "--services").split()) - set(GUESTS)
     secondary = {name for name in every if name.endswith("-s")} | {"f1", "rew0", "f2"}
     return {
@@ -27,7 +27,7 @@ def test_start_order_does_not_matter(image, order):
         those = groups(pair)
         for one in order:
             pair.up("--no-deps", *those[one])
-            # Alone for so long that it has looked for the others in vain.
+            # Alone for long enough to have tried to reach the others.
             if one in ("primary", "secondary"):
                 pair.await_healthy("frame" if one == "primary" else "frame-s")
         pair.await_healthy()

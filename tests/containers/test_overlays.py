@@ -39,7 +39,7 @@ PROMETHEUS = (
     'CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]',
     "USER nobody",
 )
-"""What the public image has as well, so that the overlay does not see a difference."""
+"""What the public image also contains, so that the overlay works the same."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`--scale compare=N`, up and down, while 200 connections talk."""
+"""`--scale compare=N`, up and down, while 200 connections send and receive."""
 
 import pytest
 

@@ -2,7 +2,7 @@
 
     make faults ARGS='--pairs 250 --seed 7 --wiring lean'
 
-Exit status: 0 everything held, 1 something did not, 2 it could not run.
+Exit status: 0 all invariants held, 1 one did not, 2 it could not run.
 """
 
 import argparse
@@ -10,20 +10,20 @@ import random
 import sys
 import time
 
-from colo_lab import elevate
+from colo_lab import privileges
 from faults.campaign import Campaign
 
 
 def main() -> int:
-    """Run it; every pair of faults is a line."""
+    """Run the campaign, and print a line for each pair of faults."""
     parser = argparse.ArgumentParser(prog="make faults", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--pairs", type=int, default=250, help="pairs of faults")
     parser.add_argument("--wiring", choices=("faithful", "lean"), default="faithful")
     parser.add_argument("--logs", default="", metavar="DIR", help="keep the logs of all processes there")
     options = parser.parse_args()
-    gaps = elevate.missing()
-    if gaps or not elevate.privileged():
+    gaps = privileges.missing()
+    if gaps or not privileges.privileged():
         sys.stderr.write(f"faults: needs {', and '.join(gaps or ['root'])}\n")
         return 2
     say(f"seed {options.seed}, {options.wiring} wiring")
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def say(text: str) -> None:
-    """A line for whoever waits."""
+    """Print a line of progress."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""A pair in the lab under load, two faults at a time, and what became of it.
+"""A pair in the lab under load, with two faults at a time.
 
 ::
 
@@ -6,10 +6,10 @@
                                                                  |
                          a probe connection that is compared  <--+--> counters of both hosts --> invariants
 
-After each pair of faults the pair must be protected again: everybody ready, the primary in `enforce` with its
-secondary, and new connections compared. Connections that were open during the faults must go on without a wrong byte or
-a reset. With the driver `flush`, which copies nothing, those that missed something stay unprotected, which is allowed
-and counted.
+After each pair of faults the pair must be protected again: every process is ready, the primary is in `enforce` with its
+secondary, and new connections are compared. Connections that were open during the faults must continue without a wrong
+byte or a reset. With the driver `flush`, which copies nothing, those that missed something stay unprotected, which is
+allowed and counted.
 """
 
 import json
@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from colo_lab.config import LabConfig
 from colo_lab.lab import Lab
-from colo_lab.watch import entries
+from colo_lab.statuspoll import entries
 from colo_proto.topology import Wiring
 from faults.nemesis import Nemesis, sockets
 from faults.plan import Fault, plan
@@ -40,16 +40,16 @@ JOBS = (
     ("rr", "--seconds=15"),
     ("udp", "--count=3000", "--window=2"),
 )
-"""Clients that run all the time; one that is over is started again."""
+"""Clients that run all the time; one that has ended is started again."""
 BOUND = 5.0
 """Seconds after the last fault until the pair must be protected again."""
-PATIENCE = 60.0
-"""Seconds after which nobody waits for that any more."""
+PROTECTED_WITHIN = 60.0
+"""Seconds after which the campaign stops waiting for that."""
 
 
 @dataclass
 class Round:
-    """What became of one pair of faults."""
+    """The result of one pair of faults."""
 
     number: int
     faults: tuple[Fault, Fault]
@@ -78,7 +78,7 @@ class Load:
         self.done: list[dict[str, Any]] = []
 
     def step(self, *, again: bool = True) -> None:
-        """Take a result in, and start the next one."""
+        """If the program has ended, read its result and start the next one."""
         if self.process is not None and self.process.poll() is not None:
             assert self.out is not None
             self.out.seek(0)
@@ -101,7 +101,7 @@ class Load:
 
 
 class Campaign:
-    """`run` does all of it; `rounds` and `loads` then say how it went."""
+    """`run` carries out everything; afterwards `rounds` and `loads` contain the results."""
 
     def __init__(
         self, seed: int, pairs: int, wiring: Wiring = "faithful", *, say: Callable[[str], None] = print, logs: str = ""
@@ -120,11 +120,13 @@ class Campaign:
         self.loads = [Load(self, job) for job in JOBS]
 
     def run(self) -> None:
-        """Bring the pair up, strike, and take it down."""
+        """Bring the pair up, carry out the faults, and take it down."""
         with self.lab:
-            spaces, watch = self.lab.spaces, self.lab.watch
-            nemesis = Nemesis(self.lab, spaces)
-            names = [one.id for one in self.lab.crew.children.values() if one.role not in ("guest", "watch", "client")]
+            namespaces, watch = self.lab.namespaces, self.lab.statuses
+            nemesis = Nemesis(self.lab, namespaces)
+            names = [
+                one.id for one in self.lab.supervisor.children.values() if one.role not in ("guest", "watch", "client")
+            ]
             self.names = names
             ports = ["9003@host-p", "9004@host-s", "9005@host-p"]
             self._watch = watch
@@ -136,7 +138,7 @@ class Campaign:
             self.lan = self.lab.lan()
 
     def verdict(self) -> list[str]:
-        """What is wrong; nothing when all of it held."""
+        """What is wrong; empty when everything held."""
         found = []
         for one in self.rounds:
             if one.protected_after is None or one.protected_after > BOUND:
@@ -151,7 +153,7 @@ class Campaign:
         return found
 
     def summary(self) -> str:
-        """Numbers for people."""
+        """A summary in numbers."""
         times = sorted(one.protected_after for one in self.rounds if one.protected_after is not None)
         kinds = Counter(fault.kind for one in self.rounds for fault in one.faults)
         clients = sum(len(load.done) for load in self.loads)
@@ -191,7 +193,9 @@ class Campaign:
         self.say(str(one))
 
     def _await_reports(self, moment: float) -> None:
-        """Until everybody has reported since `moment`: counters of different times would contradict each other."""
+        """Wait until every process has reported since `moment`, because counters of different times contradict each
+        other.
+        """
         deadline = time.monotonic() + BOUND
         while time.monotonic() < deadline:
             self._watch.poll()
@@ -225,8 +229,10 @@ class Campaign:
     # -- protected? -----------------------------------------------------------------------------
 
     def _await_protected(self, when: str) -> str | None:
-        """Until it is; what was waited for last, empty when it was protected at once, None when it never was."""
-        deadline = time.monotonic() + PATIENCE
+        """Wait until the pair is protected. Returns what it waited for last (empty if nothing), or None when it never
+        was.
+        """
+        deadline = time.monotonic() + PROTECTED_WITHIN
         last = ""
         while True:
             missing = self._unprotected()
@@ -250,10 +256,10 @@ class Campaign:
         return self._probe()
 
     def _unheard(self) -> list[str]:
-        """Who does not run, or has not reported since it was started: what is known of it is of the time before."""
+        """Processes that do not run or have not reported since their start; only old reports of them are known."""
         ages = {one["id"]: one["report_age_ms"] / 1000 for one in self._processes()}
         now = time.monotonic()
-        children = [self.lab.crew.children[name] for name in self.names]
+        children = [self.lab.supervisor.children[name] for name in self.names]
         return [one.id for one in children if not one.running or ages.get(one.id, now) > now - one.started]
 
     def _probe(self) -> str:
@@ -267,14 +273,15 @@ class Campaign:
             self._step(0.02)
         if probe.returncode:
             return "answers to new connections"
-        # Others' counters move as well, so the probe alone cannot be told; but nothing is compared without a secondary.
+        # Other connections change the counters as well, so the probe cannot be told apart; but without a secondary
+        # nothing at all is compared.
         deadline = time.monotonic() + 3
         while time.monotonic() < deadline:
             self._watch.poll()
             for name, size in self._compared().items():
                 if size > before.get(name, 0):
                     return ""
-                # What was started anew counts from zero.
+                # A process that was restarted counts from zero.
                 before[name] = size
             self._step(0.05)
         return "anything to be compared"

@@ -1,4 +1,4 @@
-"""Does faults to a running lab, and undoes those that last."""
+"""Carries out faults in a running lab, and ends those that last."""
 
 import os
 import signal
@@ -15,14 +15,14 @@ GUEST_IF = "eth0"
 
 
 class Nemesis:
-    """Strikes; each method returns what undoes it, or nothing where the pair itself must get over it."""
+    """Each method returns a function that ends the fault, or None if the pair itself must recover."""
 
-    def __init__(self, lab: Lab, spaces: Any) -> None:
+    def __init__(self, lab: Lab, namespaces: Any) -> None:
         self.lab = lab
-        self.spaces = spaces
+        self.namespaces = namespaces
 
     def strike(self, fault: Fault) -> Callable[[], None] | None:
-        """Do it now."""
+        """Carry out the fault now."""
         what: Callable[[str], Callable[[], None] | None] = getattr(self, f"_{fault.kind}")
         return what(fault.target)
 
@@ -30,7 +30,7 @@ class Nemesis:
         self.lab.kill(target)
 
     def _pause(self, target: str) -> Callable[[], None]:
-        child = self.lab.crew.children[target]
+        child = self.lab.supervisor.children[target]
         starts = child.starts
         child.signal(signal.SIGSTOP)
 
@@ -45,7 +45,7 @@ class Nemesis:
         return lambda: self.lab.cut(cut=False)
 
     def _block(self, target: str) -> Callable[[], None]:
-        # At the host that listens on it, in and out: a link that is gone, whoever speaks.
+        # At the host that listens on it, in both directions, so that nothing passes on this link.
         port, _, host = target.partition("@")
         table = f"colo_{port}"
         self._nft(
@@ -57,7 +57,7 @@ class Nemesis:
         return lambda: self._nft(host, f"delete table inet {table}\n")
 
     def _nft(self, host: str, rules: str) -> None:
-        with netns.inside(self.spaces.fds[host]):
+        with netns.inside(self.namespaces.fds[host]):
             subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True, capture_output=True)
 
     def _down(self, target: str) -> Callable[[], None]:
@@ -70,8 +70,8 @@ class Nemesis:
         return lambda: self._set(target, GUEST_IF, "carrier", "on")
 
     def _set(self, space: str, ifname: str, *state: str) -> None:
-        with netns.inside(self.spaces.fds[space]):
-            # A tap that is being made anew just now comes up by itself.
+        with netns.inside(self.namespaces.fds[space]):
+            # A tap that is just being created again comes up by itself.
             subprocess.run(["ip", "link", "set", ifname, *state], check=False, capture_output=True)
 
     def _unlink(self, target: str) -> None:

@@ -1,19 +1,19 @@
-"""Which faults, where, when, and for how long: all of it follows from a seed. Pure.
+"""Which faults happen, where, when, and for how long. Everything follows from a seed. Pure.
 
 ==========  ==================  =================================================================================
 kind        targets             what happens
 ==========  ==================  =================================================================================
-kill        every process       SIGKILL; whoever started it starts it again
+kill        every process       SIGKILL; its supervisor starts it again
 pause       every process       SIGSTOP for a while, then SIGCONT
 cut         the hosts' cable    down for a while
 block       a port between      what goes to it from the other host is dropped for a while
             the hosts
 down        every tap           `lan-p`, `lan-s`: its kernel side is down for a while; `guest-p`, `guest-s`: the
                                 guest's interface has no carrier, as with a cable that is pulled
-unlink      every socket file   deleted, as somebody who tidies up does; who was connected stays so
+unlink      every socket file   deleted, as by a cleanup of temporary files; open connections stay
 ==========  ==================  =================================================================================
 
-Two faults strike together, so that one meets what the other has broken.
+Two faults happen together, so that one meets what the other has broken.
 """
 
 import random
@@ -23,14 +23,14 @@ from dataclasses import dataclass
 KINDS = ("kill", "pause", "cut", "block", "down", "unlink")
 TAPS = ("lan-p", "lan-s", "guest-p", "guest-s")
 APART = 0.6
-"""Seconds by which the second fault comes later at most."""
+"""Seconds at most between the two faults."""
 LAST = (0.2, 3.0)
 """Seconds that a fault lasts; silence between the hosts counts as death after 2.5 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: `delay` seconds after its pair begins, for `seconds` (0: at once over)."""
+    """One fault: it begins `delay` seconds after its pair begins, and lasts `seconds` (0: no duration)."""
 
     kind: str
     target: str
@@ -45,7 +45,7 @@ class Fault:
 def plan(
     seed: int, pairs: int, processes: Sequence[str], ports: Sequence[str], sockets: Sequence[str]
 ) -> list[tuple[Fault, Fault]]:
-    """`pairs` pairs of faults. Everything that can be struck is struck about equally often."""
+    """`pairs` pairs of faults. All targets are chosen about equally often."""
     chance = random.Random(seed)
     every = [
         *(("kill", one) for one in processes),

@@ -1,11 +1,11 @@
-"""A short campaign of two faults at a time (`make faults` is the long one); and a seed gives the same faults."""
+"""A short campaign of two faults at a time (`make faults` is the long one); and a seed always gives the same faults."""
 
 import shutil
 from collections import Counter
 
 import pytest
 
-from colo_lab import elevate
+from colo_lab import privileges
 from faults.campaign import Campaign
 from faults.plan import KINDS, plan
 
@@ -29,8 +29,8 @@ def test_everything_is_struck():
 
 @pytest.fixture
 def machine():
-    gaps = elevate.missing()
-    if not gaps and not elevate.privileged():
+    gaps = privileges.missing()
+    if not gaps and not privileges.privileged():
         gaps = ["root in this process"]
     if shutil.which("nft") is None:
         gaps.append("the program nft (package nftables)")
@@ -42,7 +42,7 @@ def machine():
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize("wiring", ["faithful", "lean"])
 def test_two_at_a_time(wiring, tmp_path):
-    """The clients see a stall, nothing contradicts, and the pair is protected again soon after."""
+    """The clients see a stall, no counter contradicts an invariant, and the pair is protected again soon after."""
     campaign = Campaign(1, 6, wiring, logs=str(tmp_path))
     campaign.run()
     print(campaign.summary())

@@ -42,7 +42,7 @@ def check(condition: Any, *what: Any) -> None:
 
 
 def any_frame(random: Random, side: str, streams: corpus.Streams) -> bytes:
-    """A segment that nearly makes sense, a datagram, or a frame of another kind; part of them damaged."""
+    """A nearly valid segment, a datagram, or a frame of another kind; some of them are damaged."""
     how = random.random()
     if how < 0.6:
         return streams.segment(side)
@@ -84,7 +84,7 @@ def proto(random: Random, inputs: int) -> None:
             assembler.expire(number / 100)
             dropped += len(assembler.dropped())
         if random.random() < 0.1 or not frame[1] or frame[6] | frame[7] << 8 > 64:
-            # A tiny gso_size means thousands of frames: seldom is enough.
+            # A tiny gso_size means thousands of frames, so it is chosen rarely.
             for ethernet in to_plain(frame):
                 check(len(ethernet) <= MAX_FRAME)
         check(sum(map(len, splitter.split([frame]).values())) == 1)
@@ -111,7 +111,7 @@ def _tcp(frame: bytes, packet: p.Packet) -> None:
 
 
 class Books:
-    """A compare and its accounts, checked after every call that `look` is asked about."""
+    """A compare and its counters, which `look` checks."""
 
     def __init__(self, random: Random, mode: str = "") -> None:
         config = CompareConfig(
@@ -162,7 +162,7 @@ class Books:
 
 
 def _held(flow: Any) -> list[Any]:
-    """What a flow keeps of the primary, sent already (shadow) or not."""
+    """Bytes that a flow keeps of the primary, whether they are sent already (shadow) or not."""
     if hasattr(flow, "pri"):
         return list(flow.pri)
     return [*flow.data, *flow.waiting, *flow.resets] if hasattr(flow, "data") else []
@@ -194,7 +194,7 @@ def compare(random: Random, inputs: int) -> None:
         done += size
         books.take(core.receive(random.choice(("primary_in", "secondary_in")), batch, now))
         if random.random() < 0.5:
-            # What the other guest sends is often the same, which is when most of the code runs.
+            # The other guest often sends the same, because most of the code runs only then.
             books.take(core.receive(random.choice(("primary_in", "secondary_in")), batch, now))
             done += size
         how = random.random()
@@ -316,7 +316,7 @@ def rewriter(random: Random, inputs: int) -> None:
 
 
 KEYS = derive(b"", "colo")
-"""Of frames that have no secret."""
+"""The seal of COLO frames that have no secret."""
 
 
 def claim(random: Random) -> bytes:
@@ -360,7 +360,7 @@ def passing(random: Random, inputs: int) -> None:
         for core, port in ((mirror, "netdev"), (inward, "indev"), (inward, "standby"), (outward, "netdev")):
             before = _dropped(core)
             outputs = core.receive(port, batch, now)
-            # Each way out gets every frame, but for claims; or all are dropped and counted.
+            # Each output gets every frame except for claims; or all are dropped and counted.
             claims = sum(is_claim(frame) for frame in batch) if "claims_heard" in core.counters else 0
             counts = [len(output.frames) for output in outputs if isinstance(output, Send)]
             check(all(len(batch) - claims <= count <= len(batch) for count in counts), counts, claims, len(batch))

@@ -1,4 +1,4 @@
-"""Seeds: well-formed frames of every kind, and segments of a few connections that nearly make sense."""
+"""Well-formed frames of every kind, and nearly valid segments of a few connections."""
 
 from random import Random
 from struct import pack, pack_into
@@ -100,12 +100,12 @@ class Streams:
         self.base_ack = random.choice((500, 0xFFFFFFF0))
 
     def advance(self) -> None:
-        """Time goes by."""
+        """Let time pass."""
         self.base += int(self.random.random() * 1500)
         self.base_ack += int(self.random.random() * 100)
 
     def segment(self, side: str) -> bytes:
-        """A segment: its numbers are near the place where the stream is, its bytes are the stream's (mostly)."""
+        """A segment with numbers near the position of the stream, and mostly the bytes of the stream."""
         choice = self.random.random
         connection = self.connections[choice() < 0.2]
         templates = _TEMPLATES.get((side, connection))
@@ -126,7 +126,7 @@ class Streams:
 
 
 def datagram(random: Random, side: str) -> bytes:
-    """A UDP datagram out of a few flows and payloads, so that pairs are found."""
+    """A UDP datagram from a small set of flows and payloads, so that equal ones occur."""
     client, guest = ENDS[random.getrandbits(1)]
     a, b = (guest, client) if side == "g" else (client, guest)
     return craft.udp(a, b, 53, 5000 + random.getrandbits(1), pack("!B", random.getrandbits(3)))

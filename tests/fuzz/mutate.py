@@ -13,7 +13,7 @@ _KINDS = (0x0800, 0x86DD, 0x8100, 0x88A8, 0x0806)
 
 
 def frame(random: Random, one: bytes, other: bytes) -> bytes:
-    """`one` damaged; most damage is where headers are. At least a frame's least length remains."""
+    """`one` with damage, mostly in the headers. It keeps at least the minimum length of a frame."""
     data = bytearray(one)
     for _ in range(1 + int(random.random() * 3)):
         how = random.random()
@@ -44,7 +44,7 @@ def frame(random: Random, one: bytes, other: bytes) -> bytes:
 
 
 def blob(random: Random, data: bytes) -> bytes:
-    """Any bytes damaged, of any length."""
+    """Bytes of any length with damage anywhere."""
     out = bytearray(data)
     for _ in range(1 + int(random.random() * 4)):
         how = random.random()
@@ -70,7 +70,7 @@ _VALUES: tuple[Any, ...] = (
 
 
 def structure(random: Random, value: Any, depth: int = 0) -> Any:
-    """A msgpack-able value with one of its parts changed, removed, doubled or put in another's place."""
+    """A value for msgpack with one of its parts changed, removed, duplicated or moved."""
     if depth < 5 and random.random() < 0.8:
         if isinstance(value, list | tuple) and value:
             items = list(value)
@@ -102,7 +102,7 @@ def structure(random: Random, value: Any, depth: int = 0) -> Any:
 
 
 def packed(value: Any) -> bytes:
-    """A structure as msgpack; bytes that are none where it cannot be packed."""
+    """A structure as msgpack; invalid bytes if it cannot be packed."""
     try:
         found: bytes = msgpack.packb(value, use_bin_type=True)
     except (OverflowError, ValueError):

@@ -1,4 +1,4 @@
-"""Rounds: which target, with which random source, and what a failure says."""
+"""Rounds: their targets and random sources, and the message of a failure."""
 
 import traceback
 from collections import Counter
@@ -8,17 +8,17 @@ from random import Random
 from .targets import TARGETS
 
 INPUTS = 400
-"""Inputs of one round."""
+"""Number of inputs in one round."""
 
 _WHEEL = [name for name, (_, share) in TARGETS.items() for _ in range(share)]
 
 
 class FoundError(AssertionError):
-    """Something escaped or did not add up; `str` says how to see it again."""
+    """An exception escaped or counters did not add up; the text says how to repeat it."""
 
 
 def one_round(seed: int, number: int, inputs: int = INPUTS, only: str = "") -> str:
-    """Run one round; the name of its target."""
+    """Run one round. Returns the name of its target."""
     random = Random(f"{seed}:{number}")
     name = only or _WHEEL[number % len(_WHEEL)]
     try:
@@ -41,7 +41,7 @@ def run(
     step: int = 1,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> Counter[str]:
-    """Rounds `first`, `first + step`, … until there were `inputs`; how many inputs each target had."""
+    """Run rounds `first`, `first + step`, … for `inputs` inputs. Returns the number of inputs for each target."""
     done: Counter[str] = Counter()
     number, total = first, 0
     while total < inputs:

@@ -14,4 +14,4 @@ TARGETS = {
     "passing": (passing, 1),
     "texts": (texts, 1),
 }
-"""Name: function, and how often of all rounds."""
+"""By name: the function, and its share of the rounds."""

@@ -1,4 +1,4 @@
-"""What crosses links, fuzzed: messages, byte streams, captures, texts."""
+"""Fuzzes what crosses links: messages, byte streams, captures, texts."""
 
 from collections import Counter
 from contextlib import suppress
@@ -48,7 +48,7 @@ def _default(name: str, hint: Any) -> Any:
 
 
 def _messages() -> list[tuple[Any, ...]]:
-    """One of each message, as the array that it is on the wire."""
+    """One message of each kind, as the array that is sent."""
     found: list[tuple[Any, ...]] = [
         (1, codec.KIND_BATCH, "mirror0", 5, 0, 0, 1.5, corpus.FRAMES[:3]),
         *[
@@ -71,7 +71,7 @@ PACKED = [msgpack.packb(message, use_bin_type=True) for message in MESSAGES]
 
 
 class _Everybody:
-    """Who hears what was decoded."""
+    """The receiver of decoded messages."""
 
     def __init__(self, random: Random) -> None:
         self.books = Books(random)
@@ -107,7 +107,7 @@ class _Everybody:
 
 
 def wire(random: Random, inputs: int) -> None:
-    """Messages damaged as structures and as bytes; whoever would hear what can be decoded hears it."""
+    """Messages damaged as structures and as bytes. Those that can be decoded go to their receivers."""
     everybody = _Everybody(random)
     now = 1.0
     for _ in range(inputs):
@@ -141,7 +141,7 @@ def wire(random: Random, inputs: int) -> None:
 
 
 def chardev(random: Random, inputs: int) -> None:
-    """QEMU's framing, damaged, in any pieces; and the words of notify_dev."""
+    """QEMU's framing with damage, in pieces of any size; and the messages of notify_dev."""
     vnet = random.random() < 0.5
     counters: Counter[str] = Counter()
     parser, words = ChardevParser(counters, vnet_hdr=vnet), WordParser(vnet_hdr=vnet)
@@ -200,7 +200,7 @@ _TEXTS = (
 
 
 def texts(random: Random, inputs: int) -> None:
-    """Rules and endpoints, which operators write: a `ConfigError` says what is wrong with them."""
+    """Rules and endpoints, which operators write: only a `ConfigError` may be raised."""
     for _ in range(inputs):
         text = mutate.blob(random, random.choice(_TEXTS).encode()).decode(errors="replace")
         for read in (parse_rules, parse_endpoint):

@@ -1,4 +1,4 @@
-"""This ring needs namespaces and taps; without them each test is skipped, with what is missing."""
+"""This ring needs namespaces and taps. Without them each test is skipped, and the reason says what is missing."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from colo_lab import elevate
+from colo_lab import privileges
 
 LAB = [sys.executable, "-P", "-m", "colo_lab"]
 SERVER = f"exec {sys.executable} -P -m colo_lab.programs.server"
@@ -29,7 +29,7 @@ class Run(NamedTuple):
 
 
 def invoke(*options, client, report=None, timeout=120, env=None):
-    """Run `colo lab` to its end; `client` is a shell command."""
+    """Run `colo lab` until it ends. `client` is a shell command."""
     argv = [*LAB, *options, *(["--report", str(report)] if report else []), "--", "sh", "-c", client]
     done = subprocess.run(
         argv, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL, env=env
@@ -47,7 +47,7 @@ def lab(tmp_path):
 
 @pytest.fixture
 def background(tmp_path):
-    """Start a lab that goes on; gives the process and its state. Ended with the test, whatever happened."""
+    """Start a lab that continues to run. Returns the process and its state. It ends with the test in any case."""
     running = []
 
     def start(*options, client="sleep 60", name="state"):
@@ -71,7 +71,7 @@ def background(tmp_path):
 
 
 def wait_for(condition, timeout, what):
-    """Poll until `condition()` is true; its value."""
+    """Poll until `condition()` is true. Returns its value."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         value = condition()
@@ -109,7 +109,7 @@ def namespaces(state):
 
 @pytest.fixture(autouse=True, scope="session")
 def _machine():
-    gaps = elevate.missing()
+    gaps = privileges.missing()
     if gaps:
         pytest.skip("needs " + ", and ".join(gaps))
 
@@ -117,5 +117,5 @@ def _machine():
 @pytest.fixture
 def privileged():
     """For tests that make namespaces in the test's own process."""
-    if not elevate.privileged():
+    if not privileges.privileged():
         pytest.skip("needs root in this process (the lab itself can do without)")

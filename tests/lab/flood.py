@@ -2,10 +2,10 @@
 
     python flood.py SECONDS RATE KIND...
 
-`protocol`: IP protocols that nobody speaks; `port`: UDP to closed ports; `one`: UDP to closed ports, all from one
+`protocol`: IP protocols that are not in use; `port`: UDP to closed ports; `one`: UDP to closed ports, all from one
 address and with other bytes each time; `timestamp`: ICMP timestamp requests; `echo`: pings; `closed` and `open`: SYNs
-to closed ports and to port 80. The first three and `echo` with a `6` behind go over IPv6. The client's interface gets
-the spoofed addresses, so that the guest's questions who has them are answered and its errors really leave it.
+to closed ports and to port 80. The first three and `echo` followed by `6` use IPv6. The client's interface gets
+the spoofed addresses, so that the guest's neighbour requests are answered and its errors are really sent.
 """
 
 import json
@@ -93,7 +93,7 @@ def packet(kind, number):
 
 
 def main():
-    """Flood for so long, so fast; say how much went out."""
+    """Flood for this time at this rate, and print the number of packets sent."""
     seconds, rate, kinds = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     device = interface()
     batch = "".join(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from colo_lab.spaces import BRIDGE
+from colo_lab.namespaces import BRIDGE
 from colo_netdev import netns
 from colo_proto.claim import CLAIM, ETHERTYPE
 
@@ -36,7 +36,7 @@ while True:
 @contextlib.contextmanager
 def on_the_lan(lab):
     """A raw socket where the clients are."""
-    with netns.inside(lab._spaces.fds["client"]):
+    with netns.inside(lab.namespaces.fds["client"]):
         lan = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(TYPE))
         lan.bind((BRIDGE, TYPE))
     lan.setblocking(False)

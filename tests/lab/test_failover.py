@@ -131,7 +131,7 @@ def test_a_primary_host_that_stood_still_does_not_write_when_it_wakes():
     def script(lab):
         for _ in range(10):
             yield
-        victims = [one.id for one in lab.crew.children.values() if one.host in ("host-p", "guest-p")]
+        victims = [one.id for one in lab.supervisor.children.values() if one.host in ("host-p", "guest-p")]
         for name in victims:
             lab.kill(name, signal.SIGSTOP)
         while state(lab, "secondary") != "promoted":
@@ -261,7 +261,7 @@ def test_a_promoted_secondary_that_stood_still_asks_before_it_writes():
         lab.order("failover", "secondary")
         while (state(lab, "primary"), state(lab, "secondary")) != ("fenced", "promoted"):
             yield
-        victims = [one.id for one in lab.crew.children.values() if one.host == "host-s"]
+        victims = [one.id for one in lab.supervisor.children.values() if one.host == "host-s"]
         for name in victims:
             lab.kill(name, signal.SIGSTOP)
         for _ in range(30):

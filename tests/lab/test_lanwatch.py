@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from colo_lab.config import GUEST_MAC
-from colo_lab.spaces import BRIDGE
+from colo_lab.namespaces import BRIDGE
 from colo_netdev import netns
 from lab.conftest import wait_for
 

@@ -71,11 +71,11 @@ def test_the_state_file(background):
 def test_a_signal_takes_everything_down(background, number):
     process, read = background("--guest", SERVER, client="sleep 61 & sleep 60")
     state = read()
-    spaces = namespaces(state)
+    inodes = namespaces(state)
     os.kill(process.pid, number)
     assert process.wait(15) == 128 + number
     gone(state)
-    assert inhabitants(spaces) == []
+    assert inhabitants(inodes) == []
     assert "Traceback" not in process.stderr.read()
 
 
@@ -95,11 +95,11 @@ def test_a_signal_while_it_starts(tmp_path):
 def test_a_killed_lab_leaves_nothing(background):
     process, read = background("--guest", f"sleep 1000 & {SERVER}", client="(sleep 1000 &) ; sleep 1000")
     state = read()
-    spaces = namespaces(state)
-    assert len(inhabitants(spaces)) > 10
+    inodes = namespaces(state)
+    assert len(inhabitants(inodes)) > 10
     process.kill()
     process.wait()
-    wait_for(lambda: not inhabitants(spaces), 10, "its processes to end")
+    wait_for(lambda: not inhabitants(inodes), 10, "its processes to end")
     wait_for(lambda: not Path(state["directory"]).exists(), 10, "its directory to go")
     gone(state)
 

@@ -9,7 +9,7 @@ import pytest
 
 from colo_lab.config import CLIENT4, CLIENT6, LabConfig
 from colo_lab.lab import Lab
-from colo_lab.spaces import GUEST_IF
+from colo_lab.namespaces import GUEST_IF
 from colo_netdev import netns
 
 from .conftest import CLIENT, SERVER
@@ -22,11 +22,11 @@ def test_after_the_rewriter_was_restarted(wiring):
     lab = Lab(LabConfig(guest=SERVER, start_timeout=60, wiring=wiring))
 
     def ip(*words):
-        with netns.inside(lab.spaces.fds["guest-s"]):
+        with netns.inside(lab.namespaces.fds["guest-s"]):
             return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
 
     def forget():
-        with netns.inside(lab.spaces.fds["guest-s"]):
+        with netns.inside(lab.namespaces.fds["guest-s"]):
             Path(f"/proc/sys/net/ipv6/conf/{GUEST_IF}/keep_addr_on_down").write_text("1")
         ip("link", "set", GUEST_IF, "down")
         ip("link", "set", GUEST_IF, "up")

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("privileged")
 
 
 @pytest.fixture
-def spaces():
+def namespaces():
     """Two empty namespaces; the test runs in the first."""
     here, there = netns.new(), netns.new()
     with netns.inside(here):
@@ -50,9 +50,9 @@ def has_carrier_and_is_up(fd, name):
     return "LOWER_UP" in show(fd, "link", "show", name)
 
 
-def test_a_tap_here(spaces):
+def test_a_tap_here(namespaces):
     tap = taps.open_tap(parse_tap("t0,mac=02:00:00:00:00:05,mtu=1400,queue=77"))
-    text = show(spaces[0], "link", "show", "t0")
+    text = show(namespaces[0], "link", "show", "t0")
     assert "02:00:00:00:00:05" in text
     assert "mtu 1400" in text
     assert "qlen 77" in text
@@ -62,11 +62,11 @@ def test_a_tap_here(spaces):
     assert not os.get_inheritable(tap.fd)
     assert taps.describe(tap.fd) == ("t0", taps.IFF_TAP | taps.IFF_NO_PI | taps.IFF_VNET_HDR)
     tap.close()
-    assert "t0" not in links(spaces[0])
+    assert "t0" not in links(namespaces[0])
 
 
-def test_a_tap_in_another_namespace_under_another_name_and_on_a_bridge(spaces):
-    here, there = spaces
+def test_a_tap_in_another_namespace_under_another_name_and_on_a_bridge(namespaces):
+    here, there = namespaces
     show(there, "link", "add", "br0", "type", "bridge")
     tap = taps.open_tap(parse_tap(f"t0,netns={path(there)},ifname=eth0,bridge=br0,mac=02:00:00:00:00:05"))
     assert "t0" not in links(here)
@@ -78,8 +78,8 @@ def test_a_tap_in_another_namespace_under_another_name_and_on_a_bridge(spaces):
     tap.close()
 
 
-def test_a_namespace_by_process_id(spaces):
-    _, there = spaces
+def test_a_namespace_by_process_id(namespaces):
+    _, there = namespaces
     with netns.inside(there):
         sleeper = subprocess.Popen(["sleep", "60"])
     try:
@@ -91,10 +91,10 @@ def test_a_namespace_by_process_id(spaces):
         sleeper.wait()
 
 
-def test_frames_and_offloads_cross(spaces):
+def test_frames_and_offloads_cross(namespaces):
     tap = taps.open_tap(parse_tap("t0"))
-    show(spaces[0], "addr", "add", "10.1.1.1/24", "dev", "t0")
-    show(spaces[0], "neigh", "add", "10.1.1.2", "lladdr", "02:00:00:00:00:02", "dev", "t0")
+    show(namespaces[0], "addr", "add", "10.1.1.1/24", "dev", "t0")
+    show(namespaces[0], "neigh", "add", "10.1.1.2", "lladdr", "02:00:00:00:00:02", "dev", "t0")
     ethtool = shutil.which("ethtool")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"hello", ("10.1.1.2", 9))
@@ -128,19 +128,19 @@ def read_until(fd, what):
         ("t0,bridge=lo", "lo is not a bridge"),
     ],
 )
-def test_what_is_missing_is_named(spaces, text, names):
+def test_what_is_missing_is_named(namespaces, text, names):
     with pytest.raises(ConfigError, match=names):
         taps.open_tap(parse_tap(text))
-    assert list(links(spaces[0])) == ["lo"], "a tap that could not be placed is not left behind"
+    assert list(links(namespaces[0])) == ["lo"], "a tap that could not be placed is not left behind"
 
 
-def test_a_missing_device_is_named(spaces, tmp_path):
+def test_a_missing_device_is_named(namespaces, tmp_path):
     with pytest.raises(ConfigError, match="no-tun does not exist"):
         taps.open_tap(parse_tap("t0"), tun=str(tmp_path / "no-tun"))
 
 
-def test_a_name_that_is_taken(spaces):
-    here, there = spaces
+def test_a_name_that_is_taken(namespaces):
+    here, there = namespaces
     show(here, "link", "add", "t0", "type", "bridge")
     with pytest.raises(taps.TapExistsError):
         taps.open_tap(parse_tap("t0"))
@@ -150,7 +150,7 @@ def test_a_name_that_is_taken(spaces):
     assert sorted(links(here)) == ["lo", "t0"]
 
 
-def test_adoption_looks_twice(spaces, tmp_path):
+def test_adoption_looks_twice(namespaces, tmp_path):
     tap = taps.open_tap(parse_tap("t0"))
     with open(tmp_path / "file", "w") as file, pytest.raises(ValueError, match="not a tap"):
         taps.adopt_tap(parse_tap("t0"), file.fileno())
@@ -197,11 +197,11 @@ class Running:
 
 
 @pytest.fixture
-def run(spaces, tmp_path):
+def run(namespaces, tmp_path):
     running = []
 
     def start(*texts, **options):
-        one = Running(spaces[0], tmp_path / "netdev.sock", *texts, **options)
+        one = Running(namespaces[0], tmp_path / "netdev.sock", *texts, **options)
         running.append(one)
         return one
 
@@ -218,7 +218,7 @@ def connect(tmp_path):
     return sock
 
 
-def test_a_descriptor_is_passed_and_works(run, spaces, tmp_path):
+def test_a_descriptor_is_passed_and_works(run, namespaces, tmp_path):
     run("lan,mac=02:00:00:00:00:07", "guest,vnet_hdr=off")
     assert os.stat(tmp_path / "netdev.sock").st_mode & 0o777 == 0o660
     with connect(tmp_path) as sock:
@@ -256,8 +256,8 @@ def test_garbage_is_answered_counted_and_logged_once(run, tmp_path):
     assert len([e for e in running.events if e == ("warning", "request.refused")]) == len(counted)
 
 
-def test_a_killed_netdev_gets_its_taps_back(run, spaces, tmp_path):
-    _, there = spaces
+def test_a_killed_netdev_gets_its_taps_back(run, namespaces, tmp_path):
+    _, there = namespaces
     text = f"guest,netns={path(there)},ifname=eth0"
     first = run(text)
     with connect(tmp_path) as sock:
@@ -279,11 +279,11 @@ def test_a_killed_netdev_gets_its_taps_back(run, spaces, tmp_path):
     os.close(again)
 
 
-def test_nobody_returns_it(run, spaces):
-    _, there = spaces
+def test_nobody_returns_it(run, namespaces):
+    _, there = namespaces
     show(there, "link", "add", "eth0", "type", "bridge")
     running = run(f"guest,netns={path(there)},ifname=eth0")
-    with netns.inside(spaces[0]), pytest.raises(ConfigError, match="eth0.*exists already"):
+    with netns.inside(namespaces[0]), pytest.raises(ConfigError, match="eth0.*exists already"):
         running.netdev.check(time.monotonic() + 6)
 
 
@@ -316,8 +316,8 @@ def test_not_netdev_at_the_other_end():
             fetch_tap(here, "lan", "m0")
 
 
-def test_what_the_kernel_drops_at_a_tap_is_known_in_any_namespace(spaces):
-    _, there = spaces
+def test_what_the_kernel_drops_at_a_tap_is_known_in_any_namespace(namespaces):
+    _, there = namespaces
     netdev = Netdev(NetdevConfig("/run/x", (f"guest,netns={path(there)},ifname=eth0,queue=5,address=10.9.9.1/24",)))
     netdev.open(0.0)
     try:

@@ -12,10 +12,10 @@ from colo_netdev.netns import Namespace
 from colo_proto.errors import ConfigError
 from colo_proto.netdev import RefusedError
 from lab.conftest import wait_for
-from lab.test_netdev import connect, links, run, show, spaces
+from lab.test_netdev import connect, links, namespaces, run, show
 from tap_client import fetch_tap, return_tap
 
-__all__ = ["run", "spaces"]
+__all__ = ["namespaces", "run"]
 pytestmark = pytest.mark.usefixtures("privileged")
 
 HOLD = [sys.executable, "-P", "-m", "colo_cli", "netns", "--log-format", "json"]
@@ -44,8 +44,8 @@ def holder(tmp_path):
         one.stderr.close()
 
 
-def test_a_bridge_an_uplink_and_addresses(spaces):
-    _, there = spaces
+def test_a_bridge_an_uplink_and_addresses(namespaces):
+    _, there = namespaces
     show(there, "link", "add", "up0", "type", "veth", "peer", "name", "far")
     with netns.inside(there):
         space = Namespace.here()
@@ -67,8 +67,8 @@ def test_a_bridge_an_uplink_and_addresses(spaces):
     space.close()
 
 
-def test_a_second_gateway_family(spaces):
-    _, there = spaces
+def test_a_second_gateway_family(namespaces):
+    _, there = namespaces
     with netns.inside(there):
         space = Namespace.here()
     spec = taps.TapSpec("t0", netns="@x", address=("fd01::2/64",), gateway="fd01::1")
@@ -81,8 +81,8 @@ def test_a_second_gateway_family(spaces):
     ("fields", "names"),
     [({"bridge": "br0"}, "no bridge br0"), ({"bridge": "br0", "uplink": "eth9"}, "no uplink eth9")],
 )
-def test_what_is_missing_in_an_offered_namespace_is_named(spaces, fields, names):
-    here, there = spaces
+def test_what_is_missing_in_an_offered_namespace_is_named(namespaces, fields, names):
+    here, there = namespaces
     with netns.inside(there):
         space = Namespace.here()
     with pytest.raises(ConfigError, match=names):
@@ -102,8 +102,8 @@ def test_only_datagram_sockets_are_taken():
         Namespace.offered([os.dup(one.fileno())])
 
 
-def test_a_holder_brings_its_namespace_and_netdev_restarts(run, spaces, tmp_path, holder):
-    _, there = spaces
+def test_a_holder_brings_its_namespace_and_netdev_restarts(run, namespaces, tmp_path, holder):
+    _, there = namespaces
     text = "guest,netns=@guest,ifname=eth0,address=10.1.0.2/24"
     held = holder(there, "guest")
     first = run(text)
@@ -150,15 +150,15 @@ def test_a_namespace_that_ends_takes_its_tap_and_the_next_gets_another(run, tmp_
     os.close(second)
 
 
-def test_a_namespace_that_nobody_asked_for_is_refused(run, spaces, holder):
+def test_a_namespace_that_nobody_asked_for_is_refused(run, namespaces, holder):
     run("guest,netns=@guest")
-    held = holder(spaces[1], "other")
+    held = holder(namespaces[1], "other")
     assert held.wait(20) == 2
     assert "no tap has netns=@other" in held.stderr.read()
 
 
-def test_a_holder_waits_for_netdev(run, spaces, holder):
-    held = holder(spaces[1], "guest")
+def test_a_holder_waits_for_netdev(run, namespaces, holder):
+    held = holder(namespaces[1], "guest")
     assert "netns.waiting" in held.stderr.readline()
     running = run("guest,netns=@guest")
     wait_for(lambda: running.netdev.ready, 20, "the offer")

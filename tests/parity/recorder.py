@@ -1,8 +1,8 @@
-"""What comes out of a filter under a scenario, as one line: `2:a 4:asked 5:b`.
+"""Records what comes out of a filter under a scenario, as one line: `2:a 4:asked 5:b`.
 
 Each token is a step (counted from 1, steps that only expect left out) and what happened then: the name of the packet
 that came out (`a`; `#2` for one without a name, of step 2; `a.1` for its first fragment; `a~` with another window;
-`new` for one that nobody sent), or `asked` for a request for a checkpoint. Two filters that print the same line did
+`new` for one that no guest sent), or `asked` for a request for a checkpoint. Two filters that print the same line did
 the same.
 """
 
@@ -25,12 +25,12 @@ TIMED = {"compare_timeout": 2500, "expired_scan_cycle": 300}
 """Milliseconds, for scenarios that wait for the timeout (both filters get them)."""
 UNTIMED = {"compare_timeout": 600_000, "expired_scan_cycle": 1000}
 QUIET = 3.6
-"""Seconds in which a timeout would have come: timeout, two scans, and some."""
+"""Seconds within which a timeout must have happened: the timeout, two scans, and a margin."""
 PATIENCE = 60.0
 
 
 def is_timed(scenario):
-    """Does it wait for longer than the timeout?"""
+    """True if it waits for longer than the timeout."""
     waits = [seconds(step.words[1]) for step in scenario.steps if step.words[0] == "wait"]
     return any(wait > 3 for wait in waits) or any(name == "compare_timeout" for name, _ in scenario.options)
 
@@ -42,7 +42,7 @@ def rig_options(scenario):
 
 
 class CoreCompare:
-    """Our core with the clock of the script: what our process is expected to do."""
+    """Our core with the clock of the script. It says what our process is expected to do."""
 
     stepped = True
 
@@ -84,13 +84,13 @@ class Recorder(Player):
     rig: Any = None
     number: int = 1
     expected: str = ""
-    """What is expected to come, to know what is worth waiting for."""
+    """What is expected to come out, so that the recorder knows what to wait for."""
     at: int = 0
     said: list = field(default_factory=list)
     labels: dict = field(default_factory=dict)
 
     def pending(self):
-        """Nothing: whatever comes is written down, expected or not."""
+        """Do nothing: everything is recorded, whether it is expected or not."""
         return ()
 
     @property
@@ -153,7 +153,7 @@ class CompareRecorder(Recorder):
             frames = []
             wanted = f"{self.at}:asked" in self.expected.split()
             begin = time.monotonic()
-            # Either it is known what will come, or a while must pass in which it would have come.
+            # Either it is known what will come out, or enough time must pass in which it would have.
             while self.rig.asked == asked if wanted else span > 3 and time.monotonic() - begin < QUIET:
                 assert time.monotonic() - begin < PATIENCE, f"never came: {self.expected}; so far {self.line}"
                 frames += self.rig.settled()
@@ -231,7 +231,7 @@ class RewriterRecorder(Recorder):
                 self.say("+" + _brief(one))
 
     def on_out(self, words):
-        """Not looked at here."""
+        """Not checked here."""
 
     on_count = on_out
 
@@ -260,7 +260,7 @@ def _brief(frame):
 
 
 def _change(before, after):
-    """What differs between a frame and itself behind the filter."""
+    """The differences between a frame and what the filter made of it."""
     if before == after:
         return "="
     old, new = _fields(before), _fields(after)

@@ -1,4 +1,4 @@
-"""Two filters under the same script: QEMU's own binary, and our real process.
+"""Runs the same script against two filters: QEMU's own binary, and our real process.
 
 ::
 
@@ -6,9 +6,9 @@
     script -|                                                               |--> what came out after each step
             +-- pri, sec ----> colo compare                 ---- out, ntf --+
 
-No guest is needed: frames go in and out over Unix sockets in QEMU's framing. After each step a *marker* (a datagram of
-a flow of its own, sent into every input) is waited for: a socket keeps its order, so what was sent before it has been
-dealt with, and nobody has to sleep.
+No guest is needed: frames go in and out over Unix sockets in QEMU's framing. After each step the script waits for a
+*marker* (a datagram of a flow of its own, sent into every input). A socket keeps the order, so everything before the
+marker has been handled, and no sleep is necessary.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ _BARE = ("-M", "none", "-nodefaults", "-display", "none", "-monitor", "none", "-
 
 
 class Wire:
-    """One chardev: frames (or words) in QEMU's framing on a Unix socket."""
+    """One chardev: frames (or messages) in QEMU's framing on a Unix socket."""
 
     def __init__(self, path, *, vnet=False, words=False):
         self.vnet, self.words = vnet, words
@@ -78,7 +78,7 @@ class Wire:
             self.got.append(one if self.words or self.vnet else NO_OFFLOAD + one)
 
     def until(self, condition, process):
-        """Read until `condition()`; what it returned."""
+        """Read until `condition()` is true. Returns its value."""
         end = time.monotonic() + PATIENCE
         while True:
             self.poll()
@@ -182,7 +182,7 @@ def our_compare(options, vnet):
 
 
 class CompareRig(Rig):
-    """Either compare: feed, and look at what came out."""
+    """Either compare: feed it, and read what comes out."""
 
     def __init__(self, command, vnet=False):
         super().__init__(command, environ())
@@ -190,12 +190,12 @@ class CompareRig(Rig):
         self.out, self.ntf = self.wire("out", vnet=vnet), self.wire("ntf", vnet=vnet, words=True)
         self.markers = 0
         self.asked = 0
-        """DO_CHECKPOINT heard so far."""
+        """Number of DO_CHECKPOINT messages so far."""
         self._greet()
         self._knock()
 
     def _knock(self):
-        """What is sent to nobody is lost: show frames to the filter until it has noticed that `out` is connected."""
+        """Output without a reader is lost, so send frames until the filter has noticed that `out` is connected."""
         arp = Packet(proto="arp").frame()
         end = time.monotonic() + PATIENCE
         while not self.out.got:
@@ -215,7 +215,7 @@ class CompareRig(Rig):
         return b"COLO_COMPARE_GET_XEN_INIT" in words
 
     def feed(self, side, frames):
-        """Frames into one input; what came out until they were dealt with."""
+        """Send frames into one input. Returns what came out until they were handled."""
         {"pri": self.pri, "sec": self.sec}[side].send(frames)
         return self.settled()
 
@@ -224,7 +224,7 @@ class CompareRig(Rig):
         self.markers += 1
         name = b"marker %d" % self.markers
         marker = Packet(proto="udp", client="10.99.0.9", guest="10.99.0.2", ports=(9, 9), payload=name).frame()
-        # A marker of QEMU's that is newer would be matched first: one at a time.
+        # QEMU would match a newer marker first, so there is only one at a time.
         self.pri.send([marker])
         self.sec.send([marker])
         self.out.until(lambda: self.out.got and self.out.got[-1].endswith(name), self.process)
@@ -232,7 +232,7 @@ class CompareRig(Rig):
         return self.out.take()[:-1]
 
     def listen(self):
-        """Hear what was said on notify_dev."""
+        """Read the messages on notify_dev."""
         self.ntf.poll()
         self._greeted()
 
@@ -260,7 +260,7 @@ def our_rewriter(rig):
         for name in ("indev", "netdev", "outdev")
         for word in (f"--{name}", f"chardev+unix://{rig.path(name)}?server=on")
     ]
-    # The script is no client that would wait only so long.
+    # The script is not a client that waits only for a limited time.
     return colo("rewriter", "--id", "rew0", *ends, "--hold-ms", "600000", "--frame", f"ipc://{rig.path('frame')}")
 
 

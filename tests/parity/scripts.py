@@ -8,7 +8,7 @@ SCENARIOS = Path(__file__).parents[1] / "scenarios"
 
 NOT = {
     "compare": {"mode"},
-    # Time does not pass for QEMU's connections, and it is told of a failover only inside a migration.
+    # QEMU's connections have no timers, and QEMU learns of a failover only inside a migration.
     "rewriter": {"at", "wait", "promote", "drain", "mode"},
 }
 TIMED = {

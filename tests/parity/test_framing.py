@@ -37,7 +37,7 @@ def test_f12_f13_the_words_of_notify_dev_are_the_same(qemu, make):
     with CompareRig(make({}, False)) as one:
         for word in (b"HELLO", b"COLO_CHECKPOINT\0", b"COLO_USERSPACE_PROXY_INIT"):
             one.ntf.say(word)
-        # Unknown words are let fall, the hello is answered.
+        # Unknown messages are ignored, the hello is answered.
         one.ntf.until(lambda: one.ntf.got, one.process)
         assert one.ntf.take() == [b"COLO_COMPARE_GET_XEN_INIT"]
 

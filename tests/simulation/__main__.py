@@ -12,7 +12,7 @@ from .run import run
 
 
 def command(seed, options):
-    """What reproduces a seed."""
+    """The command that repeats a seed."""
     text = f"python -m tests.simulation --seed {seed}"
     if options.kind:
         text += f" --kind {options.kind}"

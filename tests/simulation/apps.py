@@ -1,17 +1,17 @@
 """What runs on the hosts: services on the guests, jobs on the clients. Plain data, so that a guest can be copied.
 
-A service says the same to the same words, whenever it says it. A job knows every byte that it should hear.
+A service gives the same answer to the same request at any time. A job knows every byte that it must receive.
 
 ====  ========================================================================
  D    download `n` bytes
  U    upload `n` bytes, then a receipt
  E    echo of `n` bytes
  R    `n` small requests, up to `m` of them under way at once
- H    upload `n` bytes and FIN, then hear `m` (half close)
- B    both ways at once: hear `n`, say `m`
- A    hear `n` bytes, then the guest resets
- X    hear `m` of `n` bytes, then the client resets
- C    the guest opens a connection to the client, says `n` bytes there and hears `m`
+ H    upload `n` bytes and FIN, then receive `m` (half close)
+ B    both directions at once: receive `n`, send `m`
+ A    receive `n` bytes, then the guest resets
+ X    receive `m` of `n` bytes, then the client resets
+ C    the guest opens a connection to the client, sends `n` bytes on it and receives `m`
 ====  ========================================================================
 """
 
@@ -24,7 +24,7 @@ from .tcp import CLOSED, TIME_WAIT
 _HEAD = Struct("!cIIIBHx")
 _ASK = Struct("!II")
 _SPAN = 99991
-"""A prime: two keys never run in step."""
+"""A prime, so that the streams of two keys never agree for long."""
 _NOISE = Random(4711).randbytes(_SPAN) * 2
 
 GUEST_CLOSES, BANNER = 1, 2
@@ -127,7 +127,7 @@ class Caller:
 
 
 class Job:
-    """A client's errand: what it says, what it must hear, and when it is over."""
+    """A client's job: what it sends, what it must receive, and when it is finished."""
 
     def __init__(self, name, kind, n, m, key, flags, port):
         self.name, self.kind, self.n, self.m, self.key, self.flags, self.port = name, kind, n, m, key, flags, port
@@ -140,7 +140,7 @@ class Job:
         self.closed = self.ended = False
         self.sock = None
         self.callee = None
-        """For C: the job at the client's listening end."""
+        """For C: the job at the end of the client that listens."""
 
     def _head(self):
         return _HEAD.pack(self.kind, self.n, self.m, self.key, self.flags, self.port)
@@ -151,7 +151,7 @@ class Job:
         return pattern(self.key + 1, 0, self.m) if self.kind == b"B" else b""
 
     def _wants(self):
-        """Every byte that the guest should say."""
+        """Every byte that the guest must send."""
         kind = self.kind
         said = self._says()
         out = pattern(BANNER_PORT, 0, BANNER_SIZE) if self.flags & BANNER else b""
@@ -228,11 +228,11 @@ class Job:
             self.error = f"reset at {self.heard} of {len(self.wants)}"
 
     def finished(self):
-        """Over, well or badly? Both ends closed, as far as this one can know."""
+        """True when the job is finished, successfully or not: both ends are closed as far as this end can know."""
         if not self.done and not self.error:
             over = self.sock is not None and self.sock.state in (CLOSED, TIME_WAIT)
             if self.kind == b"A":
-                # The reset may get lost, and a client that waits for nothing more will not learn of it.
+                # The reset may be lost, and a client that expects nothing more does not learn of it.
                 self.done = self.heard == len(self.wants)
                 return self.done
             self.done = self.ended and self.closed and over and (self.callee is None or self.callee.finished())

@@ -1,18 +1,18 @@
-"""Virtual time: a heap of calls, and a trace that is written only when somebody wants to read it."""
+"""Virtual time: a heap of calls, and a trace that becomes text only when it is read."""
 
 from collections import deque
 from heapq import heappop, heappush
 
 START = 1000.0
-"""The clock's first reading: not zero, so that nothing takes a time for "never"."""
+"""The time at which the clock starts. It is not zero, so that no code can confuse a time with "never"."""
 
 
 MOST_EVENTS = 400_000
-"""A usual seed has some thousands."""
+"""A typical seed has some thousands."""
 
 
 class Clock:
-    """Calls in the order of their times; equal times in the order they were asked for."""
+    """Calls in the order of their times; with equal times, in the order in which they were scheduled."""
 
     def __init__(self):
         self.now = START
@@ -21,7 +21,7 @@ class Clock:
         self.events = 0
 
     def at(self, when, call, *args):
-        """Call `call(*args)` at `when`, never before now."""
+        """Call `call(*args)` at `when`, but not before the current time."""
         self._count += 1
         heappush(self._heap, (max(self.now, when), self._count, call, args))
 
@@ -29,9 +29,9 @@ class Clock:
         self.at(self.now + delay, call, *args)
 
     def run(self, until, stop=None):
-        """Turn until `until`, or until `stop()` says so (asked a few times a virtual second).
+        """Run calls until the time `until`, or until `stop()` is true (it is called a few times a virtual second).
 
-        `RuntimeError` when so much happens that it will not end.
+        `RuntimeError` when there are so many events that the run would not end.
         """
         heap = self._heap
         look = self.now
@@ -49,7 +49,7 @@ class Clock:
 
 
 class Trace:
-    """The last events, as (time, who, what, *values); turned into text only at the end."""
+    """The last events, as (time, who, what, *values). They become text only at the end."""
 
     def __init__(self, limit):
         self.limit = limit

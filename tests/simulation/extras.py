@@ -1,11 +1,11 @@
-"""What may happen to a plan beside the usual: drawn by dice of its own, so that what a seed meant without it stays.
+"""What may happen in addition to a plan. It has random numbers of its own, so that old seeds keep their meaning.
 
 ====  ==============================================================================================
  reordering     frames of the secondary guest overtake each other on their way to the rewriter and to compare
- early end      the secondary's stream ends where the primary's goes on
- narrow         the secondary offers far less than the primary, and reads slowly
- cookies        the secrets of SYN cookies change, at each guest by itself, between two answers to one client
- stray SYNs     somebody sends SYNs in a client's name into its open connections, anywhere or near the numbers in use
+ early end      the secondary's stream ends where the primary's continues
+ narrow         the secondary offers a far smaller window than the primary, and reads slowly
+ cookies        each guest changes the secret of its SYN cookies by itself, between two answers to one client
+ stray SYNs     SYNs with a client's address arrive on its open connections, with any number or one near those in use
 ====  ==============================================================================================
 """
 
@@ -17,7 +17,7 @@ from .wire import M32, SYN, TCP, Route
 
 STRAY_OPTIONS = b"\x02\x04\x05\xb4\x01\x03\x03\x07"
 NEAR = 65536
-"""So far below the numbers in use a SYN may be a new connection's, to whom looks at numbers alone."""
+"""A SYN this far below the numbers in use may belong to a new connection, judged by numbers alone."""
 
 
 class Extras:
@@ -34,14 +34,14 @@ class Extras:
 
     @classmethod
     def none(cls):
-        """Nothing beside the usual."""
+        """Nothing in addition."""
         extras = cls(0)
         extras.reorder = extras.cookies = 0.0
         extras.early_end, extras.strays, extras.narrow = False, 0, 0
         return extras
 
     def apply(self, plan):
-        """Change what belongs to the plan."""
+        """Change the plan itself."""
         if (
             self.early_end
             and plan.twist is not None
@@ -52,7 +52,7 @@ class Extras:
             plan.secondary.rcvbuf = self.narrow
             plan.secondary.read_chunk, plan.secondary.read_every = self.dice.choice(((1000, 0.05), (2000, 0.2)))
         if self.cookies:
-            # A client is answered twice only if something gets lost, or doubled.
+            # A client is answered twice only if a frame is lost or duplicated.
             plan.weather = self.dice.choice((Weather(loss=0.2), Weather(double=0.5, reorder=0.05)))
             for profile in (plan.primary, plan.secondary):
                 profile.cookies, profile.cookies_change = True, self.cookies * self.dice.choice((1, 1.3, 0))
@@ -65,12 +65,12 @@ class Extras:
         )
 
     def describe(self):
-        """In a line."""
+        """As one line of text."""
         usual = vars(Extras.none())
         return " ".join(f"{k}={v}" for k, v in vars(self).items() if k != "dice" and v and v != usual.get(k))
 
     def toward_compare(self, world, send):
-        """`send`, by which a frame leaves the secondary guest, with frames that overtake each other."""
+        """A `send` (by which a frame leaves the secondary guest) that lets frames overtake each other."""
         if not self.reorder:
             return send
 
@@ -83,7 +83,7 @@ class Extras:
         return late
 
     def stray(self, world):
-        """A SYN in the name of a client that has an open connection."""
+        """A SYN with the address of a client that has an open connection."""
         others = world.secondary.host.state.sockets
         d = self.dice
         for key, sock in world.primary.host.state.sockets.items():

@@ -1,7 +1,8 @@
 """A host: addresses, sockets, UDP and ICMP; clients and guests alike. Plain data, so that a guest can be copied.
 
-Everything that a host does follows from the frames that reach it and from its own clock and dice; what a guest's
-application *says* follows from what it was told alone. So two guests differ in timing and numbers, never in words.
+Everything that a host does follows from the frames that reach it, its clock and its random numbers. What a guest's
+application *answers* follows only from what it receives. So two guests differ in timing and numbers, but not in
+content.
 """
 
 import copy
@@ -21,9 +22,9 @@ class Profile:
 
     def __init__(self, **given):
         self.mss_option = 1460
-        """What its SYNs announce."""
+        """The MSS that its SYNs announce."""
         self.mss = 1460
-        """What its segments hold at most (a smaller path, or another opinion)."""
+        """The largest segment that it sends (smaller when its path has a smaller MTU)."""
         self.wscale = 7
         self.sack = True
         self.ts = True
@@ -42,28 +43,28 @@ class Profile:
         self.keep_byte = False
         self.cookies = False
         self.cookies_change = 0.0
-        """Seconds that a secret of SYN cookies is used; 0: for ever. Older ones are still accepted."""
+        """Seconds for which a secret of SYN cookies is used; 0: forever. Older secrets are still accepted."""
         self.thread_delay = 0.02
         vars(self).update(given)
 
 
 class State:
-    """Everything of a host that a checkpoint copies."""
+    """All state of a host that a checkpoint copies."""
 
     def __init__(self, profile):
         self.profile = profile
         self.sockets = {}
         self.history = {}
-        """Every socket there ever was, by identity: what both guests are compared by."""
+        """Every socket that ever existed, by identity. The oracle compares the two guests by these."""
         self.by_key = {}
         """Identities by key, oldest first."""
         self.jobs = []
-        """Datagrams that threads are still working on: (when, number, frame's route, payload)."""
+        """Datagrams whose answers are not sent yet: (when, number, route of the frame, payload)."""
         self.job_count = 0
         self.said = {}
         """How often each datagram was sent, by (key, payload)."""
         self.resets = set()
-        """Keys on which a reset was sent from no socket."""
+        """Keys for which a reset was sent without a socket."""
 
 
 class Host:
@@ -111,7 +112,7 @@ class Host:
         self.tick(now)
 
     def route_back(self, p):
-        """The way back for what came as `p`."""
+        """The route of an answer to `p`."""
         return Route(p.proto, p.dst, p.src, p.dport, p.sport, (self.mac, p.macs[1]), p.tag)
 
     def _tcp(self, p, now):
@@ -128,7 +129,7 @@ class Host:
             if opening and p.dport in self.ports:
                 self._accept(p, key, seg, now)
             elif seg.flags & ACK and not seg.flags & (SYN | RST) and self._cookie(p, key, seg, now):
-                pass  # or what came before the answer to a cookie: too early
+                pass  # it came before the answer to a cookie, which is too early
             elif not seg.flags & RST:
                 self._refuse(p, seg)
             return
@@ -138,7 +139,7 @@ class Host:
     def _accept(self, p, key, seg, now):
         ident = ("in", *key, seg.seq)
         if self.state.profile.cookies:
-            # Nothing is remembered: the answer's number holds all (RFC 4987 §3.6).
+            # Nothing is stored: the sequence number of the answer contains everything (RFC 4987 §3.6).
             sock = self._made(p, key, seg, now, ident, self._cookie_isn(key, seg.seq))
             self.send_frames(sock.queue)
             sock.queue = []
@@ -168,15 +169,15 @@ class Host:
         ident = ("in", *key, irs)
         early = self.state.history.get(ident)
         if early is None:
-            # A cookie answers the first number only; what overtook that, or is left of it, is refused by some stacks
-            # and ignored by this one, or every loss here would be a reset.
+            # A cookie is valid with the first number only. Some stacks reset on a segment that overtook that one or
+            # follows it. This one ignores it, because otherwise every loss here would be a reset.
             idents = self.state.by_key.get(key)
             return bool(idents) and self.state.history[idents[-1]].state == SYN_RCVD
         answered = next((one for one in lives(early) if (seg.ack - 1) & M32 == one.iss), None)
         if answered is None or answered.state == CLOSED:
             return False
         if answered is not early:
-            # The client took an answer with an older secret. What was shown was shown.
+            # The client accepted an answer with an older secret, which remains valid.
             early = self._take_first(ident, answered)
         early.rto_at = None
         self.state.sockets[key] = early
@@ -185,7 +186,7 @@ class Host:
         return True
 
     def _take_first(self, ident, sock):
-        """Of the lives of a handshake, this one is the connection."""
+        """Of several sockets with the same handshake, this one becomes the connection."""
         others = [one for one in lives(self.state.history[ident]) if one is not sock]
         for one, before in zip([sock, *others], [*others, None], strict=True):
             one.before = before
@@ -204,7 +205,7 @@ class Host:
         return sock
 
     def next_iss(self, key):
-        """Ahead of what the same ports used before (RFC 6528), so that TIME_WAIT lets it in."""
+        """A number ahead of those that the same ports used before (RFC 6528), so that TIME_WAIT accepts it."""
         old = self.state.sockets.get(key)
         if old is not None:
             return (old.iss + old.max + 100_000 + self.rng.randrange(1 << 20)) & M32
@@ -218,7 +219,7 @@ class Host:
     def _note(self, ident, sock):
         before = self.state.history.get(ident)
         if before is not None:
-            # A SYN that came twice, the second time after the connection's end: what was shown was shown.
+            # The SYN came a second time after the end of the connection; what was sent before remains sent.
             sock.ack_out, sock.edge_out = max(sock.ack_out, before.ack_out), max(sock.edge_out, before.edge_out)
             sock.rst_out, sock.before = before.rst_out, before
         self.state.history[ident] = sock
@@ -228,7 +229,7 @@ class Host:
             idents.append(ident)
 
     def _refuse(self, p, seg):
-        """RST for a segment that belongs to nothing (RFC 9293 §3.10.7.1)."""
+        """Send RST for a segment that belongs to no connection (RFC 9293 §3.10.7.1)."""
         route = self.route_back(p)
         self.state.resets.add((p.dst, p.dport, p.src, p.sport))
         if seg.flags & ACK:
@@ -281,7 +282,7 @@ class Host:
         return answer[:-1] + bytes((answer[-1] ^ 0x55,))
 
     def say(self, route, payload):
-        """Send a datagram, and remember that it was said."""
+        """Send a datagram, and count it."""
         key = (route.proto, route.src, route.sport, route.dst, route.dport)
         said = self.state.said.setdefault(key, {})
         said[payload] = said.get(payload, 0) + 1
@@ -334,7 +335,7 @@ class Host:
                 self._flush(sock)
 
     def poke(self, sock, now):
-        """The application spoke out of turn."""
+        """The application has sent something without having received a segment."""
         sock._paced(now)
         sock._push(now)
         self._flush(sock)
@@ -342,10 +343,10 @@ class Host:
     # -- checkpoints -----------------------------------------------------------------------------
 
     def copy_from(self, other):
-        """Become what `other` is: memory, sockets, clocks."""
+        """Take over the state of `other`: memory, sockets, clocks."""
         was, self.state = self.state.history, copy.deepcopy(other.state)
         for ident, sock in self.state.history.items():
-            # Until compare hears of the checkpoint it counts with what this guest had said before, and it had.
+            # Until compare learns of the checkpoint, it relies on what this guest had sent before.
             sock.before = was.get(ident)
         self.divergence = None
 
@@ -356,7 +357,7 @@ def hash_of(*values):
 
 
 def answers(payload):
-    """What the datagram service says to a request: number(4) count(1) size(2) and anything."""
+    """The answers of the datagram service to a request: number(4) count(1) size(2) and any further bytes."""
     if len(payload) < 7:
         return []
     count, size = payload[4], _U16.unpack_from(payload, 5)[0]

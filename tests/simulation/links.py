@@ -1,13 +1,13 @@
-"""Links between processes, as the real ones lose, keep and replay.
+"""Links between processes. They lose, keep and replay frames as the real ones do.
 
 ::
 
-    Tap          kernel queue (`TAP_QUEUE`), the newest is lost; a dead reader loses nothing, the queue waits
-    Plain        in order; what is under way when a connection or its receiver dies is lost; bounded, the newest is lost
-    Split        one Plain a worker; what is for a worker that is not there is lost
+    Tap          kernel queue (`TAP_QUEUE`), the newest is lost; nothing is lost while its reader is dead
+    Plain        in order; frames under way are lost when connection or receiver dies; if full, the newest is lost
+    Split        one Plain for each worker; frames for a worker that does not exist are lost
     Reliable     `ReplaySender` and `ReplayReceiver`, with the acknowledgements of `colo_runtime.reliable`
 
-`cut()` and `mend()` are the network's doing, `source_up`, `target_down`, … that of the processes at the ends.
+`cut()` and `mend()` are called for the network, `source_up`, `target_down`, … for the processes at the ends.
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ ACK_DELAY = 0.01
 
 
 class Wire:
-    """One way of a connection: in order, late, and gone when cut."""
+    """One direction of a connection: in order and with a delay; frames under way are lost when it is cut."""
 
     def __init__(self, world, base, jitter, take):
         self.world, self.base, self.jitter, self.take = world, base, jitter, take
@@ -42,7 +42,7 @@ class Wire:
             self.take(item)
 
     def cut(self):
-        """What is under way never arrives."""
+        """Lose the frames that are under way."""
         self.life += 1
         lost, self.flying = self.flying, 0
         return lost
@@ -61,7 +61,7 @@ class Tap:
         self.inward = Wire(world, 0.00001, 0.00003, self._into_host)
 
     def from_host(self, frame):
-        """The host sends: into the queue, for whoever reads."""
+        """The host sends a frame: put it into the queue for the process that reads the tap."""
         if len(self.queue) >= TAP_QUEUE:
             self.lost += 1
             self.world.disturb("tap full")
@@ -70,7 +70,7 @@ class Tap:
         self.wake()
 
     def wake(self):
-        """There may be something to read, and somebody to read it."""
+        """Deliver frames if there are any and a process reads."""
         reader = self.reader
         if self.queue and not self.reading and reader is not None and reader.alive and not reader.paused:
             self.reading = True
@@ -174,7 +174,7 @@ class Plain:
 
 
 class Reliable:
-    """The mirror link and its like: both ends of `colo_proto.replay`, joined."""
+    """A reliable link, such as the mirror link: both ends of `colo_proto.replay`, connected."""
 
     def __init__(self, world, link, source, source_port, target, port):
         self.world, self.name = world, link.name
@@ -188,7 +188,7 @@ class Reliable:
         self.sender = self.receiver = None
         self.linked = self.is_cut = False
         self.inputs = ()
-        """Reliable links into the source: acknowledged only when this one is."""
+        """Reliable links into the source, which acknowledge only what this link has had acknowledged."""
         self.outputs = ()
         """Reliable links out of the target."""
         self.held = deque()
@@ -279,7 +279,7 @@ class Reliable:
             self.world.clock.after(ACK_DELAY, self._acknowledge, self.target.incarnation)
 
     def settle(self):
-        """An output of the target got further."""
+        """An output of the target was acknowledged further."""
         self._settle()
         if not self.ack_due:
             self.ack_due = True
@@ -304,7 +304,7 @@ class Reliable:
             self.back.send(("hello", *receiver.hello(self.world.clock.now)))
 
     def _tick(self, incarnation):
-        """Silence: the receiver asks."""
+        """Nothing arrives: the receiver asks for it."""
         if incarnation != self.target.incarnation or not self.target.alive:
             return
         now = self.world.clock.now
@@ -370,7 +370,7 @@ class Weather:
 
 
 class Lan:
-    """The clients' network: every direction loses, doubles, delays and reorders as the plan says at the moment."""
+    """The clients' network: each direction loses, duplicates, delays and reorders frames as the plan currently says."""
 
     def __init__(self, world, clients):
         self.world, self.clients = world, clients
@@ -398,7 +398,7 @@ class Lan:
         if weather.reorder and dice.random() < weather.reorder:
             delay += dice.random() * world.plan.reorder_by
         else:
-            # In order with what went before, but for what is reordered on purpose.
+            # In order with the frames before it, except for those that are reordered on purpose.
             delay = max(delay, self.last[way] - world.clock.now)
             self.last[way] = world.clock.now + delay
         world.clock.after(delay, take, frame)

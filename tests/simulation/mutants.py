@@ -1,7 +1,7 @@
-"""Broken cores, by role: each must be caught, or the simulation proves nothing.
+"""Broken cores, by role. Each must be found, or the simulation proves nothing.
 
-Every mutant breaks one rule and nothing else, so what catches it is the invariant behind that rule. A broken rule is
-in force only while the mutant works: cores beside it are whole.
+Every mutant breaks only one rule, so it is found by the invariant behind that rule. The rule is broken only while the
+mutant runs; other cores in the same process are intact.
 """
 
 from colo_compare.compare import Compare
@@ -27,7 +27,7 @@ _TOWARD_GUEST, _CLIENT_SYN = passage.toward_guest, Handshakes.client_syn
 
 
 def broken(core, *changes):
-    """A subclass of `core` inside of which other functions stand: (owner, name, function)."""
+    """A subclass of `core`. While it runs, other functions are in place: (owner, name, function)."""
 
     def within(method):
         def call(self, *arguments):
@@ -141,7 +141,7 @@ def _any_syn(self, flow, arrival, now):
 
 
 def _numbers_alone(frame, l4, data, flags, flow):
-    """The ACK moves, SACK edges and TSecr do not; with a checksum that does not give it away."""
+    """Translate the ACK, but not SACK edges and TSecr; the checksum is right, so that it does not reveal this."""
     out = bytearray(_TOWARD_GUEST(frame, l4, data, flags, flow))
     out[l4 + 20 : data] = frame[l4 + 20 : data]
     packet = dissect(bytes(out))
@@ -153,7 +153,7 @@ def _numbers_alone(frame, l4, data, flags, flow):
 
 
 class Forgetful(Mirror):
-    """Every tenth copy is lost and nobody is told: a mirror link without replay."""
+    """Lose every tenth copy silently, as a mirror link without replay."""
 
     def receive(self, port, frames, now):
         before = self.counters["frames"]

@@ -1,19 +1,20 @@
-"""The invariants (docs/design.md), checked after every step by somebody who knows everything.
+"""The invariants (docs/design.md), checked after every step with knowledge of everything.
 
-It never asks compare what is equal: it looks into the guests' sockets. A frame that compare lets go is held
-against the secondary's own socket: has it sent this very byte at this place, acknowledged as much, offered as much?
+The oracle does not ask compare what is equal; it looks into the guests' sockets. A frame that compare releases is
+checked against the secondary's socket: has it sent the same byte at this position, acknowledged as much, and offered as
+large a window?
 
 ====  ==============================================================================================
  S1   no byte, ACK, SYN, RST or datagram leaves compare that the secondary has not produced, unless a
       checkpoint, a mode, or a flow that is no longer protected allows it
  W1   no released window reaches further than the secondary's;  W2 edges never move back
- S2   what leaves is what the primary sent, with right checksums; jobs hear what they should
+ S2   what leaves is what the primary sent, with right checksums; jobs receive what they must
  S4   what the primary acknowledged, the secondary acknowledged, or a checkpoint was demanded
  S6   counters add up in every process
  L1   what compare holds is younger than compare_timeout and a scan, or a checkpoint was demanded
  L2   after the faults everything completes
  E2   identical guests never cause a checkpoint
- R1   the secondary guest is never shown a number that is not of its own space
+ R1   the secondary guest never receives a number that is not in its own sequence space
  more in `streams`
 ====  ==============================================================================================
 """
@@ -32,12 +33,12 @@ from .wire import ACK, FIN, ICMP, ICMP6, RST, SYN, TCP, UDP, Segment, read
 SIDES = ("primary", "secondary")
 UNEQUAL = frozenset({"payload", "fin", "options", "datagram"})
 WELL_AFTER = 12.0
-"""Seconds after a disturbance until which retransmissions may still be waited for."""
+"""Seconds after a disturbance for which retransmissions may still be under way."""
 ORDERLY_AFTER = 1.0
 
 
 class Violation(Exception):  # noqa: N818  it is one
-    """An invariant does not hold. `name` is the invariant's."""
+    """An invariant does not hold. `name` is the name of the invariant."""
 
     def __init__(self, name, text):
         super().__init__(f"{name}: {text}")
@@ -58,7 +59,7 @@ def flow_text(proto, src, dst, sport, dport, tag):
 
 
 def rebirths(sock):
-    """How many times a late duplicate of its SYN has opened a connection anew that was over at this guest."""
+    """How often a late duplicate of its SYN has opened a connection again that had already ended at this guest."""
     return sum(one.state == CLOSED for one in lives(sock.before)) if sock is not None else 0
 
 
@@ -68,11 +69,11 @@ class Watch:
     def __init__(self):
         self.mode = "enforce"
         self.demanded = {}
-        """Flow text -> when it asked for a checkpoint that has not come."""
+        """Flow text -> when it requested a checkpoint that is not done yet."""
         self.unprotected = {}
         """Flow text -> identity of the connection that is no longer protected (None: all of the flow)."""
         self.opened = set()
-        """Connections whose SYN it let go, so that it knows how their windows are scaled."""
+        """Connections whose SYN it has released, so that it knows their window scale."""
         self.fed = Counter()
         self.released = 0
 
@@ -95,20 +96,21 @@ class Oracle:
         self.heard = {"primary": Counter(), "secondary": Counter()}
         self.released = 0
         self.flushed = set()
-        """Flows that went uncompared at some time, so that the secondary may have been left behind."""
+        """Flows that were not compared for some time, so that the secondary may be behind."""
         self.moded = False
         self.client_resets = set()
-        """Flows on which a client has sent RST. Compare does not see clients, and what it held of such a connection
-        nobody will send again: it asks for a checkpoint, and cannot know better."""
+        """Flows on which a client has sent RST. Compare does not see clients, and nobody sends again what it held of
+        such a connection. So it requests a checkpoint, which is right for what it knows.
+        """
         self.strayed = set()
-        """Connections that a stranger's SYN would open."""
+        """Connections that a stray SYN would open."""
         self.lan_lost = {}
         """Flow -> when the LAN last lost a frame of it."""
         self.steps = 0
         self.streams = Streams(world, self.fail)
 
     def begin(self):
-        """The world does."""
+        """Set by the world."""
         self.world.clock.after(LOOK_EVERY, self.streams.look, self)
 
     def lan_loses(self, frame):
@@ -129,7 +131,7 @@ class Oracle:
         self.watches.pop(process.id, None)
 
     def _frame_demands(self, process):
-        """A frame asks for a checkpoint by itself when it sees that a mirror was restarted."""
+        """A COLO frame requests a checkpoint by itself when it notices that a mirror was restarted."""
         if process.core is not None and process.core.counters["checkpoints_wanted.mirror_gap"]:
             self.gap_demanded = True
 
@@ -167,7 +169,7 @@ class Oracle:
         return watch
 
     def told(self, process, message):
-        """A filter says something to its frame."""
+        """A filter sends a message to its COLO frame."""
         if type(message) is CheckpointWanted:
             self._wanted(process, message)
 
@@ -190,7 +192,7 @@ class Oracle:
         self._needless(wish)
 
     def _needless(self, wish):
-        """E2: is there any reason for this wish?"""
+        """E2: there must be a reason for this request."""
         world, now = self.world, self.world.clock.now
         if wish.reason == "repeated" or self._differs(wish.flow) or wish.flow in self.flushed:
             return
@@ -209,8 +211,8 @@ class Oracle:
             self.fail("E2", f"needless checkpoint ({wish.reason}) of identical guests: {wish.flow} {wish.detail}")
 
     def _backed_off(self, flow):
-        """True when both guests wait for a client whose frames the LAN lost, and their patience is longer than
-        compare's: what the primary sent ahead of the secondary (their congestion windows differ) is held meanwhile.
+        """True when both guests wait for a client whose frames the LAN lost, for longer than compare waits: what the
+        primary has sent ahead of the secondary (their congestion windows differ) is held meanwhile.
         """
         if self.world.clock.now - self.lan_lost.get(flow, float("-inf")) > WELL_AFTER:
             return False
@@ -219,12 +221,12 @@ class Oracle:
         return any(ident in state.history and state.history[ident].rto >= 1.0 for state in states)
 
     def _reborn(self, flow):
-        """True when a SYN found one guest closed and the other not (they abort when their application has read, each in
-        its own time), and the one has half a connection now that the other does not have. They differ, nobody lied.
+        """True when a SYN arrived while only one guest was closed (each aborts when its own application has read), so
+        that now only one of them has half a connection. They differ, but neither has made a mistake.
 
-        A late duplicate of the client's opens it at the primary alone: the secondary would have to, for the client may
-        hear of it. At the secondary the rewriter refuses it. A stranger's may open it at either, for only the client,
-        who hears of it when both have it, could tell that it is not the client's own.
+        A late duplicate of the client's SYN opens it at the primary only. The secondary would have to open it as well,
+        because the client may get the answer, but the rewriter refuses it there. A stray SYN may open it at either
+        guest, because only the client could tell that it is not its own, and it learns of it when both have it.
         """
         ident = self._latest(flow)
         mine, its = (host.state for host in (self.world.primary.host, self.world.secondary.host))
@@ -247,7 +249,7 @@ class Oracle:
         return flow_text(TCP, route.src, route.dst, route.sport, route.dport, route.tag)
 
     def lowers(self, sock):
-        """Does a compare lower the windows of this connection, where it must, at the moment?"""
+        """True when a compare currently lowers the windows of this connection where necessary."""
         flow = self.text(sock)
         if flow in self.flushed or self.moded:
             return False
@@ -268,7 +270,7 @@ class Oracle:
     # -- a step of a compare ---------------------------------------------------------------------
 
     def before(self, process, outputs, why):
-        """Outputs of a core, before they are carried out."""
+        """Check the outputs of a core before they are carried out."""
         if process.role != "compare":
             return
         watch = self._watch(process)
@@ -326,20 +328,20 @@ class Oracle:
 
     @staticmethod
     def _flow(p):
-        """The flow of a packet as compare writes it; an ICMP error belongs to what it is about."""
+        """The flow of a packet as compare writes it; an ICMP error belongs to the flow that it quotes."""
         flow = flow_text(p.proto, p.src, p.dst, p.sport, p.dport, p.tag)
         if (p.proto, p.frame[p.l4]) not in ((ICMP, 3), (ICMP6, 1)):
             return flow
         at = p.l4 + 8 + (40 if p.proto == ICMP6 else 20)
         ports = [int.from_bytes(p.frame[i : i + 2], "big") for i in (at, at + 2)]
-        # Of the hosts here, only UDP is refused with an error; it is quoted as the client sent it.
+        # The hosts here send errors for UDP only; the datagram is quoted as the client sent it.
         return f"{flow} about {flow_text(UDP, p.src, p.dst, ports[1], ports[0], p.tag)}"
 
     # -- TCP -------------------------------------------------------------------------------------
 
     def _find(self, p, seg):
-        """The primary's socket that this segment is of, and its position there; of several that fit, one that has sent
-        as much (a SYN cookie that has not changed opens another life with the same number).
+        """The primary's socket that has sent this segment, and the position of the segment. If several match, one that
+        has sent as much (a SYN cookie that has not changed opens another connection with the same number).
         """
         state = self.world.primary.host.state
         found = None, 0
@@ -399,7 +401,7 @@ class Oracle:
             self._acks(watch, sock, twin, seg, where)
 
     def _opened(self, sock):
-        """Has a compare that is still there let the SYN go? When the flow moves, all that it knows does."""
+        """True when a compare that still runs has released the SYN. A handover of the flow includes this knowledge."""
         return any(sock.ident in watch.opened for watch in self.watches.values())
 
     def _older(self, ident, than):
@@ -418,8 +420,8 @@ class Oracle:
             return  # adopted from the middle: windows of unknown scale are left alone
         if edge > twin.edge_out:
             self.fail("W1", f"window to {edge} released, the secondary offers up to {twin.edge_out}: {where}")
-        # A newer ACK was sent later, and edges only grow. (Among equal ACKs an older segment, held longer, may follow
-        # a newer one, as on any wire that reorders.)
+        # A newer ACK was sent later, and edges only grow. (Among segments with equal ACKs an older one that was held
+        # longer may follow a newer one, as on any wire that reorders.)
         seen, last = self.edges.get(sock.ident, (-2, 0))
         if ack > seen and edge < last - (1 << sock.rcv_scale) + 1:
             self.fail("W2", f"the window moved back from {last} to {edge}: {where}")
@@ -474,7 +476,7 @@ class Oracle:
             self.fail("S6", f"{process.id}: a counter below zero: {dict(c)} {g}")
 
     def _held_too_long(self, process, core, watch):
-        """L1. Whose frames are held, and how old they are, only compare knows; whether it asked, we know."""
+        """L1. Only compare knows which frames it holds and how old they are; the oracle knows whether it has asked."""
         now = self.world.clock.now
         limit = now - core.timeout - core.cycle - 0.01
         for flow in core.ledger.holding:
@@ -489,7 +491,7 @@ class Oracle:
     # -- at the end ------------------------------------------------------------------------------
 
     def judge(self):
-        """Everything had its time."""
+        """Judge the whole run at its end, when everything has had enough time."""
         world = self.world
         for host in (world.primary.host, world.secondary.host, world.client.host):
             if host.bad_checksums:
@@ -515,7 +517,7 @@ class Oracle:
             self._compare_adds_up(process, process.core, self._watch(process))
 
     def _mirrored(self):
-        """S4: what the primary guest was told, the secondary was told."""
+        """S4: the secondary guest has received what the primary guest has received."""
         world = self.world
         self._frame_demands(world.frames["primary"])
         if self.gap_demanded or self.copies:
@@ -527,11 +529,12 @@ class Oracle:
                 )
 
     def _numbers(self):
-        """R1, where nothing has happened that makes it forget.
+        """R1, unless something has happened by which the rewriter lost its state.
 
-        A connection that a late duplicate of its SYN opened anew is left out: the client is past that handshake (or
-        the mirror link plays its words again), and what it acknowledges is of the life before. What the primary was
-        shown as well is the client's own: of a connection that a stranger's SYN opened it acknowledges nothing.
+        A connection that a late duplicate of its SYN opened again is left out: the client has finished that handshake
+        (or the mirror link replays it), and its acknowledgements belong to the connection before. Numbers that the
+        primary has received as well are the client's own: it does not acknowledge anything on a connection that a
+        stray SYN has opened.
         """
         if self.killed_roles["rewriter"] or self.copies or self.gap_demanded or self.moded or self.flushed:
             return

@@ -1,4 +1,4 @@
-"""The pair: hosts, processes and links of one plan, joined as the table says, on one clock."""
+"""The pair: hosts, processes and links of one plan, connected as the topology says, on one clock."""
 
 from random import Random
 
@@ -30,7 +30,7 @@ CALLBACK_PORT = 9000
 
 
 class CopyDriver:
-    """A driver that copies the primary guest's state: stop both, copy, go on, say so."""
+    """A driver that copies the primary guest's state: stop both guests, copy, resume, report."""
 
     name = "copy"
     copies_state = True
@@ -53,7 +53,7 @@ class CopyDriver:
         return Step([])
 
     def _copy(self, stop):
-        """Only what still stands can be copied: a driver's death lets the guests go."""
+        """Copy only if the guests are still stopped: when a driver dies, the guests resume."""
         world = self.world
         if stop == world.stops and world.primary.host.paused:
             world.copy_guest()
@@ -250,7 +250,7 @@ class Pair:
         if frame.alive:
             frame.hear(process.id, message)
         elif self.dice.random() < 0.5 and (process.welcomed or type(message) is Hello):
-            # Who was never welcomed says who it is before anything else, and that may have got lost.
+            # A process that was never welcomed says who it is first, and that message may have been lost.
             self.deferred[process.side].append(item)
 
     def from_frame(self, frame, process, message):
@@ -272,7 +272,7 @@ class Pair:
             other.hear("peer", message)
 
     def ask(self, what, **args):
-        """What `colo` on the command line would ask of the primary's frame."""
+        """Send the primary's COLO frame an order, as `colo` on the command line does."""
         frame = self.frames["primary"]
         if frame.alive:
             frame.hear("cli", Query(what, args))
@@ -301,7 +301,7 @@ class Pair:
                 self._at_frame(item)
 
     def killed(self, process):
-        """What a process's death takes with it."""
+        """What else ends when a process dies."""
         self.disturb(f"{process.id} killed")
         self.oracle.killed(process)
         if process.role == "frame":
@@ -311,7 +311,7 @@ class Pair:
                         wire.cut()
             self.peers[process.side].cut()
             if process.side == "primary" and self.primary.host.paused:
-                # The driver died with it in the middle of a checkpoint; the guests go on as they are.
+                # The driver died with it during a checkpoint; the guests resume with the state that they have.
                 self.clock.after(0.2, self.resume_guests, self.stops)
         else:
             for wire in self.to_frames[process.id]:
@@ -320,13 +320,13 @@ class Pair:
             self.deferred[process.side] = [item for item in kept if item[0] is not process]
 
     def disturb(self, why):
-        """Something happened after which identical guests may legitimately time out."""
+        """Record an event after which a timeout of identical guests is legitimate."""
         self.disturbed_at = self.clock.now
         self.disturbances += 1
         self.note("world", "disturbed", why)
 
     def whole(self):
-        """Is everything up, and nobody standing still?"""
+        """True when every process runs and none is paused."""
         if self.peer_cut or self.primary.host.paused or self.secondary.host.paused:
             return False
         return all(process.alive and not process.paused for process in self.processes.values())
@@ -353,7 +353,7 @@ class Pair:
         self.disturb(f"{process.id} resumed")
 
     def _fault_cut(self, seconds):
-        """The network between the hosts."""
+        """Cut or mend the network between the hosts."""
         self.note("world", "cut for", seconds)
         self.disturb("network cut")
         self.peer_cut = True
@@ -373,7 +373,7 @@ class Pair:
                 link.mend()
 
     def _fault_break(self, number):
-        """One connection is reset, and comes back."""
+        """Reset one connection; it comes back."""
         link = self.links[number % len(self.links)]
         self.note(link.name, "connection reset")
         self.disturb("connection reset")
@@ -400,7 +400,7 @@ class Pair:
         self.plan.twist.armed = True
 
     def calm_down(self):
-        """The last fault is over: the LAN is well, every process runs."""
+        """End all faults: the LAN is intact, every process runs."""
         self.weather = Weather()
         for process in self.processes.values():
             if not process.alive:
@@ -417,7 +417,7 @@ class Pair:
         self.oracle.copied()
 
     def resume_guests(self, stop):
-        """Unless they were stopped again meanwhile."""
+        """Resume the guests, unless they were stopped again meanwhile."""
         if stop == self.stops and self.primary.host.paused:
             self.note("driver", "resumes both guests")
             self.primary.resume()
@@ -440,7 +440,7 @@ class Pair:
         self._watch(plan, job)
 
     def _watch(self, plan, job):
-        """Begin what waits for this job a moment after it is over."""
+        """Begin the jobs that wait for this one a moment after its end."""
         for after in self.plan.jobs:
             if after[9] == plan[0]:
                 if job.finished():
@@ -488,10 +488,10 @@ class Pair:
     def to_client(self, frame):
         self.client.arrive(frame)
 
-    # -- what is seen ----------------------------------------------------------------------------
+    # -- what is observed ----------------------------------------------------------------------------
 
     def seen(self, host, frame):
-        """A frame reached a host."""
+        """Record that a frame has reached a host."""
         self.note(host.name, "hears", frame)
         self.oracle.reached(host, frame)
 
@@ -512,7 +512,7 @@ class Pair:
             self.trace.add(self.clock.now, who, what, *values)
 
     def finished(self):
-        """Every job is over and every question answered."""
+        """True when every job has finished and every question is answered."""
         if len(self.jobs) < len(self.plan.jobs) or self.clock.now < START + TRAFFIC_AT + 4:
             return False
         return all(job.finished() for job in self.jobs.values()) and not any(e["wants"] for e in self.asks.values())

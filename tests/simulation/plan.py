@@ -1,7 +1,7 @@
-"""What a seed means: how the pair is built, what its hosts are like, what happens on it and to it.
+"""What a seed means: how the pair is built, how its hosts behave, its traffic and its faults.
 
-Everything is drawn from dice of the seed's own; what happens later draws from others (`Pair.dice`), so a plan can
-be read, and changed, without running it. Times are seconds after the start.
+A plan is drawn from a random generator of its own; the run itself draws from another one (`Pair.dice`), so a plan can
+be read and changed without running it. Times are seconds after the start.
 """
 
 from random import Random
@@ -16,7 +16,7 @@ KINDS = ("calm", "broken", "diverging", "storm")
 _WEIGHTS = (45, 30, 15, 10)
 
 TRAFFIC_AT = 1.5
-"""Everybody has been welcomed by then."""
+"""By then every process has been welcomed."""
 FAULTS_END = 9.0
 
 CLIENT4, CLIENT6 = (10, 0, 0, 9), "fd00::9"
@@ -26,10 +26,10 @@ CLIENT6_RAW = bytes.fromhex("fd000000000000000000000000000009")
 
 
 class Twist:
-    """How the secondary's words differ from the primary's, once, from the moment it is armed."""
+    """A single difference between the secondary's output and the primary's, once it is armed."""
 
     KINDS = ("byte", "longer", "shorter", "silent", "missing_fin", "datagram", "datagram_missing")
-    """And "early_end", which `extras` chooses."""
+    """There is also "early_end", which `extras` chooses."""
 
     def __init__(self, kind, dice):
         self.kind, self.dice = kind, dice
@@ -188,7 +188,7 @@ class Plan:
             job = (f"j{number}{kind.decode()}", when, kind, n, m, d.randrange(1 << 20), flags, d.random() < 0.35, port)
             jobs.append((*job, ""))
             if d.random() < 0.2:
-                # The same ports again, with new numbers.
+                # Use the same ports again, with new numbers.
                 again = (f"{job[0]}+", 0.0, b"D", d.choice((10, 3000)), 0, d.randrange(1 << 20), flags & GUEST_CLOSES)
                 jobs.append((*again, job[7], port, job[0]))
         return jobs
@@ -220,7 +220,7 @@ class Plan:
             if what == "kill":
                 self.faults.append((when, "kill", d.choice(names), 0.05 + d.random() * d.choice((0.2, 1.5, 1.5, 8.0))))
             elif what == "both":
-                # Both ends of the mirror link at once: nobody is left who knows what was on it.
+                # Both ends of the mirror link at once, so that no process remembers what was on it.
                 for name in ("m0", "f1" if self.wiring == "faithful" else "rew0"):
                     self.faults.append((when, "kill", name, 0.05 + d.random() * 0.3))
             elif what == "pause":
@@ -238,7 +238,7 @@ class Plan:
     # -- the LAN ---------------------------------------------------------------------------------
 
     def on_the_wire(self, frame):
-        """The frames that cross the LAN for one that the proxy wrote: cut to size if there is a real wire."""
+        """The frames on the LAN for a frame that the proxy wrote: segments of MTU size if there is a real wire."""
         if not self.mtu_clients or frame[1] == 0:
             return [frame]
         from colo_proto.net.offload import to_plain

@@ -1,7 +1,7 @@
-"""A core as a process: it can be killed with all it knew, started again, and paused; it speaks to its frame.
+"""A core as a process: it can be killed with all its state, started again, and paused; it has a link to its COLO frame.
 
 `Filter` does what `colo_runtime.filtershell` and `colo_runtime.control` do around a core, `FrameProcess` what
-`colo_frame.shell` does around the frame.
+`colo_frame.shell` does around the core of the COLO frame.
 """
 
 from colo_proto.core import Log, Send, Tell
@@ -13,7 +13,7 @@ SILENCE = 3.0
 
 
 class Process:
-    """What both kinds have in common."""
+    """What both kinds of processes have in common."""
 
     def __init__(self, world, spec, make):
         self.world, self.spec, self.make = world, spec, make
@@ -24,12 +24,13 @@ class Process:
         self.inbox = []
         self.links_out = {}
         self.ends = []
-        """Links that must hear when this process comes and goes."""
+        """Links that must be told when this process starts and ends."""
         self.taps = []
         self.due = None
         self.starts = 0
         self.woke_at = float("-inf")
-        """When it was resumed last: what came while it was paused is handled at that very moment, timers in turn."""
+        """When it was last resumed. What came while it was paused is handled at that time, then timers in their order.
+        """
 
     def start(self):
         world = self.world
@@ -77,7 +78,7 @@ class Process:
         self.arm()
 
     def later(self, call, *arguments):
-        """Paused: what comes waits."""
+        """Pause the process: its input waits."""
         self.inbox.append((call, arguments))
 
     def arm(self):
@@ -103,7 +104,7 @@ class Process:
 
 
 class Filter(Process):
-    """Any process but the frames."""
+    """Any process except for the COLO frames."""
 
     def began(self):
         self.splitter = Splitter()
@@ -113,7 +114,7 @@ class Filter(Process):
         self._beat(self.incarnation)
 
     def take(self, port, frames):
-        """Frames arrive."""
+        """Handle frames that arrive."""
         if self.paused:
             self.later(self.take, port, frames)
             return
@@ -152,12 +153,12 @@ class Filter(Process):
     # -- the control link ------------------------------------------------------------------------
 
     def gap(self, port, sequence):
-        """A reliable input lost frames for good."""
+        """A reliable input has lost frames permanently."""
         self._tell(CheckpointWanted(Reason.MIRROR_GAP, detail={"port": port}, source=self.id))
 
     def _tell(self, message):
         if not self.welcomed:
-            # The frame that hears this may not have heard who we are.
+            # The COLO frame that receives this may not know this process yet.
             self.world.to_frame(self, Hello(self.role, self.id, self.incarnation, frame=self.frame_incarnation))
         self.world.to_frame(self, message)
 
@@ -179,7 +180,7 @@ class Filter(Process):
         self.world.to_frame(self, Report(self.role, self.id, self.incarnation, {}, gauges))
 
     def hear(self, message):
-        """The frame says something."""
+        """The COLO frame has sent a message."""
         if self.paused:
             self.later(self.hear, message)
             return
@@ -203,13 +204,13 @@ class Filter(Process):
 
 
 class FrameProcess(Process):
-    """One host's frame. `peers` is the other one."""
+    """The COLO frame of one host. `peers` is the other one."""
 
     other = None
 
     def began(self):
         self.known = set()
-        """Who has said Hello and was welcomed: what is told to everybody is for them."""
+        """Processes that have said Hello and were welcomed; they receive the messages to all processes."""
 
     def hear(self, sender, message):
         if self.paused:
@@ -230,7 +231,7 @@ class FrameProcess(Process):
                 elif output.to == "*":
                     for process in world.filters:
                         if process.side == self.side:
-                            # The dice fall for all, so that a seed goes on to mean what it did.
+                            # Draw for all of them, so that a seed keeps its meaning.
                             known = process.id in self.known
                             world.from_frame(self, process, output.message if known else None)
                 elif output.to in world.processes:

@@ -7,22 +7,22 @@ from .plan import FAULTS_END, Plan
 from .wire import show
 
 QUIET = 90.0
-"""Seconds, at most, that everything has to complete after the last fault."""
+"""Seconds within which everything must complete after the last fault."""
 
 
 class Result:
-    """What came of a seed. `violation` is None when all held."""
+    """The result of a seed. `violation` is None when all invariants held."""
 
     def __init__(self, seed, pair, violation):
         self.seed, self.pair, self.violation = seed, pair, violation
 
     @property
     def name(self):
-        """The invariant that does not hold."""
+        """The name of the violated invariant."""
         return self.violation.name if isinstance(self.violation, Violation) else "crash" if self.violation else ""
 
     def summary(self):
-        """Figures by which two runs of a seed can be told apart."""
+        """Numbers that are equal in two runs of a seed only if the runs are equal."""
         pair = self.pair
         return {
             "events": pair.clock.events,
@@ -33,7 +33,7 @@ class Result:
         }
 
     def report(self, command):
-        """The failure for people: seed, invariant, plan, what happened last, how to see it again."""
+        """The failure as text: seed, invariant, plan, the last events, and the command that repeats it."""
         lines = [self.pair.plan.describe(), ""]
         if self.pair.trace is not None:
             lines += [trace_line(*entry) for entry in self.pair.trace.lines]
@@ -48,7 +48,7 @@ def trace_line(now, who, what, values):
 
 
 def run(seed, kind=None, trace=0, cores=None, change=None, extras=None):
-    """Run a seed. `cores` are broken ones, by role; `change(plan)` alters the plan; `extras` stand for the seed's."""
+    """Run a seed. `cores`: broken cores by role. `change(plan)` changes the plan. `extras` replaces the seed's."""
     plan = Plan(seed, kind, extras)
     if change is not None:
         change(plan)

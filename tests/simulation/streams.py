@@ -1,12 +1,12 @@
-"""What a client must be able to rely on, per connection, in what leaves: judged from the guests' sockets alone.
+"""What a client must be able to rely on in each connection that leaves compare, judged only by the guests' sockets.
 
 ====  ==============================================================================================
- H1   what has left once leaves again only if a guest sent it again: no more bytes leave than the primary has sent and
+ H1   bytes leave a second time only if a guest sent them again: no more bytes leave than the primary has sent and
       the secondary has repeated
- H2   a segment that compare cuts itself begins where the client is, or before
- T1   no timestamp is older than one that the client may have taken before: it would drop the segment (PAWS)
- W3   a client whose window is smaller than what both guests offer is told so within bounded time
- D1   where one guest ends its stream and the other goes on, compare asks at once
+ H2   a segment that compare itself cuts begins at or before the position of the client
+ T1   no timestamp is older than one that the client may have accepted before: it would drop the segment (PAWS)
+ W3   a client whose window is smaller than what both guests offer is told of it within a bounded time
+ D1   where one guest ends its stream and the other continues, compare requests a checkpoint at once
 ====  ==============================================================================================
 """
 
@@ -23,7 +23,7 @@ _RECEIVING = frozenset({ESTAB, FIN_WAIT1, FIN_WAIT2})
 
 
 class Said:
-    """How far compares have heard one guest come: the highest of each, in the primary's positions."""
+    """The highest progress of one guest that compares have received, in the primary's positions."""
 
     def __init__(self):
         self.ack = self.edge = self.top = -1
@@ -38,15 +38,15 @@ class Left:
         self.spans = []
         """Positions that have left: disjoint, sorted."""
         self.stamp = None
-        """The newest timestamp that the client may have taken."""
+        """The newest timestamp that the client may have accepted."""
         self.stamped_by = None
-        """The compare that let it go."""
+        """The compare that released it."""
         self.ack = self.edge = -1
         self.owed = None
-        """Since when the client, who knows of which window, could be told of a larger one."""
+        """Since when the client could be told of a larger window, and the window that it knows."""
 
     def reach(self, position):
-        """How far everything from `position` on has left."""
+        """The end of the bytes from `position` on that have left without a gap."""
         for low, high in self.spans:
             if low <= position <= high:
                 return high
@@ -63,7 +63,7 @@ class Left:
 
 
 class Streams:
-    """See the module; `fail(name, text)` is the oracle's."""
+    """See the module. `fail(name, text)` is the oracle's method."""
 
     def __init__(self, world, fail):
         self.world, self.fail = world, fail
@@ -78,17 +78,17 @@ class Streams:
     # -- what leaves -----------------------------------------------------------------------------
 
     def released(self, sock, twin, pos, seg, flow, *, by, known):
-        """A segment of `sock` leaves compare `by`, whatever allows it; `known`: it has seen all of the connection."""
+        """A segment of `sock` leaves compare `by`, for whatever reason. `known`: it has seen all of the connection."""
         left = self.of(sock.ident)
         size = len(seg.payload)
         where = f"{flow} {pos} to {pos + size}"
         if seg.tsval is not None:
-            # One that was restarted cannot know what another one has let go.
+            # A compare that was restarted cannot know what was released before.
             told = left.stamp is not None and (known or left.stamped_by is by)
             if told and signed(seg.tsval - left.stamp) < 0:
                 self.fail("T1", f"the timestamp {seg.tsval} leaves after {left.stamp}: {where}")
             if left.stamp is None or (pos <= left.reach(1) and not self._spent(sock, seg)):
-                # What lies ahead of the client does not count for it (RFC 7323 §4.3).
+                # The client takes no timestamp from a segment ahead of its position (RFC 7323 §4.3).
                 left.stamp, left.stamped_by = seg.tsval, by
         if seg.flags & ACK:
             ack = sock.rcv + signed(seg.ack - sock.irs - sock.rcv)
@@ -108,13 +108,13 @@ class Streams:
 
     @staticmethod
     def _spent(sock, seg):
-        """A repeated SYN, of which the client takes nothing: it has acknowledged it (RFC 5961 §4, RFC 7323 §5.3)."""
+        """True for a repeated SYN, which the client has acknowledged and ignores (RFC 5961 §4, RFC 7323 §5.3)."""
         return seg.flags & SYN and any(one.una > 0 for one in lives(sock))
 
     # -- windows ---------------------------------------------------------------------------------
 
     def heard(self, port, frame):
-        """A compare hears a guest. What got lost on the way to it cannot be owed to a client."""
+        """Record what a compare receives of a guest. It owes nothing to a client for what was lost before."""
         p = read(frame)
         if p is None or p.proto != TCP:
             return
@@ -138,7 +138,7 @@ class Streams:
             return
 
     def look(self, oracle):
-        """Is somebody owed a larger window?"""
+        """Check whether a client should have been told of a larger window."""
         world = self.world
         now = world.clock.now
         quiet = now - world.disturbed_at > 1.0 + TOLD_WITHIN and world.whole()
@@ -161,7 +161,7 @@ class Streams:
         world.clock.after(LOOK_EVERY, self.look, oracle)
 
     def _compared(self, oracle, sock, twin):
-        """Both guests receive on this connection, and compare sees to it."""
+        """True when both guests receive on this connection and compare handles it."""
         if twin is None or sock.state not in _RECEIVING or twin.state not in _RECEIVING:
             return False
         if sock.before is not None or twin.before is not None:
@@ -170,10 +170,10 @@ class Streams:
 
     @staticmethod
     def _owed(sock, left):
-        """Do both offer so much more that it is worth a word (RFC 9293 §3.8.6.2.2)?"""
+        """True when both offer so much more that an update is due (RFC 9293 §3.8.6.2.2)."""
         one, other = left.said["primary_in"], left.said["secondary_in"]
         if one.ack > other.ack or one.top > other.top:
-            # The newest segment of the primary waits, and will say it itself.
+            # The newest segment of the primary is held, and will contain the update.
             return False
         ack, scale = max(left.ack, one.ack), sock.rcv_scale
         most = min(one.edge, other.edge) - ack
@@ -188,7 +188,7 @@ class Streams:
     # -- ends ------------------------------------------------------------------------------------
 
     def known(self, flow, sock, twin):
-        """D1: `flow` asks for a checkpoint. Could it have known before?"""
+        """D1: `flow` requests a checkpoint. Check that it could not have known earlier."""
         now = self.world.clock.now
         if self.world.disturbances or sock is None or twin is None:
             return

@@ -1,8 +1,8 @@
-"""One end of a TCP connection: small, but it does what a stack does (RFC 9293, 7323, 2018, 5961, 6298).
+"""One end of a TCP connection: small, but it behaves as a real stack does (RFC 9293, 7323, 2018, 5961, 6298).
 
-Positions, not sequence numbers, are used inside: 0 is the SYN, 1 the first byte, and they never wrap. What was
-shown to the world stands in `max` (everything below was sent at least once), `out` (the bytes), `ack_out` and
-`edge_out`: that is what the oracle reads.
+Internally it uses positions instead of sequence numbers: 0 is the SYN, 1 the first byte, and they never wrap. What was
+sent so far is in `max` (everything below was sent at least once), `out` (the bytes), `ack_out` and `edge_out`. The
+oracle reads these.
 """
 
 from .wire import ACK, FIN, M32, PSH, RST, SYN, sack_option, stamps
@@ -13,7 +13,7 @@ CLOSE_WAIT, LAST_ACK = "CLOSE_WAIT", "LAST_ACK"
 _SENDING = frozenset({ESTAB, CLOSE_WAIT, FIN_WAIT1, CLOSING, LAST_ACK})
 
 MAX_RTO = 8.0
-"""Shorter than of real stacks, so that a run need not wait for minutes."""
+"""Shorter than in real stacks, so that a run does not have to wait for minutes."""
 TIME_WAIT_FOR = 60.0
 _TIMERS = ("rto_at", "persist_at", "delack_at", "wait_at", "read_at", "write_at", "keep_at")
 
@@ -23,7 +23,7 @@ def signed(number):
 
 
 def lives(sock):
-    """A socket, and those of the same handshake before it."""
+    """A socket, and the earlier ones of the same handshake."""
     while sock is not None:
         yield sock
         sock = sock.before
@@ -68,27 +68,27 @@ class Socket:
         self.dsack = None
         self.ack_out = self.edge_out = -1
         self.sent = 0
-        """Bytes of payload, each as often as it was sent."""
+        """Bytes of payload sent, retransmissions included."""
         self.again = 0
-        """Those of them that were not the first."""
+        """Bytes of payload that were retransmissions."""
         self.cuts = set()
         """(position, size) of every segment with payload."""
         self.grew = []
-        """(how far it had sent, when), in order."""
+        """(position up to which it had sent, when), in order."""
         self.fin_at = None
-        """When the FIN was sent first."""
+        """When the FIN was sent for the first time."""
         self.rst_out = False
         self.reset = False
         self.bad_acks = self.bad_sacks = 0
-        """What acknowledged something that it has not sent."""
+        """Number of received ACKs and SACK blocks for something that it has not sent."""
         self.probes = 0
         self.oow_at = 0.0
         self.asks = []
-        """Connections that the application wants its host to open."""
+        """Connections that the application asks its host to open."""
         self.before = None
-        """The socket of the same handshake whose life ended before this one's began."""
+        """The socket of the same handshake that ended before this one began."""
         self.twist = None
-        """How this guest's words are made to differ from the other's."""
+        """How the output of this guest is made to differ from the other's."""
         for timer in _TIMERS:
             setattr(self, timer, None)
 
@@ -99,7 +99,7 @@ class Socket:
         self._syn(now)
 
     def accept(self, seg, now):
-        """A SYN came for us."""
+        """Answer a SYN."""
         self._learn(seg)
         self.state = SYN_RCVD
         self._syn(now)
@@ -146,7 +146,7 @@ class Socket:
     def _clock(self, now):
         return int(self.p.ts_base + now * 1000) & M32
 
-    # -- what comes in ---------------------------------------------------------------------------
+    # -- receiving ---------------------------------------------------------------------------
 
     def receive(self, seg, now):
         if self.state == SYN_SENT:
@@ -170,7 +170,7 @@ class Socket:
         if not flags & SYN:
             return
         if flags & ACK and self.p.ts and seg.tsecr and not 0 <= signed(self._clock(now) - seg.tsecr) < 120_000:
-            # Linux takes the answer to a SYN only if it echoes a time since that SYN.
+            # Linux accepts the answer to a SYN only if it echoes a timestamp since that SYN.
             self.bad_acks += 1
             self.queue.append(self.route.tcp(seg.ack, 0, RST, 0, b"", b""))
             return
@@ -201,7 +201,7 @@ class Socket:
             return
         if flags & RST:
             if self.state == TIME_WAIT:
-                return  # RFC 1337: a connection's last memory is not shot down
+                return  # RFC 1337: a RST does not end TIME_WAIT
             if pos == self.rcv:
                 self._die(now)
             elif self.rcv < pos < self.adv and self.state != SYN_RCVD:
@@ -212,12 +212,12 @@ class Socket:
                 self._syn(now)
                 return
             if self.state == SYN_RCVD and flags & ACK and not 0 < self._number(seg.ack) <= self.max:
-                # Where it lies is a matter of the window, which is each guest's own.
+                # Its position in the window does not matter, because each guest has its own window.
                 self.bad_acks += 1
             if size and self.sack and end <= self.rcv:
                 self.dsack = (pos, pos + size)
             if end > pos or now >= self.oow_at:
-                # As Linux does, lest two confused ends answer each other for ever.
+                # As in Linux, so that two ends out of step do not answer each other forever.
                 self.oow_at = now + 0.5
                 self._ack_now(now)
             if end < self.rcv or pos > self.adv:
@@ -376,7 +376,7 @@ class Socket:
             self._tell_eof(now)
 
     def _early(self, pos, payload):
-        """Out of order: keep what is not kept yet."""
+        """Keep the bytes of a segment out of order that are not kept yet."""
         kept = self.ooo
         for at, more in list(kept):
             if at <= pos < at + len(more):
@@ -453,7 +453,7 @@ class Socket:
             self._paced(now)
 
     def write(self, data):
-        """The application says this; it goes out at the pace of the host."""
+        """The application writes this; it is sent at the pace of the host."""
         self.todo += data if self.twist is None else self.twist.said(self, data)
 
     def close(self):
@@ -461,7 +461,7 @@ class Socket:
             self.closing = True
 
     def abort(self):
-        """RST at once, as closing with SO_LINGER 0 does."""
+        """Send a RST at once, as closing with SO_LINGER 0 does."""
         if self.state not in (CLOSED, SYN_SENT):
             self.rst_out = True
             self.ack_out = max(self.ack_out, self.rcv)
@@ -477,7 +477,7 @@ class Socket:
                 self._written(now)
 
     def _written(self, now):
-        """Move what the application said into the send buffer."""
+        """Move what the application has written into the send buffer."""
         self.write_at = None
         chunk = self.p.write_chunk
         if self.todo:
@@ -493,7 +493,7 @@ class Socket:
                 self.state = LAST_ACK
         self._push(now)
 
-    # -- what goes out ---------------------------------------------------------------------------
+    # -- sending ---------------------------------------------------------------------------
 
     def _free(self):
         return max(self.p.rcvbuf - len(self.inbox) - sum(len(d) for _, d in self.ooo), 0)
@@ -541,7 +541,7 @@ class Socket:
         self.queue.append(self.route.tcp(seq, ack, flags, field, options, payload, p.partial or gso > 0, gso))
 
     def passed(self, position):
-        """When it sent the byte at `position` first."""
+        """When it sent the byte at `position` for the first time."""
         return next(when for end, when in self.grew if end > position)
 
     def _ack_now(self, now):
@@ -549,7 +549,7 @@ class Socket:
             self._emit(max(self.max, self.una), b"", ACK, now)
 
     def _segment(self, pos, size, now):
-        """Send the bytes at `pos`, and the FIN when it is next."""
+        """Send the bytes at `pos`, and the FIN if it follows."""
         payload = bytes(self.out[pos - 1 : pos - 1 + size])
         end = pos + len(payload)
         flags = ACK
@@ -565,11 +565,11 @@ class Socket:
         return end + (flags & FIN)
 
     def _resend(self, pos, now):
-        """One segment again (fast retransmission)."""
+        """Send one segment again (fast retransmission)."""
         for a, b in self.sacked:
             if a <= pos < b:
                 pos = b
-        # Nothing that has not been sent before: the window may not reach as far.
+        # Only bytes that were sent before: the window may not reach further.
         upto = min([pos + self.mss, len(self.out) + 1, self.max, *(a for a, _ in self.sacked if a > pos)])
         if pos < self.max and (upto > pos or self.fin == pos):
             self.timed = None
@@ -646,13 +646,13 @@ class Socket:
         self.nxt = self.una
         self.rto_at = now + self.rto
         if self.edge <= self.una:
-            # The window closed over what was in flight: ask for it, one byte at a time.
+            # The window was closed below what is in flight: probe with one byte at a time.
             self.persist_at = now
             return
         self._push(now)
 
     def _probe(self, now):
-        """The other side's window is closed: ask whether it still is."""
+        """The window of the other side is closed: probe whether it still is."""
         self.probes += 1
         self.persist_at = now + min(self.rto * 2 ** min(self.probes, 4), MAX_RTO)
         if self.edge > self.nxt:

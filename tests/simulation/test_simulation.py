@@ -1,4 +1,4 @@
-"""The whole pair under every fault, 500 seeds; broken cores that must be caught; runs that repeat themselves."""
+"""The whole pair under all kinds of faults, 500 seeds; broken cores that must be found; exact repetition of runs."""
 
 import os
 import subprocess
@@ -20,17 +20,17 @@ ONCE_BROKEN = (
     *(10008011, 10008396, 10010752, 10013175, 10014833, 10022162, 10026059, 10026251),
     *(30002510, 30008148, 50000484, 60001830, 61001925),
 )
-"""Beyond those: seeds that have found something."""
+"""Further seeds, which have found a defect."""
 SHADOWED = 50
 """Seeds for shadow mode."""
 SHADOWED_ONCE_BROKEN = (170, 205)
-"""Beyond those: seeds that have found something there."""
+"""Further seeds, which have found a defect in shadow mode."""
 ENOUGH = 200
-"""Seeds within which a broken core has to be found."""
+"""Number of seeds within which a broken core must be found."""
 
 
 def holds(seed, extras=None):
-    """Run a seed, and show how it came to a violation."""
+    """Run a seed, and show the events before a violation."""
     result = run(seed, extras=extras)
     if result.violation is not None:
         command = f"python -m tests.simulation --seed {seed}"
@@ -45,13 +45,13 @@ def test_every_invariant_holds(first):
 
 @pytest.mark.parametrize("seed", ONCE_BROKEN)
 def test_what_was_found_stays_mended(seed):
-    """What a seed meant when it found something, and what it means now."""
+    """Check what a seed means: it must mean the same as when it found the defect."""
     holds(seed, Extras.none())
     holds(seed)
 
 
 def shadow(plan):
-    """Two guests with the same stack, whose client waits for neither."""
+    """Two guests with the same stack, with a client that waits for neither."""
     plan.faults = [(TRAFFIC_AT - 0.2, "mode", "shadow")]
     plan.secondary = copy(plan.primary)
     plan.secondary.ts_base ^= 0x5A5A5A5A
@@ -90,7 +90,7 @@ def test_a_broken_core_is_caught(name):
 
 
 def test_a_seed_says_it_all():
-    """The same run in other processes, where sets of bytes are walked in another order."""
+    """The same run in other processes, where sets of bytes have another order of iteration."""
     figures = []
     for hash_seed in ("1", "2"):
         done = subprocess.run(

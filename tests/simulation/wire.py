@@ -1,7 +1,7 @@
-"""Frames of the simulated hosts. The proxy's own packet code is not used: it is what is being tested.
+"""Frames of the simulated hosts. The proxy's own packet code is not used here, because it is what is tested.
 
-A frame is a 10-byte virtio_net_hdr and Ethernet (see `colo_proto.frame`). Sums are taken modulo 65535, which
-is what the Internet checksum is (RFC 1071).
+A frame is a 10-byte virtio_net_hdr and an Ethernet frame (see `colo_proto.frame`). Sums are computed modulo 65535,
+as the definition of the Internet checksum allows (RFC 1071).
 """
 
 from struct import Struct
@@ -28,7 +28,7 @@ def total(data):
 
 
 class Route:
-    """One direction between two hosts: builds frames of any protocol for it."""
+    """One direction between two hosts. Builds frames of any protocol for it."""
 
     __slots__ = ("dport", "dst", "eth", "ident", "ports", "proto", "sport", "src", "sum4", "tag", "v6")
 
@@ -97,13 +97,13 @@ def sack_option(blocks):
 
 
 class Packet:
-    """What a host reads of a frame. `ok`: every checksum is right."""
+    """What a host reads from a frame. `ok`: every checksum is right."""
 
     __slots__ = ("dport", "dst", "end", "frame", "l3", "l4", "macs", "ok", "proto", "sport", "src", "tag")
 
 
 def read(frame):
-    """A frame's packet, or None for what the simulated hosts do not speak (ARP, fragments)."""
+    """The packet in a frame, or None for protocols that the simulated hosts do not know (ARP, fragments)."""
     p = Packet()
     p.frame = frame
     at = 22
@@ -185,7 +185,7 @@ _NAMES = ((SYN, "S"), (FIN, "F"), (RST, "R"), (PSH, "P"), (ACK, "."))
 
 
 def show(frame):
-    """A frame as a line for people."""
+    """A frame as a line of text."""
     try:
         return _show(frame)
     except Exception as error:  # noqa: BLE001  a trace shows what it can

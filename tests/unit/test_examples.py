@@ -8,6 +8,8 @@ import pytest
 
 from examples import READMES, examples, run
 
+pytestmark = pytest.mark.slow
+
 ALL = examples()
 
 

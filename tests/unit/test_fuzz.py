@@ -9,6 +9,8 @@ from colo_rewriter.waiting import Waiting
 from fuzz.runner import INPUTS, FoundError, one_round, run
 from fuzz.targets import TARGETS
 
+pytestmark = pytest.mark.slow
+
 SEED = 20
 
 

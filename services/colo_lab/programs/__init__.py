@@ -1,4 +1,4 @@
-r"""Programs to try the proxy with: answers that depend on nothing but the request, and clients that check them.
+r"""Programs to try the proxy with: a server whose answers depend only on the request, and clients that check them.
 
 ::
 

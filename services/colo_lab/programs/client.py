@@ -1,19 +1,20 @@
-"""Clients for the lab: each does one job, prints one line of JSON, and exits 0 only if every answer was right.
+"""Clients for the lab: each does one job, prints one line of JSON, and exits with 0 only if every answer was right.
 
 ::
 
     http      --count 1000 [--keep-alive]   small requests
     download  --size N                      checked against the pattern as it arrives
     upload    --size N
-    udp       --count N [--window 64]       echoes, as many in flight as the window
+    udp       --count N [--window 64]       echoes, up to `window` of them in flight
     rr        --count N [--udp]             one small request after another; latencies
-    parallel  --count N --size N [--upload]   so many downloads (uploads) at once
-    idle      --count N --pause S           opens N connections, waits, and asks once on each
+    parallel  --count N --size N [--upload]   this number of downloads (uploads) at once
+    idle      --count N --pause S           opens N connections, waits, and sends one request on each
     crowd     --connections 200 [--count 10 | --seconds S]   one request after another on each of many connections
-    page      --path /statement             prints what it got
+    page      --path /statement             prints the answer
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -34,13 +35,33 @@ RESEND = 1.0
 """Seconds after which a datagram counts as lost and is sent again."""
 
 
+class Stalls:
+    """The longest time that one step of a job has taken, in seconds."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Measure the body as one step."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.longest = max(self.longest, time.monotonic() - began)
+
+    def result(self) -> dict[str, float]:
+        """What the job's line of JSON says of it."""
+        return {"longest_stall": round(self.longest, 3)}
+
+
 def address(options: argparse.Namespace) -> str:
     """The guest's address."""
     return str(os.environ["COLO_GUEST6" if options.six else "COLO_GUEST"])
 
 
 def connect(options: argparse.Namespace) -> socket.socket:
-    """A connection to the guest, Nagle off."""
+    """A TCP connection to the guest, without Nagle's algorithm."""
     sock = socket.create_connection((address(options), options.port), timeout=options.timeout)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if options.congestion:
@@ -48,8 +69,42 @@ def connect(options: argparse.Namespace) -> socket.socket:
     return sock
 
 
+def datagrams(options: argparse.Namespace) -> socket.socket:
+    """A UDP socket that is connected to the guest."""
+    sock = socket.socket(socket.AF_INET6 if options.six else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.connect((address(options), options.port))
+    sock.settimeout(options.timeout)
+    return sock
+
+
+def web(options: argparse.Namespace) -> http.client.HTTPConnection:
+    """An HTTP connection to the guest."""
+    connection = http.client.HTTPConnection(address(options), options.port, timeout=options.timeout)
+    connection.sock = connect(options)
+    return connection
+
+
+def ask(sock: socket.socket, path: str) -> None:
+    """Send a small request."""
+    sock.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+
+
+def answered(sock: socket.socket, path: str) -> bool:
+    """Wait for the answer to the request of this path. True when it is right."""
+    body = f"hello from {path}\n".encode()
+    expected = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    data = b""
+    while len(data) < len(expected):
+        more = sock.recv(65536)
+        if not more:
+            raise ConnectionResetError("closed")
+        data += more
+    return data == expected
+
+
 def begun(options: argparse.Namespace) -> None:
-    """Tell whoever watches that the job is under way (`--announce`)."""
+    """With `--announce`: print once that the job is under way."""
     if options.announce:
         sys.stdout.write(json.dumps({"job": options.job, "begun": True}) + "\n")
         sys.stdout.flush()
@@ -57,7 +112,7 @@ def begun(options: argparse.Namespace) -> None:
 
 
 def pace(options: argparse.Namespace, done: int, began: float) -> None:
-    """Wait while `done` bytes since `began` are more than `--rate` allows."""
+    """Wait if `done` bytes since `began` are more than `--rate` allows."""
     if options.rate:
         time.sleep(min(0.1, max(0.0, done / options.rate - (time.monotonic() - began))))
 
@@ -72,17 +127,16 @@ def turns(options: argparse.Namespace) -> Iterator[int]:
 
 
 def job_http(options: argparse.Namespace) -> dict[str, Any]:
-    """Small requests, on one connection or on one each. With `--seconds` a failure is counted, not the end."""
-    wrong, requests, longest = 0, 0, 0.0
+    """Small requests, on one connection or on one each. With `--seconds` a failure is counted and the job continues."""
+    wrong, requests, stalls = 0, 0, Stalls()
     failures: Counter[str] = Counter()
     connection: http.client.HTTPConnection | None = None
     for n in turns(options):
-        began = time.monotonic()
         try:
-            if connection is None:
-                connection = http.client.HTTPConnection(address(options), options.port, timeout=options.timeout)
-            connection.request("GET", f"/page/{n}", headers={} if options.keep_alive else {"Connection": "close"})
-            body = connection.getresponse().read()
+            with stalls.watched():
+                connection = connection or web(options)
+                connection.request("GET", f"/page/{n}", headers={} if options.keep_alive else {"Connection": "close"})
+                body = connection.getresponse().read()
             wrong += body != f"hello from /page/{n}\n".encode()
         except (OSError, http.client.HTTPException) as error:
             if not options.seconds:
@@ -90,21 +144,15 @@ def job_http(options: argparse.Namespace) -> dict[str, Any]:
             failures[type(error).__name__] += 1
         begun(options)
         requests += 1
-        longest = max(longest, time.monotonic() - began)
         if connection is not None and (not options.keep_alive or failures):
             connection.close()
             connection = None
-    return {
-        "requests": requests,
-        "failures": dict(failures),
-        "longest_stall": round(longest, 3),
-        "wrong": wrong + failures.total(),
-    }
+    return {"requests": requests, "failures": dict(failures), **stalls.result(), "wrong": wrong + failures.total()}
 
 
 def job_page(options: argparse.Namespace) -> dict[str, Any]:
     """One page, printed before the line of JSON."""
-    connection = http.client.HTTPConnection(address(options), options.port, timeout=options.timeout)
+    connection = web(options)
     connection.request("GET", options.path, headers={"Connection": "close"})
     answer = connection.getresponse()
     body = answer.read()
@@ -114,72 +162,56 @@ def job_page(options: argparse.Namespace) -> dict[str, Any]:
 
 def job_download(options: argparse.Namespace) -> dict[str, Any]:
     """One long answer, checked as it arrives."""
-    with connect(options) as sock:
-        sock.sendall(b"GET /bytes/%d HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n" % options.size)
-        data = b""
-        while b"\r\n\r\n" not in data:
-            more = sock.recv(65536)
-            if not more:
-                return {"bytes": 0, "wrong": "closed in the header"}
-            data += more
-        head, _, data = data.partition(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 200"):
-            return {"bytes": 0, "wrong": head.decode("latin-1")}
-        got, crc, stall, last = 0, 0, 0.0, time.monotonic()
-        start = last
-        while True:
+    got, crc, stalls = 0, 0, Stalls()
+    with contextlib.closing(web(options)) as connection:
+        connection.request("GET", f"/bytes/{options.size}", headers={"Connection": "close"})
+        answer = connection.getresponse()
+        if answer.status != 200:
+            return {"bytes": 0, "wrong": f"{answer.status} {answer.reason}"}
+        start = time.monotonic()
+        while got < options.size:
+            with stalls.watched():
+                data = answer.read1(CHUNK)
+            if not data:
+                break
             where = first_difference(got, data)
             if where is not None:
                 return {"bytes": got, "wrong": f"differs at {where}"}
             crc = zlib.crc32(data, crc)
             got += len(data)
             begun(options)
-            if got >= options.size:
-                break
             pace(options, got, start)
-            last = time.monotonic()
-            data = sock.recv(CHUNK)
-            now = time.monotonic()
-            stall, last = max(stall, now - last), now
-            if not data:
-                break
-    return {"bytes": got, "crc": f"{crc:08x}", "longest_stall": round(stall, 3), "wrong": int(got != options.size)}
+    return {"bytes": got, "crc": f"{crc:08x}", **stalls.result(), "wrong": int(got != options.size)}
 
 
 def job_upload(options: argparse.Namespace) -> dict[str, Any]:
-    """One long request; the guest says what it got."""
-    with connect(options) as sock:
-        head = "PUT /sink HTTP/1.1\r\nHost: guest\r\nConnection: close\r\nContent-Length: "
-        sock.sendall(f"{head}{options.size}\r\n\r\n".encode())
-        offset, crc, stall, last = 0, 0, 0.0, time.monotonic()
-        start = last
-        while offset < options.size:
-            part = piece(offset, min(CHUNK, options.size - offset))
-            pace(options, offset, start)
-            last = time.monotonic()
-            sock.sendall(part)
-            now = time.monotonic()
-            stall, last = max(stall, now - last), now
+    """One long request; the guest answers with what it has received."""
+    sent, crc, stalls = 0, 0, Stalls()
+    with contextlib.closing(web(options)) as connection:
+        connection.putrequest("PUT", "/sink")
+        connection.putheader("Connection", "close")
+        connection.putheader("Content-Length", str(options.size))
+        connection.endheaders()
+        start = time.monotonic()
+        while sent < options.size:
+            part = piece(sent, min(CHUNK, options.size - sent))
+            pace(options, sent, start)
+            with stalls.watched():
+                connection.send(part)
             crc = zlib.crc32(part, crc)
-            offset += len(part)
+            sent += len(part)
             begun(options)
-        answer, last = b"", time.monotonic()
-        while more := sock.recv(65536):
-            answer += more
-        stall = max(stall, time.monotonic() - last)
-    body = answer.partition(b"\r\n\r\n")[2].decode()
-    stall = max(stall, time.monotonic() - last)
-    wrong = int(body != f"{options.size} {crc:08x} -\n")
-    return {"bytes": offset, "longest_stall": round(stall, 3), "wrong": wrong, "answer": body.strip()}
+        with stalls.watched():
+            answer = connection.getresponse().read().decode()
+    wrong = int(answer != f"{options.size} {crc:08x} -\n")
+    return {"bytes": sent, **stalls.result(), "wrong": wrong, "answer": answer.strip()}
 
 
 def job_udp(options: argparse.Namespace) -> dict[str, Any]:
     """Keeps `window` datagrams in flight; a lost one is sent again and counted."""
     pending: dict[int, float] = {}
     lost, wrong, sent, done = 0, 0, 0, 0
-    with socket.socket(socket.AF_INET6 if options.six else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        sock.connect((address(options), options.port))
+    with datagrams(options) as sock:
         sock.setblocking(False)
         deadline = time.monotonic() + options.timeout
         while done < options.count and time.monotonic() < deadline:
@@ -194,16 +226,13 @@ def job_udp(options: argparse.Namespace) -> dict[str, Any]:
                     sock.send(payload(number))
                     pending[number] = now
                 continue
-            while True:
-                try:
-                    data = sock.recv(65536)
-                except BlockingIOError:
-                    break
-                number = int.from_bytes(data[:8], "big")
-                if data != payload(number):
-                    wrong += 1
-                elif pending.pop(number, None) is not None:
-                    done += 1
+            with contextlib.suppress(BlockingIOError):
+                while data := sock.recv(65536):
+                    number = int.from_bytes(data[:8], "big")
+                    if data != payload(number):
+                        wrong += 1
+                    elif pending.pop(number, None) is not None:
+                        done += 1
     return {"echoes": done, "lost": lost, "wrong": wrong + (done != options.count)}
 
 
@@ -214,60 +243,51 @@ def payload(number: int) -> bytes:
 
 def job_rr(options: argparse.Namespace) -> dict[str, Any]:
     """One small request after another."""
-    if options.udp:
-        sock = socket.socket(socket.AF_INET6 if options.six else socket.AF_INET, socket.SOCK_DGRAM)
-        sock.connect((address(options), options.port))
-        sock.settimeout(options.timeout)
-    else:
-        sock = connect(options)
     wrong, times = 0, []
-    with sock:
+    with datagrams(options) if options.udp else connect(options) as sock:
         for n in turns(options):
             began = time.perf_counter()
             if options.udp:
                 sock.send(payload(n))
-                wrong += sock.recv(65536) != payload(n)
+                right = sock.recv(65536) == payload(n)
             else:
-                sock.sendall(b"GET /rr/%d HTTP/1.1\r\n\r\n" % n)
-                wrong += not sock.recv(65536).endswith(b"/rr/%d\n" % n)
+                ask(sock, f"/rr/{n}")
+                right = answered(sock, f"/rr/{n}")
             times.append(time.perf_counter() - began)
+            wrong += not right
             begun(options)
     times.sort()
-    p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
     return {
         "requests": len(times),
         "wrong": wrong,
-        "p50_us": round(p50 * 1e6),
-        "p99_us": round(p99 * 1e6),
+        "p50_us": round(times[len(times) // 2] * 1e6),
+        "p99_us": round(times[int(len(times) * 0.99)] * 1e6),
         "longest_stall": round(times[-1], 3),
     }
 
 
-def job_crowd(options: argparse.Namespace) -> dict[str, Any]:
-    """Rounds: a request on every connection, then every answer. All connections stay open from first to last."""
-    wrong, longest, answers = 0, 0.0, 0
+def job_crowd(options: argparse.Namespace, pause: float = 0.0) -> dict[str, Any]:
+    """Rounds: a request on every connection, then every answer. All connections stay open from first to last.
+
+    `pause`: seconds between two rounds.
+    """
+    wrong, answers, stalls = 0, 0, Stalls()
     failures: Counter[str] = Counter()
     crowd = dict(enumerate(connect(options) for _ in range(options.connections)))
     for n in turns(options):
-        began = time.monotonic()
-        for step in ("ask", "hear"):
-            for number, sock in list(crowd.items()):
-                try:
-                    if step == "ask":
-                        sock.sendall(b"GET /crowd/%d/%d HTTP/1.1\r\n\r\n" % (number, n))
-                        continue
-                    data = b""
-                    while not data.endswith(b"\n") or b"\r\n\r\n" not in data:
-                        more = sock.recv(65536)
-                        if not more:
-                            raise ConnectionResetError("closed")
-                        data += more
-                    wrong += data.partition(b"\r\n\r\n")[2] != b"hello from /crowd/%d/%d\n" % (number, n)
-                    answers += 1
-                except OSError as error:
-                    failures[type(error).__name__] += 1
-                    crowd.pop(number).close()
-        longest = max(longest, time.monotonic() - began)
+        time.sleep(pause if n else 0.0)
+        with stalls.watched():
+            for step in ("ask", "hear"):
+                for number, sock in list(crowd.items()):
+                    try:
+                        if step == "ask":
+                            ask(sock, f"/crowd/{number}/{n}")
+                        else:
+                            wrong += not answered(sock, f"/crowd/{number}/{n}")
+                            answers += 1
+                    except OSError as error:
+                        failures[type(error).__name__] += 1
+                        crowd.pop(number).close()
         begun(options)
     for sock in crowd.values():
         sock.close()
@@ -275,7 +295,7 @@ def job_crowd(options: argparse.Namespace) -> dict[str, Any]:
         "connections": options.connections,
         "answers": answers,
         "failures": dict(failures),
-        "longest_stall": round(longest, 3),
+        **stalls.result(),
         "wrong": wrong + failures.total(),
     }
 
@@ -288,7 +308,7 @@ def job_parallel(options: argparse.Namespace) -> dict[str, Any]:
     def one() -> None:
         try:
             results.append(job(options))
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             results.append({"bytes": 0, "wrong": f"{type(error).__name__}: {error}"})
 
     threads = [threading.Thread(target=one) for _ in range(options.count)]
@@ -306,25 +326,9 @@ def job_parallel(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def job_idle(options: argparse.Namespace) -> dict[str, Any]:
-    """Connections that wait, and are then asked."""
-    wrong, began = 0, time.monotonic()
-    socks = [connect(options) for _ in range(options.count)]
-    for what in ("before", "after"):
-        if what == "after":
-            time.sleep(max(0.0, options.pause - (time.monotonic() - began)))
-        for n, sock in enumerate(socks):
-            sock.sendall(b"GET /%s/%d HTTP/1.1\r\n\r\n" % (what.encode(), n))
-            answer = b""
-            while not answer.endswith(f"/{what}/{n}\n".encode()):
-                more = sock.recv(65536)
-                if not more:
-                    wrong += 1
-                    break
-                answer += more
-        begun(options)
-    for sock in socks:
-        sock.close()
-    return {"connections": len(socks), "wrong": wrong}
+    """Connections that send a request, wait, and send another one."""
+    options.connections, options.count, options.seconds = options.count, 2, 0.0
+    return job_crowd(options, options.pause)
 
 
 JOBS = {
@@ -341,14 +345,14 @@ JOBS = {
 
 
 def main() -> None:
-    """Do the job; a connection that breaks is a wrong answer, not a traceback."""
+    """Do the job. A connection that breaks is a wrong answer, not a traceback."""
     parser = argparse.ArgumentParser(prog="python3 -m colo_lab.programs.client")
     parser.add_argument("job", choices=JOBS)
     parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=0.0, help="http, rr: for so long, instead of --count")
-    parser.add_argument("--rate", type=float, default=0.0, help="download, upload: bytes a second, at most")
+    parser.add_argument("--seconds", type=float, default=0.0, help="http, rr, crowd: for this long, instead of --count")
+    parser.add_argument("--rate", type=float, default=0.0, help="download, upload: bytes per second, at most")
     parser.add_argument("--connections", type=int, default=200, help="crowd")
-    parser.add_argument("--announce", action="store_true", help="say when the job is under way")
+    parser.add_argument("--announce", action="store_true", help="print when the job is under way")
     parser.add_argument("--size", type=int, default=1_000_000)
     parser.add_argument("--window", type=int, default=64)
     parser.add_argument("--path", default="/statement")

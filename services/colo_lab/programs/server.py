@@ -9,11 +9,12 @@
     UDP              every datagram comes back
 
 `--flip N` changes one bit of byte N of every /bytes body, and `--err` changes one digit of the statement. They are for
-a secondary that is to be caught. Answers have no Date header and no Server header, and do not depend on the order in
-which connections come.
+a secondary whose difference is to be found. Answers have no Date header and no Server header, and do not depend on the
+order in which clients connect.
 """
 
 import argparse
+import contextlib
 import socket
 import threading
 import zlib
@@ -21,6 +22,7 @@ import zlib
 from colo_lab.programs.pattern import first_difference, piece
 
 CHUNK = 262_144
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 
 
 def statement(*, err: bool = False) -> bytes:
@@ -46,13 +48,9 @@ class Connection:
     def run(self) -> None:
         """Answer one request after another."""
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
+        with self.sock, contextlib.suppress(OSError, ValueError):
             while self._request():
                 pass
-        except (OSError, ValueError):
-            pass
-        finally:
-            self.sock.close()
 
     def _request(self) -> bool:
         while b"\r\n\r\n" not in self.buffer:
@@ -77,10 +75,10 @@ class Connection:
         return headers.get("connection", "").lower() != "close"
 
     def _answer(self, body: bytes) -> None:
-        self.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        self.sock.sendall(HEAD % len(body) + body)
 
     def _send_bytes(self, size: int) -> None:
-        self.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        self.sock.sendall(HEAD % size)
         flip = self.options.flip
         offset = 0
         while offset < size:
@@ -107,18 +105,16 @@ class Connection:
 
 
 def echo(family: socket.AddressFamily, port: int) -> None:
-    """Send every datagram back, for ever."""
+    """Send every datagram back, until the process ends."""
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sock.bind(("", port))
         while True:
-            try:
+            with contextlib.suppress(OSError):
                 data, peer = sock.recvfrom(65536)
                 sock.sendto(data, peer)
-            except OSError:
-                continue
 
 
 def main() -> None:

@@ -263,6 +263,7 @@ class TestOffline:
         ends = ["--primary-in", f"pcap://{place}/p.pcap", "--secondary-in", f"pcap://{place}/s.pcap"]
         return colo("compare", *ends, "--outdev", f"pcap://{outdev}", "--mode", mode, *options)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("mode", ["enforce", "shadow"])
     @pytest.mark.parametrize(
         ("more", "status"),
@@ -307,6 +308,7 @@ class TestOffline:
         assert self.compare(place, *TALK, out="/dev/full").returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

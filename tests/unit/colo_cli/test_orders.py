@@ -11,6 +11,8 @@ from colo_proto.messages import Query
 from colo_runtime.client import ask
 from runtime_helpers import PATIENCE, free_port
 
+pytestmark = pytest.mark.slow
+
 
 def frame(bench, side, *more):
     """Start one; its control endpoint."""

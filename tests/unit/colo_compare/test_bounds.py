@@ -102,6 +102,7 @@ def test_history_gives_way_first():
     assert play.core.counters["bytes_unverified"] == 1000
 
 
+@pytest.mark.slow
 def test_with_many_connections_the_last_of_each_is_still_compared():
     """History is what was found equal last, whosever it is."""
     play = Play()
@@ -132,6 +133,7 @@ def test_a_secondary_far_ahead_is_refused():
     assert play.released == [p]
 
 
+@pytest.mark.slow
 def test_memory_goes_with_the_flows():
     """A million SYNs, in small: the table is bounded, and what it held is given back."""
     play = Play(CompareConfig(max_flows=64))
@@ -150,6 +152,7 @@ def test_memory_goes_with_the_flows():
     assert (ledger.held, ledger.held_bytes, ledger.secondary_bytes, ledger.held_secondary) == (0, 0, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_a_flow_takes_no_more_memory_than_the_readme_says(kind):
     """2 KiB beside the frames that are kept; the table is the only thing that grows with SYNs."""

@@ -8,6 +8,8 @@ from colo_compare.handover.protocol import HANDOVER_TIMEOUT
 from colo_proto.core import Log
 from sharing import Sharing, drive, mixture, reset, stream
 
+pytestmark = pytest.mark.slow
+
 SAME = (
     "bytes_compared", "bytes_unverified", "frames_primary", "frames_secondary", "released", "flows_opened",
     "miscompares", "secondary_split", "windows_lowered", "synthesized", "adopted",

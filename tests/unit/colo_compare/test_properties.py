@@ -6,12 +6,15 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import craft
 from colo_proto.net.tcp import ACK, FIN, PSH
 from playbook import CLIENT, GUEST, Frame, Play, fields, tcp, udp
+
+pytestmark = pytest.mark.slow
 
 CASE = settings(max_examples=150, deadline=None)
 MANY_ACKS = 40

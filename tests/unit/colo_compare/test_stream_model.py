@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,8 @@ from colo_proto.net.packet import dissect
 from colo_proto.net.stamp import NO_STAMP, tsval
 from colo_proto.net.tcp import ACK, FIN, PSH
 from playbook import Play, fields, syn, tcp
+
+pytestmark = pytest.mark.slow
 
 CASE = settings(max_examples=200, deadline=None)
 ISNS = st.sampled_from([999, 2**32 - 1, 2**32 - 40, 2**31 - 20])

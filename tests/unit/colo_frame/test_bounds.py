@@ -104,6 +104,7 @@ def test_keys_are_text():
     assert f.counters["reports_refused.key"] == 1
 
 
+@pytest.mark.slow
 def test_what_all_reports_weigh_is_bounded_and_the_heaviest_goes_first():
     f = frame()
     joined(f, "light", *(f"p{n}" for n in range(50)))

@@ -272,6 +272,7 @@ def test_when_both_networks_were_cut_the_higher_fence_stays_once_they_meet():
     assert [host.letter for host in world.hosts.values() if host.could_write()] == writers
 
 
+@pytest.mark.slow
 @given(SCRIPTS, FAILOVER)
 @settings(max_examples=150, deadline=None)
 def test_never_two_writers(script, failover):

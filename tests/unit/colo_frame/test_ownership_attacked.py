@@ -29,6 +29,7 @@ def promoted(world):
 # -- floods ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", [0.0, 0.13, 0.27, 0.41])
 def test_a_flood_of_junk_does_not_hide_a_primary_that_lives(phase):
     world = up().run(phase)
@@ -276,6 +277,7 @@ def test_the_secondary_is_believed_where_it_cannot_hear_the_primary():
     assert (world.p.state, world.s.state) == ("fenced", "promoted")
 
 
+@pytest.mark.slow
 def test_both_hear_each_other_again_after_hours_without():
     """After so long without hearing each other, neither side knows the difference between the two clocks any more."""
     world = up()

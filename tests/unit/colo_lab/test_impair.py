@@ -1,6 +1,6 @@
 """A bad LAN: what it loses and reorders, from a seed."""
 
-from colo_lab.impair import LATE, PASSED_BY, Way
+from colo_lab.impair import HELD_AT_MOST, PASSED_BY, Direction
 
 
 def through(way, count, step=0.0):
@@ -11,11 +11,11 @@ def through(way, count, step=0.0):
 
 
 def test_a_good_one_changes_nothing():
-    assert through(Way(0, 0, 1), 100) == list(range(100))
+    assert through(Direction(0, 0, 1), 100) == list(range(100))
 
 
 def test_loss():
-    way = Way(1, 0, 1)
+    way = Direction(1, 0, 1)
     got = through(way, 20_000)
     assert got == sorted(got)
     assert way.lost == 20_000 - len(got)
@@ -23,7 +23,7 @@ def test_loss():
 
 
 def test_reordering_loses_nothing_and_moves_nothing_far():
-    way = Way(0, 5, 1)
+    way = Direction(0, 5, 1)
     got = through(way, 20_000)
     assert sorted(got) == list(range(20_000))
     assert got != sorted(got)
@@ -32,13 +32,13 @@ def test_reordering_loses_nothing_and_moves_nothing_far():
 
 
 def test_nothing_is_held_for_long():
-    way = Way(0, 100, 1)
+    way = Direction(0, 100, 1)
     assert way.pass_on(b"x", 5.0) == []
-    assert way.deadline() == 5.0 + LATE
-    assert way.on_timer(5.0 + LATE / 2) == []
-    assert way.on_timer(5.0 + LATE) == [b"x"]
+    assert way.deadline() == 5.0 + HELD_AT_MOST
+    assert way.on_timer(5.0 + HELD_AT_MOST / 2) == []
+    assert way.on_timer(5.0 + HELD_AT_MOST) == [b"x"]
     assert way.deadline() is None
 
 
 def test_a_seed_says_it_all():
-    assert through(Way(2, 2, 7), 1000) == through(Way(2, 2, 7), 1000) != through(Way(2, 2, 8), 1000)
+    assert through(Direction(2, 2, 7), 1000) == through(Direction(2, 2, 7), 1000) != through(Direction(2, 2, 8), 1000)

@@ -8,6 +8,7 @@ hears the secondary, through the rewriter, alone. Segments may be lost; nobody m
 
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +56,7 @@ def read(frame):
     return seg, timestamps(frame, packet.l4, seg.data)
 
 
+@pytest.mark.slow
 @given(
     isns=st.tuples(U32, U32, U32),
     clocks=st.tuples(st.integers(1, M32), st.integers(1, M32)),

@@ -307,6 +307,7 @@ MESS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(MESS, st.sampled_from(["", "checkpoint copied", "promote", "checkpoint flushed", "drain"]), st.integers(0, 40))
 def test_any_order_of_segments_keeps_the_accounts(mess, word, when):
@@ -322,6 +323,7 @@ def test_any_order_of_segments_keeps_the_accounts(mess, word, when):
     assert play.core.deadline() is None
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(FORMS), st.sampled_from("cg"), st.data())
 def test_any_damage_to_a_frame_is_survived(form, side, data):

@@ -238,6 +238,7 @@ def test_f15_a_compare_that_stops_accounts_for_what_it_held(bench):
     assert pair.out.frames() == []
 
 
+@pytest.mark.slow
 def test_u23_a_full_table_makes_room_by_the_least_recently_used_and_counts():
     core = Compare(CompareConfig(max_flows=16384))
     frames = [parse(tokens(f'udp 10.0.{n >> 8}.2:53>10.0.0.9:{n % 256 + 1} "x"')).frame() for n in range(16386)]

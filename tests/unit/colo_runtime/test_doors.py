@@ -18,7 +18,10 @@ from strangers import GREETING, KEYLESS, Flood, strangers
 
 ALL = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
-pytestmark = pytest.mark.skipif(ALL < 4096, reason="needs 4,096 descriptors for the strangers")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(ALL < 4096, reason="needs 4,096 descriptors for the strangers"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ import pytest
 import craft
 from runtime_helpers import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 INIT, ANSWER = b"COLO_USERSPACE_PROXY_INIT", b"COLO_COMPARE_GET_XEN_INIT"
 WANTED, DONE = b"DO_CHECKPOINT", b"COLO_CHECKPOINT"
 GUEST, CLIENT = "10.0.0.2", "10.0.0.9"

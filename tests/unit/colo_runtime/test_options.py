@@ -174,6 +174,7 @@ def test_every_service_has_a_table_without_contradictions(role):
             assert one.parse(one.default) == one.default
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

@@ -184,6 +184,7 @@ class TestKilled:
         assert into.got["in"] == frames(0, 200)
 
 
+@pytest.mark.slow
 class TestRealProcesses:
     """SIGKILL, and a peer that is only paused."""
 

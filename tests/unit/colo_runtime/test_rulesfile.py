@@ -98,6 +98,7 @@ def test_a_file_is_read_at_the_start_and_again_at_sighup(bench):
     worker.passes(b"five", 54)
 
 
+@pytest.mark.slow
 def test_the_frame_tells_all_workers_also_those_that_join_later_and_survives_itself(bench):
     control = f"ipc://{bench.path('control')}"
 
@@ -124,6 +125,7 @@ def test_the_frame_tells_all_workers_also_those_that_join_later_and_survives_its
     workers[0].passes(b"four")
 
 
+@pytest.mark.slow
 def test_modes_change_live_and_no_frame_is_lost(bench):
     control = f"ipc://{bench.path('control')}"
     bench.colo("frame", "--listen", control, "--workers", "comp0", "--log-format", "json")

@@ -55,6 +55,7 @@ def test_before_the_frame_has_spoken_nobody_is_heard():
     assert hear(Lan(Counter()), claim()) == []
 
 
+@pytest.mark.slow
 def test_a_genuine_claim_is_heard_in_a_flood_of_junk():
     lan = ear()
     now, heard = 0.0, 0
@@ -91,6 +92,7 @@ def test_what_was_said_before_is_not_told_again():
     assert lan._counters["claims_ignored.repeated"] == 5000
 
 
+@pytest.mark.slow
 def test_recorded_claims_of_other_starts_do_not_take_the_place_of_who_is_believed():
     lan = ear()
     recorded = [claim(incarnation, count) for incarnation in range(100, 100 + 2 * SPEAKERS) for count in range(50)]
@@ -103,6 +105,7 @@ def test_recorded_claims_of_other_starts_do_not_take_the_place_of_who_is_believe
     assert len(lan._speakers) <= SPEAKERS
 
 
+@pytest.mark.slow
 def test_nor_of_a_start_that_is_new():
     """This holds as long as there are not more of them than are remembered."""
     lan = ear()

@@ -365,6 +365,7 @@ def run(world: World, steps) -> None:
     world.settle()
 
 
+@pytest.mark.slow
 class TestNothingIsLostSilently:
     @given(st.lists(_STEPS, max_size=60), st.sampled_from([1 << 20, 6 * (8 + FRAME_OVERHEAD)]), st.booleans())
     @settings(max_examples=400, deadline=None)

@@ -75,6 +75,7 @@ class TestFlows:
             back = craft.tcp(dst, src, port, 80, 2, 1, 16, b"data", tags=tags)
             assert len(set(where(one, there, back))) == 1
 
+    @pytest.mark.slow
     @given(st.data())
     @settings(deadline=None, max_examples=200)
     def test_the_fast_path_finds_what_dissect_finds(self, data):

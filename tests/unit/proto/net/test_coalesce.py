@@ -1,5 +1,6 @@
 """Joining segments: cut up again they are the ones that went in, and nothing is joined that GRO would not join."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -123,6 +124,7 @@ PIECE = st.tuples(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(PIECE, max_size=24))
 def test_any_batch_is_the_same_on_the_wire(pieces):

@@ -322,6 +322,7 @@ def independent(frame):
     return 6, ip.src, ip.dst, ip.p, body, tags
 
 
+@pytest.mark.slow
 class TestAgainstAnotherParser:
     @given(st.data(), st.booleans(), port, port, st.binary(max_size=200), st.lists(st.integers(1, 4094), max_size=2))
     @settings(deadline=None, max_examples=300)

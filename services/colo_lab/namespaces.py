@@ -1,6 +1,6 @@
-"""The namespaces of a lab. They have no names, and live as long as their descriptors are open.
+"""The network namespaces of a lab. They have no names, and exist as long as their descriptors are open.
 
-Anybody who may look at the lab's descriptors reaches a namespace as `/proc/LABPID/fd/N` (`path`):
+Whoever may read the lab's descriptors can enter a namespace by the path `/proc/LABPID/fd/N` (`path`):
 `nsenter --net=/proc/…/fd/N`. Nothing has to be removed at the end: when the descriptor is closed and the last process
 in the namespace has ended, the kernel removes the namespace with all its interfaces.
 """
@@ -8,28 +8,17 @@ in the namespace has ended, the kernel removes the namespace with all its interf
 import os
 from typing import Any, Final
 
-from colo_lab.config import (
-    CLIENT4,
-    CLIENT6,
-    CLIENT_MAC,
-    GUEST4,
-    GUEST6,
-    HOST_P,
-    HOST_S,
-    PREFIX4,
-    PREFIX6,
-    PREFIX_HOST,
-)
+from colo_lab import config
 from colo_netdev import netns
 
 NAMES: Final = ("client", "guest-p", "guest-s", "host-p", "host-s")
 GUEST_IF: Final = "eth0"
 BRIDGE: Final = "br0"
 IMPAIRED_IF: Final = "net0"
-"""The client's interface where its LAN is a bad one (`colo_lab.impair`). Otherwise the bridge is its interface."""
+"""The client's interface on an impaired LAN (`colo_lab.impair`). Otherwise the bridge is its interface."""
 
 _QUIET6 = {
-    # The LAN of a lab has no router and no duplicate addresses, so what a kernel sends to look for them is only noise.
+    # The LAN of a lab has no router and no duplicate addresses, so the kernel need not send anything to look for them.
     "accept_ra": "0",
     "router_solicitations": "0",
     "autoconf": "0",
@@ -39,7 +28,7 @@ _QUIET6 = {
 }
 
 
-class Spaces:
+class Namespaces:
     """The five namespaces of one lab, with a netlink socket in each."""
 
     def __init__(self) -> None:
@@ -55,33 +44,30 @@ class Spaces:
             raise
 
     def path(self, name: str) -> str:
-        """A path that names the namespace while this process lives."""
+        """A path by which the namespace can be opened while this process runs."""
         return f"/proc/{self._pid}/fd/{self.fds[name]}"
 
     def inodes(self) -> set[int]:
-        """The numbers of all of them, as in `net:[4026531840]`."""
+        """The inode numbers of all of them, as in `net:[4026531840]`."""
         return {os.fstat(fd).st_ino for fd in self.fds.values()}
 
     def furnish(self, *, impaired: bool = False) -> None:
-        """Set up all that does not wait for a tap: loopbacks, the client's bridge, the cable between the hosts. On an
-        impaired LAN the bridge is the hosts' end alone, and the client gets an interface of its own.
+        """Set up everything that needs no tap: loopbacks, the client's bridge, the cable between the hosts. On an
+        impaired LAN the bridge connects the hosts only, and the client gets an interface of its own later.
         """
-        from pyroute2 import IPRoute  # noqa: PLC0415 - slow to import; children are started before
+        from pyroute2 import IPRoute  # noqa: PLC0415 - slow to import
 
         for name, fd in self.fds.items():
             with netns.inside(fd):
                 self._netlink[name] = IPRoute()
                 if name.startswith("host"):
                     _sysctl("ipv6/conf/all/disable_ipv6", "1")
-                    _sysctl("ipv6/conf/default/disable_ipv6", "1")
-                else:
-                    for key, value in _QUIET6.items():
-                        _sysctl(f"ipv6/conf/default/{key}", value)
-                    if name == "client":
-                        # The ports of the bridge need no addresses of their own.
-                        _sysctl("ipv6/conf/default/disable_ipv6", "1")
+                for key, value in _QUIET6.items():
+                    _sysctl(f"ipv6/conf/default/{key}", value)
+                # The ports of the client's bridge need no addresses of their own.
+                _sysctl("ipv6/conf/default/disable_ipv6", "0" if name.startswith("guest") else "1")
         client, host_p, host_s = (self._netlink[name] for name in ("client", "host-p", "host-s"))
-        mac = {} if impaired else {"address": CLIENT_MAC}
+        mac = {} if impaired else {"address": config.CLIENT_MAC}
         client.link("add", ifname=BRIDGE, kind="bridge", br_stp_state=0, br_mcast_snooping=0, **mac)
         self.client_if = IMPAIRED_IF if impaired else BRIDGE
         if impaired:
@@ -89,41 +75,39 @@ class Spaces:
         else:
             self.address_client()
         host_p.link("add", ifname="repl", kind="veth", peer={"ifname": "repl", "net_ns_fd": self.fds["host-s"]})
-        _up(host_p, "repl", (HOST_P, PREFIX_HOST))
-        _up(host_s, "repl", (HOST_S, PREFIX_HOST))
+        _up(host_p, "repl", (config.HOST_P, config.PREFIX_HOST))
+        _up(host_s, "repl", (config.HOST_S, config.PREFIX_HOST))
         for netlink in self._netlink.values():
             _up(netlink, "lo")
 
-    def has(self, space: str, ifname: str) -> bool:
+    def has(self, namespace: str, ifname: str) -> bool:
         """True when the interface is in the namespace and up."""
-        found = self._netlink[space].get_links(ifname=ifname)
+        found = self._netlink[namespace].get_links(ifname=ifname)
         return bool(found) and bool(found[0]["flags"] & 1)
 
     def address_client(self) -> None:
-        """Give the client its addresses, once its interface is there."""
+        """Give the client its addresses, once its interface exists."""
         with netns.inside(self.fds["client"]):
             _sysctl(f"ipv6/conf/{self.client_if}/disable_ipv6", "0")
-        _up(self._netlink["client"], self.client_if, (CLIENT4, PREFIX4), (CLIENT6, PREFIX6))
+        _up(self._netlink["client"], self.client_if, (config.CLIENT4, config.PREFIX4), (config.CLIENT6, config.PREFIX6))
 
-    def address_guest(self, space: str) -> None:
-        """Give a guest its addresses, once its tap is there (the same in both guests)."""
-        _up(self._netlink[space], GUEST_IF, (GUEST4, PREFIX4), (GUEST6, PREFIX6))
+    def address_guest(self, guest: str) -> None:
+        """Give a guest its addresses, once its tap exists (the same in both guests)."""
+        _up(self._netlink[guest], GUEST_IF, (config.GUEST4, config.PREFIX4), (config.GUEST6, config.PREFIX6))
 
     def cut(self, *, cut: bool = True) -> None:
         """Pull (or plug in) the cable between the two hosts."""
         netlink = self._netlink["host-p"]
         netlink.link("set", index=_index(netlink, "repl"), state="down" if cut else "up")
 
-    def hush(self) -> None:
-        """Remove the addresses of the client and the guests, so that programs that still talk there fall silent."""
-        for space, ifname in (("client", self.client_if), ("guest-p", GUEST_IF), ("guest-s", GUEST_IF)):
-            netlink = self._netlink[space]
-            found = netlink.get_links(ifname=ifname)
-            if found:
-                netlink.flush_addr(index=found[0]["index"])
+    def remove_addresses(self) -> None:
+        """Remove the addresses of the client and the guests, so that programs there can no longer send."""
+        for name, ifname in (("client", self.client_if), ("guest-p", GUEST_IF), ("guest-s", GUEST_IF)):
+            for link in self._netlink[name].get_links(ifname=ifname):
+                self._netlink[name].flush_addr(index=link["index"])
 
     def close(self) -> None:
-        """Let go of the namespaces."""
+        """Close the sockets and descriptors; the kernel then removes namespaces without processes."""
         for netlink in self._netlink.values():
             netlink.close()
         self._netlink.clear()
@@ -139,7 +123,7 @@ def _index(netlink: Any, ifname: str) -> int:
 def _up(netlink: Any, ifname: str, *addresses: tuple[str, int]) -> None:
     index = _index(netlink, ifname)
     for address, prefix in addresses:
-        # With IFA_F_NODAD the address can be used at once, and the kernel asks nothing on the wire.
+        # With IFA_F_NODAD the address can be used at once, and the kernel sends no probe for duplicates.
         flags = {"flags": 0x02} if ":" in address else {}
         netlink.addr("replace", index=index, address=address, prefixlen=prefix, **flags)
     netlink.link("set", index=index, state="up")

@@ -1,4 +1,4 @@
-from colo_lab.guard import kill_inhabitants
+from colo_lab.cleanup import kill_inhabitants
 
 
 def test_nobody_lives_in_a_namespace_that_is_not_there():

@@ -1,9 +1,9 @@
 """Clears up after a lab that was killed. It is run as a script and waits on a pipe.
 
-`guard.py DIRECTORY INODE…` has the pipe as standard input. The lab holds the other end, and writes a byte when it has
-cleared up itself. If the pipe ends without that byte, the lab was killed. Then every process in its namespaces is ended
-and its directory is removed. This file uses the standard library alone and no site packages (`python -I -S`), because
-it must start quickly and need little memory.
+`cleanup.py DIRECTORY INODE…` reads the pipe as standard input. The lab holds the other end, and writes a byte when it
+has cleared up itself. If the pipe ends without that byte, the lab was killed. Then every process in its namespaces is
+killed and its directory is removed. This file uses only the standard library and no site packages (`python -I -S`),
+because it must start quickly and need little memory.
 """
 
 import contextlib
@@ -15,9 +15,10 @@ import time
 
 
 def kill_inhabitants(inodes: set[int], spare: set[int]) -> int:
-    """Send SIGKILL to every process whose namespace is one of these, except for `spare`. Returns how many there were.
+    """Send SIGKILL to every process whose network namespace is one of these, except for the process ids in `spare`.
+    Returns the number of processes found.
 
-    This finds what the command of a guest or client has left in the background, whoever its parent is now.
+    This also finds what the command of a guest or client has left in the background, whatever its parent is now.
     """
     found = 0
     for name in os.listdir("/proc"):
@@ -40,7 +41,7 @@ def main(directory: str, inodes: set[int]) -> None:
         signal.signal(number, signal.SIG_IGN)
     if os.read(0, 1):
         return
-    # A process that is just forking may be missed once, so look until nobody is left.
+    # The child of a process that is just forking may be missed, so repeat this until no process is found.
     deadline = time.monotonic() + 5
     while kill_inhabitants(inodes, {os.getpid()}) and time.monotonic() < deadline:
         time.sleep(0.02)

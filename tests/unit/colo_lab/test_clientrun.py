@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from colo_lab.crew import GRACE
-from colo_lab.running import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_TIMEOUT, QUICK, ClientRun, cannot_run
+from colo_lab.clientrun import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_TIMEOUT, SHORT_PAUSE, ClientRun, cannot_run
+from colo_lab.supervisor import GRACE
 
 
 class Client:
@@ -60,10 +60,10 @@ def test_plans_are_carried_out_when_they_are_due():
 
 def test_it_is_looked_at_more_often_where_something_must_happen_in_time():
     assert run(Client()).pause(0.25) == 0.25
-    assert run(Client(), timeout=5.0).pause(0.25) == QUICK
+    assert run(Client(), timeout=5.0).pause(0.25) == SHORT_PAUSE
     one = run(Client(), interrupted=lambda: signal.SIGTERM)
     one.look(101.0)
-    assert one.pause(0.25) == QUICK
+    assert one.pause(0.25) == SHORT_PAUSE
     assert run(Client(), [(0.0, print)]).pause(0.25) == 0.0, "a plan is overdue"
 
 
