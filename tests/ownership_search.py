@@ -21,7 +21,7 @@ PIECE = 250
 """Number of examples with one seed."""
 STATES = ("any", "holding", "leaving", "alone", "fenced", "standby", "taking", "promoted")
 LETTERS = st.sampled_from("ps")
-WHO = st.sampled_from(["frame", "ear", "writer", "all"])
+WHO = st.sampled_from(["frame", "heartbeat", "writer", "all"])
 
 EVENTS = st.one_of(
     st.tuples(st.just("link"), st.booleans()),
@@ -32,7 +32,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("failover"), st.booleans()),
     st.tuples(st.just("resync")),
     st.tuples(st.just("start again")),
-    st.tuples(st.just("new ear"), LETTERS),
+    st.tuples(st.just("new heartbeat"), LETTERS),
     # What an attacker on the LAN does.
     st.tuples(st.just("replay"), LETTERS, st.sampled_from(STATES), st.sampled_from([TICK, 0.07, 0.5])),
     st.tuples(st.just("replay"), LETTERS, st.sampled_from(STATES), st.sampled_from([TICK, 0.07, 0.5])),
@@ -94,11 +94,11 @@ def step(world, event, *args):
             world.lan = on or not world.link
         case "freeze" | "thaw", (letter, who):
             host = world.hosts[letter]
-            names = {"ear": host.ear.id, "writer": host.writer.id}.get(who, who)
+            names = {"heartbeat": host.heartbeat.id, "writer": host.writer.id}.get(who, who)
             world.freeze(letter, *([] if who == "all" else [names]), frozen=event == "freeze")
         case "restart", (letter,):
             world.hosts[letter].start_frame()
-        case "new ear", (letter,):
+        case "new heartbeat", (letter,):
             world.hosts[letter].lan = Lan(Counter())
         case "start again", ():
             world.start_again()

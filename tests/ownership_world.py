@@ -1,6 +1,6 @@
 """Two hosts, two networks, and what can happen to them: real COLO frames, with everything around them modelled.
 
-A host has a COLO frame, a filter that hears and sends claims on the client LAN (its ear), and a writer to that LAN.
+A host has a COLO frame, a filter that hears and sends claims on the client LAN (its heartbeat), and a writer to it.
 Each has an inbox. A frozen process reads nothing until it is thawed, and then finds everything that came meanwhile, as
 a process does after SIGCONT. Messages are encoded and decoded on their way. `run` lets 10 ms pass at a time and checks
 after each step that there are no two hosts that could write. Each host has a clock of its own.
@@ -37,8 +37,8 @@ from colo_proto.messages import (
 
 TICK = 0.01
 SECRET = b"known to the pair and nobody else"
-EAR = 1000
-"""Frames that wait in the tap of an ear; further ones are lost."""
+HEARTBEAT = 1000
+"""Frames that wait in the tap of a LAN heartbeat; further ones are lost."""
 CLOCKS = {"p": 0.0, "s": 4711.0}
 ROLES = {
     "frame": "frame",
@@ -76,15 +76,15 @@ class Host:
     def __init__(self, world, letter, **options):
         self.world = world
         self.letter = letter
-        self.side, ear, writer = SIDES[letter]
+        self.side, heartbeat, writer = SIDES[letter]
         self.options = options
-        self.processes = {name: Process(name, 1) for name in ("frame", ear, writer)}
+        self.processes = {name: Process(name, 1) for name in ("frame", heartbeat, writer)}
         self.clock = CLOCKS[letter]
         self.due = float("-inf")
         self.said = LanSay(b"")
         if letter == "p":
             self.processes["comp0"] = Process("comp0", 1, mode="enforce")
-        self.ear, self.writer = self.processes[ear], self.processes[writer]
+        self.heartbeat, self.writer = self.processes[heartbeat], self.processes[writer]
         self.lan = Lan(Counter())
         self.start_frame()
 
@@ -183,7 +183,7 @@ class Host:
                 one.promoted, one.fence = False, message.fence
         elif isinstance(message, SetMode):
             one.mode = message.mode
-        elif isinstance(message, LanSay) and one is self.ear:
+        elif isinstance(message, LanSay) and one is self.heartbeat:
             self.said = message
             for output in self.lan.say(message):
                 if isinstance(output, Tell):
@@ -206,7 +206,7 @@ class World:
         self.now = 0.0
         self.packed = packed
         self.forgetful = forgetful
-        """The ears do not remember what they have heard, as if restarted each time: the COLO frames judge alone."""
+        """The LAN heartbeats forget what they have heard, as if restarted each time: the COLO frames judge alone."""
         self.quiet = 0.0
         """Nothing is due before this time."""
         self._number = 0
@@ -263,11 +263,11 @@ class World:
                 self.inject(self.other(host).letter, frame)
 
     def inject(self, letter, frame):
-        """A frame on the LAN reaches the ear of this host."""
+        """A frame on the LAN reaches the heartbeat of this host."""
         self.quiet = 0.0
-        ear = self.hosts[letter].ear
-        if not ear.dead and sum(isinstance(one, bytes) for one in ear.inbox) < EAR:
-            ear.inbox.append(frame)
+        heartbeat = self.hosts[letter].heartbeat
+        if not heartbeat.dead and sum(isinstance(one, bytes) for one in heartbeat.inbox) < HEARTBEAT:
+            heartbeat.inbox.append(frame)
 
     def hold(self, letter):
         """Hold back the claims of this host from now on."""
@@ -296,7 +296,7 @@ class World:
         return [frame for frame in frames if not states or read_claim(frame, keys).state in states]
 
     def replay(self, letter, frames, every=0.05):
-        """Repeat these frames to the ear of a host until `attack` is emptied."""
+        """Repeat these frames to the heartbeat of a host until `attack` is emptied."""
         frames = deque(frames)
         assert frames
         began = self.now
@@ -364,10 +364,10 @@ class World:
         assert excused or not self.both, f"both could write at {self.now}: {self.p.state}, {self.s.state}"
 
     def excuse(self):
-        """The secondary is about to take over: does it hear nothing, and cannot know that its ear has failed?"""
+        """The secondary is about to take over: does it hear nothing, and cannot know that its heartbeat has failed?"""
         sure = not self.forced and self.s.frame.side.ownership.leadership.lan_sent >= 0
         unheard = not self.link or not self.p.processes["frame"].up
-        self.excused |= unheard and not self.s.ear.up and not sure
+        self.excused |= unheard and not self.s.heartbeat.up and not sure
 
     def freeze(self, letter, *names, frozen=True):
         host = self.hosts[letter]

@@ -110,7 +110,7 @@ def send(shell, some, to=None):
         shell._do([Send("out", some)])
     else:
         link = shell.links["out"]
-        link.gave(some)
+        link.count_sent(some)
         link._send(to, some)
 
 

@@ -181,7 +181,7 @@ class Sharing:
             self.hear(who, item, now)
         elif isinstance(item, int):
             port = "primary_in" if kind == "p" else "secondary_in"
-            self.take(who, self.workers[who].mark(port, item, now))
+            self.take(who, self.workers[who].barrier(port, item, now))
         else:
             port = "primary_in" if kind == "p" else "secondary_in"
             self.take(who, self.workers[who].receive(port, item, now))

@@ -8,7 +8,7 @@ Every message has one part: a msgpack array that begins with the wire version an
     reset    [1, 3, link, incarnation, sequence]    sender -> receiver: replay starts here, what was before is missing
     control  [1, 4, type, {field: value}]
     start    [1, 5, link, incarnation, sequence]    sender -> receiver: replay starts here, nothing is missing
-    mark     [1, 6, link, incarnation, version]     sender -> receiver: a barrier: the frames after it are distributed
+    barrier  [1, 6, link, incarnation, version]     sender -> receiver: a barrier: the frames after it are distributed
                                                     by this worker table (-1: there is none yet)
 
 `sequence` counts the frames on the link since the start of the sender (its `incarnation`); `timestamp` is the monotonic
@@ -32,7 +32,7 @@ from colo_proto.frame import MAX_FRAME, MIN_FRAME, Buffer
 
 WIRE_VERSION = 1
 
-KIND_BATCH, KIND_HELLO, KIND_ACK, KIND_RESET, KIND_CONTROL, KIND_START, KIND_MARK = range(7)
+KIND_BATCH, KIND_HELLO, KIND_ACK, KIND_RESET, KIND_CONTROL, KIND_START, KIND_BARRIER = range(7)
 
 MAX_BATCH_FRAMES = 64
 MAX_BATCH_BYTES = 256 * 1024
@@ -101,7 +101,7 @@ class LinkStart(NamedTuple):
     sequence: int
 
 
-class LinkMark(NamedTuple):
+class LinkBarrier(NamedTuple):
     """A barrier: frames after it were distributed by the worker table `version`, frames before it by an older one."""
 
     link: str
@@ -109,7 +109,7 @@ class LinkMark(NamedTuple):
     version: int
 
 
-Chatter = LinkHello | LinkAck | LinkReset | LinkStart | LinkMark
+Chatter = LinkHello | LinkAck | LinkReset | LinkStart | LinkBarrier
 Wire = Batch | Chatter | messages.Message
 
 _packer = msgpack.Packer(use_bin_type=True)
@@ -294,7 +294,7 @@ def _plain(value: object, depth: int) -> bool:
 
 _CHATTER: dict[int, Callable[[str, int, int], Chatter]] = {
     KIND_HELLO: LinkHello, KIND_ACK: LinkAck, KIND_RESET: LinkReset, KIND_START: LinkStart,
-    KIND_MARK: LinkMark,
+    KIND_BARRIER: LinkBarrier,
 }  # fmt: skip
 _KIND: dict[object, int] = {cls: kind for kind, cls in _CHATTER.items()}
 

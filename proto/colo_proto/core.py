@@ -38,16 +38,16 @@ class Port(NamedTuple):
     doc: str
     spare: bool = False
     """The port is not on the filter's own way of frames: nothing waits for it, and its frames may be lost."""
-    marks: bool = False
-    """The frames of this input are distributed over several workers, of which we are one. `Marked.mark` is called at
-    the barrier where a new worker table begins.
+    barriers: bool = False
+    """The frames of this input are distributed over several workers, of which we are one. `HearsBarriers.barrier` is
+    called where a new worker table begins.
     """
 
 
-class Marked(Protocol):
-    """A core that has ports with `marks`."""
+class HearsBarriers(Protocol):
+    """A core that has ports with `barriers`."""
 
-    def mark(self, port: str, version: int, now: float) -> list["Output"]:
+    def barrier(self, port: str, version: int, now: float) -> list["Output"]:
         """From here on the frames on `port` are distributed by the worker table `version` (-1: there is none yet)."""
         ...
 

@@ -173,10 +173,10 @@ class WorkerTable:
     """Ids of the compare workers (their ZeroMQ routing ids)."""
     slots: list[int] = field(default_factory=list)
     """For each of the 1,024 slots the index of its worker in `workers`."""
-    givers: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
     """The workers whose flows move with this table."""
     moved: list[int] = field(default_factory=list)
-    """For each slot 1 + the index in `givers` of the worker that hands its flows over, or 0; empty: no slot moves."""
+    """For each slot 1 + the index in `sources` of the worker that hands its flows over, or 0; empty: no slot moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +190,8 @@ class Handover:
     TYPE: ClassVar[str] = "handover"
     version: int
     """Version of the table that moved the slots."""
-    giver: str
-    taker: str
+    source: str
+    target: str
     part: int
     last: bool
     data: bytes
@@ -202,8 +202,8 @@ class Handover:
 class HandoverTaken:
     TYPE: ClassVar[str] = "handover_taken"
     version: int
-    giver: str
-    taker: str
+    source: str
+    target: str
     part: int
 
 

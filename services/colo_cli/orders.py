@@ -23,7 +23,7 @@ def order_failover(endpoint: str, timeout: float, *, force: bool = False) -> str
     began = request(endpoint, Query("failover", {"force": force}), min(timeout, ANSWER_TIMEOUT))
 
     def done(body: dict[str, Any]) -> str:
-        state = body["tenure"]["state"]
+        state = body["leadership"]["state"]
         if state not in (State.PROMOTED, State.TAKING):
             raise StartError(f"refused: the primary holds the client LAN ({state})")
         return f"the secondary has the client LAN, fence {began['fence']}" if state == State.PROMOTED else ""

@@ -44,8 +44,8 @@ class Compare:
     """The core. Ports `primary_in`, `secondary_in`, `outdev`; control by `tell`."""
 
     ports: ClassVar[tuple[Port, ...]] = (
-        Port("primary_in", Way.IN, required=True, doc="frames of the primary guest", marks=True),
-        Port("secondary_in", Way.IN, required=True, doc="frames of the secondary guest, rewritten", marks=True),
+        Port("primary_in", Way.IN, required=True, doc="frames of the primary guest", barriers=True),
+        Port("secondary_in", Way.IN, required=True, doc="frames of the secondary guest, rewritten", barriers=True),
         Port("outdev", Way.OUT, required=True, doc="released frames of the primary guest"),
     )
 
@@ -141,7 +141,7 @@ class Compare:
             due.append(next(iter(stuck.values())))
         return min(when for when in due if when is not None)
 
-    def mark(self, port: str, version: int, now: float) -> list[Output]:
+    def barrier(self, port: str, version: int, now: float) -> list[Output]:
         """A barrier: from here on the frames of `port` are shared out by the worker table `version`."""
         self.handovers.barrier(port, version, now)
         return self._out()

@@ -115,7 +115,7 @@ class Host:
             tell(side.modes.rules)
         if role == "compare" and table.version:
             # It has no flows yet, and nobody will hand over to it what was under way before it came.
-            tell(replace(table, givers=[], moved=[]))
+            tell(replace(table, sources=[], moved=[]))
 
     def _introduced(self, process: Process, *, restarted: bool) -> None:
         """Count and log that a process has joined, was restarted, or has the same name as another one."""

@@ -117,7 +117,7 @@ class Ownership:
                 continue
             self._state = after
             self.changes.append((before, after))
-            self._out.counters["tenure." + after] += 1
+            self._out.counters["leadership." + after] += 1
             self._changed(before, after, now)
 
     def _changed(self, before: str, after: str, now: float) -> None:
@@ -136,7 +136,7 @@ class Ownership:
         text = {"before": before, "after": after, "fence": fence}
         if after == State.FENCED:
             text["why"] = "the other side has taken the client LAN over; this side does not write to it"
-        self._out.append(Log(_LEVEL.get(after, "info"), "tenure.changed", text))
+        self._out.append(Log(_LEVEL.get(after, "info"), "leadership.changed", text))
 
     def grant(self, now: float) -> None:
         """Give a lease to every process that could write, if this side may write."""
@@ -188,7 +188,7 @@ class Ownership:
             "proven": leadership.fresh.believed,
         }
         if not leadership.primary:
-            known |= {"fit": leadership.promotable, "failover": self._config.failover}
+            known |= {"promotable": leadership.promotable, "failover": self._config.failover}
         if self.promoted_at is not None:
             known["promotion"] = {
                 "at": self.promoted_at,

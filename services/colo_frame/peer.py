@@ -53,6 +53,6 @@ class Peer:
             **state,
             "age_ms": int((now - self.heard) * 1000),
             **{name: getattr(last, name) for name in ("role", "epoch", "fence", "mode", "incarnation")},
-            "tenure": last.state,
+            "leadership": last.state,
             **{f"peer_{name}": value for name, value in last.body.items() if isinstance(name, str)},
         }

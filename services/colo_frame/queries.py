@@ -96,7 +96,7 @@ class Queries:
             leadership.take_over(now, force=force)
             self._side.out.log("warning", "failover.ordered", fence=leadership.fence, fit=leadership.promotable)
             self._side.ownership.advance(now)
-        return {"state": leadership.state, "fence": leadership.fence, "fit": leadership.promotable}
+        return {"state": leadership.state, "fence": leadership.fence, "promotable": leadership.promotable}
 
     def _resync(self, _sender: str, _query: Query, now: float) -> dict[str, Any]:
         """A secondary that is new, or that has missed something, becomes the replica again."""

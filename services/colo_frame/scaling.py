@@ -46,13 +46,13 @@ class Scaling:
         """Take what a compare says to another one, or to the frame, while flows are handed over."""
         counters, compares = self._side.counters, self._side.compares()
         if isinstance(message, Handover):
-            known = sender == message.giver and message.taker in compares
+            known = sender == message.source and message.target in compares
             counters["handovers" if known else "ignored_messages"] += 1
             if known:
-                self._out.tell(message, message.taker)
+                self._out.tell(message, message.target)
         elif isinstance(message, HandoverTaken):
-            if sender == message.taker and message.giver in compares:
-                self._out.tell(message, message.giver)
+            if sender == message.target and message.source in compares:
+                self._out.tell(message, message.source)
         else:
             if isinstance(message, Leaving):
                 self._workers.leaving.add(sender)

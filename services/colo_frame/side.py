@@ -132,7 +132,7 @@ class Side:
                 "unsettled": sorted(workers.unsettled),
                 "leaving": sorted(workers.leaving),
             },
-            "tenure": self.ownership.status(now),
+            "leadership": self.ownership.status(now),
             "peer": self.peer.status(now),
             "checkpoint": self.checkpoints.status(now),
             "counters": dict(self.counters),

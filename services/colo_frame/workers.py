@@ -98,7 +98,7 @@ class Workers:
                 targets.add(table.workers[index])
             else:
                 moved.append(0)
-        self.table = replace(table, givers=list(sources), moved=moved) if sources else table
+        self.table = replace(table, sources=list(sources), moved=moved) if sources else table
         self.unsettled = {*sources, *targets}
         self._changed_at = now
         self.wanted = []
@@ -116,17 +116,17 @@ class Workers:
         self.leaving.discard(worker)
         self.unsettled.discard(worker)
         table, told = self.table, None
-        if worker in table.givers:
-            at = table.givers.index(worker) + 1
+        if worker in table.sources:
+            at = table.sources.index(worker) + 1
             moved = [0 if source == at else source - (source > at) for source in table.moved]
-            told = self.table = replace(table, givers=[one for one in table.givers if one != worker], moved=moved)
+            told = self.table = replace(table, sources=[one for one in table.sources if one != worker], moved=moved)
         self._finish_change()
         return told
 
     def _finish_change(self) -> None:
-        if not self.unsettled and self.table.givers:
+        if not self.unsettled and self.table.sources:
             # Workers that hear of this table later have nothing to wait for.
-            self.table = replace(self.table, givers=[], moved=[])
+            self.table = replace(self.table, sources=[], moved=[])
 
     def remind(self, now: float) -> list[str]:
         """The workers to be sent the table again. After `HANDOVER_TIMEOUT` nobody is waited for any more."""
@@ -147,7 +147,7 @@ class Workers:
     def learn(self, version: int, table: WorkerTable | None = None) -> bool:
         """A table of `version` is in use, so continue from it. True when our table must be sent again."""
         if table is not None and table.version > self.table.version:
-            self.table = replace(table, givers=[], moved=[])
+            self.table = replace(table, sources=[], moved=[])
             return True
         newer = 0 < self.table.version < version
         if newer:

@@ -51,7 +51,7 @@ def _compare(processes: Sequence[Process]) -> dict[str, Any]:
     counters, gauges = total(processes, "compare")
     return {
         **_picked(counters, "frames_primary", "frames_secondary", "released", "synthesized", "bytes_compared"),
-        **_picked(counters, "miscompares", "checkpoints_done", "moves_given_up"),
+        **_picked(counters, "miscompares", "checkpoints_done", "handovers_given_up"),
         **_picked(counters, flows="flows_opened", flows_moved="flows_taken_over", flows_adopted="adopted"),
         **_picked(gauges, "held", "held_secondary", "flows_unprotected", "flows_unjudged", flows_now="flows"),
         "released_by": labelled(counters, "released"),

@@ -42,7 +42,7 @@ def processes(supervisor: Supervisor, statuses: StatusPoll) -> dict[str, Process
 def promotion(statuses: StatusPoll) -> dict[str, Any] | None:
     """What the secondary's COLO frame reports about its promotion; None when there was none."""
     last = statuses.last("frame-s")
-    found: dict[str, Any] | None = last.detail.get("tenure", {}).get("promotion") if last is not None else None
+    found: dict[str, Any] | None = last.detail.get("leadership", {}).get("promotion") if last is not None else None
     return found
 
 

@@ -19,7 +19,7 @@ import zmq
 
 from colo_proto import pcapng
 from colo_proto.config import flag
-from colo_proto.core import Core, Log, Marked, Output, Save, Send, Tell, Way
+from colo_proto.core import Core, HearsBarriers, Log, Output, Save, Send, Tell, Way
 from colo_proto.endpoint import Endpoint, parse_endpoint
 from colo_proto.errors import ConfigError
 from colo_proto.messages import CheckpointWanted, Drain, Lease, Message, Reason, WorkerTable, Yielded
@@ -89,8 +89,8 @@ class FilterShell(Shell):
                 continue
             link = make_link(port, endpoint, self.context, self._receiver(port.name))
             self.links[port.name] = link
-            if port.marks:
-                link.on_mark = self._marker(port.name)
+            if port.barriers:
+                link.on_barrier = self._barrier_of(port.name)
             if port.way is not Way.IN:
                 self._out[port.name] = link
                 self._leased |= endpoint.lease
@@ -244,9 +244,9 @@ class FilterShell(Shell):
 
     # -- the core -------------------------------------------------------------------------------
 
-    def _marker(self, port: str) -> Callable[[int], None]:
-        core = cast("Marked", self.core)
-        return lambda version: self._do(core.mark(port, version, time.monotonic()))
+    def _barrier_of(self, port: str) -> Callable[[int], None]:
+        core = cast("HearsBarriers", self.core)
+        return lambda version: self._do(core.barrier(port, version, time.monotonic()))
 
     def _receiver(self, port: str) -> Callable[[Sequence[bytes]], None]:
         core_receive, do, monotonic = self.core.receive, self._do, time.monotonic

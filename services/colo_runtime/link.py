@@ -51,7 +51,7 @@ class Link(ABC):
         self.counters: Counter[str] = Counter()
         self.link_name = f"{context.id}.{port}"
         """The name of the link in messages."""
-        self.on_mark: Callable[[int], None] | None = None
+        self.on_barrier: Callable[[int], None] | None = None
         """Set when the core must know by which worker table the frames of an input were distributed."""
         self.splitter: Splitter | None = None
         """What distributes a split output to workers. Its table goes into the report: from there a restarted COLO frame

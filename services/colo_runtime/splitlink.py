@@ -15,7 +15,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Final
 
-from colo_proto.codec import LinkHello, LinkMark, decode, encode
+from colo_proto.codec import LinkBarrier, LinkHello, decode, encode
 from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
 from colo_proto.messages import WorkerTable
@@ -54,7 +54,7 @@ class SplitLink(Link):
             self.counters["tables"] += 1
             # The workers that lose flows and those that get them must know where in their stream of frames that is.
             for worker in dict.fromkeys([*before, *message.workers]):
-                self._mark(worker)
+                self._barrier(worker)
             self.context.log("info", "table.changed", port=self.port, version=message.version, workers=message.workers)
 
     @property
@@ -90,8 +90,8 @@ class SplitLink(Link):
             # A dropped piece gets no numbers: otherwise the worker would count it again, as missing.
             self._sequence[worker] = sequence + len(piece)
 
-    def _mark(self, worker: str) -> None:
-        self._say(worker, encode(LinkMark(self.link_name, self.context.incarnation, self.splitter.version)))
+    def _barrier(self, worker: str) -> None:
+        self._say(worker, encode(LinkBarrier(self.link_name, self.context.incarnation, self.splitter.version)))
 
     def _count(self, worker: str) -> None:
         """Send an empty batch that says how far we have counted: the worker then knows what was lost with a connection,
@@ -161,7 +161,7 @@ class SplitLink(Link):
             if isinstance(said, LinkHello):
                 # An id that is not text does not belong to a process of ours.
                 worker = got[0].decode(errors="replace")
-                self._mark(worker)
+                self._barrier(worker)
                 self._count(worker)
             else:
                 self.refuse(WireError("unexpected", "a message on an output"))

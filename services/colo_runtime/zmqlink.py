@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from colo_proto.codec import Batch, Chatter, LinkHello, LinkMark, Wire, decode, encode
+from colo_proto.codec import Batch, Chatter, LinkBarrier, LinkHello, Wire, decode, encode
 from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
 from colo_proto.replay import cut
@@ -60,7 +60,7 @@ class ZmqLink(Link):
         self._reading = True
         self._resting = False
         self._wire.watch(self._ready)
-        self._asks = self.on_mark is not None and not self.endpoint.server
+        self._asks = self.on_barrier is not None and not self.endpoint.server
         self._heard = float("-inf")
         self._marked = False
         self._timer = IDLE
@@ -133,12 +133,12 @@ class ZmqLink(Link):
                 break
             try:
                 value = decode(whole(got[1]))
-                if type(value) is LinkMark and self.on_mark is not None:
+                if type(value) is LinkBarrier and self.on_barrier is not None:
                     if frames:
                         self.pass_on(frames)
                         frames, size = [], 0
                     self._marked = True
-                    self.on_mark(value.version)
+                    self.on_barrier(value.version)
                     continue
                 batch = self._batch(value)
             except WireError as error:

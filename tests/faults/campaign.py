@@ -250,7 +250,7 @@ class Campaign:
         if waiting:
             return ", ".join(waiting)
         primary, secondary = (self._watch.bodies.get(side, {}) for side in ("primary", "secondary"))
-        states = tuple(body.get("tenure", {}).get("state") for body in (primary, secondary))
+        states = tuple(body.get("leadership", {}).get("state") for body in (primary, secondary))
         if states != ("holding", "standby") or primary.get("mode") != "enforce":
             return f"frames {states}, mode {primary.get('mode')}"
         return self._probe()

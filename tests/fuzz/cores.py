@@ -244,11 +244,11 @@ def moving(random: Random, inputs: int) -> None:
             streams.advance()
         if random.random() < 0.1:
             part = random.choice((0, 1, 255))
-            giver, taker = random.sample(workers, 2)
-            packed = flow_state.pack(giver.core.table, lambda key, part=part: key[-1] & 1 == part or part == 255, now)
+            source, target = random.sample(workers, 2)
+            packed = flow_state.pack(source.core.table, lambda key, part=part: key[-1] & 1 == part or part == 255, now)
             _damaged(random, packed, now)
-            flow_state.unpack(taker.core.table, packed, now)
-            check(not taker.core.counters["handovers_malformed"], "what was packed is not understood")
+            flow_state.unpack(target.core.table, packed, now)
+            check(not target.core.counters["handovers_malformed"], "what was packed is not understood")
             for one in workers:
                 one.take(one.core.on_timer(now))
         for one in workers:

@@ -1,4 +1,4 @@
-"""A stranger on the client LAN, between real processes: he floods the ears of the pair, and repeats what was said."""
+"""A stranger on the client LAN, between real processes: it floods the LAN heartbeats of a pair, and replays claims."""
 
 import contextlib
 import socket
@@ -88,8 +88,8 @@ def test_the_link_is_cut_in_a_flood_of_junk(wiring):
     report = Stage(wiring=wiring, extra={"frame-s": {"failover": "auto"}}).run("rr --seconds 14", script)
     assert report["invariants"]["S5"] == "held", report["invariants_why"]["S5"]
     assert set(report["lan"]["frames"]) == {"lan-p"}
-    ear = next(one for one in report["processes"] if one["id"] == ("f1" if wiring == "faithful" else "rew0"))
-    assert ear["counters"]["claims_ignored.junk"] > 5000
+    heartbeat = next(one for one in report["processes"] if one["id"] == ("f1" if wiring == "faithful" else "rew0"))
+    assert heartbeat["counters"]["claims_ignored.junk"] > 5000
 
 
 @pytest.mark.usefixtures("privileged")

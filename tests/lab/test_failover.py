@@ -123,7 +123,7 @@ def test_idle_connections_are_still_there():
 
 
 def state(lab, side):
-    return lab.frame(side)["tenure"]["state"]
+    return lab.frame(side)["leadership"]["state"]
 
 
 @pytest.mark.usefixtures("privileged")
@@ -211,7 +211,7 @@ def test_the_secondary_dies_and_another_is_brought_in():
         lab.order("resync", "primary")
         while lab.frame("primary")["mode"] != "enforce":
             yield
-        while not lab.frame("secondary")["tenure"]["fit"]:
+        while not lab.frame("secondary")["leadership"]["promotable"]:
             yield
 
     stage = Stage()
@@ -227,7 +227,7 @@ def again(lab, before):
         about = lab.frame("primary")
     except NoAnswerError:
         return ""
-    return about["tenure"]["state"] if about["incarnation"] != before else ""
+    return about["leadership"]["state"] if about["incarnation"] != before else ""
 
 
 @pytest.mark.usefixtures("privileged")
@@ -268,7 +268,7 @@ def test_a_promoted_secondary_that_stood_still_asks_before_it_writes():
             yield
         for name in victims:
             lab.kill(name, signal.SIGCONT)
-        while lab.frame("secondary")["counters"].get("tenure.promoted", 0) < 2:
+        while lab.frame("secondary")["counters"].get("leadership.promoted", 0) < 2:
             yield
         for _ in range(10):
             yield

@@ -28,7 +28,7 @@ def unharmed(run, *, wrong=0):
     assert [line["wrong"] for line in run.lines if "wrong" in line] == [wrong] * len(run.lines)
     compare = run.report["compare"]
     assert set(compare["released_by"]) <= {"compared", "pass"}
-    assert compare["miscompares"] == compare["flows_adopted"] == compare["moves_given_up"] == 0
+    assert compare["miscompares"] == compare["flows_adopted"] == compare["handovers_given_up"] == 0
     assert compare["checkpoints_wanted"] == {}
     assert compare["held"] == 0
     assert compare["dropped"] == {}

@@ -14,7 +14,7 @@ compared.
              have come, it continues where the source stopped: first with what was parked, then with what arrives.
 
 So for each flow the frames of the source and those of the target are one sequence, as if there were one worker. The
-COLO frame says which slots each worker hands over to which other (`WorkerTable.givers`, `moved`), and begins no other
+COLO frame says which slots each worker hands over to which other (`WorkerTable.sources`, `moved`), and begins no other
 change before this one is finished everywhere. A source that was lost hands over nothing: then its connections are
 adopted from the middle (`tcp.opening.adopt`), behind a checkpoint. If a barrier or a source does not come within
 `HANDOVER_TIMEOUT`, the target continues without it, and counts that.
@@ -120,7 +120,7 @@ class Handovers:
         if self._workers is None or table.version > self._workers.version:
             self._missing = None
         elif self._missing is not None:
-            self._missing &= set(table.givers)
+            self._missing &= set(table.sources)
         self._workers = table
         if self.busy:
             self._step(now)
@@ -155,13 +155,13 @@ class Handovers:
 
     def part_arrived(self, part: Handover, now: float) -> None:
         """A part of the flow state of a source."""
-        if part.taker != self.id:
+        if part.target != self.id:
             return
-        self._say(HandoverTaken(part.version, part.giver, part.taker, part.part))
+        self._say(HandoverTaken(part.version, part.source, part.target, part.part))
         if part.version <= self.finished:
             self._ledger.counters["handovers_late"] += part.last
             return
-        key = (part.version, part.giver)
+        key = (part.version, part.source)
         parts = self._incoming.setdefault(key, [])
         if part.part != len(parts) or key in self._done:
             return
@@ -172,23 +172,23 @@ class Handovers:
                 unpack(self._flows, b"".join(self._incoming.pop(key)), now)
             except WireError as error:
                 self._ledger.counters["handovers_malformed"] += 1
-                self._log("error", "handover.refused", giver=part.giver, error=str(error))
+                self._log("error", "handover.refused", source=part.source, error=str(error))
             self._done.add(key)
             if self._missing is not None and self._workers is not None and self._workers.version == part.version:
-                self._missing.discard(part.giver)
+                self._missing.discard(part.source)
             self._step(now)
 
     def part_taken(self, message: HandoverTaken, now: float) -> None:
         """A target acknowledges a part of ours: send the next one."""
-        out = self._outgoing.get(message.taker)
-        if message.giver != self.id or out is None or message.part != out.at or message.version != self._handed_over:
+        out = self._outgoing.get(message.target)
+        if message.source != self.id or out is None or message.part != out.at or message.version != self._handed_over:
             return
         out.at += 1
         self._progress(now)
         if out.at < len(out.parts):
-            self._send(message.taker, now)
+            self._send(message.target, now)
         else:
-            del self._outgoing[message.taker]
+            del self._outgoing[message.target]
             self._step(now)
 
     # -- a handover -------------------------------------------------------------------------------
@@ -207,7 +207,10 @@ class Handovers:
         if self._missing is None:
             done = {source for version, source in self._done if version == table.version}
             self._missing = {_source(table, slot) for slot in owned} - {"", self.id} - done
-        complete = min(self._barriers.values()) >= table.version
+        # An input that nobody distributes never has a barrier: the primary's tap in the lean wiring. Where no flows are
+        # handed over, there is nothing that such an input could still bring for another worker.
+        awaited = [at for at in self._barriers.values() if at > NO_BARRIER or table.sources]
+        complete = all(at >= table.version for at in awaited)
         if complete and self._handed_over < table.version:
             self._hand_over(table, owned, now)
         if not self._missing:
@@ -288,9 +291,11 @@ class Handovers:
             self._give_up(now)
 
     def _give_up(self, now: float) -> None:
-        self._ledger.counters["moves_given_up"] += 1
+        self._ledger.counters["handovers_given_up"] += 1
         missing, table = sorted(self._missing or ()), self._workers
-        self._log("warning", "table.unsettled", marks=dict(self._barriers), missing=missing, parked=len(self._parked))
+        self._log(
+            "warning", "table.unsettled", barriers=dict(self._barriers), missing=missing, parked=len(self._parked)
+        )
         self._progress_at = now
         if table is None or table.version <= self.finished:
             # The COLO frame has not sent the table that the barriers are about. A wrong worker is better than none.
@@ -341,4 +346,4 @@ def _slots_of(table: WorkerTable, worker: str) -> set[int]:
 def _source(table: WorkerTable, slot: int) -> str:
     """Who hands the flows of `slot` over; empty when nobody does."""
     at = table.moved[slot] if slot < len(table.moved) else 0
-    return table.givers[at - 1] if 0 < at <= len(table.givers) else ""
+    return table.sources[at - 1] if 0 < at <= len(table.sources) else ""

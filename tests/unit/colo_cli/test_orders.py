@@ -28,14 +28,14 @@ def frame(bench, side, *more):
 def pair(bench):
     peer = f"tcp://127.0.0.1:{free_port()}"
     both = frame(bench, "primary", "--peer", peer + "?server=on"), frame(bench, "secondary", "--peer", peer)
-    bench.until(lambda: ask(both[1], Query("status"), PATIENCE).body["tenure"]["fit"], ())
+    bench.until(lambda: ask(both[1], Query("status"), PATIENCE).body["leadership"]["promotable"], ())
     return both
 
 
 def test_a_planned_failover(pair):
     primary, secondary = pair
     assert order_failover(secondary, PATIENCE) == "the secondary has the client LAN, fence 1"
-    assert ask(primary, Query("status"), PATIENCE).body["tenure"]["state"] == "fenced"
+    assert ask(primary, Query("status"), PATIENCE).body["leadership"]["state"] == "fenced"
     assert order_failover(secondary, PATIENCE) == "the secondary has the client LAN, fence 1", "it has it already"
 
 

@@ -4,8 +4,12 @@ from collections import Counter
 
 import pytest
 
+from colo_compare.compare import Compare
+from colo_compare.config import CompareConfig
 from colo_compare.handover.protocol import HANDOVER_TIMEOUT
-from colo_proto.core import Log
+from colo_proto.core import Log, Tell
+from colo_proto.messages import Settled, WorkerTable
+from colo_proto.net.flow import SLOTS
 from sharing import Sharing, drive, mixture, reset, stream
 
 pytestmark = pytest.mark.slow
@@ -42,7 +46,7 @@ def balanced(sharing):
     assert total["handed_over"] == total["taken_over"]
     assert total["secondary_handed_over"] == total["secondary_taken_over"]
     assert total["flows_handed_over"] == total["flows_taken_over"]
-    assert total["moves_given_up"] == total["handovers_malformed"] == 0
+    assert total["handovers_given_up"] == total["handovers_malformed"] == 0
 
 
 def start(*names):
@@ -166,7 +170,7 @@ def test_a_worker_that_dies_has_its_slots_taken_over(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_giver_that_dies_in_the_middle_is_not_waited_for(seed):
+def test_a_source_that_dies_in_the_middle_is_not_waited_for(seed):
     sharing = Sharing(seed, 2)
     random = sharing.random
     victim = lambda s: s.kill("comp1")
@@ -193,17 +197,27 @@ def test_without_a_mark_on_one_side_a_move_is_given_up():
     assert sharing.workers["comp2"].handovers.parked > 0
     sharing.wait(3 * HANDOVER_TIMEOUT)
     assert all(not worker.handovers.busy for worker in sharing.workers.values())
-    assert sharing.counters["moves_given_up"] > 0
+    assert sharing.counters["handovers_given_up"] > 0
     assert "table.unsettled" in [one.event for one in sharing.logs if isinstance(one, Log)]
 
 
 def test_parked_frames_are_bounded():
     sharing = Sharing(1, 1, max_held_mib=1)
     worker = sharing.workers["comp0"]
-    worker.mark("primary_in", 9, sharing.now)
+    worker.barrier("primary_in", 9, sharing.now)
     mine, _ = stream(9000, sharing.random, size=3_000_000)
     worker.handovers._mine.clear()
     worker.receive("primary_in", mine, sharing.now)
     assert worker.handovers.parked_bytes <= 1 << 20
     counters = worker.counters
     assert counters["dropped.parked"] == counters["frames_primary"] == len(mine) - worker.handovers.parked > 0
+
+
+def test_an_input_that_nobody_distributes_is_not_waited_for():
+    """The lean wiring: the primary's frames come from a tap, and only the secondary's rewriter has a worker table."""
+    worker = Compare(CompareConfig(id="comp0"))
+    worker.barrier("secondary_in", 1, 100.0)
+    found = worker.tell(WorkerTable(1, ["comp0"], [0] * SLOTS), 100.0)
+    assert Settled("comp0", 1) in [one.message for one in found if isinstance(one, Tell)]
+    assert not worker.handovers.busy
+    assert worker.counters["handovers_given_up"] == 0

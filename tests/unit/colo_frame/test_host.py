@@ -64,7 +64,7 @@ def test_a_process_that_was_paused_returns_with_its_next_report():
     outputs = f.hear("comp1", report(name="comp1", gauges={"linked": 1}), 6.0)
     assert "process.returned" in events(outputs)
     (table,) = told(outputs, WorkerTable, EVERYBODY)
-    assert (table.version, table.workers, table.givers) == (3, ["comp0", "comp1"], ["comp0"])
+    assert (table.version, table.workers, table.sources) == (3, ["comp0", "comp1"], ["comp0"])
 
 
 def test_a_restarted_worker_costs_a_checkpoint_only_where_state_is_copied():

@@ -41,7 +41,7 @@ def test_the_primary_host_dies():
     world.until(world.s.could_write, DETECTION + 0.6)
     assert world.now - died > DETECTION - 0.6
     assert world.s.frame.side.ownership.leadership.fence == 1
-    assert world.s.frame.status(world.now)["tenure"]["promotion"]["silence_ms"] == pytest.approx(2500, abs=20)
+    assert world.s.frame.status(world.now)["leadership"]["promotion"]["silence_ms"] == pytest.approx(2500, abs=20)
 
 
 def test_it_does_not_take_over_by_itself_unless_it_is_told_that_it_may():
@@ -87,7 +87,7 @@ def test_the_primary_host_stands_still_and_wakes_after_the_failover():
     world.freeze("p", frozen=False)
     world.run(10.0)
     assert (world.p.state, world.s.state) == ("fenced", "promoted")
-    assert [log.fields["after"] for log in world.p.logs if log.event == "tenure.changed"][-1] == "fenced"
+    assert [log.fields["after"] for log in world.p.logs if log.event == "leadership.changed"][-1] == "fenced"
     assert "does not write" in world.p.logs[-1].fields["why"]
 
 

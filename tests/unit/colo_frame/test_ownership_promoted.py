@@ -57,7 +57,7 @@ def test_the_promoted_side_stands_still_and_nobody_else_is_there():
     world = up()
     world.kill("p")
     world.until(world.s.could_write, DETECTION + 0.6)
-    began = world.s.frame.status(world.now)["tenure"]["promotion"]["at"]
+    began = world.s.frame.status(world.now)["leadership"]["promotion"]["at"]
     world.freeze("s")
     world.run(2.0)
     world.freeze("s", frozen=False)
@@ -65,7 +65,7 @@ def test_the_promoted_side_stands_still_and_nobody_else_is_there():
     assert not world.s.could_write(), "the other side may be about to speak"
     world.until(world.s.could_write, DETECTION)
     assert world.s.state == "promoted"
-    assert world.s.frame.status(world.now)["tenure"]["promotion"]["at"] == began, "the promotion is the same"
+    assert world.s.frame.status(world.now)["leadership"]["promotion"]["at"] == began, "the promotion is the same"
 
 
 def test_the_promoted_sides_frame_is_restarted_while_permissions_run():
@@ -86,7 +86,9 @@ def test_a_primary_that_nobody_could_hear_asks_before_it_writes_again():
     world.until(world.s.could_write, DETECTION + 0.6)
     assert world.p.state == "leaving"
     # Its own words get out late, and nothing else.
-    world.p.ear.inbox = type(world.p.ear.inbox)(one for one in world.p.ear.inbox if isinstance(one, LanSay))
+    world.p.heartbeat.inbox = type(world.p.heartbeat.inbox)(
+        one for one in world.p.heartbeat.inbox if isinstance(one, LanSay)
+    )
     world.freeze("p", "m0", frozen=False)
     world.run(10.0)
     assert len([host for host in world.hosts.values() if host.could_write()]) == 1
@@ -167,7 +169,7 @@ def test_an_order_by_force_does_not_wait_for_it():
 
 
 def test_force_lasts_until_somebody_has_heard_it():
-    """The primary yielded on the link. From then on the lease follows the usual rules, and ends with link and ear."""
+    """The primary yielded on the link. From then on the usual rules hold: the lease ends with link and heartbeat."""
     world = up()
     world.freeze("s", "f1")
     assert world.ask("s", "failover", force=True).ok

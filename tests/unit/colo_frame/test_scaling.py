@@ -52,7 +52,7 @@ def test_a_worker_that_joins_gets_its_share_without_a_checkpoint():
     f, outputs = scaled()
     assert not told(outputs, CheckpointDone)
     (table,) = told(outputs, WorkerTable, EVERYBODY)
-    assert (table.version, table.workers, table.givers) == (2, ["comp0", "comp1"], ["comp0"])
+    assert (table.version, table.workers, table.sources) == (2, ["comp0", "comp1"], ["comp0"])
     assert table.slots == make_table(2, ["comp0", "comp1"]).slots
     (beat,) = told(outputs, Heartbeat, PEER)
     assert read_table(beat.table).slots == table.slots, "the other host shares out by it as well"
@@ -92,7 +92,7 @@ def test_who_wants_to_leave_may_when_its_flows_are_elsewhere():
         f.hear(name, Settled(name, 2), 1.2)
     outputs = f.hear("comp1", Leaving("comp1"), 2.0)
     (table,) = told(outputs, WorkerTable, EVERYBODY)
-    assert (table.workers, table.givers) == (["comp0"], ["comp1"])
+    assert (table.workers, table.sources) == (["comp0"], ["comp1"])
     assert not told(outputs, Drain)
     assert not told(f.hear("comp0", Settled("comp0", 3), 2.1), Drain)
     assert told(f.hear("comp1", Settled("comp1", 3), 2.2), Drain, "comp1")
@@ -108,11 +108,11 @@ def test_the_last_worker_is_not_kept():
     assert f.side.table.workers == ["comp0"]
 
 
-def test_a_giver_that_is_restarted_has_nothing_to_give():
+def test_a_source_that_is_restarted_has_nothing_to_give():
     f, _ = scaled()
     outputs = f.hear("comp0", hello(incarnation=2), 1.2)
     (table,) = told(outputs, WorkerTable, "comp1")
-    assert (table.version, table.givers) == (2, [])
+    assert (table.version, table.sources) == (2, [])
 
 
 def test_who_has_not_settled_is_told_again():

@@ -74,14 +74,14 @@ class TestMoves:
         workers.apply(every, 1.0)
         return workers, workers.table
 
-    def test_every_slot_that_changes_hands_names_its_giver(self):
+    def test_every_slot_that_changes_hands_names_its_source(self):
         workers, table = self.grown()
         before = make_table(1, ["a", "b"])
         assert workers.unsettled == {"a", "b", "c"}
         for slot, index in enumerate(table.slots):
             had, has = before.workers[before.slots[slot]], table.workers[index]
-            giver = table.givers[table.moved[slot] - 1] if table.moved[slot] else ""
-            assert giver == (had if had != has else "")
+            source = table.sources[table.moved[slot] - 1] if table.moved[slot] else ""
+            assert source == (had if had != has else "")
 
     def test_the_next_change_waits_until_this_one_is_settled(self):
         workers, _ = self.grown()
@@ -94,21 +94,21 @@ class TestMoves:
         assert "a" in workers.unsettled, "that was the table before"
         for worker in every:
             workers.settled(worker, 2)
-        assert workers.table.givers == [], "whoever hears of it now has nothing to wait for"
+        assert workers.table.sources == [], "whoever hears of it now has nothing to wait for"
         assert workers.due(2.0)
         workers.apply(every, 2.0)
-        assert set(workers.table.givers) == {"a"}
+        assert set(workers.table.sources) == {"a"}
         assert workers.may_leave(every) == []
         for worker in every:
             workers.settled(worker, 3)
         assert workers.may_leave(every) == ["a"]
 
-    def test_a_giver_that_is_lost_is_not_waited_for(self):
+    def test_a_source_that_is_lost_is_not_waited_for(self):
         workers, table = self.grown()
         told = workers.gone("b")
-        assert told.givers == ["a"]
-        for slot, giver in enumerate(table.moved):
-            assert told.moved[slot] == (1 if giver and table.givers[giver - 1] == "a" else 0)
+        assert told.sources == ["a"]
+        for slot, source in enumerate(table.moved):
+            assert told.moved[slot] == (1 if source and table.sources[source - 1] == "a" else 0)
         assert workers.unsettled == {"a", "c"}
 
     def test_who_does_not_answer_is_told_again_and_then_not_waited_for(self):

@@ -63,15 +63,15 @@ def test_a_sum_that_does_not_add_up_is_found(change, name):
 
 
 def test_frames_that_moved_to_another_worker_are_in_the_books():
-    giver = {"released": 90, "released.compared": 84, "handed_over": 6, "secondary_dropped.pass": 1}
-    giver["secondary_handed_over"] = 2
-    taker = {"taken_over": 6, "released": 6, "released.compared": 6, "secondary_taken_over": 2}
-    taker["secondary_dropped.compared"] = 2
-    both = [*cast(giver), process("compare", "comp1", taker, {"held": 0, "held_secondary": 0})]
+    source = {"released": 90, "released.compared": 84, "handed_over": 6, "secondary_dropped.pass": 1}
+    source["secondary_handed_over"] = 2
+    target = {"taken_over": 6, "released": 6, "released.compared": 6, "secondary_taken_over": 2}
+    target["secondary_dropped.compared"] = 2
+    both = [*cast(source), process("compare", "comp1", target, {"held": 0, "held_secondary": 0})]
     # Links are looked at elsewhere.
     assert verdicts(both, settled=False)["S6"] == "unknown"
     for name in ("taken_over", "secondary_taken_over"):
-        changed = {**taker, name: taker[name] - 1}
+        changed = {**target, name: target[name] - 1}
         lost = [*both[:-1], process("compare", "comp1", changed, {"held": 0, "held_secondary": 0})]
         assert verdicts(lost)["S6"] == "violated"
 

@@ -135,7 +135,7 @@ def test_the_frame_seals_with_the_first_and_keeps_what_it_has_when_the_file_is_w
     assert (loaded.event, loaded.fields) == ("secrets.loaded", {"secrets": 2})
     wanted = [derive(bytes.fromhex(one), "colo") for one in (ONE, TWO)]
     assert core.side.ownership._keys == wanted
-    assert core.status(0.0)["tenure"]["sealed"] is True
+    assert core.status(0.0)["leadership"]["sealed"] is True
     path.write_text("nothing\n")
     with pytest.raises(ConfigError):
         load_secrets(str(path), core)
@@ -152,5 +152,5 @@ def test_a_secret_that_everybody_may_read_is_warned_about(tmp_path):
 def test_without_a_file_nothing_happens():
     core = Frame(FrameConfig(peer="tcp://192.0.2.1:9005"), 7)
     assert load_secrets("", core) == []
-    assert core.status(0.0)["tenure"]["sealed"] is False
+    assert core.status(0.0)["leadership"]["sealed"] is False
     assert core.counters == Counter()

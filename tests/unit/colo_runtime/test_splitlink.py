@@ -101,8 +101,8 @@ def adds_up(sender, receiver):
     return out["link.out.frames_out"], dropped + into.get("link.in.frames_in", 0) + into.get("link.in.lost", 0)
 
 
-def marked(bench, name, where="w"):
-    """A worker that hears marks, as compare does: its link says hello when it is connected."""
+def barriered(bench, name, where="w"):
+    """A worker that hears barriers, as compare does: its link says hello when it is connected."""
     into = Marking()
     return into, bench.shell(into, name, in_=bench.ipc(where))
 
@@ -110,7 +110,7 @@ def marked(bench, name, where="w"):
 def test_what_was_dropped_for_want_of_a_worker_is_not_lost_as_well(bench):
     """A link that was cut: the worker is the same one afterwards, and counts what is missing by the numbers."""
     a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on")
-    _, b = marked(bench, "comp0")
+    _, b = barriered(bench, "comp0")
     connected(bench, a, 1)
     send(a, frames(0, 3), "comp0")
     bench.until(lambda: b.snapshot().counters.get("link.in.frames_in") == 3)
@@ -130,7 +130,7 @@ def test_what_was_dropped_for_want_of_a_worker_is_not_lost_as_well(bench):
 
 def test_what_waited_for_a_worker_that_went_is_not_lost_as_well(bench):
     a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on", queue_bytes=1 << 20)
-    _, b = marked(bench, "comp0")
+    _, b = barriered(bench, "comp0")
     connected(bench, a, 1)
     send(a, frames(0, 1), "comp0")
     bench.until(lambda: b.snapshot().counters.get("link.in.frames_in"))
@@ -181,18 +181,18 @@ def test_what_does_not_go_together(bench, endpoint, way, named):
 
 
 class Marking(Probe):
-    """A core that hears marks, and keeps them among the frames as they came."""
+    """A core that hears barriers, and keeps them among the frames as they came."""
 
     def __init__(self):
         super().__init__(**{"in": Way.IN})
-        self.ports = (Port("in", Way.IN, required=True, doc="", marks=True),)
+        self.ports = (Port("in", Way.IN, required=True, doc="", barriers=True),)
         self.came = []
 
     def receive(self, port, frames, now):
         self.came += [number(one) for one in frames]
         return []
 
-    def mark(self, port, version, now):
+    def barrier(self, port, version, now):
         self.came.append(f"{port} {version}")
         return []
 
@@ -201,7 +201,7 @@ def table(version, *workers):
     return WorkerTable(version, list(workers), [slot % len(workers) for slot in range(SLOTS)])
 
 
-class TestMarks:
+class TestBarriers:
     def test_whoever_comes_hears_which_table_is_in_force(self, bench):
         a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on")
         early, late = Marking(), Marking()
@@ -247,14 +247,14 @@ def test_a_worker_that_asks_and_never_reads_fills_nobody_s_memory(bench):
     connected(bench, a, 1)
     link = a.links["out"]
     for _ in range(3000):
-        link._mark("comp0")
+        link._barrier("comp0")
     assert len(link._queues["comp0"]) == 1
     assert link.pending == len(link._queues["comp0"][0][0])
     a._hear(WorkerTable(version=1, workers=["comp0"], slots=[0] * SLOTS))
     send(a, frames(0, 1))
     for _ in range(3):
-        link._mark("comp0")
-    assert len(link._queues["comp0"]) == 3, "a mark, frames, a mark"
+        link._barrier("comp0")
+    assert len(link._queues["comp0"]) == 3, "a barrier, frames, a barrier"
     seen = []
 
     def read():
@@ -263,5 +263,5 @@ def test_a_worker_that_asks_and_never_reads_fills_nobody_s_memory(bench):
         return not link._queues
 
     bench.until(read)
-    bench.until(lambda: read() and type(seen[-1]) is codec.LinkMark and type(seen[-2]) is codec.Batch)
-    assert [one.version for one in seen if type(one) is codec.LinkMark][-2:] == [1, 1]
+    bench.until(lambda: read() and type(seen[-1]) is codec.LinkBarrier and type(seen[-2]) is codec.Batch)
+    assert [one.version for one in seen if type(one) is codec.LinkBarrier][-2:] == [1, 1]

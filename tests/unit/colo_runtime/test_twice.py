@@ -65,9 +65,9 @@ def test_control(bench):
 
 def worker():
     core = sink()
-    core.ports = (Port("in", Way.IN, required=True, doc="in", marks=True),)
-    core.marks = []
-    core.mark = lambda port, version, now: core.marks.append(version) or []
+    core.ports = (Port("in", Way.IN, required=True, doc="in", barriers=True),)
+    core.barriers = []
+    core.barrier = lambda port, version, now: core.barriers.append(version) or []
     return core
 
 
@@ -75,12 +75,12 @@ def test_a_worker_of_a_split_link(bench):
     a = bench.shell(source(), "redire1", out=bench.ipc("s") + "?server=on&split=on")
     core = worker()
     one = bench.shell(core, "comp0", in_=bench.ipc("s"))
-    bench.until(lambda: core.marks)
+    bench.until(lambda: core.barriers)
     a._hear(WorkerTable(version=1, workers=["comp0"], slots=[0] * SLOTS))
-    bench.until(lambda: 1 in core.marks)
+    bench.until(lambda: 1 in core.barriers)
     other = worker()
     two = bench.shell(other, "comp0", in_=bench.ipc("s"))
-    bench.until(lambda: other.marks)
+    bench.until(lambda: other.barriers)
     bench.drop(two)
     bench.until(lambda: one.links["in"].counters["redialled"])
     send(a, frames(0, 1))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colo_proto import codec, messages
-from colo_proto.codec import Batch, LinkAck, LinkHello, LinkMark, LinkReset, LinkStart, decode, encode, encode_batch
+from colo_proto.codec import Batch, LinkAck, LinkBarrier, LinkHello, LinkReset, LinkStart, decode, encode, encode_batch
 from colo_proto.errors import WireError
 from colo_proto.frame import MAX_FRAME, MIN_FRAME
 from colo_proto.messages import (
@@ -46,7 +46,7 @@ CHATTER = {
     LinkAck("m0.outdev", 7, 1002): "950102a96d302e6f757464657607cd03ea",
     LinkReset("m0.outdev", 7, 64): "950103a96d302e6f75746465760740",
     LinkStart("m0.outdev", 7, 1000): "950105a96d302e6f757464657607cd03e8",
-    LinkMark("f2.outdev", 7, 3): "950106a966322e6f75746465760703",
+    LinkBarrier("f2.outdev", 7, 3): "950106a966322e6f75746465760703",
 }
 
 # What version 1 looked like when each message was first sent. These lines are never changed: a message that gets a
@@ -118,14 +118,14 @@ GOLDEN = [
     (
         Handover(3, "comp0", "comp1", 2, last=True, data=b"\x01\x02"),
         (
-            "940104a868616e646f76657286a776657273696f6e03a56769766572a5636f6d7030a574616b6572a5636f6d7031a470617274"
+            "940104a868616e646f76657286a776657273696f6e03a6736f75726365a5636f6d7030a6746172676574a5636f6d7031a470617274"
             "02a46c617374c3a464617461c4020102"
         ),
     ),
     (
         HandoverTaken(3, "comp0", "comp1", 2),
         (
-            "940104ae68616e646f7665725f74616b656e84a776657273696f6e03a56769766572a5636f6d7030a574616b6572a5636f6d70"
+            "940104ae68616e646f7665725f74616b656e84a776657273696f6e03a6736f75726365a5636f6d7030a6746172676574a5636f6d70"
             "31a47061727402"
         ),
     ),

@@ -19,7 +19,7 @@ def claim(incarnation=PEER, count=1, keys=KEYS, **more):
     return write_claim(Stand("primary", incarnation, count, 0, State.HOLDING, **more), "colo", keys)
 
 
-def ear(*, believed=PEER, gates=(KEYS.gate,)):
+def heartbeat(*, believed=PEER, gates=(KEYS.gate,)):
     """Its COLO frame has made one claim, which shows which speaker it believes."""
     lan = Lan(Counter())
     said = write_claim(Stand("secondary", US, 1, 0, State.STANDBY, echo_of=believed), "colo", KEYS)
@@ -44,7 +44,7 @@ def junk(count, seed=1):
 
 
 def test_claims_are_told_and_everything_else_goes_on():
-    lan = ear()
+    lan = heartbeat()
     other = bytes(22) + b"\x08\x00" + bytes(40)
     rest, heard = lan.sift([other, claim(), other], 0.0)
     assert rest == [other, other]
@@ -57,7 +57,7 @@ def test_before_the_frame_has_spoken_nobody_is_heard():
 
 @pytest.mark.slow
 def test_a_genuine_claim_is_heard_in_a_flood_of_junk():
-    lan = ear()
+    lan = heartbeat()
     now, heard = 0.0, 0
     for second in range(5):
         for batch in range(100):
@@ -72,7 +72,7 @@ def test_a_genuine_claim_is_heard_in_a_flood_of_junk():
 
 def test_judging_junk_is_cheap():
     """20,000 frames a second take a small part of one processor."""
-    lan, frames = ear(), junk(5000)
+    lan, frames = heartbeat(), junk(5000)
     best = min(_time(lan, frames) for _ in range(5))
     assert best / len(frames) < 25e-6
 
@@ -84,7 +84,7 @@ def _time(lan, frames):
 
 
 def test_what_was_said_before_is_not_told_again():
-    lan = ear()
+    lan = heartbeat()
     frames = [claim(count=count) for count in range(1, 6)]
     assert hear(lan, *frames) == frames
     assert hear(lan, *(frames * 1000)) == []
@@ -94,7 +94,7 @@ def test_what_was_said_before_is_not_told_again():
 
 @pytest.mark.slow
 def test_recorded_claims_of_other_starts_do_not_take_the_place_of_who_is_believed():
-    lan = ear()
+    lan = heartbeat()
     recorded = [claim(incarnation, count) for incarnation in range(100, 100 + 2 * SPEAKERS) for count in range(50)]
     now = 0.0
     for count in range(1, 100):
@@ -108,7 +108,7 @@ def test_recorded_claims_of_other_starts_do_not_take_the_place_of_who_is_believe
 @pytest.mark.slow
 def test_nor_of_a_start_that_is_new():
     """This holds as long as there are not more of them than are remembered."""
-    lan = ear()
+    lan = heartbeat()
     recorded = [claim(incarnation, count) for incarnation in range(100, 95 + SPEAKERS) for count in range(50)]
     now = 0.0
     for count in range(1, 100):
@@ -117,7 +117,7 @@ def test_nor_of_a_start_that_is_new():
 
 
 def test_a_stranger_is_told_a_few_times_a_second_and_the_believed_one_always():
-    lan = ear()
+    lan = heartbeat()
     assert len(hear(lan, *(claim(77, count) for count in range(500)))) == PER_SPEAKER
     assert len(hear(lan, *(claim(77, count) for count in range(500, 1000)), now=1.0)) == PER_SPEAKER
     assert len(hear(lan, *(claim(PEER, count) for count in range(500)), now=1.0)) == 500
@@ -126,5 +126,5 @@ def test_a_stranger_is_told_a_few_times_a_second_and_the_believed_one_always():
 @pytest.mark.parametrize("turn", [0, 1])
 def test_either_of_two_secrets_opens_the_gate(turn):
     both = [KEYS, derive(b"another secret of this pair", "colo")]
-    lan = ear(gates=[one.gate for one in both])
+    lan = heartbeat(gates=[one.gate for one in both])
     assert hear(lan, claim(keys=both[turn]))
