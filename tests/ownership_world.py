@@ -144,7 +144,10 @@ class Host:
             if now - one.reported >= 1.0:
                 one.reported = now
                 gauges = {"leased": int(one.lease > now)} if one is self.writer else {}
-                self.to_frame(one.id, Report(ROLES[one.id], one.id, one.incarnation, {}, gauges, {"mode": one.mode}))
+                status = {"mode": one.mode}
+                if one is self.heartbeat:
+                    status["endpoints"] = {"claims": "tap://lan?netdev=/run/netdev.sock"}
+                self.to_frame(one.id, Report(ROLES[one.id], one.id, one.incarnation, {}, gauges, status))
         one = self.processes["frame"]
         if one.up:
             while one.inbox:

@@ -187,6 +187,7 @@ class Host:
             side.counters["reports_forgotten"] += len(forgotten)
             self._once("reports.forgotten", process=forgotten[0].id, why="all reports together are too large")
         side.modes.hear_report(process, report)
+        side.ownership.hear_report(process, report, now)
         if not side.primary:
             return
         # A frame that was restarted learns from the others how far it had counted.

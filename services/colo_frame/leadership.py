@@ -90,6 +90,8 @@ class Leadership:
         """When a filter last told us that it has sent a claim of ours to the LAN: our LAN heartbeat works."""
         self.lan_since = now
         """Since when the LAN heartbeat has worked without a break."""
+        self.lan_dropped_at = float("-inf")
+        """When the kernel had last dropped frames that our LAN heartbeat should have heard, as far as is known."""
         self.reached = now
         """When we made the latest claim that the other side has heard, or that was sent to the LAN."""
         self.ran = now
@@ -260,6 +262,10 @@ class Leadership:
         self.lan_sent = now
         self._note_reached(count, now)
 
+    def lan_overflowed(self, now: float) -> None:
+        """The tap of our LAN heartbeat has dropped frames, so silence of the other side on the LAN proves nothing."""
+        self.lan_dropped_at = now
+
     def _note_reached(self, count: int, now: float) -> None:
         """The other side has heard our claim number `count`, or could have heard it."""
         when = self.fresh.when(count)
@@ -325,7 +331,8 @@ class Leadership:
 
     def _silence_due(self, *, lan_required: bool) -> float:
         """When the primary will have been silent for long enough, if nothing is heard until then."""
-        return (max(self.heard, self.lan_since) if lan_required else self.heard) + self.takeover_after
+        since = max(self.heard, self.lan_since, self.lan_dropped_at) if lan_required else self.heard
+        return since + self.takeover_after
 
     def may_take_over(self, now: float) -> bool:
         """Secondary: true when it may take over without an order."""
@@ -336,8 +343,8 @@ class Leadership:
         """Do what is due at `now`. `writing`: leases that were granted may still be valid."""
         self.notice_stall(now)
         if self.state == State.ASKING:
-            # Silence on the LAN proves something only if our question was sent there.
-            if now >= self.since + self.timeout and self.lan_sent >= self.since:
+            # Silence on the LAN proves something only if our question was sent there and no answer was dropped.
+            if now >= self._asked_in_vain_at and self.lan_sent >= self.since:
                 self._raise_fence()
                 self._enter(State.ALONE, now)
         elif self.state == State.LEAVING:
@@ -356,10 +363,15 @@ class Leadership:
         if self.state in (State.STANDBY, State.TAKING):
             due.append(self._silence_due(lan_required=self.state == State.STANDBY or self._lan_required))
         elif self.state == State.ASKING:
-            due.append(self.since + self.timeout)
+            due.append(self._asked_in_vain_at)
         elif self.state == State.LEAVING:
             due.append(self.since + LEAVING_INTERVALS * self.interval)
         return min((when for when in due if when > self.ran), default=self.ran)
+
+    @property
+    def _asked_in_vain_at(self) -> float:
+        """Primary in ASKING: when nobody has answered for long enough, if nobody does until then."""
+        return max(self.since, self.lan_dropped_at) + self.timeout
 
     @property
     def _pause(self) -> float:

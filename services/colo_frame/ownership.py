@@ -15,11 +15,11 @@ from colo_frame.config import FrameConfig
 from colo_frame.freshness import NEWS
 from colo_frame.leadership import WRITING, Leadership
 from colo_frame.outbox import Outbox
-from colo_frame.registry import EVERYBODY, Registry
+from colo_frame.registry import EVERYBODY, Process, Registry
 from colo_proto.claim import Stand, State, derive, read_claim, write_claim
 from colo_proto.core import Log
 from colo_proto.errors import WireError
-from colo_proto.messages import Demote, LanSay, Lease, Promote
+from colo_proto.messages import Demote, LanSay, Lease, Promote, Report
 
 WRITERS: Final = ("redirector", "compare", "rewriter")
 """Roles that have a port to the client LAN in one wiring or the other."""
@@ -54,6 +54,8 @@ class Ownership:
         self.sealed = False
         """True when there is a secret that only the pair knows."""
         self._refused_at = float("-inf")
+        self._dropped: dict[tuple[int, str], int] = {}
+        """By incarnation of netdev and tap: how many frames the kernel had dropped at the last report."""
 
     def use_secrets(self, secrets: Sequence[bytes]) -> None:
         """Seal claims with the first of these secrets, and believe claims that are sealed with any of them."""
@@ -91,6 +93,21 @@ class Ownership:
             return
         if stand.side != self._config.side:
             self.leadership.hear(stand, now)
+
+    def hear_report(self, process: Process, report: Report, now: float) -> None:
+        """Learn from netdev's report whether a tap through which this host hears claims has dropped frames: a claim of
+        the other side may have been among them.
+        """
+        if process.role != "netdev":
+            return
+        reports = [one.report for one in self._registry.processes.values() if one.role in CLAIM_SENDERS]
+        taps = {_claims_tap(one) for one in reports if one is not None} - {""}
+        dropped = {(process.incarnation, tap): report.counters.get(f"tap.{tap}.dropped", 0) for tap in taps}
+        # What was dropped before this frame knew the tap is over: it counts from the first report on.
+        if any(number > self._dropped.get(tap, number) for tap, number in dropped.items()):
+            self._out.counters["lan_overflows"] += 1
+            self.leadership.lan_overflowed(now)
+        self._dropped = dropped
 
     def yielded(self, sender: str) -> None:
         """A process has confirmed that it no longer writes to the client LAN."""
@@ -196,3 +213,12 @@ class Ownership:
                 "silence_ms": int(self.silence * 1000),
             }
         return known
+
+
+def _claims_tap(report: Report) -> str:
+    """The name of the tap at the port for claims of the filter that sent this report; empty if it has none."""
+    endpoints = report.status.get("endpoints")
+    endpoint = endpoints.get("claims") if isinstance(endpoints, dict) else None
+    if not isinstance(endpoint, str) or not endpoint.startswith("tap://"):
+        return ""
+    return endpoint.removeprefix("tap://").partition("?")[0]

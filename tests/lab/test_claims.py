@@ -1,6 +1,7 @@
 """A stranger on the client LAN, between real processes: it floods the LAN heartbeats of a pair, and replays claims."""
 
 import contextlib
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from colo_proto.claim import CLAIM, ETHERTYPE
 from .test_failover import Stage, state
 
 TYPE = int.from_bytes(ETHERTYPE, "big")
+
+JUNK = b"\xff" * 6 + bytes.fromhex("02bad0000001") + ETHERTYPE + bytes(CLAIM)
+"""A frame of the claims' type from a stranger."""
 
 FLOOD = f"""
 import os, random, socket, sys, time
@@ -90,6 +94,35 @@ def test_the_link_is_cut_in_a_flood_of_junk(wiring):
     assert set(report["lan"]["frames"]) == {"lan-p"}
     heartbeat = next(one for one in report["processes"] if one["id"] == ("f1" if wiring == "faithful" else "rew0"))
     assert heartbeat["counters"]["claims_ignored.junk"] > 5000
+
+
+@pytest.mark.usefixtures("privileged")
+@pytest.mark.parametrize(("wiring", "listener"), [("faithful", "f1"), ("lean", "rew0")])
+def test_the_frame_learns_that_the_tap_of_its_lan_heartbeat_has_dropped_frames(wiring, listener):
+    """The listener stands still until its tap overflows. What was dropped makes the silence on the LAN count anew."""
+
+    def overflows(lab):
+        return lab.frame("secondary")["counters"].get("lan_overflows", 0)
+
+    def script(lab):
+        for _ in range(10):
+            yield
+        listening = lab.supervisor.children[listener]
+        with on_the_lan(lab) as lan:
+            assert overflows(lab) == 0
+            listening.signal(signal.SIGSTOP)
+            try:
+                while not overflows(lab):
+                    for _ in range(5000):
+                        with contextlib.suppress(OSError):
+                            lan.send(JUNK)
+                    yield
+            finally:
+                listening.signal(signal.SIGCONT)
+        while state(lab, "secondary") != "standby":
+            yield
+
+    Stage(wiring=wiring, extra={"frame-s": {"failover": "auto"}}).run("rr --seconds 14", script)
 
 
 @pytest.mark.usefixtures("privileged")

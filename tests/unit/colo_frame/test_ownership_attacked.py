@@ -4,6 +4,7 @@ import pytest
 
 from colo_frame.peer import PEER
 from colo_proto.claim import Stand, State, derive, write_claim
+from colo_proto.messages import Hello, Report
 from ownership_world import TICK, World
 
 DETECTION = 2.5
@@ -54,6 +55,56 @@ def test_nor_does_a_flood_of_recorded_claims(phase):
         world.run(1.0)
         assert world.s.frame.side.ownership.leadership.heard > world.s.now - 1.0
     assert (world.p.state, world.s.state) == ("alone", "standby")
+
+
+def overflow(world, letter, dropped):
+    """netdev of this host reports how many frames the kernel has dropped at its taps so far."""
+    host = world.hosts[letter]
+    host.to_frame("netdev", Hello("netdev", "netdev", 7))
+    counters = {f"tap.{name}.dropped": n for name, n in dropped.items()}
+    host.to_frame("netdev", Report("netdev", "netdev", 7, counters, {}, {}))
+
+
+def test_a_secondary_whose_tap_on_the_lan_drops_frames_does_not_take_over():
+    """A flood takes the place of the claims in the tap, and the link is cut as well: the primary lives."""
+    world = up()
+    overflow(world, "s", {"lan": 10})
+    world.hold("p")
+    world.link = False
+    for second in range(15):
+        overflow(world, "s", {"lan": 1000 * (second + 2)})
+        world.run(1.0)
+    assert (world.p.state, world.s.state) == ("alone", "standby")
+    assert world.s.frame.counters["lan_overflows"] == 15
+    # The flood is over, and the primary is dead: its silence counts from then on.
+    world.kill("p")
+    world.held.clear()
+    world.until(world.s.could_write, 4 * DETECTION)
+
+
+@pytest.mark.parametrize("dropped", [{"guest": 1000}, {"lan": 10}])
+def test_what_other_taps_drop_or_was_dropped_before_delays_nothing(dropped):
+    world = up()
+    overflow(world, "s", {"lan": 10, "guest": 0})
+    world.run(0.5)
+    world.kill("p")
+    for _ in range(4):
+        overflow(world, "s", {"lan": 10} | dropped)
+        world.run(1.0)
+    assert world.s.state == "promoted"
+    assert world.s.frame.counters["lan_overflows"] == 0
+
+
+def test_a_primary_that_asks_does_not_go_on_alone_while_its_tap_on_the_lan_drops_frames():
+    world = promoted(up())
+    world.link = False
+    world.hold("s")
+    world.p.start_frame()
+    for second in range(12):
+        overflow(world, "p", {"lan": 1000 * second})
+        world.run(1.0)
+        assert world.p.state == "asking"
+    assert world.s.could_write()
 
 
 def test_who_knows_the_name_of_the_pair_alone_is_not_heard():
