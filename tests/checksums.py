@@ -1,9 +1,13 @@
 """Are a frame's checksums right? For tests, the simulation and captures."""
 
 from colo_proto.checksum import internet_checksum, pseudo_sum
-from colo_proto.frame import Buffer
+from colo_proto.frame import F_NEEDS_CSUM, Buffer
 from colo_proto.net import packet as p
-from craft import needs_csum
+
+
+def needs_csum(frame: Buffer) -> bool:
+    """True when the L4 checksum of `frame` is partial (pseudo-header only)."""
+    return bool(frame[0] & F_NEEDS_CSUM)
 
 
 def ip_checksum_ok(frame: Buffer) -> bool:

@@ -41,11 +41,6 @@ class VnetHdr(NamedTuple):
         return VNET_HDR.pack(*self)
 
 
-def needs_csum(frame: Buffer) -> bool:
-    """True when the L4 checksum of `frame` is partial (pseudo-header only)."""
-    return bool(frame[0] & F_NEEDS_CSUM)
-
-
 def mac(text: str) -> bytes:
     """`02:00:00:00:00:01` as bytes."""
     return bytes.fromhex(text.replace(":", ""))

@@ -27,12 +27,12 @@ from ipaddress import ip_address
 from struct import pack, pack_into, unpack_from
 
 import craft
-from checksums import l4_checksum_ok
+from checksums import l4_checksum_ok, needs_csum
 from colo_proto.checksum import internet_checksum
 from colo_proto.frame import ETH, GSO_NONE, NO_OFFLOAD
 from colo_proto.net import packet as p
 from colo_proto.net.tcp import options, segment
-from craft import VnetHdr, needs_csum
+from craft import VnetHdr
 
 FORMS = ("v4", "v4-options", "v4-vlan", "v4-qinq", "v4-gso", "v6", "v6-extension", "v6-gso")
 LETTERS = "FSRPAUEC"

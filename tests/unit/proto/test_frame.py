@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from checksums import needs_csum
 from colo_proto import frame as f
 from colo_proto.frame import plain
-from craft import VnetHdr, needs_csum
+from craft import VnetHdr
 
 u8, u16 = st.integers(0, 255), st.integers(0, 65535)
 
