@@ -38,7 +38,7 @@ docs: $(BIN)/colo ## generate the reference from the code, and build the pages a
 
 quick: $(BIN)/colo ## while you work: lint, types, unit and scenarios without the slow tests (a minute on two idle cores)
 	$(MAKE) --no-print-directory lint types
-	$(BIN)/pytest -q -n 2 -m 'not slow' tests/unit tests/scenarios $(ARGS)
+	$(BIN)/pytest -q -n 4 -m 'not slow' tests/unit tests/scenarios $(ARGS)
 
 test: lint types tests ## everything that CI checks: lint, types, and every ring of tests
 
