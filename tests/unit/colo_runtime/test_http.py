@@ -221,10 +221,10 @@ def test_one_who_does_not_read_is_left(bench, served, monkeypatch):
     with socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         host, _, port = served.http.rpartition(":")
+        before = time.monotonic()
         one.connect((host, int(port)))
         one.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         bench.until(lambda: served._http._visitors)
-        before = time.monotonic()
         bench.until(lambda: not served._http._visitors)
         assert time.monotonic() - before > 0.2, "it had its time"
         one.settimeout(60)

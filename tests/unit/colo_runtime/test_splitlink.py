@@ -133,11 +133,14 @@ def test_what_waited_for_a_worker_that_went_is_not_lost_as_well(bench):
     _, b = barriered(bench, "comp0")
     connected(bench, a, 1)
     send(a, frames(0, 1), "comp0")
-    bench.until(lambda: b.snapshot().counters.get("link.in.frames_in"))
+    # Only a worker that knows that its sender has a worker table asks again when that sender is silent.
+    bench.until(lambda: b.snapshot().counters.get("link.in.frames_in") and b.links["in"]._marked)
     # The worker does not turn meanwhile.
-    while not a.snapshot().counters.get("link.out.dropped.queue_full"):
+    while True:
         for _ in range(50):
             send(a, [frame(0, 20_000)], "comp0")
+        if a.snapshot().counters.get("link.out.dropped.queue_full"):
+            break
         a.step()
     waiting = sum(n for _, n in a.links["out"]._queues["comp0"])
     assert waiting
@@ -246,6 +249,9 @@ def test_a_worker_that_asks_and_never_reads_fills_nobody_s_memory(bench):
     rude = bench.zmq(zmq.DEALER, bench.ipc("w"), identity=b"comp0", hwm=1)
     connected(bench, a, 1)
     link = a.links["out"]
+    # The kernel takes some for a peer that does not read: how many depends on who is scheduled when.
+    while "comp0" not in link._queues:
+        link._barrier("comp0")
     for _ in range(3000):
         link._barrier("comp0")
     assert len(link._queues["comp0"]) == 1
@@ -263,5 +269,5 @@ def test_a_worker_that_asks_and_never_reads_fills_nobody_s_memory(bench):
         return not link._queues
 
     bench.until(read)
-    bench.until(lambda: read() and type(seen[-1]) is codec.LinkBarrier and type(seen[-2]) is codec.Batch)
+    bench.until(lambda: read() and [type(one) for one in seen[-2:]] == [codec.Batch, codec.LinkBarrier])
     assert [one.version for one in seen if type(one) is codec.LinkBarrier][-2:] == [1, 1]
