@@ -198,6 +198,7 @@ class TcpFlow(Connection):
             or held.overtakes
             or self.stamp != NO_STAMP
             or self.clamped is not None
+            or self.opener
             or held.ack + (held.win << self.p_scale) > self.s_edge
         ):
             release(self, held)

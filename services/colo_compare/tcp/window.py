@@ -156,6 +156,25 @@ def _offered(flow: Connection, told: LoweredWindow) -> int:
     return max(edge, _edge(flow, ack, flow.p_win)) if ack < told.ack else edge
 
 
+def _field_at(flow: Connection, ack: int, at: int, win: int) -> int:
+    """The largest window field that may stand beside `ack`, when the primary offered `win` with an ACK of `at`.
+
+    With an ACK that is `n` further, the same right edge has a field that is smaller by `n` if windows are not scaled.
+    Of an opener that is not known, so that reading, in which less is offered, counts as well.
+    """
+    field = (_edge(flow, at, win) - ack) >> flow.p_scale
+    return min(field, at + abs(win) - ack) if flow.opener else field
+
+
+def _offered_field(flow: Connection, told: LoweredWindow, ack: int) -> int:
+    """What `_offered` says as a window field beside `ack`."""
+    at = flow.p_ack
+    if told.ack <= at <= flow.s_ack:
+        return _field_at(flow, ack, at, flow.p_win)
+    field = _field_at(flow, ack, told.ack, told.win)
+    return max(field, _field_at(flow, ack, at, flow.p_win)) if at < told.ack else field
+
+
 def reopen(flow: Connection, told: LoweredWindow) -> None:
     """The secondary's window grew after the primary's was lowered: tell the client, which waits for it.
 
@@ -166,15 +185,15 @@ def reopen(flow: Connection, told: LoweredWindow) -> None:
         return
     scale = flow.p_scale
     ack = max(told.ack, min(flow.p_ack, flow.s_ack))
-    offered = _offered(flow, told)
-    full = min((offered - ack) >> scale, MAX_FIELD)
+    offered = _offered_field(flow, told, ack)
+    full = min(offered, MAX_FIELD)
     window = min(full, _largest_field(flow, ack, scale))
     if window <= 0:
         # What came last offers nothing beyond what has been acknowledged.
         return
     edge = ack + (window << scale)
     if not (
-        _worth_an_update(flow, ack, edge, told.edge, offered, whole=window == full)
+        _worth_an_update(flow, ack, edge, told.edge, ack + (full << scale), whole=window == full)
         or (
             flow.opener and _worth_an_update(flow, ack, ack + window, told.plain_edge, ack + full, whole=window == full)
         )
@@ -182,7 +201,7 @@ def reopen(flow: Connection, told: LoweredWindow) -> None:
         return
     _announce(flow, told, ack, window)
     told.win = full
-    if edge >= offered or window == full < MAX_FIELD:
+    if window == offered:
         flow.clamped = None
 
 
@@ -218,7 +237,7 @@ def unbound(flow: Connection) -> None:
         return
     flow.clamped = None
     ack = max(told.ack, flow.p_ack)
-    window = min((_edge(flow, flow.p_ack, flow.p_win) - ack) >> flow.p_scale, MAX_FIELD)
+    window = min(_field_at(flow, ack, flow.p_ack, flow.p_win), MAX_FIELD)
     beyond = ack + (window << flow.p_scale) > told.edge or (flow.opener and ack + window > told.plain_edge)
     if window > 0 and beyond:
         _announce(flow, told, ack, window)

@@ -349,6 +349,40 @@ def test_an_update_of_an_opener_counts_in_either_reading():
     assert window(play) == 4096
 
 
+def opened():
+    """A connection that the guest has opened, offering to scale its windows. The client's answer is never seen."""
+    play = Play()
+    opening = {"flags": SYN, "ack": 0, "window": 60000}
+    return play >> syn("P", 999, **opening) >> syn("S", 7777, **opening)
+
+
+@pytest.mark.parametrize("first", ["P", "S"])
+def test_an_opener_never_passes_the_secondary_in_either_reading(first):
+    """With equal bytes cut alike, whoever is first, and where the scaled windows reach equally far."""
+    play = opened()
+    play >> S(1000, flags=ACK, ack=1000, window=60000) >> P(1000, flags=ACK, ack=1000, window=50000)
+    sides = [P(1000, b"abc", ack=21000, window=42000), S(1000, b"abc", ack=21000, window=40900)]
+    for one in sides if first == "P" else reversed(sides):
+        play >> one
+    seg, payload = fields(play.sent[-1])
+    assert (seg.ack, seg.window, payload) == (21000, 40900, b"abc")
+
+
+def test_an_update_of_an_opener_offers_no_more_than_the_primary_in_either_reading():
+    """The update acknowledges what both have received, and that is more than what had left. What the primary sent since
+    waits for the secondary; when it leaves, the window may not move back, should windows not be scaled.
+    """
+    play = opened()
+    play >> S(1000, flags=ACK, ack=1000, window=2524) >> P(1000, flags=ACK, ack=1000, window=2524)
+    play >> S(1000, flags=ACK, ack=2048, window=1476) >> P(1000, flags=ACK, ack=2048, window=2524)
+    assert window(play) == 1476
+    play >> P(1000, flags=ACK, ack=3096, window=1476) >> S(1000, flags=ACK, ack=2572, window=4096)
+    assert update(play) == (1000, 2572, 2000)
+    play >> S(1000, flags=ACK, ack=3096, window=4096)
+    assert fields(play.sent[-1])[0].ack == 3096
+    assert window(play) == 1476
+
+
 # -- another secondary than before ------------------------------------------------------------------------
 
 
