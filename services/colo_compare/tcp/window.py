@@ -29,8 +29,6 @@ from colo_proto.net.window import window_update
 from colo_proto.seq import HALF, MASK
 
 _U16: Final = Struct("!H")
-MAX_FIELD: Final = 0xFFFF
-"""The largest window field."""
 
 
 def emit(flow: Connection, unit: Unit, buf: bytes, l4: int, data: int, end: int, ack: int, win: int) -> None:
@@ -127,7 +125,8 @@ def _told(flow: Connection, buf: Buffer, l4: int, data: int, end: int, ack: int,
         if ack > told.ack or (ack == told.ack and _edge(flow, ack, win) > _edge(flow, ack, told.win)):
             told.ack, told.win = ack, win
     # Does the primary offer more than the client has been told, in either reading of an opener's windows?
-    owes = _offered(flow, told) > told.edge or (flow.opener and flow.p_ack + abs(flow.p_win) > told.plain_edge)
+    ack, win = _newest(flow, told, flow.s_ack)
+    owes = _edge(flow, ack, win) > told.edge or (flow.opener and ack + abs(win) > told.plain_edge)
     flow.clamped = told if owes else None
 
 
@@ -142,37 +141,22 @@ def _edge(flow: Connection, ack: int, win: int) -> int:
     return ack - win if win < 0 else ack + (win << flow.p_scale)
 
 
-def _offered(flow: Connection, told: LoweredWindow) -> int:
-    """The right edge of the primary's newest segment that does not wait for an ACK of the secondary.
+def _scaled_field(flow: Connection, win: int) -> int:
+    """The window field of a segment that offers what `win` does, which is negative where it is not scaled."""
+    return -win >> flow.p_scale if win < 0 else win
 
-    One that waits will offer its window itself when it leaves. Were it offered before, the segments that wait with it
-    would take it back.
+
+def _newest(flow: Connection, told: LoweredWindow, limit: int) -> tuple[int, int]:
+    """The newest ACK and window of the primary that do not wait for an ACK of the secondary, whose own is `limit`.
+
+    What waits will offer its window itself when it leaves. Were it offered before, the segments that wait with it
+    would take it back. An ACK that is older than what has left was overtaken on its way here, and says nothing about
+    now.
+
+    The pair is always one that the primary sent. What it would offer with an ACK between two of its own is not known
+    where it is not known whether windows are scaled (see `opener`).
     """
-    ack = flow.p_ack
-    if told.ack <= ack <= flow.s_ack:
-        return _edge(flow, ack, flow.p_win)
-    # Or its ACK is older than what has left: it was overtaken on its way here, and says nothing about now.
-    edge = _edge(flow, told.ack, told.win)
-    return max(edge, _edge(flow, ack, flow.p_win)) if ack < told.ack else edge
-
-
-def _field_at(flow: Connection, ack: int, at: int, win: int) -> int:
-    """The largest window field that may stand beside `ack`, when the primary offered `win` with an ACK of `at`.
-
-    With an ACK that is `n` further, the same right edge has a field that is smaller by `n` if windows are not scaled.
-    Of an opener that is not known, so that reading, in which less is offered, counts as well.
-    """
-    field = (_edge(flow, at, win) - ack) >> flow.p_scale
-    return min(field, at + abs(win) - ack) if flow.opener else field
-
-
-def _offered_field(flow: Connection, told: LoweredWindow, ack: int) -> int:
-    """What `_offered` says as a window field beside `ack`."""
-    at = flow.p_ack
-    if told.ack <= at <= flow.s_ack:
-        return _field_at(flow, ack, at, flow.p_win)
-    field = _field_at(flow, ack, told.ack, told.win)
-    return max(field, _field_at(flow, ack, at, flow.p_win)) if at < told.ack else field
+    return (flow.p_ack, flow.p_win) if told.ack <= flow.p_ack <= limit else (told.ack, told.win)
 
 
 def reopen(flow: Connection, told: LoweredWindow) -> None:
@@ -184,16 +168,15 @@ def reopen(flow: Connection, told: LoweredWindow) -> None:
     if flow.ledger.shadow:
         return
     scale = flow.p_scale
-    ack = max(told.ack, min(flow.p_ack, flow.s_ack))
-    offered = _offered_field(flow, told, ack)
-    full = min(offered, MAX_FIELD)
+    ack, win = _newest(flow, told, flow.s_ack)
+    full = _scaled_field(flow, win)
     window = min(full, _largest_field(flow, ack, scale))
     if window <= 0:
         # What came last offers nothing beyond what has been acknowledged.
         return
     edge = ack + (window << scale)
     if not (
-        _worth_an_update(flow, ack, edge, told.edge, ack + (full << scale), whole=window == full)
+        _worth_an_update(flow, ack, edge, told.edge, _edge(flow, ack, win), whole=window == full)
         or (
             flow.opener and _worth_an_update(flow, ack, ack + window, told.plain_edge, ack + full, whole=window == full)
         )
@@ -201,7 +184,7 @@ def reopen(flow: Connection, told: LoweredWindow) -> None:
         return
     _announce(flow, told, ack, window)
     told.win = full
-    if window == offered:
+    if window == full:
         flow.clamped = None
 
 
@@ -236,8 +219,8 @@ def unbound(flow: Connection) -> None:
     if told is None:
         return
     flow.clamped = None
-    ack = max(told.ack, flow.p_ack)
-    window = min(_field_at(flow, ack, flow.p_ack, flow.p_win), MAX_FIELD)
+    ack, win = _newest(flow, told, flow.p_ack)
+    window = _scaled_field(flow, win)
     beyond = ack + (window << flow.p_scale) > told.edge or (flow.opener and ack + window > told.plain_edge)
     if window > 0 and beyond:
         _announce(flow, told, ack, window)

@@ -305,12 +305,12 @@ def test_an_update_is_where_the_client_is(play):
     assert update(play) == (1006, 500, 1000)
 
 
-def test_an_update_acknowledges_what_both_have(play):
-    """An older ACK than one that has left says nothing about the window."""
+def test_an_update_is_in_the_words_of_the_primary(play):
+    """What waits for the secondary's ACK says nothing yet: the update repeats the newest ACK that does not wait."""
     lowered(play) >> P(1000, flags=ACK, ack=13300, window=1000) >> S(1000, flags=ACK, ack=13300, window=0)
     assert window(play) == 0
     play >> P(1000, flags=ACK, ack=13400, window=1000) >> S(1000, flags=ACK, ack=13350, window=1000)
-    assert update(play) == (1000, 13350, 999), "up to where the ACK of 13300 reached"
+    assert update(play) == (1000, 13300, 1000)
 
 
 def test_an_update_offers_no_more_than_what_waits_before_it(play):
@@ -369,15 +369,15 @@ def test_an_opener_never_passes_the_secondary_in_either_reading(first):
 
 
 def test_an_update_of_an_opener_offers_no_more_than_the_primary_in_either_reading():
-    """The update acknowledges what both have received, and that is more than what had left. What the primary sent since
-    waits for the secondary; when it leaves, the window may not move back, should windows not be scaled.
+    """What the primary sent since waits for the secondary. When it leaves, the window may not move back, be windows
+    scaled or not. So the update is a pair of ACK and window that the primary has sent, not one between two of them.
     """
     play = opened()
     play >> S(1000, flags=ACK, ack=1000, window=2524) >> P(1000, flags=ACK, ack=1000, window=2524)
     play >> S(1000, flags=ACK, ack=2048, window=1476) >> P(1000, flags=ACK, ack=2048, window=2524)
     assert window(play) == 1476
     play >> P(1000, flags=ACK, ack=3096, window=1476) >> S(1000, flags=ACK, ack=2572, window=4096)
-    assert update(play) == (1000, 2572, 2000)
+    assert update(play) == (1000, 2048, 2524)
     play >> S(1000, flags=ACK, ack=3096, window=4096)
     assert fields(play.sent[-1])[0].ack == 3096
     assert window(play) == 1476
@@ -418,12 +418,18 @@ def test_a_checkpoint_settles_how_windows_are_scaled():
     assert window(play) == 4000 >> 7
 
 
-def test_a_secondary_that_acknowledges_more_than_was_offered_opens_nothing(play):
-    """What the primary offered with the segment that left last ends before what the secondary acknowledges now."""
+def test_a_secondary_that_acknowledges_far_more_moves_no_ack(play):
+    """The update says what the primary has said, and the edge is one that both have offered."""
     play >> S(1000, flags=ACK, ack=500, window=100) >> P(1000, flags=ACK, ack=500, window=1000)
     play >> P(1000, flags=ACK, ack=250_000, window=1000)
-    before = len(play.sent)
     play >> S(1000, flags=ACK, ack=200_000, window=100)
-    assert len(play.sent) == before
+    assert update(play) == (1000, 500, 1000)
     play >> S(1000, flags=ACK, ack=250_000, window=2000)
+    assert fields(play.sent[-1])[0].ack == 250_000 & 0xFFFFFFFF
     assert window(play) == 1000
+
+
+def test_a_primary_that_has_closed_its_window_is_not_reopened(play):
+    lowered(play) >> P(1000, flags=ACK, window=0) >> S(1000, flags=ACK, window=2000)
+    assert window(play) == 0
+    assert play.core.counters["synthesized"] == 0
