@@ -10,7 +10,6 @@
                  -----> checkpoint done, mode
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -64,11 +63,6 @@ class Compare:
         self._frame_rules: SetRules | None = None
         """Rules that the COLO frame has set; they come before our own."""
         self._frame_incarnation = 0
-        self._reached = 0.0
-        self._progress = -math.inf
-        """`ledger.reached` at the last scan, and when it had last changed by then."""
-        self.behind = 0.0
-        """How far the secondary was behind the primary then, in seconds (shadow mode)."""
         self._leftovers = 0
         """Flows of which the secondary had sent more than the primary when the inputs ended."""
 
@@ -168,6 +162,7 @@ class Compare:
     def _scan(self, now: float) -> None:
         ledger = self.ledger
         self.next_scan = now + self.cycle if self.table.flows or ledger.held or ledger.held_secondary else None
+        ledger.lag.measure(now)
         limit = now - self.timeout
         first = now
         for flow in list(ledger.holding):
@@ -179,7 +174,8 @@ class Compare:
             if oldest < limit and not flow.wanted:
                 flow.timed_out(now)
         self.oldest = now - first
-        limit = self._late_before(limit, now)
+        # In shadow mode a frame counts from when the secondary has come to where the primary was when it sent it.
+        limit -= ledger.lag.shadow
         for flow in list(ledger.lingering):
             flow.expire(limit, now)
             if not flow.lingers():
@@ -188,19 +184,6 @@ class Compare:
         ledger.requests.repeat(now)
         ledger.relax()
         self.table.forget_idle(now)
-
-    def _late_before(self, limit: float, now: float) -> float:
-        """When a primary frame that has left must have been sent, so that an equal one is overdue by now (shadow mode).
-
-        A secondary host that is slower than the primary's falls behind, for nothing makes the primary wait. While it
-        still catches up with newer frames of the primary, in any flow, it is late and not different, so that a frame
-        counts from when the secondary has come that far. One that makes no progress at all gets no such respite.
-        """
-        reached = self.ledger.reached
-        if reached > self._reached:
-            self._reached, self._progress = reached, now
-        self.behind = now - reached if now - self._progress < self.timeout else 0.0
-        return limit - self.behind
 
     # -- control -------------------------------------------------------------------------------------
 
@@ -370,7 +353,7 @@ class Compare:
             "flows_unprotected": len(ledger.unprotected),
             "flows_unjudged": len(ledger.unjudged),
             "held_oldest_ms": int(self.oldest * 1000) if ledger.held else 0,
-            "behind_ms": int(self.behind * 1000),
+            "behind_ms": int(max(ledger.lag.shadow, ledger.lag.seconds) * 1000),
             "epoch": ledger.requests.epoch,
             "parked": handovers.parked,
             "linked": int(handovers.linked),

@@ -124,8 +124,10 @@ class DatagramFlow(Flow):
             return
         held = HeldDatagram(unit, body, now, index)
         pri = self.pri
-        if ledger.full(self, held, len(pri), ledger.max_queue_size):
-            if ledger.ahead(self) and not self.optional():
+        if ledger.full(self, len(pri), ledger.max_queue_size):
+            if not ledger.ahead(self):
+                ledger.refuse(self, held, len(pri))
+            elif not self.optional():
                 self.unkept += 1
                 self.unkept_at = now
                 ledger.counters["frames_unkept"] += frames_of(unit)
@@ -154,10 +156,11 @@ class DatagramFlow(Flow):
                 self.sec_over = len(self.sec)
                 self.matched_at = now
                 ledger.unhold(held)
-                ledger.verified(held)
                 ledger.secondary_compared += 1
                 ledger.bytes_compared += len(body)
-                if not held.out:
+                if held.out:
+                    ledger.lag.found(held.at)
+                else:
                     ledger.sink.append(held.unit)
                 if self.suspect:
                     self._clear_suspicion()

@@ -13,6 +13,7 @@ from typing import Any
 
 from colo_compare.config import CompareConfig
 from colo_compare.flow import Flow
+from colo_compare.lag import Lag
 from colo_compare.requests import Requests
 from colo_compare.tcp.history import HISTORY_BYTES, History
 from colo_compare.unit import HeldUnit, Unit, frames_in, frames_of
@@ -41,8 +42,7 @@ class Ledger:
         self.shadow = False
         """What is released goes nowhere, because it was sent already: in shadow mode, and for flows under such a rule.
         """
-        self.reached = 0.0
-        """When the primary sent the newest of what had left unverified and was found equal since (shadow mode)."""
+        self.lag = Lag(self.timeout)
         self.sink: list[Unit] = []
         """Units released by comparing, in order. Compare empties it after every call."""
         self.outputs: list[Output] = []
@@ -94,11 +94,6 @@ class Ledger:
         if not held.out:
             self.held -= len(unit) if type(unit) is tuple else 1
         self.held_bytes -= sum(map(len, unit)) if type(unit) is tuple else len(unit)
-
-    def verified(self, held: HeldUnit) -> None:
-        """The secondary has sent the same as `held`, so it has come as far as the primary had when that was sent."""
-        if held.out and held.at > self.reached:
-            self.reached = held.at
 
     def hand_over(self, held: HeldUnit) -> None:
         """`held` leaves its queue for another worker's."""
@@ -154,21 +149,16 @@ class Ledger:
         """
         return bool(flow.wanted) and self.held_bytes >= self.max_held_bytes >> 1
 
-    def full(self, flow: Flow, held: HeldUnit, queued: int, bound: int) -> bool:
-        """Apply the bounds before `held` is queued behind `queued` others, of at most `bound`. True when it is refused.
+    def full(self, flow: Flow, queued: int, bound: int) -> bool:
+        """Is there no room for one more frame of `flow`, of which `queued` are held, and `bound` may be?"""
+        return queued >= bound or self.held_bytes >= self.max_held_bytes or self.crowded(flow)
 
-        A refused frame is dropped and counted, and a checkpoint is asked for. What was sent already is only left
-        uncompared.
-        """
-        if queued < bound and self.held_bytes < self.max_held_bytes and not self.crowded(flow):
-            return False
-        if self.ahead(flow):
-            return True
+    def refuse(self, flow: Flow, held: HeldUnit, queued: int, *, ask: bool = True) -> None:
+        """There is no room for `held`: drop it, and ask for a checkpoint unless it may be missing or comes again."""
         optional = flow.optional()
         self.counters["dropped.unmatched" if optional else "dropped.queue_full"] += frames_of(held.unit)
-        if not optional:
+        if ask and not optional:
             self.want(flow, Reason.QUEUE_FULL, None, {"held": queued, "held_bytes": self.held_bytes}, held.at)
-        return True
 
     def squeeze(self) -> None:
         """All flows together keep too much of the secondary: forget the history, and then accept nothing more.

@@ -15,6 +15,7 @@ from typing import Final
 from colo_compare.evidence import first_difference
 from colo_compare.tcp.departure import client_may_be_at, outrun, part
 from colo_compare.tcp.explain import explain
+from colo_compare.tcp.lateness import may_come_later
 from colo_compare.tcp.overflow import keep_ack, keep_place, place_ahead
 from colo_compare.tcp.partial import HEAD_WAIT
 from colo_compare.tcp.reference import LOWEST
@@ -42,7 +43,24 @@ def confirm(flow: Connection, committed: int) -> None:
 def _full(flow: Connection, held: Held, queued: int) -> bool:
     # In shadow mode a guest may be ahead of the other as far as there is memory: its client waits for neither.
     ledger = flow.ledger
-    return ledger.full(flow, held, queued, ledger.max_ahead if ledger.ahead(flow) else ledger.max_queue_size)
+    if _awaited(flow, held) and not ledger.crowded(flow):
+        return False
+    if not ledger.full(flow, queued, ledger.max_ahead if ledger.ahead(flow) else ledger.max_queue_size):
+        return False
+    if not ledger.ahead(flow):
+        ledger.refuse(flow, held, queued, ask=not may_come_later(flow, held.at))
+    return True
+
+
+def _awaited(flow: Connection, held: Held) -> bool:
+    """Is this what all others wait for? A queue that is full has room for it, or it could never become shorter. When
+    the memory for all connections is used up, it must leave at once, because the secondary has sent the same place.
+    """
+    base, data, ref = flow.committed, flow.data, flow.ref
+    if held.start > base or held.end <= base or (data and data[0].start <= base):
+        return False
+    sent = ref.pending() > 0 and ref.pieces[ref.first].start <= base
+    return sent or flow.ledger.held_bytes < flow.ledger.max_held_bytes
 
 
 def hold(flow: Connection, held: Held) -> None:
@@ -116,8 +134,9 @@ def release(flow: Connection, held: Held) -> None:
     """`held` leaves."""
     flow.ledger.unhold(held)
     if held.out:
-        flow.ledger.verified(held)
+        flow.ledger.lag.found(held.at)
         return
+    flow.ledger.lag.waited(flow.touched - held.at)
     if held.syn:
         emit_syn(flow, held)
     elif isinstance(held.unit, tuple) or not (flow.stamp != NO_STAMP or held.overtakes or held.left > held.start):

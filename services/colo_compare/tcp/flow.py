@@ -81,6 +81,7 @@ class TcpFlow(Connection):
                     # The most frequent case: the same bytes, cut at the same places, the secondary first.
                     self.committed = stop
                     self.advanced_at = now
+                    ledger.lag.least_wait = 0.0
                     ledger.bytes_compared += stop - start
                     ledger.held_secondary -= 1
                     ledger.secondary_compared += 1
@@ -204,6 +205,7 @@ class TcpFlow(Connection):
             release(self, held)
         else:
             ledger.unhold(held)
+            ledger.lag.waited(self.touched - held.at)
             ledger.sink.append(held.unit)
         return True
 

@@ -13,7 +13,8 @@ def store(flow: Connection, start: int, stop: int, arrival: Arrival, base: int) 
             remember(flow, arrival, start, base)
         data += base - start
         start = base
-    if ref.pending() >= ledger.secondary_quota or (base >= 0 and stop - base > ledger.max_stream_bytes):
+    full = ref.pending() >= ledger.secondary_quota and not (start == base and _awaited(flow))
+    if full or (base >= 0 and stop - base > ledger.max_stream_bytes):
         # Nothing past `committed` was acknowledged by the client, so the guest will send it again.
         ledger.secondary_gone(1, "queue_full")
         return
@@ -23,6 +24,16 @@ def store(flow: Connection, start: int, stop: int, arrival: Arrival, base: int) 
     # A frame that only fills holes may become several pieces, or none: the count of frames stays right.
     if added != 1:
         ledger.secondary_pieces(added)
+
+
+def _awaited(flow: Connection) -> bool:
+    """Bytes at `committed` are what all others wait for: a queue that is full has room for them, or it could never
+    become shorter. When the memory for all connections is used up, they must be gone at once, because the primary has
+    sent the same place.
+    """
+    ref, data = flow.ref, flow.data
+    missing = not ref.pending() or ref.pieces[ref.first].start > flow.committed
+    return missing and (flow.ledger.secondary_quota > 0 or bool(data and data[0].start <= flow.committed))
 
 
 def remember(flow: Connection, arrival: Arrival, start: int, stop: int) -> None:

@@ -51,6 +51,7 @@ def open_connection(flow: Connection, seq: int, number: int, options: SynOptions
     flow.wanted = 0.0
     flow.origin = flow.isn = flow.committed = seq + MOD
     flow.p_first = flow.isn
+    flow.advanced_at = now
     flow.p_syn = options
     if rivals:
         # Where the stream begins is not known yet: nothing before this place has been compared.

@@ -75,11 +75,17 @@ def test_only_the_last_differences_are_kept(ledger):
 
 def test_the_bounds_are_looked_at_before_anything_is_kept(ledger):
     who = flow(ledger)
-    assert not ledger.full(who, held(b"x"), 3, 4)
-    assert ledger.full(who, held(b"x"), 4, 4)
+    assert not ledger.full(who, 3, 4)
+    assert ledger.full(who, 4, 4)
     ledger.held_bytes = ledger.max_held_bytes
-    assert ledger.full(flow(ledger, 1), held(b"x"), 0, 4)
-    assert ledger.counters["dropped.queue_full"] == 2
+    assert ledger.full(flow(ledger, 1), 0, 4)
+
+
+def test_what_is_refused_is_counted_and_asks_for_a_checkpoint(ledger):
+    ledger.refuse(flow(ledger), held(b"x"), 4)
+    ledger.refuse(flow(ledger, 1), held(b"x"), 0)
+    ledger.refuse(flow(ledger, 2), held(b"x"), 0, ask=False)
+    assert ledger.counters["dropped.queue_full"] == 3
     assert ledger.counters["checkpoints_wanted.queue_full"] == 2
 
 
