@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from colo_proto.config import shown
 from colo_proto.errors import ConfigError
 from colo_proto.netdev import Request
 
@@ -43,8 +44,8 @@ def parse_allow(text: str) -> Grant:
         given[key] = value
     try:
         user = user_number(given.get("user", ""))
-    except ValueError:
-        raise ConfigError(f"--allow {text[:80]}: user is a number from 0 to {MAX_USER}") from None
+    except ValueError as error:
+        raise ConfigError(f"--allow {text[:80]}: user {error}") from None
     taps, netns = (tuple(given[key].split("+")) if key in given else () for key in ("tap", "netns"))
     if not all(taps + netns) or not taps + netns:
         raise ConfigError(f"--allow {text}: names of taps (tap=) or of namespaces (netns=) expected")
@@ -54,11 +55,16 @@ def parse_allow(text: str) -> Grant:
     return Grant(user, taps, lease == "on", netns)
 
 
+def number(least: int, most: int, text: str) -> int:
+    """The number that `text` is. A `ValueError` that goes on after the name of what it should be, when it is none."""
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or not least <= int(text) <= most:
+        raise ValueError(f"is a number from {least} to {most}, not {shown(text)}")
+    return int(text)
+
+
 def user_number(text: str) -> int:
     """A user's or group's number. `ValueError` when it is none."""
-    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > MAX_USER:
-        raise ValueError(f"a number from 0 to {MAX_USER} expected")
-    return int(text)
+    return number(0, MAX_USER, text)
 
 
 class Allowed:

@@ -7,8 +7,8 @@ from functools import partial
 from ipaddress import ip_address, ip_interface
 from typing import Any, Final
 
-from colo_netdev.allow import Grant, parse_allow, user_number
-from colo_proto.config import DAY_S, option, shown
+from colo_netdev.allow import Grant, number, parse_allow, user_number
+from colo_proto.config import DAY_S, option
 from colo_proto.errors import ConfigError
 from colo_proto.topology import TAP_QUEUE
 
@@ -197,12 +197,6 @@ def _on_off(value: str) -> bool:
     return value == "on"
 
 
-def _number(low: int, high: int, value: str) -> int:
-    if not value.isascii() or not value.isdigit() or len(value) > 10 or not low <= int(value) <= high:
-        raise ValueError(f"is a number from {low} to {high}, not {shown(value)}")
-    return int(value)
-
-
 _KEYS: Final[dict[str, Callable[[str], Any]]] = {
     "netns": _netns,
     "bridge": _interface,
@@ -212,7 +206,7 @@ _KEYS: Final[dict[str, Callable[[str], Any]]] = {
     "address": _addresses,
     "gateway": lambda value: str(ip_address(value)),
     "vnet_hdr": _on_off,
-    "mtu": partial(_number, MIN_MTU, MAX_MTU),
-    "queue": partial(_number, 1, MAX_QUEUE),
+    "mtu": partial(number, MIN_MTU, MAX_MTU),
+    "queue": partial(number, 1, MAX_QUEUE),
 }
 """The keys of `--tap`."""

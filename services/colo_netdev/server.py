@@ -3,7 +3,6 @@
 import contextlib
 import os
 import socket
-import stat
 import time
 from dataclasses import dataclass
 from struct import Struct
@@ -17,7 +16,7 @@ from colo_runtime.descriptors import NO_DESCRIPTORS, close_all, receive
 from colo_runtime.doors import crowded
 from colo_runtime.reactor import READ, Reactor, Timer
 from colo_runtime.shell import LogFn
-from colo_runtime.socketfile import SocketFile
+from colo_runtime.socketfile import SocketFile, clear_stale
 
 _CREDENTIALS: Final = Struct("iII")
 """struct ucred: process, user, group."""
@@ -53,14 +52,12 @@ class Server:
         self._clients: set[_Client] = set()
         self._timer: Timer | None = None
         self._logged: set[str] = set()
-        self._path = netdev.config.listen
         self._listen()
-        self._file = SocketFile(self._path, reactor, self._bind_again, log, socket.SOCK_SEQPACKET)
+        self._file = SocketFile(netdev.config.listen, reactor, self._bind_again, log, socket.SOCK_SEQPACKET)
 
     def _listen(self) -> None:
         config = self.netdev.config
         self._socket = _bind(config.listen, config.mode_bits(), config.owner_ids())
-        self._inode = os.stat(self._path).st_ino
         self._reactor.watch(self._socket.fileno(), READ, self._accept)
 
     def _bind_again(self) -> None:
@@ -129,25 +126,21 @@ class Server:
         except OSError as error:
             # Most likely no descriptor is left.
             why = f"{request.verb} {request.tap[:40]}: {error.strerror}"
-            reply, fd = self._refused(why, retry=True), None
+            reply, fd = self.netdev.refused(why, retry=True), None
         finally:
             close_all(fds)
         self._log("debug", _EVENTS[request.verb], tap=request.tap, client=request.id, ok=fd is not None)
         self._reply(client, reply, fd)
 
-    def _refused(self, why: str, *, retry: bool = False) -> bytes:
-        self.netdev.counters["refused"] += 1
-        return encode_error(why, retry=retry)
-
     def _offer(self, client: _Client, request: Request, fds: list[int]) -> bytes:
         """Use a namespace for as long as `client` stays connected."""
         name = request.tap
         if not self.netdev.offerable(name):
-            return self._refused(f"no tap has netns=@{name[:40]} here")
+            return self.netdev.refused(f"no tap has netns=@{name[:40]} here")
         try:
             namespace = Namespace.offered(fds)
         except (ValueError, OSError) as error:
-            return self._refused(f"netns {name[:40]}: {error}")
+            return self.netdev.refused(f"netns {name[:40]}: {error}")
         self._withdraw(client)
         client.offer = (name, namespace)
         try:
@@ -191,16 +184,13 @@ class Server:
 
     def close(self) -> None:
         """Close everything, and remove the socket's file if it is still ours."""
-        self._file.close()
+        self._file.close(remove=True)
         for client in list(self._clients):
             self._drop(client)
         if self._timer is not None:
             self._timer.cancel()
         self._reactor.unwatch(self._socket.fileno())
         self._socket.close()
-        with contextlib.suppress(OSError):
-            if os.stat(self._path).st_ino == self._inode:
-                os.unlink(self._path)
 
 
 def peer_user(client: socket.socket) -> int:
@@ -210,37 +200,20 @@ def peer_user(client: socket.socket) -> int:
 
 def _bind(path: str, mode: int, owner: tuple[int, int] | None) -> socket.socket:
     """A socket that listens on `path`. A socket file that nobody serves any more is replaced."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    what = f"--listen {path}"
+    before = os.umask(0o777 & ~mode)
     try:
-        if os.path.lexists(path):
-            _clear_stale(path)
-        before = os.umask(0o777 & ~mode)
-        try:
+        clear_stale(path, what, socket.SOCK_SEQPACKET)
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             sock.bind(path)
-        finally:
-            os.umask(before)
-        if owner is not None:
-            os.chown(path, *owner)
-        sock.listen(64)
-    except (ConfigError, StartError):
-        sock.close()
-        raise
+            if owner is not None:
+                os.chown(path, *owner)
+            sock.listen(64)
+            sock.setblocking(False)
+            undo.pop_all()
     except OSError as error:
-        sock.close()
-        raise StartError(f"--listen {path}: {error.strerror}") from None
-    sock.setblocking(False)
+        raise StartError(f"{what}: {error.strerror}") from None
+    finally:
+        os.umask(before)
     return sock
-
-
-def _clear_stale(path: str) -> None:
-    if not stat.S_ISSOCK(os.stat(path).st_mode):
-        raise ConfigError(f"--listen {path}: exists and is not a socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except OSError as error:
-            raise ConfigError(f"--listen {path}: exists and is not netdev's: {error.strerror}") from None
-    raise StartError(f"--listen {path}: another netdev listens there")

@@ -107,7 +107,7 @@ def test_a_holder_brings_its_namespace_and_netdev_restarts(run, namespaces, tmp_
     text = "guest,netns=@guest,ifname=eth0,address=10.1.0.2/24"
     held = holder(there, "guest")
     first = run(text)
-    wait_for(lambda: first.netdev.ready, 20, "the offer")
+    wait_for(lambda: first.netdev.owned, 20, "the offer")
     assert "inet 10.1.0.2/24" in show(there, "addr", "show", "eth0")
     index = links(there)["eth0"]
     with connect(tmp_path) as sock:
