@@ -41,20 +41,11 @@ class Stopped(Exception):  # noqa: N818 - not an error
 class Signals:
     """SIGINT, SIGTERM and SIGHUP raise `Stopped` while the lab comes up. After that, `got` holds the last of them."""
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
     def __init__(self) -> None:
         self.got = 0
         self.raising = True
-
-    @contextlib.contextmanager
-    def handled(self) -> Iterator["Signals"]:
-        before = {number: signal.signal(number, self._handle) for number in self.numbers}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._handle)
 
     def only_record(self) -> None:
         """From now on a signal raises nothing."""
@@ -69,17 +60,17 @@ class Signals:
 
 def _exit_status(name: str, lab: Lab, body: Callable[[Signals], int]) -> int:
     """What `body` returns, or what becomes of it when it fails. The lab is taken down in any case."""
-    with Signals().handled() as signals:
-        try:
-            return body(signals)
-        except Stopped:
-            return 128 + signals.got
-        except LabError as error:
-            click.echo(f"{name}: {error}", err=True)
-            return 1
-        finally:
-            signals.only_record()
-            lab.down()
+    signals = Signals()
+    try:
+        return body(signals)
+    except Stopped:
+        return 128 + signals.got
+    except LabError as error:
+        click.echo(f"{name}: {error}", err=True)
+        return 1
+    finally:
+        signals.only_record()
+        lab.down()
 
 
 @click.command(context_settings=_SETTINGS)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from colo_lab.observed import Process, gaps, summed, wanted
+from colo_lab.observed import Process, gaps, labelled, summed, total, wanted
 from colo_proto.messages import Mode
 from colo_proto.topology import Wiring, links
 
@@ -80,7 +80,7 @@ def _incomplete(processes: Sequence[Process]) -> str:
     if not processes:
         return "there is no such process"
     for process in processes:
-        if process.status is None:
+        if not process.reported:
             return f"{process.id} has never reported"
         if not process.complete:
             return f"{process.id} was restarted or killed, and its last counts are lost"
@@ -90,19 +90,15 @@ def _incomplete(processes: Sequence[Process]) -> str:
 def _s1(facts: Facts) -> Verdict:
     if facts.mode != Mode.ENFORCE:
         return Verdict(UNKNOWN, f"mode {facts.mode} releases without comparing")
-    causes: Counter[str] = Counter()
-    released = 0
-    for process in facts.of("compare"):
-        counters = process.counters
-        released += counters["released"]
-        causes.update({k.removeprefix("released."): n for k, n in counters.items() if k.startswith("released.")})
+    counters, _ = total(facts.processes, "compare")
+    released, causes = counters["released"], labelled(counters, "released")
     if released != sum(causes.values()):
         return Verdict(VIOLATED, f"{released} frames released, {sum(causes.values())} with a cause")
     if min(causes.values(), default=0) < 0:
         return Verdict(VIOLATED, "more frames have a cause than were released")
-    if causes["mode"]:
+    if causes.get("mode"):
         return Verdict(UNKNOWN, f"the mode let {causes['mode']} frames pass")
-    text = ", ".join(f"{n} {cause}" for cause, n in sorted(causes.items()) if n)
+    text = ", ".join(f"{n} {cause}" for cause, n in causes.items())
     return Verdict(HELD, f"every released frame has a cause: {text or 'none was released'}")
 
 

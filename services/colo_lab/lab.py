@@ -23,20 +23,18 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from colo_lab import privileges, readiness, report, snapshot
-from colo_lab.children import Child, entering
+from colo_lab.children import Child
 from colo_lab.cleanup import kill_inhabitants
 from colo_lab.clientrun import ClientRun, Plan, cannot_run
 from colo_lab.config import LabConfig
 from colo_lab.invariants import Facts
 from colo_lab.launch import LAN_FILE, LAN_WATCH, Launcher, client_environment, control, start_cleanup
-from colo_lab.namespaces import GUEST_IF, Namespaces
+from colo_lab.namespaces import Namespaces
 from colo_lab.observed import Process
 from colo_lab.statuspoll import StatusPoll
 from colo_lab.supervisor import GRACE, LabError, Supervisor
 from colo_proto.errors import ConfigError
-from colo_proto.messages import Query
 from colo_proto.topology import SIDES, Side
-from colo_runtime.client import ask
 
 REST_WITHIN: Final = 3.0
 """Seconds to wait until counters stop changing before they are reported."""
@@ -94,7 +92,8 @@ class Lab:
         if config.impaired:
             launcher.impairment()
             client_up = functools.partial(namespaces.has, "client", namespaces.client_if)
-            readiness.require(client_up, "the impaired LAN did not come up", supervisor, timeout)
+            if not readiness.until(client_up, supervisor, timeout):
+                raise LabError("the impaired LAN did not come up")
             namespaces.address_client()
         launcher.filters()
         self.statuses = StatusPoll({side: control(self.directory, side) for side in SIDES})
@@ -188,11 +187,6 @@ class Lab:
         plans += [(began + after, functools.partial(self.scale, workers)) for workers, after in config.scales]
         return sorted(plans, key=operator.itemgetter(0))
 
-    def popen(self, namespace: str, argv: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
-        """Another process in a namespace, with a client's environment (a test's own client). It ends with the lab."""
-        entered = entering(self.namespaces.fds[namespace])
-        return subprocess.Popen(argv, env=client_environment(), preexec_fn=entered, **options)  # noqa: PLW1509
-
     # -- what happens to the pair ---------------------------------------------------------------
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
@@ -218,17 +212,6 @@ class Lab:
             self.failed_at = now
         self.supervisor.on_event(f"{name} has died: {', '.join(victims)}")
 
-    def revive(self, name: str) -> None:
-        """Start a host that died again, with a fresh guest. It is ready when its COLO frame says so."""
-        side, guest = HOSTS[name], f"guest-{name[-1]}"
-        self.statuses.remember(side, control(self.directory, side))
-        self.supervisor.resume([one.id for one in self.supervisor.children.values() if one.host == name])
-        tap_up = functools.partial(self.namespaces.has, guest, GUEST_IF)
-        message = f"{name}: its guest's tap did not come back"
-        readiness.require(tap_up, message, self.supervisor, self.config.start_timeout)
-        self.namespaces.address_guest(guest)
-        self.supervisor.resume([one.id for one in self.supervisor.children.values() if one.host == guest])
-
     def scale(self, workers: int) -> None:
         """Have this number of compare workers from now on: more are started, or the last ones are asked to leave."""
         if self.config.wiring == "lean" and self.config.workers == 1:
@@ -241,22 +224,7 @@ class Lab:
         self.supervisor.on_event(f"{workers} compare workers wanted")
         self.supervisor.on_change()
 
-    def cut(self, *, cut: bool = True) -> None:
-        """Pull (or plug in) the cable between the hosts."""
-        self.namespaces.cut(cut=cut)
-
-    def order(self, what: str, side: Side, **args: Any) -> dict[str, Any]:
-        """Send a COLO frame an order (`failover`, `resync`, …). Returns its answer; `LabError` when it refuses."""
-        answer = ask(control(self.directory, side), Query(what, args))
-        if not answer.ok:
-            raise LabError(f"{what}: {answer.error}")
-        return answer.body
-
     # -- what is observed of it -----------------------------------------------------------------
-
-    def frame(self, side: Side) -> dict[str, Any]:
-        """The status of a COLO frame now."""
-        return self.order("status", side)
 
     def lan(self) -> dict[str, Any] | None:
         """What the capture on the LAN has seen up to now; None when there is no capture."""

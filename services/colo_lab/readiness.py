@@ -19,10 +19,14 @@ _TCP_LISTEN, _UDP_BOUND = "0A", "07"
 """States of a socket in `/proc/net/tcp` and `/proc/net/udp`."""
 
 
-def require(ready: Callable[[], bool], otherwise: str, supervisor: Supervisor, timeout: float) -> None:
-    """Wait until `ready()`; `LabError` with the message `otherwise` after `timeout` seconds."""
-    if not _until(ready, timeout, supervisor.step):
-        raise LabError(otherwise)
+def until(ready: Callable[[], bool], supervisor: Supervisor, timeout: float) -> bool:
+    """Wait until `ready()`; False when that took more than `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not ready():
+        if time.monotonic() > deadline:
+            return False
+        supervisor.step(POLL_INTERVAL)
+    return True
 
 
 def await_filters(namespaces: Namespaces, statuses: StatusPoll, supervisor: Supervisor, timeout: float) -> None:
@@ -39,7 +43,7 @@ def await_filters(namespaces: Namespaces, statuses: StatusPoll, supervisor: Supe
         waiting = without_address or statuses.not_ready(set(supervisor.children) - {IMPAIR})
         return not waiting
 
-    if not _until(ready, timeout, supervisor.step):
+    if not until(ready, supervisor, timeout):
         raise LabError(f"not ready after {timeout:g} s: {', '.join(sorted(waiting))}")
 
 
@@ -50,17 +54,7 @@ def await_guests(supervisor: Supervisor, timeout: float) -> None:
         guests = [child for child in supervisor.children.values() if child.role == "guest"]
         return all(not child.running or _listens(child.pid) for child in guests)
 
-    _until(ready, timeout, supervisor.step)
-
-
-def _until(ready: Callable[[], bool], timeout: float, step: Callable[[float], None]) -> bool:
-    """Wait until `ready()`; False when that took more than `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not ready():
-        if time.monotonic() > deadline:
-            return False
-        step(POLL_INTERVAL)
-    return True
+    until(ready, supervisor, timeout)
 
 
 def _listens(pid: int) -> bool:

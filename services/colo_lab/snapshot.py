@@ -3,10 +3,12 @@
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from colo_lab.children import Child
 from colo_lab.config import GUEST4, GUEST6, GUEST_MAC
 from colo_lab.launch import control
 from colo_lab.namespaces import Namespaces
@@ -24,25 +26,29 @@ def processes(supervisor: Supervisor, statuses: StatusPoll) -> dict[str, Process
     statuses.poll()
     for child in supervisor.children.values():
         child.sample()
-    return {
-        child.id: Process(
-            role=child.role,
-            id=child.id,
-            host=child.host,
-            pid=child.pid,
-            usage=Usage(child.cpu_now(), child.usage.max_rss_bytes),
-            restarts=child.restarts,
-            status=statuses.last(child.id),
-            complete=not child.restarts and (child.running or (child.retired and child.status == 0)),
-        )
-        for child in supervisor.children.values()
-    }
+    return {name: _process(child, statuses) for name, child in supervisor.children.items()}
+
+
+def _process(child: Child, statuses: StatusPoll) -> Process:
+    last = statuses.last(child.id)
+    return Process(
+        role=child.role,
+        id=child.id,
+        host=child.host,
+        pid=child.pid,
+        usage=Usage(child.cpu_now(), child.usage.max_rss_bytes),
+        restarts=child.restarts,
+        complete=not child.restarts and (child.running or (child.retired and child.status == 0)),
+        reported=bool(last),
+        counters=statuses.counters(child.id),
+        gauges=Counter(last.get("gauges")),
+        detail=last.get("status") or {},
+    )
 
 
 def promotion(statuses: StatusPoll) -> dict[str, Any] | None:
     """What the secondary's COLO frame reports about its promotion; None when there was none."""
-    last = statuses.last("frame-s")
-    found: dict[str, Any] | None = last.detail.get("leadership", {}).get("promotion") if last is not None else None
+    found: dict[str, Any] | None = statuses.last("frame-s").get("status", {}).get("leadership", {}).get("promotion")
     return found
 
 

@@ -59,14 +59,6 @@ class Supervisor:
         self._due.pop(name, None)
         self.children[name].signal(number)
 
-    def resume(self, names: Collection[str]) -> None:
-        """Start those that were abandoned, because their host is back."""
-        for child in [self.children[name] for name in names]:
-            if child.abandoned and not child.running:
-                child.abandoned = False
-                self.start(child)
-        self.on_change()
-
     def start(self, child: Child) -> None:
         """Start a child and watch it. `OSError` when its program cannot be run."""
         child.start()

@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from colo_lab.config import LabConfig
-from colo_lab.lab import Lab
 from colo_lab.statuspoll import entries
 from colo_proto.topology import Wiring
 from faults.nemesis import Nemesis, sockets
 from faults.plan import Fault, plan
 from judging import Judge
+from pairlab import Lab
 
 PROGRAM = (sys.executable, "-P", "-m", "colo_lab.programs.")
 RATE = 2_000_000

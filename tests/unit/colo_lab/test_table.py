@@ -1,15 +1,17 @@
 import os
 import re
+from collections import Counter
 
 from rich.text import Text
 
-from colo_lab.observed import Process, Status, Usage
+from colo_lab.observed import Process, Usage
 from colo_lab.table import Footer, Rates
 
 
 def process(frames, cpu):
-    status = Status({"link.netdev.frames_in": frames}, {})
-    return {"m0": Process("mirror", "m0", "host-p", 1, Usage(cpu), 0, status, complete=True)}
+    counters = Counter({"link.netdev.frames_in": frames})
+    one = Process("mirror", "m0", "host-p", 1, Usage(cpu), 0, complete=True, reported=True, counters=counters)
+    return {"m0": one}
 
 
 def test_rates_are_differences_over_time():
