@@ -27,10 +27,9 @@ module         holds
 `statuspoll`   `StatusPoll`: what the COLO frames report: readiness, counters, whether all is at rest
 `readiness`    waiting until what was started is ready
 `clientrun`    `ClientRun`: what ends the client's command, and its exit status
-`snapshot`     the processes, the capture on the LAN, and the state file, while the lab is up
 `invariants`   from counters to held, violated, unknown (pure)
 `report`       the report file (pure)
-`lab`          `Lab`: up, run_client, kill, report, down
+`lab`          `Lab`: up, run_client, kill, processes, state, report, down
 `table`        the live table
 `demo`         `colo demo`
 `cli`          `colo lab`

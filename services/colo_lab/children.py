@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 from colo_lab.observed import Usage
@@ -96,11 +97,11 @@ class Child:
     def sample(self) -> None:
         """Record its peak memory while it runs (what `wait4` reports also includes the lab's own, from before exec)."""
         if self.running:
-            with contextlib.suppress(OSError, ValueError), open(f"/proc/{self.pid}/status", encoding="ascii") as file:
-                for line in file:
-                    if line.startswith("VmHWM:"):
-                        peak = int(line.split()[1]) * 1024
-                        self.usage.max_rss_bytes = max(self.usage.max_rss_bytes, peak)
+            # A process that has ended and was not reaped yet has no memory.
+            with contextlib.suppress(OSError, IndexError):
+                about = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
+                peak = int(about.partition("VmHWM:")[2].split()[0]) * 1024
+                self.usage.max_rss_bytes = max(self.usage.max_rss_bytes, peak)
 
     def cpu_now(self) -> float:
         """CPU seconds of all incarnations up to now."""

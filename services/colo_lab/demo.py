@@ -195,7 +195,7 @@ class Demo:
             result = self._client(*words, on_tick=tick, name="failover")
             self.lab.processes()
             lan = self.lab.lan() or {}
-            seen = failover(lan, self.lab.failed_at, self.lab.promotion()) or {}
+            seen = failover(lan, self.lab.failed_at, self.lab.statuses.promotion()) or {}
             self._check(result["wrong"] == 0, f"the download was not right: {result['wrong']}")
             self._check(bool(seen.get("connections_continued")), "the connection did not continue")
             self._check(lan.get("broken") == [], f"it did not continue where it was: {lan.get('broken')}")

@@ -11,6 +11,7 @@
 
 import contextlib
 import functools
+import json
 import operator
 import os
 import shutil
@@ -18,24 +19,27 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-from colo_lab import privileges, readiness, report, snapshot
+from colo_lab import privileges, readiness, report
 from colo_lab.children import Child
 from colo_lab.cleanup import kill_inhabitants
 from colo_lab.clientrun import ClientRun, Plan, cannot_run
-from colo_lab.config import LabConfig
+from colo_lab.config import GUEST4, GUEST6, GUEST_MAC, LabConfig
 from colo_lab.invariants import Facts
 from colo_lab.launch import LAN_FILE, LAN_WATCH, Launcher, client_environment, control, start_cleanup
 from colo_lab.namespaces import Namespaces
-from colo_lab.observed import Process
+from colo_lab.observed import Process, Usage
 from colo_lab.statuspoll import StatusPoll
 from colo_lab.supervisor import GRACE, LabError, Supervisor
 from colo_proto.errors import ConfigError
 from colo_proto.topology import SIDES, Side
 
+CAPTURE_WITHIN: Final = 10.0
+"""Seconds to wait until the capture on the LAN has written its file again."""
 REST_WITHIN: Final = 3.0
 """Seconds to wait until counters stop changing before they are reported."""
 
@@ -129,10 +133,6 @@ class Lab:
     def __exit__(self, *_error: object) -> None:
         self.down()
 
-    def step(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds for something to happen, and do what is due."""
-        self.supervisor.step(timeout)
-
     # -- the client -----------------------------------------------------------------------------
 
     def run_client(
@@ -168,7 +168,7 @@ class Lab:
                 now = time.monotonic()
                 run.look(now)
                 on_tick(now)
-                self.step(run.pause(interval))
+                self.supervisor.step(run.pause(interval))
         finally:
             self.seconds = time.monotonic() - began
             self.supervisor.finish(client)
@@ -227,21 +227,57 @@ class Lab:
     # -- what is observed of it -----------------------------------------------------------------
 
     def lan(self) -> dict[str, Any] | None:
-        """What the capture on the LAN has seen up to now; None when there is no capture."""
-        running = LAN_WATCH in self.supervisor.children
-        return snapshot.capture(Path(self.directory, LAN_FILE), self.step) if running else None
+        """What the capture on the LAN has seen up to now; None when there is no capture, or when it does not write its
+        file again in time.
+        """
+        path, now = Path(self.directory, LAN_FILE), time.monotonic()
+        while LAN_WATCH in self.supervisor.children and time.monotonic() < now + CAPTURE_WITHIN:
+            seen: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"at": 0.0}
+            if seen["at"] >= now:
+                return seen
+            self.supervisor.step(0.05)
+        return None
 
     def processes(self) -> dict[str, Process]:
         """Every process as it is now, with its last report to its COLO frame."""
-        return snapshot.processes(self.supervisor, self.statuses)
+        self.statuses.poll()
+        return {name: self._process(child) for name, child in self.supervisor.children.items()}
 
-    def promotion(self) -> dict[str, Any] | None:
-        """What the secondary's COLO frame reports about its promotion."""
-        return snapshot.promotion(self.statuses)
+    def _process(self, child: Child) -> Process:
+        child.sample()
+        last = self.statuses.last(child.id)
+        return Process(
+            role=child.role,
+            id=child.id,
+            host=child.host,
+            pid=child.pid,
+            usage=Usage(child.cpu_now(), child.usage.max_rss_bytes),
+            restarts=child.restarts,
+            complete=not child.restarts and (child.running or (child.retired and child.status == 0)),
+            reported=bool(last),
+            counters=self.statuses.counters(child.id),
+            gauges=Counter(last.get("gauges")),
+            detail=last.get("status") or {},
+        )
 
     def state(self) -> dict[str, Any]:
         """The state file: which process runs where, and how to reach it."""
-        return snapshot.state(self.directory, self.config.wiring, self.namespaces, self.supervisor)
+        return {
+            "pid": os.getpid(),
+            "directory": self.directory,
+            "wiring": self.config.wiring,
+            "namespaces": {name: self.namespaces.path(name) for name in self.namespaces.fds},
+            "frames": {side: control(self.directory, side) for side in SIDES},
+            "guest": {"ipv4": GUEST4, "ipv6": GUEST6, "mac": GUEST_MAC},
+            "processes": [
+                {
+                    **{name: getattr(child, name) for name in ("role", "id", "host", "endpoints", "restarts", "log")},
+                    "pid": child.pid if child.running else 0,
+                    "argv": list(child.argv),
+                }
+                for child in self.supervisor.children.values()
+            ],
+        }
 
     def report(self, *, final: bool = False) -> dict[str, Any]:
         """The report, once the counters have stopped changing. The processes still run.
@@ -249,10 +285,10 @@ class Lab:
         If some program still sends after a few seconds (a secondary that diverged retransmits again and again) and the
         report is `final`, the client and the guests lose their addresses. Then the counters stop and can be added up.
         """
-        settled = self.statuses.await_rest(REST_WITHIN, self.step)
+        settled = self.statuses.await_rest(REST_WITHIN, self.supervisor.step)
         if final and not settled:
             self.namespaces.remove_addresses()
-            settled = self.statuses.await_rest(REST_WITHIN, self.step)
+            settled = self.statuses.await_rest(REST_WITHIN, self.supervisor.step)
         facts = Facts(
             mode=self.config.mode,
             same_guests=not self.config.secondary_guest,
@@ -262,7 +298,7 @@ class Lab:
             lan=self.lan(),
         )
         status = self.exit_status if self.exit_status is not None else -1
-        return report.build(report.Run(status, self.seconds, self.failed_at, self.promotion()), facts)
+        return report.build(facts, status, self.seconds, self.failed_at, self.statuses.promotion())
 
 
 def _directory() -> str:

@@ -63,6 +63,11 @@ class StatusPoll:
             counters.update({k: n for k, n in entry["counters"].items() if isinstance(n, int)})
         return counters
 
+    def promotion(self) -> dict[str, Any] | None:
+        """What the secondary's COLO frame reports about its promotion; None when there was none."""
+        found: dict[str, Any] | None = self.last("frame-s").get("status", {}).get("leadership", {}).get("promotion")
+        return found
+
     def await_rest(self, timeout: float, step: Callable[[float], None]) -> bool:
         """Wait until no frames move any more: every process has reported again since the last change of a count.
 

@@ -211,7 +211,7 @@ class Campaign:
     def _step(self, seconds: float) -> None:
         for load in self.loads:
             load.step()
-        self.lab.step(max(0.0, seconds))
+        self.lab.supervisor.step(max(0.0, seconds))
 
     def _finish(self) -> None:
         """Let the clients end by themselves."""
@@ -219,7 +219,7 @@ class Campaign:
         while any(load.process for load in self.loads) and time.monotonic() < deadline:
             for load in self.loads:
                 load.step(again=False)
-            self.lab.step(0.1)
+            self.lab.supervisor.step(0.1)
         for load in self.loads:
             if load.process is not None:
                 load.done.append({"wrong": "not over in time"})
