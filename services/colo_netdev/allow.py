@@ -11,15 +11,18 @@ the descriptor without making that promise.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from colo_proto.config import shown
+from colo_netdev.pairs import Parser, names, number, on_off, parse_pairs
 from colo_proto.errors import ConfigError
 from colo_proto.netdev import Request
 
 MAX_USER: Final = (1 << 32) - 2
 """The number above it is the kernel's "none"."""
-_KEYS: Final = ("user", "tap", "netns", "lease")
+user_number: Final = partial(number, 0, MAX_USER)
+"""Parses the number of a user or a group."""
+_KEYS: Final[dict[str, Parser]] = {"user": user_number, "tap": names, "netns": names, "lease": on_off}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,35 +39,13 @@ class Grant:
 
 def parse_allow(text: str) -> Grant:
     """Parse `user=UID,tap=NAME[+NAME][,lease=on]` or `user=UID,netns=NAME[+NAME]`."""
-    given: dict[str, str] = {}
-    for pair in text.split(","):
-        key, sep, value = pair.partition("=")
-        if key not in _KEYS or not sep or key in given:
-            raise ConfigError(f"--allow {text}: {', '.join(_KEYS)} expected, each once, as in user=7,tap=lan+guest")
-        given[key] = value
-    try:
-        user = user_number(given.get("user", ""))
-    except ValueError as error:
-        raise ConfigError(f"--allow {text[:80]}: user {error}") from None
-    taps, netns = (tuple(given[key].split("+")) if key in given else () for key in ("tap", "netns"))
-    if not all(taps + netns) or not taps + netns:
-        raise ConfigError(f"--allow {text}: names of taps (tap=) or of namespaces (netns=) expected")
-    lease = given.get("lease", "off")
-    if lease not in ("on", "off") or ("lease" in given and not taps):
-        raise ConfigError(f"--allow {text}: lease is on or off, and goes with tap")
-    return Grant(user, taps, lease == "on", netns)
-
-
-def number(least: int, most: int, text: str) -> int:
-    """The number that `text` is. A `ValueError` that goes on after the name of what it should be, when it is none."""
-    if not text.isascii() or not text.isdigit() or len(text) > 10 or not least <= int(text) <= most:
-        raise ValueError(f"is a number from {least} to {most}, not {shown(text)}")
-    return int(text)
-
-
-def user_number(text: str) -> int:
-    """A user's or group's number. `ValueError` when it is none."""
-    return number(0, MAX_USER, text)
+    what = f"--allow {text[:80]}"
+    given = parse_pairs(what, text.split(","), _KEYS)
+    if "user" not in given or not given.keys() & {"tap", "netns"}:
+        raise ConfigError(f"{what}: a user, and names of taps (tap=) or of namespaces (netns=) expected")
+    if "lease" in given and "tap" not in given:
+        raise ConfigError(f"{what}: lease goes with tap")
+    return Grant(given["user"], given.get("tap", ()), given.get("lease", False), given.get("netns", ()))
 
 
 class Allowed:

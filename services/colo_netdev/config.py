@@ -1,13 +1,13 @@
 """What `colo netdev` is told: where to listen, and which taps to make."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address, ip_interface
-from typing import Any, Final
+from typing import Final
 
-from colo_netdev.allow import Grant, number, parse_allow, user_number
+from colo_netdev.allow import Grant, parse_allow, user_number
+from colo_netdev.pairs import Parser, number, on_off, parse_pairs
 from colo_proto.config import DAY_S, option
 from colo_proto.errors import ConfigError
 from colo_proto.topology import TAP_QUEUE
@@ -129,32 +129,14 @@ class NetdevConfig:
 
 def parse_tap(text: str) -> TapSpec:
     """Parse `NAME[,key=value]...`; the keys are the fields of `TapSpec`."""
-    name, *pairs = text.split(",")
-    _parse(text, "the tap's name", _interface, name)
-    given: dict[str, Any] = {}
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        key = key.strip().replace("-", "_")
-        if key not in _KEYS:
-            raise ConfigError(f"--tap {text}: unknown key {key!r}; one of {', '.join(_KEYS)}")
-        if not value:
-            raise ConfigError(f"--tap {text}: {key} needs a value")
-        if key in given:
-            raise ConfigError(f"--tap {text}: {key} is given twice")
-        given[key] = _parse(text, key, _KEYS[key], value)
+    what = f"--tap {text[:200]}"
+    given = parse_pairs(what, f"name={text}".split(","), _KEYS)
     if "uplink" in given and "bridge" not in given:
-        raise ConfigError(f"--tap {text}: uplink goes with bridge")
-    return TapSpec(name, **given)
+        raise ConfigError(f"{what}: uplink goes with bridge")
+    return TapSpec(**given)
 
 
-def _parse(text: str, key: str, parse: Callable[[str], Any], value: str) -> Any:
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise ConfigError(f"--tap {text[:200]}: {key} {error}") from None
-
-
-# What a key's value must be: each returns the value of the field, or raises a `ValueError` that goes on after the key.
+# What a key's value must be (`Parser`).
 
 
 def _netns(value: str) -> str:
@@ -191,13 +173,8 @@ def _addresses(value: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _on_off(value: str) -> bool:
-    if value not in ("on", "off"):
-        raise ValueError(f"is on or off, not {value!r}")
-    return value == "on"
-
-
-_KEYS: Final[dict[str, Callable[[str], Any]]] = {
+_KEYS: Final[dict[str, Parser]] = {
+    "name": _interface,
     "netns": _netns,
     "bridge": _interface,
     "uplink": _interface,
@@ -205,8 +182,8 @@ _KEYS: Final[dict[str, Callable[[str], Any]]] = {
     "mac": _mac,
     "address": _addresses,
     "gateway": lambda value: str(ip_address(value)),
-    "vnet_hdr": _on_off,
+    "vnet_hdr": on_off,
     "mtu": partial(number, MIN_MTU, MAX_MTU),
     "queue": partial(number, 1, MAX_QUEUE),
 }
-"""The keys of `--tap`."""
+"""The keys of `--tap`; its first word is the name."""
