@@ -157,10 +157,13 @@ class Ownership:
 
     def grant(self, now: float) -> None:
         """Give a lease to every process that could write, if this side may write."""
+        self._grant(now, *self._registry.live(*WRITERS))
+
+    def _grant(self, now: float, *to: str) -> None:
         until = self.leadership.lease(now)
         if until:
-            self._lease_until = until
-            self._out.tell(Lease(until, self.leadership.fence), *self._registry.live(*WRITERS))
+            self._lease_until = max(self._lease_until, until)
+            self._out.tell(Lease(until, self.leadership.fence), *to)
 
     def claim(self, stand: Stand) -> bytes:
         """The frame that claims `stand`, sealed."""
@@ -178,10 +181,7 @@ class Ownership:
         elif promoted and state in (State.FENCED, State.STANDBY):
             self._out.tell(Demote(fence), sender)
         if role in WRITERS and self._state in WRITING:
-            until = self.leadership.lease(now)
-            if until:
-                self._lease_until = max(self._lease_until, until)
-                self._out.tell(Lease(until, self.leadership.fence), sender)
+            self._grant(now, sender)
 
     def deadline(self) -> float:
         """When to call `advance`, or to make the next claim."""

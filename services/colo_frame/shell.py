@@ -62,8 +62,6 @@ class FrameShell(Shell):
         for name, endpoint in endpoints.items():
             if not endpoint.is_zmq or endpoint.split or endpoint.reliable:
                 raise ConfigError(f"--{name} {endpoint}: a plain ipc:// or tcp:// endpoint is expected")
-        if "listen" not in endpoints:
-            raise ConfigError("--listen: required (where the processes of this host find the frame)")
         # The frame can only bind this endpoint, so `?server=on` need not be written.
         self._listen = Endpoint(endpoints["listen"].scheme, endpoints["listen"].address, server=True)
         self._router: PeerSocket | None = None

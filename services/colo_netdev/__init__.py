@@ -13,9 +13,8 @@
 ==========  ===============================================================================
 module      holds
 ==========  ===============================================================================
-`config`    `NetdevConfig`, `TapSpec`: what the command line says
+`config`    `NetdevConfig`, `TapSpec`, `Grant`: what the command line says
 `allow`     who may have which tap
-`pairs`     the grammar of --tap and --allow
 `taps`      opening, configuring and placing a tap; checking a returned one
 `overflow`  how many frames the kernel dropped at a tap
 `netns`     network namespaces: entering one, and changing interfaces in one

@@ -10,42 +10,9 @@ the descriptor without making that promise.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import partial
-from typing import Final
 
-from colo_netdev.pairs import Parser, names, number, on_off, parse_pairs
-from colo_proto.errors import ConfigError
+from colo_netdev.config import Grant
 from colo_proto.netdev import Request
-
-MAX_USER: Final = (1 << 32) - 2
-"""The number above it is the kernel's "none"."""
-user_number: Final = partial(number, 0, MAX_USER)
-"""Parses the number of a user or a group."""
-_KEYS: Final[dict[str, Parser]] = {"user": user_number, "tap": names, "netns": names, "lease": on_off}
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """One `--allow`."""
-
-    user: int
-    taps: tuple[str, ...] = ()
-    lease: bool = False
-    """Those taps with `lease=on` only."""
-    netns: tuple[str, ...] = ()
-    """Namespaces that it may offer."""
-
-
-def parse_allow(text: str) -> Grant:
-    """Parse `user=UID,tap=NAME[+NAME][,lease=on]` or `user=UID,netns=NAME[+NAME]`."""
-    what = f"--allow {text[:80]}"
-    given = parse_pairs(what, text.split(","), _KEYS)
-    if "user" not in given or not given.keys() & {"tap", "netns"}:
-        raise ConfigError(f"{what}: a user, and names of taps (tap=) or of namespaces (netns=) expected")
-    if "lease" in given and "tap" not in given:
-        raise ConfigError(f"{what}: lease goes with tap")
-    return Grant(given["user"], given.get("tap", ()), given.get("lease", False), given.get("netns", ()))
 
 
 class Allowed:

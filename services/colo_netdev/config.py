@@ -1,14 +1,13 @@
 """What `colo netdev` is told: where to listen, and which taps to make."""
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address, ip_interface
-from typing import Final
+from typing import Any, Final
 
-from colo_netdev.allow import Grant, parse_allow, user_number
-from colo_netdev.pairs import Parser, number, on_off, parse_pairs
-from colo_proto.config import DAY_S, option
+from colo_proto.config import DAY_S, option, shown
 from colo_proto.errors import ConfigError
 from colo_proto.topology import TAP_QUEUE
 
@@ -18,6 +17,8 @@ MAX_SOCKET_PATH: Final = 107
 """Longest path of a Unix socket (Linux), in bytes."""
 MIN_MTU, MAX_MTU = 68, 65521
 MAX_QUEUE: Final = 100_000
+MAX_USER: Final = (1 << 32) - 2
+"""The number above it is the kernel's "none"."""
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -57,6 +58,18 @@ class TapSpec:
     def kernel_name(self) -> str:
         """What the interface is called once it is placed."""
         return self.ifname or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One `--allow`."""
+
+    user: int
+    taps: tuple[str, ...] = ()
+    lease: bool = False
+    """Those taps with `lease=on` only."""
+    netns: tuple[str, ...] = ()
+    """Namespaces that it may offer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +135,7 @@ class NetdevConfig:
             return None
         uid, _, gid = self.owner.partition(":")
         try:
-            return user_number(uid), user_number(gid) if gid else -1
+            return _user(uid), _user(gid) if gid else -1
         except ValueError:
             raise ConfigError(f"--owner {self.owner[:40]}: UID or UID:GID expected, as numbers") from None
 
@@ -130,13 +143,70 @@ class NetdevConfig:
 def parse_tap(text: str) -> TapSpec:
     """Parse `NAME[,key=value]...`; the keys are the fields of `TapSpec`."""
     what = f"--tap {text[:200]}"
-    given = parse_pairs(what, f"name={text}".split(","), _KEYS)
+    given = _parse_pairs(what, f"name={text}".split(","), _TAP_KEYS)
     if "uplink" in given and "bridge" not in given:
         raise ConfigError(f"{what}: uplink goes with bridge")
     return TapSpec(**given)
 
 
-# What a key's value must be (`Parser`).
+def parse_allow(text: str) -> Grant:
+    """Parse `user=UID,tap=NAME[+NAME][,lease=on]` or `user=UID,netns=NAME[+NAME]`."""
+    what = f"--allow {text[:80]}"
+    given = _parse_pairs(what, text.split(","), _ALLOW_KEYS)
+    if "user" not in given or not given.keys() & {"tap", "netns"}:
+        raise ConfigError(f"{what}: a user, and names of taps (tap=) or of namespaces (netns=) expected")
+    if "lease" in given and "tap" not in given:
+        raise ConfigError(f"{what}: lease goes with tap")
+    return Grant(given["user"], given.get("tap", ()), given.get("lease", False), given.get("netns", ()))
+
+
+_Parser = Callable[[str], Any]
+"""Returns what a value means, or raises a `ValueError` that goes on after the key."""
+
+
+def _parse_pairs(what: str, pairs: Iterable[str], keys: Mapping[str, _Parser]) -> dict[str, Any]:
+    """What is given, by key. The `ConfigError` for a mistake begins with `what`."""
+    given: dict[str, Any] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        key = key.strip().replace("-", "_")
+        if key not in keys:
+            raise ConfigError(f"{what}: unknown key {key!r}; one of {', '.join(keys)}")
+        if not value:
+            raise ConfigError(f"{what}: {key} needs a value")
+        if key in given:
+            raise ConfigError(f"{what}: {key} is given twice")
+        try:
+            given[key] = keys[key](value)
+        except ValueError as error:
+            raise ConfigError(f"{what}: {key} {error}") from None
+    return given
+
+
+# What a key's value must be (`_Parser`).
+
+
+def _number(least: int, most: int, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or not least <= int(text) <= most:
+        raise ValueError(f"is a number from {least} to {most}, not {shown(text)}")
+    return int(text)
+
+
+def _user(text: str) -> int:
+    return _number(0, MAX_USER, text)
+
+
+def _on_off(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError(f"is on or off, not {text!r}")
+    return text == "on"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    found = tuple(text.split("+"))
+    if not all(found):
+        raise ValueError(f"is one name or several with + between them, not {shown(text)}")
+    return found
 
 
 def _netns(value: str) -> str:
@@ -173,7 +243,7 @@ def _addresses(value: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-_KEYS: Final[dict[str, Parser]] = {
+_TAP_KEYS: Final[dict[str, _Parser]] = {
     "name": _interface,
     "netns": _netns,
     "bridge": _interface,
@@ -182,8 +252,10 @@ _KEYS: Final[dict[str, Parser]] = {
     "mac": _mac,
     "address": _addresses,
     "gateway": lambda value: str(ip_address(value)),
-    "vnet_hdr": on_off,
-    "mtu": partial(number, MIN_MTU, MAX_MTU),
-    "queue": partial(number, 1, MAX_QUEUE),
+    "vnet_hdr": _on_off,
+    "mtu": partial(_number, MIN_MTU, MAX_MTU),
+    "queue": partial(_number, 1, MAX_QUEUE),
 }
 """The keys of `--tap`; its first word is the name."""
+_ALLOW_KEYS: Final[dict[str, _Parser]] = {"user": _user, "tap": _names, "netns": _names, "lease": _on_off}
+"""The keys of `--allow`."""
