@@ -19,7 +19,6 @@ module         holds
 `privileges`   the privileges that a lab needs: root, or a user namespace, or a message about what is missing
 `files`        writing the report and the state file
 `namespaces`   `Namespaces`: the five network namespaces, the bridge, the veth pair, addresses
-`guests`       the command line of a guest (pure)
 `observed`     `Process`: what was observed of a process, and sums over processes (pure)
 `children`     `Child`: one process: entering its namespace, ending with the lab, CPU time and memory
 `supervisor`   `Supervisor`: all processes together, restarted when they die

@@ -18,7 +18,6 @@ import contextlib
 import http.client
 import json
 import os
-import select
 import socket
 import sys
 import time
@@ -210,27 +209,27 @@ def job_udp(options: argparse.Namespace) -> dict[str, Any]:
     pending: dict[int, float] = {}
     lost, wrong, sent, done = 0, 0, 0, 0
     with datagrams(options) as sock:
-        sock.setblocking(False)
+        sock.settimeout(RESEND / 4)
         deadline = time.monotonic() + options.timeout
         while done < options.count and time.monotonic() < deadline:
             while sent < options.count and len(pending) < options.window:
                 sock.send(payload(sent))
                 pending[sent] = time.monotonic()
                 sent += 1
-            if not select.select([sock], [], [], RESEND / 4)[0]:
+            try:
+                data = sock.recv(65536)
+            except TimeoutError:
                 now = time.monotonic()
                 for number in [number for number, at in pending.items() if now - at > RESEND]:
                     lost += 1
                     sock.send(payload(number))
                     pending[number] = now
                 continue
-            with contextlib.suppress(BlockingIOError):
-                while data := sock.recv(65536):
-                    number = int.from_bytes(data[:8], "big")
-                    if data != payload(number):
-                        wrong += 1
-                    elif pending.pop(number, None) is not None:
-                        done += 1
+            number = int.from_bytes(data[:8], "big")
+            if data != payload(number):
+                wrong += 1
+            elif pending.pop(number, None) is not None:
+                done += 1
     return {"echoes": done, "lost": lost, "wrong": wrong + (done != options.count)}
 
 
