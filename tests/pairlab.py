@@ -8,7 +8,6 @@ from colo_lab.children import entering
 from colo_lab.lab import HOSTS
 from colo_lab.launch import client_environment, control
 from colo_lab.namespaces import GUEST_IF
-from colo_lab.readiness import until
 from colo_lab.supervisor import LabError
 from colo_netdev import netns
 from colo_proto.messages import Query
@@ -29,7 +28,7 @@ class Lab(lab.Lab):
         self.statuses.endpoints[side] = control(self.directory, side)
         self._resume(name)
         tap_up = functools.partial(self.namespaces.has, guest, GUEST_IF)
-        assert until(tap_up, self.supervisor, self.config.start_timeout), "the guest's tap did not come back"
+        assert self.supervisor.until(tap_up, self.config.start_timeout), "the guest's tap did not come back"
         self.namespaces.address_guest(guest)
         self._resume(guest)
 

@@ -24,7 +24,6 @@ module         holds
 `supervisor`   `Supervisor`: all processes together, restarted when they die
 `launch`       `Launcher`: the command of each process, and the namespace in which it is started
 `statuspoll`   `StatusPoll`: what the COLO frames report: readiness, counters, whether all is at rest
-`readiness`    waiting until what was started is ready
 `clientrun`    `ClientRun`: what ends the client's command, and its exit status
 `invariants`   from counters to held, violated, unknown (pure)
 `report`       the report file (pure)

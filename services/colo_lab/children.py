@@ -20,6 +20,8 @@ from colo_lab.observed import Usage
 from colo_netdev import netns
 
 PR_SET_PDEATHSIG = 1
+TCP_LISTEN, UDP_BOUND = "0A", "07"
+"""States of a socket in `/proc/net/tcp` and `/proc/net/udp`."""
 TAIL = 5
 """Number of lines of its log that are shown when a process has ended."""
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -124,6 +126,15 @@ class Child:
         if self._process is not None:
             # Otherwise Popen would wait for a child that no longer exists.
             self._process.returncode = self.status
+
+    @property
+    def listens(self) -> bool:
+        """True when any process in its network namespace listens on TCP or has a UDP port bound."""
+        for name, state in (("tcp", TCP_LISTEN), ("tcp6", TCP_LISTEN), ("udp", UDP_BOUND), ("udp6", UDP_BOUND)):
+            with contextlib.suppress(OSError), open(f"/proc/{self.pid}/net/{name}", encoding="ascii") as file:
+                if any(line.split()[3] == state for line in file):
+                    return True
+        return False
 
     def tail(self) -> str:
         """The last lines that it wrote to its log, for an error message."""

@@ -24,14 +24,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-from colo_lab import privileges, readiness, report
+from colo_lab import privileges, report
 from colo_lab.children import Child
 from colo_lab.cleanup import kill_inhabitants
 from colo_lab.clientrun import ClientRun, Plan, cannot_run
 from colo_lab.config import GUEST4, GUEST6, GUEST_MAC, LabConfig
 from colo_lab.invariants import Facts
-from colo_lab.launch import LAN_FILE, LAN_WATCH, Launcher, client_environment, control, start_cleanup
-from colo_lab.namespaces import Namespaces
+from colo_lab.launch import IMPAIR, LAN_FILE, LAN_WATCH, Launcher, client_environment, control, start_cleanup
+from colo_lab.namespaces import GUEST_IF, Namespaces
 from colo_lab.observed import Process, Usage
 from colo_lab.statuspoll import StatusPoll
 from colo_lab.supervisor import GRACE, LabError, Supervisor
@@ -82,7 +82,7 @@ class Lab:
             raise
 
     def _bring_up(self) -> None:
-        config, supervisor, timeout = self.config, self.supervisor, self.config.start_timeout
+        config, supervisor = self.config, self.supervisor
         # The cleanup process is dismissed last but one, so that a lab that is killed while it goes down leaves nothing.
         self._undo.callback(self._dismiss_cleanup)
         self.directory = _directory()
@@ -96,18 +96,36 @@ class Lab:
         if config.impaired:
             launcher.impairment()
             client_up = functools.partial(namespaces.has, "client", namespaces.client_if)
-            if not readiness.until(client_up, supervisor, timeout):
+            if not supervisor.until(client_up, config.start_timeout):
                 raise LabError("the impaired LAN did not come up")
             namespaces.address_client()
         launcher.filters()
         self.statuses = StatusPoll({side: control(self.directory, side) for side in SIDES})
-        readiness.await_filters(namespaces, self.statuses, supervisor, timeout)
+        self._await_filters()
         if config.failover is not None or config.kills or config.watch_lan:
             launcher.lan_watch()
         launcher.guests()
-        readiness.await_guests(supervisor, config.guest_wait)
+        guests = [child for child in supervisor.children.values() if child.role == "guest"]
+        # A guest that does not listen on any port within this time is taken not to be a server.
+        supervisor.until(lambda: all(not one.running or one.listens for one in guests), config.guest_wait)
         supervisor.up = True
         supervisor.on_change()
+
+    def _await_filters(self) -> None:
+        """Wait until every process has reported that it is ready and the guests have their taps and addresses."""
+        without_address, waiting = ["guest-p", "guest-s"], [""]
+
+        def ready() -> bool:
+            for guest in without_address[:]:
+                if self.namespaces.has(guest, GUEST_IF):
+                    self.namespaces.address_guest(guest)
+                    without_address.remove(guest)
+            waiting[:] = without_address or self.statuses.not_ready(set(self.supervisor.children) - {IMPAIR})
+            return not waiting
+
+        timeout = self.config.start_timeout
+        if not self.supervisor.until(ready, timeout):
+            raise LabError(f"not ready after {timeout:g} s: {', '.join(sorted(waiting))}")
 
     def _end_processes(self) -> None:
         """End all children, and whatever the commands of guests and clients have left in the background."""

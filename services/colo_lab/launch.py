@@ -1,7 +1,7 @@
 """Starting the processes of a lab: the command of each, its options, and the namespace that it runs in.
 
 The table of processes and links (`colo_proto.topology`) says what is started, so the lab runs the same commands as two
-real hosts do. `colo_lab.readiness` waits until what was started is ready.
+real hosts do.
 """
 
 import os

@@ -19,6 +19,8 @@ MAX_BACKOFF: Final = 5.0
 """… up to this."""
 STABLE: Final = 10.0
 """Seconds that a process must have run for its earlier deaths to be forgotten."""
+POLL_INTERVAL: Final = 0.02
+"""Seconds between two looks whether something is ready."""
 GRACE: Final = 2.0
 """Seconds between asking a process to end and killing it."""
 
@@ -82,6 +84,17 @@ class Supervisor:
             self.start(self.children[name])
             self.on_event(f"{name} restarted, process {self.children[name].pid}")
             self.on_change()
+
+    def until(self, ready: Callable[[], bool], timeout: float) -> bool:
+        """Wait until `ready()`; False when that took more than `timeout` seconds. Meanwhile `step` does what is due, so
+        that a process that ends too early is noticed at once.
+        """
+        deadline = time.monotonic() + timeout
+        while not ready():
+            if time.monotonic() > deadline:
+                return False
+            self.step(POLL_INTERVAL)
+        return True
 
     def finish(self, child: Child) -> None:
         """Kill one child now, if it still runs."""
