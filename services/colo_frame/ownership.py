@@ -106,7 +106,7 @@ class Ownership:
         # What was dropped before this frame knew the tap is over: it counts from the first report on.
         if any(number > self._dropped.get(tap, number) for tap, number in dropped.items()):
             self._out.counters["lan_overflows"] += 1
-            self.leadership.lan_overflowed(now)
+            self.leadership.lan_dropped_at = now
         self._dropped = dropped
 
     def yielded(self, sender: str) -> None:

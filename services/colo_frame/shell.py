@@ -12,7 +12,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import zmq
@@ -69,7 +69,7 @@ class FrameShell(Shell):
         self._peer_id: bytes | None = None
         self._peer_heard = float("-inf")
         self._peer_timer: Timer | None = None
-        self._to_peer: deque[bytes] = deque()
+        self._to_peer: deque[bytes] = deque(maxlen=MAX_QUEUED)
         self._known: dict[str, None] = {}
 
     def open_links(self) -> None:
@@ -105,14 +105,10 @@ class FrameShell(Shell):
 
     def _local(self, _events: int) -> None:
         assert self._router is not None
-        for _ in range(BURST):
-            got = self._router.receive()
-            if got is None:
-                return
+        for routing_id, message in self._received(self._router):
             # Routing ids that are no text (libzmq makes them up for anonymous clients) come back as the same bytes.
-            sender = got[0].decode(errors="surrogateescape")
-            message = self._decode(got[1], sender)
-            if message is None or sender in (PEER, EVERYBODY):
+            sender = routing_id.decode(errors="surrogateescape")
+            if sender in (PEER, EVERYBODY):
                 continue
             outputs = self.core.hear(sender, message, time.monotonic())
             if isinstance(message, Hello) and any(type(one) is Tell and one.to == sender for one in outputs):
@@ -134,26 +130,27 @@ class FrameShell(Shell):
             self._flush_peer()
         if not events & READ:
             return
+        for routing_id, message in self._received(self._peer):
+            self._peer_id, self._peer_heard = routing_id, time.monotonic()
+            self._do(self.core.hear(PEER, message, self._peer_heard))
+
+    def _received(self, link: PeerSocket) -> Iterator[tuple[bytes, Message]]:
+        """The messages that wait at one of the links, with the routing ids of their senders."""
         for _ in range(BURST):
-            got = self._peer.receive()
+            got = link.receive()
             if got is None:
                 return
-            message = self._decode(got[1], PEER)
-            if message is not None:
-                self._peer_id, self._peer_heard = got[0], time.monotonic()
-                self._do(self.core.hear(PEER, message, time.monotonic()))
-
-    def _decode(self, data: bytes | memoryview | None, sender: str) -> Message | None:
-        try:
-            value = decode_message(whole(data))
-        except WireError as error:
-            self.counters["control.wire_errors." + error.reason] += 1
-            # Log one line for all strangers, because a stranger can use any number of names.
-            who = sender if sender in self._known or sender == PEER else ""
-            self.context.complain("message.refused", who, port="listen", error=str(error), sender=sender[:64])
-            return None
-        self.counters["control.received"] += 1
-        return value
+            try:
+                message = decode_message(whole(got[1]))
+            except WireError as error:
+                self.counters["control.wire_errors." + error.reason] += 1
+                sender = PEER if link is self._peer else got[0].decode(errors="surrogateescape")
+                # Log one line for all strangers, because a stranger can use any number of names.
+                who = sender if sender in self._known or sender == PEER else ""
+                self.context.complain("message.refused", who, port="listen", error=str(error), sender=sender[:64])
+            else:
+                self.counters["control.received"] += 1
+                yield got[0], message
 
     # -- out ------------------------------------------------------------------------------------
 
@@ -163,16 +160,13 @@ class FrameShell(Shell):
                 self._tell(output.message, output.to)
             elif isinstance(output, Log):
                 self.log(output.level, output.event, **output.fields)
-            else:
-                raise TypeError(f"the frame has no ports, and sent {output!r}")
 
     def _tell(self, message: Message, to: str | None) -> None:
         data = encode(message)
         if to == PEER:
-            self._to_peer.append(data)
-            if len(self._to_peer) > MAX_QUEUED:
-                self._to_peer.popleft()
+            if len(self._to_peer) == MAX_QUEUED:
                 self.counters["control.dropped.peer_queue_full"] += 1
+            self._to_peer.append(data)
             self._flush_peer()
             return
         for one in list(self._known) if to == EVERYBODY or to is None else [to]:

@@ -21,13 +21,10 @@ from colo_proto.config import DAY_S
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Mode
 from colo_proto.topology import WIRINGS
+from colo_runtime.commandline import SETTINGS
 from colo_runtime.numbers import Number
 
-_SETTINGS = {
-    "token_normalize_func": lambda text: text.replace("_", "-"),
-    "help_option_names": ["-h", "--help"],
-    "show_default": True,
-}
+_SETTINGS = {**SETTINGS, "show_default": True}
 _seconds = functools.partial(click.option, type=Number(0, DAY_S), metavar="S")
 _percent = functools.partial(click.option, type=Number(0, 100), default=0.0, metavar="PERCENT")
 _file = functools.partial(click.option, type=click.Path(dir_okay=False), metavar="FILE")
