@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-from colo_lab import privileges, report
+from colo_lab import report
 from colo_lab.children import Child
 from colo_lab.cleanup import kill_inhabitants
 from colo_lab.clientrun import ClientRun, Plan, cannot_run
@@ -64,17 +64,13 @@ class Lab:
         """When the primary host died (monotonic seconds)."""
         self._cleanup: subprocess.Popen[bytes] | None = None
         self._undo = contextlib.ExitStack()
-        self._undo.callback(self.supervisor.close)
 
     # -- life ---------------------------------------------------------------------------------
 
     def up(self) -> None:
         """Bring everything up and wait until it is ready. If that fails, take everything down again and raise
-        `LabError` or `ConfigError`.
+        `LabError` or `ConfigError`. `colo_lab.privileges` says what this process must be permitted to do.
         """
-        gaps = privileges.missing()
-        if gaps or not privileges.privileged():
-            raise ConfigError("colo lab needs " + ", and ".join(gaps or ["root"]))
         try:
             self._bring_up()
         except BaseException:

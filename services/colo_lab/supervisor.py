@@ -104,7 +104,9 @@ class Supervisor:
             child.reap()
 
     def stop(self) -> None:
-        """End all. Guests and clients are killed at once. Filters are asked to end first, so that they can drain."""
+        """End all; this is the last call. Guests and clients are killed at once. Filters are asked to end first, so
+        that they can drain.
+        """
         self._due.clear()
         for child in self.children.values():
             child.sample()
@@ -114,9 +116,6 @@ class Supervisor:
             if child.running:
                 select.select([child.pidfd], [], [], max(0.0, deadline - time.monotonic()))
                 self.finish(child)
-
-    def close(self) -> None:
-        """Release the descriptor that `step` waits with. The last call, after `stop`."""
         self._selector.close()
 
     def _ended(self, child: Child) -> None:

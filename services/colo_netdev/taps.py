@@ -73,7 +73,7 @@ def open_tap(spec: TapSpec, tun: str = "/dev/net/tun", offered: Namespace | None
             stack.callback(os.close, target)
         namespace = offered
         if namespace is None and (spec.bridge or spec.address or spec.gateway):
-            found = Namespace.named(spec.netns) if spec.netns else Namespace.here()
+            found = Namespace.named(spec.netns, target) if spec.netns else Namespace.here()
             namespace = stack.enter_context(closing(found))
         bridge = _bridge(spec, namespace) if spec.bridge and namespace is not None else 0
         fd = _create(spec, tun)
