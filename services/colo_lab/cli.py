@@ -199,17 +199,11 @@ def _display(one: Lab, *, quiet: bool) -> Iterator[Callable[[float], None]]:
     if quiet or not sys.stderr.isatty():
         yield lambda _now: None
         return
-    from colo_lab.table import Footer, Rates, table  # noqa: PLC0415 - rich takes a while to import
+    from colo_lab.table import Footer, LiveTable  # noqa: PLC0415 - rich takes a while to import
 
-    footer, rates = Footer(sys.stderr), Rates()
-    title = f"colo lab, {one.config.wiring} wiring, {one.config.workers} compare"
-
-    def tick(_now: float) -> None:
-        processes = one.processes()
-        rates.look(processes)
-        footer.show(table(processes, rates, title))
-
+    footer = Footer(sys.stderr)
+    table = LiveTable(f"colo lab, {one.config.wiring} wiring, {one.config.workers} compare")
     try:
-        yield tick
+        yield lambda _now: footer.show(table.draw(one.processes()))
     finally:
         footer.close()

@@ -31,7 +31,7 @@ from colo_lab.config import LabConfig
 from colo_lab.lab import Lab
 from colo_lab.programs.server import HEAD, statement
 from colo_lab.report import failover
-from colo_lab.table import Rates, table
+from colo_lab.table import LiveTable
 
 SIZE: Final = 200_000_000
 REQUESTS: Final = 500
@@ -103,7 +103,7 @@ class Demo:
                 extra={"frame": {"heartbeat-interval": "200"}, "frame-s": {"failover": "auto"}},
             )
         )
-        self.rates = Rates()
+        self.table = LiveTable("")
         self.stage = Stage(f"colo demo · {wiring} wiring")
         self.failures: list[str] = []
         self.results: dict[str, dict[str, Any]] = {}
@@ -253,8 +253,7 @@ class Demo:
 
     def _tick(self, _now: float) -> None:
         processes = self.lab.processes()
-        self.rates.look(processes)
-        self.stage.processes = table(processes, self.rates, "")
+        self.stage.processes = self.table.draw(processes)
         if self.stage.bar is not None:
             done = sum(process.counters["bytes_compared"] for process in processes.values())
             self.stage.bar = (done, self.stage.bar[1])

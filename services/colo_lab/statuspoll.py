@@ -39,8 +39,7 @@ class StatusPoll:
     def _take(self, side: str, body: dict[str, Any]) -> None:
         self.bodies[side] = body
         for entry in entries(body):
-            if isinstance(entry.get("incarnation"), int) and isinstance(entry.get("counters"), dict):
-                self._reports.setdefault(str(entry["id"]), {})[entry["incarnation"]] = entry
+            self._reports.setdefault(entry["id"], {})[entry["incarnation"]] = entry
 
     def not_ready(self, expected: set[str]) -> list[str]:
         """Ask both COLO frames, and name those of the expected processes that have not reported that they are ready."""

@@ -53,49 +53,40 @@ class Footer:
             self._lines = 0
 
 
-class Rates:
-    """Frames per second and CPU share, between two calls of `look`."""
+class LiveTable:
+    """The table, with a row for each process. Frames per second and the CPU share are those since it was last drawn."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._title = title
         self._clock = clock
         self._at = clock()
         self._before: dict[str, tuple[int, float]] = {}
-        self.now: dict[str, tuple[float, float]] = {}
-        """By id: frames per second, and CPU time as a share of one core."""
 
-    def look(self, processes: Mapping[str, Process]) -> None:
-        """Compute the rates since the last call from the counters of this moment."""
+    def draw(self, processes: Mapping[str, Process]) -> Table:
+        """The table now."""
         now = self._clock()
-        elapsed = max(1e-3, now - self._at)
-        self._at = now
+        elapsed, self._at = max(1e-3, now - self._at), now
+        out = Table(title=self._title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        out.add_column("process")
+        out.add_column("host")
+        for name in ("frames", "frames/s", "held", "drops", "CPU", "MiB"):
+            out.add_column(name, justify="right")
         for name, process in processes.items():
-            count = frames(process)
-            had, cpu = self._before.get(name, (count, process.usage.cpu_seconds))
-            self._before[name] = (count, process.usage.cpu_seconds)
-            self.now[name] = (max(0, count - had) / elapsed, max(0.0, process.usage.cpu_seconds - cpu) / elapsed)
-
-
-def table(processes: Mapping[str, Process], rates: Rates, title: str) -> Table:
-    """The table, with one row for each process."""
-    out = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    out.add_column("process")
-    out.add_column("host")
-    for name in ("frames", "frames/s", "held", "drops", "CPU", "MiB"):
-        out.add_column(name, justify="right")
-    for name, process in processes.items():
-        if process.role in ("client", "guest"):
-            continue
-        rate, cpu = rates.now.get(name, (0.0, 0.0))
-        lost = drops(process)
-        out.add_row(
-            f"{process.role} [bold]{name}[/bold]"
-            + (f" [yellow]↻{process.restarts}[/yellow]" if process.restarts else ""),
-            {"host-p": "primary", "host-s": "secondary"}.get(process.host, process.host),
-            f"{frames(process):,}",
-            f"{rate:,.0f}",
-            f"{process.gauges['held']:,}",
-            f"[red]{lost:,}[/red]" if lost else "0",
-            f"{cpu:4.0%}",
-            f"{process.usage.max_rss_bytes >> 20}",
-        )
-    return out
+            if process.role in ("client", "guest"):
+                continue
+            count, cpu, lost = frames(process), process.usage.cpu_seconds, drops(process)
+            had, spent = self._before.get(name, (count, cpu))
+            self._before[name] = (count, cpu)
+            out.add_row(
+                f"{process.role} [bold]{name}[/bold]"
+                + (f" [yellow]↻{process.restarts}[/yellow]" if process.restarts else ""),
+                {"host-p": "primary", "host-s": "secondary"}.get(process.host, process.host),
+                f"{count:,}",
+                # A process that began anew has no negative rate.
+                f"{max(0, count - had) / elapsed:,.0f}",
+                f"{process.gauges['held']:,}",
+                f"[red]{lost:,}[/red]" if lost else "0",
+                f"{max(0.0, cpu - spent) / elapsed:4.0%}",
+                f"{process.usage.max_rss_bytes >> 20}",
+            )
+        return out

@@ -161,10 +161,7 @@ class Server:
 
     def _reply(self, client: _Client, reply: bytes, fd: int | None) -> None:
         try:
-            if fd is None:
-                client.socket.send(reply)
-            else:
-                socket.send_fds(client.socket, [reply], [fd])
+            socket.send_fds(client.socket, [reply], [] if fd is None else [fd])
         except OSError:
             # It has gone away, or it asks without ever reading an answer.
             self.netdev.counters["replies_lost"] += 1
