@@ -219,12 +219,13 @@ class Lab:
             return
         side, guest = HOSTS[name], f"guest-{name[-1]}"
         self.statuses.poll()
-        victims = [one.id for one in self.supervisor.children.values() if one.host in (name, guest)]
-        self.supervisor.abandon(victims)
+        victims = [one for one in self.supervisor.children.values() if one.host in (name, guest)]
+        for child in victims:
+            self.supervisor.end(child, signal.SIGKILL)
         self.statuses.forget(side)
         if side == "primary":
             self.failed_at = now
-        self.supervisor.on_event(f"{name} has died: {', '.join(victims)}")
+        self.supervisor.on_event(f"{name} has died: {', '.join(one.id for one in victims)}")
 
     def scale(self, workers: int) -> None:
         """Have this number of compare workers from now on: more are started, or the last ones are asked to leave."""
@@ -233,7 +234,8 @@ class Lab:
         running = [one for one in self.supervisor.children.values() if one.role == "compare" and not one.retired]
         # comp10 comes after comp9.
         for child in sorted(running, key=lambda one: int(one.id.removeprefix("comp")))[workers:]:
-            self.supervisor.retire(child.id)
+            child.retired = True
+            self.supervisor.end(child, signal.SIGTERM)
         self.launcher.compares(workers)
         self.supervisor.on_event(f"{workers} compare workers wanted")
         self.supervisor.on_change()

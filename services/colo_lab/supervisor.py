@@ -8,7 +8,7 @@ import selectors
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Final
 
 from colo_lab.children import Child
@@ -46,20 +46,11 @@ class Supervisor:
         """By id: when a process that died is started again (monotonic seconds)."""
         self._failures: Counter[str] = Counter()
 
-    def abandon(self, names: Collection[str]) -> None:
-        """Kill these at once and do not start them again, because their host has died."""
-        for name in names:
-            self._end_for_good(name, signal.SIGKILL)
-
-    def retire(self, name: str) -> None:
-        """Ask one to end. It may take as long as it needs, and is not started again."""
-        self.children[name].retired = True
-        self._end_for_good(name, signal.SIGTERM)
-
-    def _end_for_good(self, name: str, number: int) -> None:
-        self.children[name].abandoned = True
-        self._due.pop(name, None)
-        self.children[name].signal(number)
+    def end(self, child: Child, number: int) -> None:
+        """End a child with this signal. It may take as long as it needs, and is not started again."""
+        child.abandoned = True
+        self._due.pop(child.id, None)
+        child.signal(number)
 
     def start(self, child: Child) -> None:
         """Start a child and watch it. `OSError` when its program cannot be run."""

@@ -197,10 +197,9 @@ def peer_user(client: socket.socket) -> int:
 
 def _bind(path: str, mode: int, owner: tuple[int, int] | None) -> socket.socket:
     """A socket that listens on `path`. A socket file that nobody serves any more is replaced."""
-    what = f"--listen {path}"
     before = os.umask(0o777 & ~mode)
     try:
-        clear_stale(path, what, socket.SOCK_SEQPACKET)
+        clear_stale(path, "--listen", socket.SOCK_SEQPACKET)
         with contextlib.ExitStack() as undo:
             sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             sock.bind(path)
@@ -210,7 +209,7 @@ def _bind(path: str, mode: int, owner: tuple[int, int] | None) -> socket.socket:
             sock.setblocking(False)
             undo.pop_all()
     except OSError as error:
-        raise StartError(f"{what}: {error.strerror}") from None
+        raise StartError(f"--listen {path}: {error.strerror}") from None
     finally:
         os.umask(before)
     return sock
