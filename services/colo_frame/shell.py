@@ -52,11 +52,10 @@ class FrameShell(Shell):
         common: CommonConfig,
         log: LogFn,
         *,
-        incarnation: int = 0,
         zmq_context: zmq.Context[Any] | None = None,
     ) -> None:
         super().__init__("frame", common, log, zmq_context)
-        self.context.incarnation = incarnation or self.context.incarnation
+        self.context.incarnation = core.side.incarnation or self.context.incarnation
         self.core = core
         self._endpoints = endpoints
         for name, endpoint in endpoints.items():
@@ -237,10 +236,8 @@ def check(found: Resolved) -> None:
 
 def make(found: Resolved, log: LogFn, zmq_context: zmq.Context[Any] | None = None) -> FrameShell:
     """The frame in its shell, whose links are not open yet."""
-    start = incarnation()
-    core = found.service.core_class()(found.config, incarnation=start, now=time.monotonic())
-    links = {name: one for name, one in found.endpoints.items() if name in ("listen", "peer")}
-    shell = FrameShell(core, links, found.common, log, incarnation=start, zmq_context=zmq_context)
+    core = found.service.core_class()(found.config, incarnation=incarnation(), now=time.monotonic())
+    shell = FrameShell(core, found.endpoints, found.common, log, zmq_context=zmq_context)
     shell.files.append(lambda: load_rules(found.config.rules, core))
     shell.files.append(lambda: load_secrets(found.config.pair_secret, core))
     return shell

@@ -49,7 +49,8 @@ class Server:
         self.netdev = netdev
         self._reactor = reactor
         self._log = log
-        self._clients: set[_Client] = set()
+        self.clients: set[_Client] = set()
+        """Filters (and others) that are connected."""
         self._timer: Timer | None = None
         self._logged: set[str] = set()
         self._listen()
@@ -68,11 +69,6 @@ class Server:
         before.close()
         self.netdev.counters["bound_again"] += 1
 
-    @property
-    def clients(self) -> int:
-        """Filters (and others) that are connected."""
-        return len(self._clients)
-
     def _accept(self, _events: int) -> None:
         try:
             sock, _ = self._socket.accept()
@@ -86,14 +82,14 @@ class Server:
                 ACCEPT_PAUSE, lambda: self._reactor.interest(self._socket.fileno(), READ)
             )
             return
-        if len(self._clients) >= MAX_CLIENTS or crowded(sock.fileno()):
+        if len(self.clients) >= MAX_CLIENTS or crowded(sock.fileno()):
             self.netdev.counters["clients_refused"] += 1
             self._once("client.refused", "clients", limit=MAX_CLIENTS)
             sock.close()
             return
         sock.setblocking(False)
         client = _Client(sock, peer_user(sock))
-        self._clients.add(client)
+        self.clients.add(client)
         self._reactor.watch(sock.fileno(), READ, lambda _events: self._request(client))
 
     def _request(self, client: _Client) -> None:
@@ -169,7 +165,7 @@ class Server:
 
     def _drop(self, client: _Client) -> None:
         self._reactor.unwatch(client.socket.fileno())
-        self._clients.remove(client)
+        self.clients.remove(client)
         self._withdraw(client)
         client.socket.close()
 
@@ -182,7 +178,7 @@ class Server:
     def close(self) -> None:
         """Close everything, and remove the socket's file if it is still ours."""
         self._file.close(remove=True)
-        for client in list(self._clients):
+        for client in list(self.clients):
             self._drop(client)
         if self._timer is not None:
             self._timer.cancel()

@@ -324,17 +324,9 @@ def attempt(job: Job, options: argparse.Namespace) -> dict[str, Any]:
         return {"wrong": f"{type(error).__name__}: {error}"}
 
 
-JOBS: dict[str, Job] = {
-    "crowd": job_crowd,
-    "http": job_http,
-    "page": job_page,
-    "download": job_download,
-    "upload": job_upload,
-    "udp": job_udp,
-    "rr": job_rr,
-    "parallel": job_parallel,
-    "idle": job_idle,
-}
+_ALL = (job_crowd, job_http, job_page, job_download, job_upload, job_udp, job_rr, job_parallel, job_idle)
+JOBS: dict[str, Job] = {job.__name__.removeprefix("job_"): job for job in _ALL}
+"""By the name on the command line."""
 
 
 def main() -> None:
