@@ -309,11 +309,9 @@ def _payload(compare: dict[str, Any]) -> dict[str, Any]:
 
 def _dump(data: bytes, other: bytes) -> Text:
     """Up to sixteen bytes in hex and as text. Bytes that differ from the other side are red."""
-    different = [data[i : i + 1] != other[i : i + 1] for i in range(len(data))]
-    out = Text()
-    for byte, differs in zip(data, different, strict=True):
+    out, text = Text(), Text()
+    for at, byte in enumerate(data):
+        differs = data[at : at + 1] != other[at : at + 1]
         out.append(f"{byte:02x} ", style="bold red" if differs else "")
-    out.append("   " * (16 - len(data)) + " ")
-    for byte, differs in zip(data, different, strict=True):
-        out.append(chr(byte) if 32 <= byte < 127 else ".", style="bold red" if differs else "green")
-    return out
+        text.append(chr(byte) if 32 <= byte < 127 else ".", style="bold red" if differs else "green")
+    return out.append("   " * (16 - len(data)) + " ").append_text(text)

@@ -115,15 +115,13 @@ class Launcher:
     def _options(self) -> dict[str, dict[str, str]]:
         """Options by role or id: the lab's own, which those of the command line override."""
         config = self._config
-        common = {"log-level": config.log_level}
-        extra = {role: {**common, **config.extra.get(role, {})} for role in (*_ROLES, *config.extra)}
-        for role in ("compare", "frame"):
-            extra[role] = {"mode": config.mode, **extra[role]}
+        own = {who: {"log-level": config.log_level} for who in (*_ROLES, *config.extra)}
+        own["compare"]["mode"] = own["frame"]["mode"] = config.mode
         # The claims are sealed with a secret, as between real hosts.
-        extra["frame"] = {"pair-secret": str(write_secret(self._directory, "lab")), **extra["frame"]}
+        own["frame"]["pair-secret"] = str(write_secret(self._directory, "lab"))
         if config.failover is not None:
-            extra["frame"] = {"failover": "auto", **extra["frame"]}
-        return extra
+            own["frame"]["failover"] = "auto"
+        return {who: {**options, **config.extra.get(who, {})} for who, options in own.items()}
 
     def _site(self, side: Side, extra: dict[str, dict[str, str]]) -> Site:
         """Everything about the machine that the command lines of one host's processes depend on."""

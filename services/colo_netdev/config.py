@@ -19,6 +19,7 @@ MIN_MTU, MAX_MTU = 68, 65521
 MAX_QUEUE: Final = 100_000
 MAX_USER: Final = (1 << 32) - 2
 """The number above it is the kernel's "none"."""
+_MODE = re.compile(r"(0o)?0*[0-7]{1,3}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -121,13 +122,9 @@ class NetdevConfig:
 
     def mode_bits(self) -> int:
         """`socket_mode` as a number."""
-        try:
-            bits = int(self.socket_mode, 8)
-        except ValueError:
-            bits = -1
-        if not 0 <= bits <= 0o777:
+        if not _MODE.fullmatch(self.socket_mode):
             raise ConfigError(f"--socket-mode {self.socket_mode}: octal permissions expected, as in 0660")
-        return bits
+        return int(self.socket_mode, 8)
 
     def owner_ids(self) -> tuple[int, int] | None:
         """Numeric (uid, gid) of `owner`; a gid that is not given is left alone (-1)."""
