@@ -1,6 +1,7 @@
 """A lab to which tests do what `colo lab` does not: they cut the link, bring a host back, and order a COLO frame."""
 
 import functools
+import signal
 import subprocess
 
 from colo_lab import lab
@@ -21,6 +22,10 @@ class Lab(lab.Lab):
         """Another process in a namespace, with a client's environment. It ends with the lab."""
         entered = entering(self.namespaces.fds[namespace])
         return subprocess.Popen(argv, env=client_environment(), preexec_fn=entered, **options)  # noqa: PLW1509
+
+    def kill(self, name, number=signal.SIGKILL):
+        """Send a signal to a process by its id; `guest-p` and `guest-s` are the guests."""
+        self.supervisor.children[name].signal(number)
 
     def revive(self, name):
         """Start a host that died again, with a fresh guest. It is ready when its COLO frame says so."""

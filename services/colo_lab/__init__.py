@@ -27,7 +27,7 @@ module         holds
 `clientrun`    `ClientRun`: what ends the client's command, and its exit status
 `invariants`   from counters to held, violated, unknown (pure)
 `report`       the report file (pure)
-`lab`          `Lab`: up, run_client, kill, processes, state, report, down
+`lab`          `Lab`: up, run_client, fail, processes, state, report, down
 `table`        the live table
 `demo`         `colo demo`
 `cli`          `colo lab`

@@ -163,10 +163,8 @@ def demo(wiring: str) -> None:
 def config_of(given: dict[str, Any]) -> LabConfig:
     """The lab's configuration from the values of the command line."""
     extra: dict[str, dict[str, str]] = {}
-    for name in ("compare_timeout", "expired_scan_cycle", "max_queue_size"):
-        if given[name] is not None:
-            extra.setdefault("compare", {})[name.replace("_", "-")] = str(given[name])
-    for text in given["options"]:
+    short = ("compare_timeout", "expired_scan_cycle", "max_queue_size")
+    for text in (*(f"compare.{name}={given[name]}" for name in short if given[name] is not None), *given["options"]):
         key, sep, value = text.partition("=")
         who, dot, name = key.partition(".")
         if not (sep and dot and who and name):

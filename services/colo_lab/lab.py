@@ -4,7 +4,7 @@
 
     with Lab(LabConfig(guest="python3 server.py")) as lab:      brings everything up
         status = lab.run_client(["curl", ...], timeout=30)
-        lab.kill("m0")                                          the supervisor restarts it
+        lab.fail("m0")                                          the supervisor restarts it
         print(lab.report()["compare"])
                                                                 takes everything down; nothing is left behind
 """
@@ -203,17 +203,13 @@ class Lab:
 
     # -- what happens to the pair ---------------------------------------------------------------
 
-    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        """Send a signal (SIGKILL) to a process by its id; `guest-p` and `guest-s` are the guests."""
-        self.supervisor.children[name].signal(number)
-
     def fail(self, name: str) -> None:
         """Let `name` die: a process (which is started again, as by a restart policy), a guest, or all of a host with
         `host-p`, `host-s` (nothing of it is started again, and its port on the LAN disappears as well).
         """
         now = time.monotonic()
         if name not in HOSTS:
-            self.kill(name)
+            self.supervisor.children[name].signal(signal.SIGKILL)
             return
         side, guest = HOSTS[name], f"guest-{name[-1]}"
         self.statuses.poll()
