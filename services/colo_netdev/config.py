@@ -140,7 +140,8 @@ class NetdevConfig:
 def parse_tap(text: str) -> TapSpec:
     """Parse `NAME[,key=value]...`; the keys are the fields of `TapSpec`."""
     what = f"--tap {text[:200]}"
-    given = _parse_pairs(what, f"name={text}".split(","), _TAP_KEYS)
+    name, *pairs = text.split(",")
+    given = _parse_pairs(what, [f"name={name}"], {"name": _interface}) | _parse_pairs(what, pairs, _TAP_KEYS)
     if "uplink" in given and "bridge" not in given:
         raise ConfigError(f"{what}: uplink goes with bridge")
     return TapSpec(**given)
@@ -241,7 +242,6 @@ def _addresses(value: str) -> tuple[str, ...]:
 
 
 _TAP_KEYS: Final[dict[str, _Parser]] = {
-    "name": _interface,
     "netns": _netns,
     "bridge": _interface,
     "uplink": _interface,
@@ -253,6 +253,6 @@ _TAP_KEYS: Final[dict[str, _Parser]] = {
     "mtu": partial(_number, MIN_MTU, MAX_MTU),
     "queue": partial(_number, 1, MAX_QUEUE),
 }
-"""The keys of `--tap`; its first word is the name."""
+"""The keys of `--tap`."""
 _ALLOW_KEYS: Final[dict[str, _Parser]] = {"user": _user, "tap": _names, "netns": _names, "lease": _on_off}
 """The keys of `--allow`."""
