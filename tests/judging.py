@@ -4,11 +4,12 @@ The counters of a process that was killed are lost. So each look judges the inca
 counters have grown since the look before.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from colo_lab import invariants
-from colo_lab.observed import Process, Status, Usage
+from colo_lab.observed import Process, Usage
 
 NAMES = ("S1", "S5", "S6", "L1")
 UNCOMPARED = ("checkpoint", "unprotected", "mode")
@@ -39,7 +40,10 @@ class Judge:
                     pid=one.get("pid", 0),
                     usage=Usage(),
                     restarts=one.get("restarts", 0),
-                    status=Status(one["counters"], one["gauges"], one["status"]),
+                    reported=True,
+                    counters=Counter(one["counters"]),
+                    gauges=Counter(one["gauges"]),
+                    detail=one["status"],
                     complete=True,
                 )
                 for one in live

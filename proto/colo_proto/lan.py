@@ -23,7 +23,10 @@ from colo_proto.core import Output, Port, Send, Tell, Way
 from colo_proto.frame import Buffer
 from colo_proto.messages import LanHeard, LanSaid, LanSay
 
-CLAIMS: Final = Port("claims", Way.OUT, required=False, doc="claims to the client LAN go out here", spare=True)
+CLAIMS: Final = Port(
+    "claims", Way.OUT, required=False, spare=True,
+    doc="the client tap: the COLO frame's claims go out here, and it is told of those that are heard",
+)  # fmt: skip
 SPEAKERS: Final = 64
 """Incarnations that are remembered, with the highest count of each. Only claims of COLO frames that had the pair's
 secret come this far, so an attacker can fill this only with recordings of as many starts.

@@ -1,5 +1,6 @@
 """`colo check`: every table of a configuration file with all values resolved, or everything that is wrong with it."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,11 +60,8 @@ def _key(name: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    if isinstance(value, str):
-        text = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text) + '"'
-    return str(value)
+    """TOML writes text, numbers, truth values and lists as JSON does, except that DEL has to be escaped as well. What
+    is no text in the environment (it is a surrogate here) cannot be written in either.
+    """
+    text = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    return text.replace("\x7f", "\\u007f")

@@ -1,5 +1,6 @@
 """`colo`: one program for everything. Exit status: 0 success, 1 it failed at the moment, 2 usage or configuration."""
 
+import contextlib
 import json
 import os
 import sys
@@ -101,17 +102,14 @@ def health(http: str | None, ready: bool, timeout: float) -> None:
     if not http:
         raise ConfigError("--http: required (HOST:PORT that the process serves at), or COLO_HTTP")
     host, port = host_port(http, "--http")
-    connection = HTTPConnection(
-        {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port, timeout=timeout
-    )
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     try:
-        connection.request("GET", "/ready" if ready else "/health")
-        response = connection.getresponse()
-        text = response.read(4096).decode(errors="replace").strip()
+        with contextlib.closing(HTTPConnection(host, port, timeout=timeout)) as connection:
+            connection.request("GET", "/ready" if ready else "/health")
+            response = connection.getresponse()
+            text = response.read(4096).decode(errors="replace").strip()
     except (OSError, HTTPException) as error:
         raise StartError(f"http://{http}: {error}") from None
-    finally:
-        connection.close()
     click.echo(text)
     raise SystemExit(0 if response.status == 200 else 1)
 

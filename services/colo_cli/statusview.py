@@ -124,8 +124,7 @@ def _place(seen: Mapping[str, Any], side: str) -> str:
 
 
 def _processes(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = body.get("processes") or []
-    rows = found.values() if isinstance(found, dict) else found
+    rows = _list(body.get("processes"))
     return sorted((row for row in rows if isinstance(row, dict)), key=lambda row: str(row.get("id", "")))
 
 

@@ -88,11 +88,9 @@ def has_valid_names(hello: Hello) -> bool:
 
 
 def trim_request(request: CheckpointWanted) -> CheckpointWanted:
-    """The request without what is too long in it; the same object when nothing is. It counts in either case."""
-    detail = _bounded(request.detail, MAX_DEPTH, MAX_DETAIL)
+    """The request without what is too long in it. It counts in either case."""
     reason, flow, source = request.reason[:MAX_WORD], request.flow[:MAX_FLOW], request.source[:MAX_NAME]
-    if (reason, flow, source) == (request.reason, request.flow, request.source) and detail is request.detail:
-        return request
+    detail = _bounded(request.detail, MAX_DEPTH, MAX_DETAIL)
     return replace(request, reason=reason, flow=flow, source=source, detail=detail)
 
 

@@ -18,7 +18,7 @@ A claim that is not believed has one effect only: we repeat its number as an ans
 just now can prove that. A recording is answered as well, but that answer is of no use to anybody.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,7 +64,7 @@ class Freshness:
         """By our clock, the believed incarnation's clock showed 0 at this time or later."""
         self._zero_at = now
         """When `_zero` was found out."""
-        self._retired: OrderedDict[int, None] = OrderedDict()
+        self._retired: deque[int] = deque(maxlen=RETIRED)
         self._strangers: dict[int, _Stranger] = {}
 
     # -- what we say -------------------------------------------------------------------------------------
@@ -123,9 +123,7 @@ class Freshness:
 
     def _believe(self, name: int) -> None:
         if self.believed:
-            self._retired[self.believed] = None
-            if len(self._retired) > RETIRED:
-                self._retired.popitem(last=False)
+            self._retired.append(self.believed)
         self.believed = name
 
     def _unproven(self, stand: Stand, now: float) -> str:

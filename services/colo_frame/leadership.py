@@ -91,7 +91,9 @@ class Leadership:
         self.lan_since = now
         """Since when the LAN heartbeat has worked without a break."""
         self.lan_dropped_at = float("-inf")
-        """When the kernel had last dropped frames that our LAN heartbeat should have heard, as far as is known."""
+        """When the kernel had last dropped frames that our LAN heartbeat should have heard, as far as is known. Until
+        then silence of the other side on the LAN proves nothing.
+        """
         self.reached = now
         """When we made the latest claim that the other side has heard, or that was sent to the LAN."""
         self.ran = now
@@ -203,10 +205,6 @@ class Leadership:
         self.notice_stall(now)
         self.heard = now
 
-    def believes(self, incarnation: int) -> bool:
-        """True when this is the start of the other side that is believed."""
-        return self.fresh.believed == incarnation
-
     def _primary_hears(self, stand: Stand, now: float) -> None:
         owns = stand.state in _SECONDARY_OWNS
         # An odd token that this side knows already was the secondary's before this frame was restarted. A side that
@@ -261,10 +259,6 @@ class Leadership:
             self.lan_since = now
         self.lan_sent = now
         self._note_reached(count, now)
-
-    def lan_overflowed(self, now: float) -> None:
-        """The tap of our LAN heartbeat has dropped frames, so silence of the other side on the LAN proves nothing."""
-        self.lan_dropped_at = now
 
     def _note_reached(self, count: int, now: float) -> None:
         """The other side has heard our claim number `count`, or could have heard it."""

@@ -106,7 +106,7 @@ class Ownership:
         # What was dropped before this frame knew the tap is over: it counts from the first report on.
         if any(number > self._dropped.get(tap, number) for tap, number in dropped.items()):
             self._out.counters["lan_overflows"] += 1
-            self.leadership.lan_overflowed(now)
+            self.leadership.lan_dropped_at = now
         self._dropped = dropped
 
     def yielded(self, sender: str) -> None:
@@ -157,10 +157,13 @@ class Ownership:
 
     def grant(self, now: float) -> None:
         """Give a lease to every process that could write, if this side may write."""
+        self._grant(now, *self._registry.live(*WRITERS))
+
+    def _grant(self, now: float, *to: str) -> None:
         until = self.leadership.lease(now)
         if until:
-            self._lease_until = until
-            self._out.tell(Lease(until, self.leadership.fence), *self._registry.live(*WRITERS))
+            self._lease_until = max(self._lease_until, until)
+            self._out.tell(Lease(until, self.leadership.fence), *to)
 
     def claim(self, stand: Stand) -> bytes:
         """The frame that claims `stand`, sealed."""
@@ -178,10 +181,7 @@ class Ownership:
         elif promoted and state in (State.FENCED, State.STANDBY):
             self._out.tell(Demote(fence), sender)
         if role in WRITERS and self._state in WRITING:
-            until = self.leadership.lease(now)
-            if until:
-                self._lease_until = max(self._lease_until, until)
-                self._out.tell(Lease(until, self.leadership.fence), sender)
+            self._grant(now, sender)
 
     def deadline(self) -> float:
         """When to call `advance`, or to make the next claim."""

@@ -68,7 +68,7 @@ class Pair:
     def _lead(self, beat: Heartbeat, now: float, *, appeared: bool) -> None:
         """Primary: the secondary is there. It knows epoch and table, should this frame have been restarted."""
         side, leadership = self._side, self._side.ownership.leadership
-        if leadership.believes(beat.incarnation):
+        if leadership.fresh.believed == beat.incarnation:
             leadership.peer_found(now)
         side.checkpoints.learn(beat.epoch)
         table = read_table(beat.table, side.table) if beat.table else None

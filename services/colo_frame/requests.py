@@ -31,7 +31,7 @@ class Requests:
     def add(self, request: CheckpointWanted, sender: str, now: float, *, by_epoch: bool = False) -> None:
         """Somebody requests a checkpoint. `by_epoch`: its epoch tells whether a checkpoint covers it already."""
         trimmed = trim_request(request)
-        if trimmed is not request:
+        if trimmed != request:
             self._out.counters["details_refused"] += 1
         if self._primary:
             self._out += self._checkpoints.want(trimmed, sender if is_text(sender) else "anonymous", by_epoch, now)

@@ -12,7 +12,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import zmq
@@ -52,18 +52,15 @@ class FrameShell(Shell):
         common: CommonConfig,
         log: LogFn,
         *,
-        incarnation: int = 0,
         zmq_context: zmq.Context[Any] | None = None,
     ) -> None:
         super().__init__("frame", common, log, zmq_context)
-        self.context.incarnation = incarnation or self.context.incarnation
+        self.context.incarnation = core.side.incarnation or self.context.incarnation
         self.core = core
         self._endpoints = endpoints
         for name, endpoint in endpoints.items():
             if not endpoint.is_zmq or endpoint.split or endpoint.reliable:
                 raise ConfigError(f"--{name} {endpoint}: a plain ipc:// or tcp:// endpoint is expected")
-        if "listen" not in endpoints:
-            raise ConfigError("--listen: required (where the processes of this host find the frame)")
         # The frame can only bind this endpoint, so `?server=on` need not be written.
         self._listen = Endpoint(endpoints["listen"].scheme, endpoints["listen"].address, server=True)
         self._router: PeerSocket | None = None
@@ -71,7 +68,7 @@ class FrameShell(Shell):
         self._peer_id: bytes | None = None
         self._peer_heard = float("-inf")
         self._peer_timer: Timer | None = None
-        self._to_peer: deque[bytes] = deque()
+        self._to_peer: deque[bytes] = deque(maxlen=MAX_QUEUED)
         self._known: dict[str, None] = {}
 
     def open_links(self) -> None:
@@ -107,14 +104,10 @@ class FrameShell(Shell):
 
     def _local(self, _events: int) -> None:
         assert self._router is not None
-        for _ in range(BURST):
-            got = self._router.receive()
-            if got is None:
-                return
+        for routing_id, message in self._received(self._router):
             # Routing ids that are no text (libzmq makes them up for anonymous clients) come back as the same bytes.
-            sender = got[0].decode(errors="surrogateescape")
-            message = self._decode(got[1], sender)
-            if message is None or sender in (PEER, EVERYBODY):
+            sender = routing_id.decode(errors="surrogateescape")
+            if sender in (PEER, EVERYBODY):
                 continue
             outputs = self.core.hear(sender, message, time.monotonic())
             if isinstance(message, Hello) and any(type(one) is Tell and one.to == sender for one in outputs):
@@ -136,26 +129,27 @@ class FrameShell(Shell):
             self._flush_peer()
         if not events & READ:
             return
+        for routing_id, message in self._received(self._peer):
+            self._peer_id, self._peer_heard = routing_id, time.monotonic()
+            self._do(self.core.hear(PEER, message, self._peer_heard))
+
+    def _received(self, link: PeerSocket) -> Iterator[tuple[bytes, Message]]:
+        """The messages that wait at one of the links, with the routing ids of their senders."""
         for _ in range(BURST):
-            got = self._peer.receive()
+            got = link.receive()
             if got is None:
                 return
-            message = self._decode(got[1], PEER)
-            if message is not None:
-                self._peer_id, self._peer_heard = got[0], time.monotonic()
-                self._do(self.core.hear(PEER, message, time.monotonic()))
-
-    def _decode(self, data: bytes | memoryview | None, sender: str) -> Message | None:
-        try:
-            value = decode_message(whole(data))
-        except WireError as error:
-            self.counters["control.wire_errors." + error.reason] += 1
-            # Log one line for all strangers, because a stranger can use any number of names.
-            who = sender if sender in self._known or sender == PEER else ""
-            self.context.complain("message.refused", who, port="listen", error=str(error), sender=sender[:64])
-            return None
-        self.counters["control.received"] += 1
-        return value
+            try:
+                message = decode_message(whole(got[1]))
+            except WireError as error:
+                self.counters["control.wire_errors." + error.reason] += 1
+                sender = PEER if link is self._peer else got[0].decode(errors="surrogateescape")
+                # Log one line for all strangers, because a stranger can use any number of names.
+                who = sender if sender in self._known or sender == PEER else ""
+                self.context.complain("message.refused", who, port="listen", error=str(error), sender=sender[:64])
+            else:
+                self.counters["control.received"] += 1
+                yield got[0], message
 
     # -- out ------------------------------------------------------------------------------------
 
@@ -165,16 +159,13 @@ class FrameShell(Shell):
                 self._tell(output.message, output.to)
             elif isinstance(output, Log):
                 self.log(output.level, output.event, **output.fields)
-            else:
-                raise TypeError(f"the frame has no ports, and sent {output!r}")
 
     def _tell(self, message: Message, to: str | None) -> None:
         data = encode(message)
         if to == PEER:
-            self._to_peer.append(data)
-            if len(self._to_peer) > MAX_QUEUED:
-                self._to_peer.popleft()
+            if len(self._to_peer) == MAX_QUEUED:
                 self.counters["control.dropped.peer_queue_full"] += 1
+            self._to_peer.append(data)
             self._flush_peer()
             return
         for one in list(self._known) if to == EVERYBODY or to is None else [to]:
@@ -245,10 +236,8 @@ def check(found: Resolved) -> None:
 
 def make(found: Resolved, log: LogFn, zmq_context: zmq.Context[Any] | None = None) -> FrameShell:
     """The frame in its shell, whose links are not open yet."""
-    start = incarnation()
-    core = found.service.core_class()(found.config, incarnation=start, now=time.monotonic())
-    links = {name: one for name, one in found.endpoints.items() if name in ("listen", "peer")}
-    shell = FrameShell(core, links, found.common, log, incarnation=start, zmq_context=zmq_context)
+    core = found.service.core_class()(found.config, incarnation=incarnation(), now=time.monotonic())
+    shell = FrameShell(core, found.endpoints, found.common, log, zmq_context=zmq_context)
     shell.files.append(lambda: load_rules(found.config.rules, core))
     shell.files.append(lambda: load_secrets(found.config.pair_secret, core))
     return shell

@@ -4,6 +4,7 @@ Every slot goes to the worker with the highest keyed hash of slot and worker. A 
 from all others. When a worker leaves, only its own slots get another worker.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, TypeGuard
@@ -68,7 +69,5 @@ def _are_ids(workers: object) -> TypeGuard[list[str]]:
 
 def shares(table: WorkerTable) -> dict[str, int]:
     """How many slots each worker has."""
-    counts = dict.fromkeys(table.workers, 0)
-    for index in table.slots:
-        counts[table.workers[index]] += 1
-    return counts
+    counts = Counter(table.slots)
+    return {worker: counts[index] for index, worker in enumerate(table.workers)}

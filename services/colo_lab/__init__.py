@@ -19,18 +19,15 @@ module         holds
 `privileges`   the privileges that a lab needs: root, or a user namespace, or a message about what is missing
 `files`        writing the report and the state file
 `namespaces`   `Namespaces`: the five network namespaces, the bridge, the veth pair, addresses
-`guests`       the command line of a guest (pure)
 `observed`     `Process`: what was observed of a process, and sums over processes (pure)
 `children`     `Child`: one process: entering its namespace, ending with the lab, CPU time and memory
 `supervisor`   `Supervisor`: all processes together, restarted when they die
 `launch`       `Launcher`: the command of each process, and the namespace in which it is started
 `statuspoll`   `StatusPoll`: what the COLO frames report: readiness, counters, whether all is at rest
-`readiness`    waiting until what was started is ready
 `clientrun`    `ClientRun`: what ends the client's command, and its exit status
-`snapshot`     the processes, the capture on the LAN, and the state file, while the lab is up
 `invariants`   from counters to held, violated, unknown (pure)
 `report`       the report file (pure)
-`lab`          `Lab`: up, run_client, kill, report, down
+`lab`          `Lab`: up, run_client, fail, processes, state, report, down
 `table`        the live table
 `demo`         `colo demo`
 `cli`          `colo lab`

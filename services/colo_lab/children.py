@@ -13,12 +13,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 from colo_lab.observed import Usage
 from colo_netdev import netns
 
 PR_SET_PDEATHSIG = 1
+TCP_LISTEN, UDP_BOUND = "0A", "07"
+"""States of a socket in `/proc/net/tcp` and `/proc/net/udp`."""
 TAIL = 5
 """Number of lines of its log that are shown when a process has ended."""
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -96,11 +99,11 @@ class Child:
     def sample(self) -> None:
         """Record its peak memory while it runs (what `wait4` reports also includes the lab's own, from before exec)."""
         if self.running:
-            with contextlib.suppress(OSError, ValueError), open(f"/proc/{self.pid}/status", encoding="ascii") as file:
-                for line in file:
-                    if line.startswith("VmHWM:"):
-                        peak = int(line.split()[1]) * 1024
-                        self.usage.max_rss_bytes = max(self.usage.max_rss_bytes, peak)
+            # A process that has ended and was not reaped yet has no memory.
+            with contextlib.suppress(OSError, IndexError):
+                about = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
+                peak = int(about.partition("VmHWM:")[2].split()[0]) * 1024
+                self.usage.max_rss_bytes = max(self.usage.max_rss_bytes, peak)
 
     def cpu_now(self) -> float:
         """CPU seconds of all incarnations up to now."""
@@ -123,6 +126,15 @@ class Child:
         if self._process is not None:
             # Otherwise Popen would wait for a child that no longer exists.
             self._process.returncode = self.status
+
+    @property
+    def listens(self) -> bool:
+        """True when any process in its network namespace listens on TCP or has a UDP port bound."""
+        for name, state in (("tcp", TCP_LISTEN), ("tcp6", TCP_LISTEN), ("udp", UDP_BOUND), ("udp6", UDP_BOUND)):
+            with contextlib.suppress(OSError), open(f"/proc/{self.pid}/net/{name}", encoding="ascii") as file:
+                if any(line.split()[3] == state for line in file):
+                    return True
+        return False
 
     def tail(self) -> str:
         """The last lines that it wrote to its log, for an error message."""

@@ -21,13 +21,10 @@ from colo_proto.config import DAY_S
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Mode
 from colo_proto.topology import WIRINGS
+from colo_runtime.commandline import SETTINGS
 from colo_runtime.numbers import Number
 
-_SETTINGS = {
-    "token_normalize_func": lambda text: text.replace("_", "-"),
-    "help_option_names": ["-h", "--help"],
-    "show_default": True,
-}
+_SETTINGS = {**SETTINGS, "show_default": True}
 _seconds = functools.partial(click.option, type=Number(0, DAY_S), metavar="S")
 _percent = functools.partial(click.option, type=Number(0, 100), default=0.0, metavar="PERCENT")
 _file = functools.partial(click.option, type=click.Path(dir_okay=False), metavar="FILE")
@@ -41,20 +38,11 @@ class Stopped(Exception):  # noqa: N818 - not an error
 class Signals:
     """SIGINT, SIGTERM and SIGHUP raise `Stopped` while the lab comes up. After that, `got` holds the last of them."""
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
     def __init__(self) -> None:
         self.got = 0
         self.raising = True
-
-    @contextlib.contextmanager
-    def handled(self) -> Iterator["Signals"]:
-        before = {number: signal.signal(number, self._handle) for number in self.numbers}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._handle)
 
     def only_record(self) -> None:
         """From now on a signal raises nothing."""
@@ -69,17 +57,17 @@ class Signals:
 
 def _exit_status(name: str, lab: Lab, body: Callable[[Signals], int]) -> int:
     """What `body` returns, or what becomes of it when it fails. The lab is taken down in any case."""
-    with Signals().handled() as signals:
-        try:
-            return body(signals)
-        except Stopped:
-            return 128 + signals.got
-        except LabError as error:
-            click.echo(f"{name}: {error}", err=True)
-            return 1
-        finally:
-            signals.only_record()
-            lab.down()
+    signals = Signals()
+    try:
+        return body(signals)
+    except Stopped:
+        return 128 + signals.got
+    except LabError as error:
+        click.echo(f"{name}: {error}", err=True)
+        return 1
+    finally:
+        signals.only_record()
+        lab.down()
 
 
 @click.command(context_settings=_SETTINGS)
@@ -175,10 +163,8 @@ def demo(wiring: str) -> None:
 def config_of(given: dict[str, Any]) -> LabConfig:
     """The lab's configuration from the values of the command line."""
     extra: dict[str, dict[str, str]] = {}
-    for name in ("compare_timeout", "expired_scan_cycle", "max_queue_size"):
-        if given[name] is not None:
-            extra.setdefault("compare", {})[name.replace("_", "-")] = str(given[name])
-    for text in given["options"]:
+    short = ("compare_timeout", "expired_scan_cycle", "max_queue_size")
+    for text in (*(f"compare.{name}={given[name]}" for name in short if given[name] is not None), *given["options"]):
         key, sep, value = text.partition("=")
         who, dot, name = key.partition(".")
         if not (sep and dot and who and name):
@@ -211,17 +197,11 @@ def _display(one: Lab, *, quiet: bool) -> Iterator[Callable[[float], None]]:
     if quiet or not sys.stderr.isatty():
         yield lambda _now: None
         return
-    from colo_lab.table import Footer, Rates, table  # noqa: PLC0415 - rich takes a while to import
+    from colo_lab.table import Footer, LiveTable  # noqa: PLC0415 - rich takes a while to import
 
-    footer, rates = Footer(sys.stderr), Rates()
-    title = f"colo lab, {one.config.wiring} wiring, {one.config.workers} compare"
-
-    def tick(_now: float) -> None:
-        processes = one.processes()
-        rates.look(processes)
-        footer.show(table(processes, rates, title))
-
+    footer = Footer(sys.stderr)
+    table = LiveTable(f"colo lab, {one.config.wiring} wiring, {one.config.workers} compare")
     try:
-        yield tick
+        yield lambda _now: footer.show(table.draw(one.processes()))
     finally:
         footer.close()

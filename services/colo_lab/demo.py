@@ -31,7 +31,7 @@ from colo_lab.config import LabConfig
 from colo_lab.lab import Lab
 from colo_lab.programs.server import HEAD, statement
 from colo_lab.report import failover
-from colo_lab.table import Rates, table
+from colo_lab.table import LiveTable
 
 SIZE: Final = 200_000_000
 REQUESTS: Final = 500
@@ -103,7 +103,7 @@ class Demo:
                 extra={"frame": {"heartbeat-interval": "200"}, "frame-s": {"failover": "auto"}},
             )
         )
-        self.rates = Rates()
+        self.table = LiveTable("")
         self.stage = Stage(f"colo demo · {wiring} wiring")
         self.failures: list[str] = []
         self.results: dict[str, dict[str, Any]] = {}
@@ -195,7 +195,7 @@ class Demo:
             result = self._client(*words, on_tick=tick, name="failover")
             self.lab.processes()
             lan = self.lab.lan() or {}
-            seen = failover(lan, self.lab.failed_at, self.lab.promotion()) or {}
+            seen = failover(lan, self.lab.failed_at, self.lab.statuses.promotion()) or {}
             self._check(result["wrong"] == 0, f"the download was not right: {result['wrong']}")
             self._check(bool(seen.get("connections_continued")), "the connection did not continue")
             self._check(lan.get("broken") == [], f"it did not continue where it was: {lan.get('broken')}")
@@ -253,8 +253,7 @@ class Demo:
 
     def _tick(self, _now: float) -> None:
         processes = self.lab.processes()
-        self.rates.look(processes)
-        self.stage.processes = table(processes, self.rates, "")
+        self.stage.processes = self.table.draw(processes)
         if self.stage.bar is not None:
             done = sum(process.counters["bytes_compared"] for process in processes.values())
             self.stage.bar = (done, self.stage.bar[1])
@@ -310,11 +309,9 @@ def _payload(compare: dict[str, Any]) -> dict[str, Any]:
 
 def _dump(data: bytes, other: bytes) -> Text:
     """Up to sixteen bytes in hex and as text. Bytes that differ from the other side are red."""
-    different = [data[i : i + 1] != other[i : i + 1] for i in range(len(data))]
-    out = Text()
-    for byte, differs in zip(data, different, strict=True):
+    out, text = Text(), Text()
+    for at, byte in enumerate(data):
+        differs = data[at : at + 1] != other[at : at + 1]
         out.append(f"{byte:02x} ", style="bold red" if differs else "")
-    out.append("   " * (16 - len(data)) + " ")
-    for byte, differs in zip(data, different, strict=True):
-        out.append(chr(byte) if 32 <= byte < 127 else ".", style="bold red" if differs else "green")
-    return out
+        text.append(chr(byte) if 32 <= byte < 127 else ".", style="bold red" if differs else "green")
+    return out.append("   " * (16 - len(data)) + " ").append_text(text)

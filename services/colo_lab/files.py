@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ def write_json(path: str, value: Any) -> None:
     """
     text = json.dumps(value, indent=2) + "\n"
     try:
-        about = os.stat(path) if os.path.exists(path) else None
-        if about is not None and (stream := _standard_stream(about)) is not None:
+        stream = _standard_stream(path)
+        if stream is not None:
             with open(stream, "w", encoding="utf-8", closefd=False) as file:
                 file.write(text)
-        elif about is not None and not stat.S_ISREG(about.st_mode):
+        elif os.path.exists(path) and not os.path.isfile(path):
             Path(path).write_text(text, encoding="utf-8")
         else:
             target = Path(os.path.realpath(path))
@@ -34,10 +33,10 @@ def write_json(path: str, value: Any) -> None:
         raise ConfigError(f"{path}: {error.strerror}") from error
 
 
-def _standard_stream(about: os.stat_result) -> int | None:
+def _standard_stream(path: str) -> int | None:
     """The descriptor of standard output or standard error, when it is this file."""
     for number in (1, 2):
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(number), about):
+            if os.path.samestat(os.fstat(number), os.stat(path)):
                 return number
     return None

@@ -46,30 +46,27 @@ class Direction:
         """The frames that go out when `frame` comes in."""
         self._count += 1
         dice = self._random.random()
-        out: list[bytes] = []
+        out = []
         if dice < self._loss:
             self.lost += 1
         elif dice < self._loss + self._reorder:
             self.reordered += 1
             self._held.append((self._count + self._random.randint(1, PASSED_BY), now + HELD_AT_MOST, frame))
         else:
-            out.append(frame)
-        return self._due(now, out)
+            out = [frame]
+            self.passed += 1
+        return out + self.on_timer(now)
 
     def on_timer(self, now: float) -> list[bytes]:
         """The frames that have been held back for long enough."""
-        return self._due(now, [])
+        out = [frame for count, late, frame in self._held if count <= self._count or late <= now]
+        self._held = [one for one in self._held if one[0] > self._count and one[1] > now]
+        self.passed += len(out)
+        return out
 
     def deadline(self) -> float | None:
         """When `on_timer` has frames to send; None when no frame is held back."""
         return min((late for _, late, _ in self._held), default=None)
-
-    def _due(self, now: float, out: list[bytes]) -> list[bytes]:
-        if self._held:
-            out += [frame for count, late, frame in self._held if count <= self._count or late <= now]
-            self._held = [one for one in self._held if one[0] > self._count and one[1] > now]
-        self.passed += len(out)
-        return out
 
 
 def main() -> None:

@@ -20,14 +20,14 @@ E2    both guests ran the same command, and no checkpoint was wanted
 ====  ====================================================================================
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from colo_lab.observed import Process, gaps, summed, wanted
+from colo_lab.observed import Process, gaps, labelled, summed, total, wanted
 from colo_proto.messages import Mode
-from colo_proto.topology import Wiring, links
+from colo_proto.topology import End, Wiring, links
 
 HELD, VIOLATED, UNKNOWN = "held", "violated", "unknown"
 HELD_AT_MOST_MS: Final = 3000 + 1000
@@ -80,7 +80,7 @@ def _incomplete(processes: Sequence[Process]) -> str:
     if not processes:
         return "there is no such process"
     for process in processes:
-        if process.status is None:
+        if not process.reported:
             return f"{process.id} has never reported"
         if not process.complete:
             return f"{process.id} was restarted or killed, and its last counts are lost"
@@ -90,19 +90,15 @@ def _incomplete(processes: Sequence[Process]) -> str:
 def _s1(facts: Facts) -> Verdict:
     if facts.mode != Mode.ENFORCE:
         return Verdict(UNKNOWN, f"mode {facts.mode} releases without comparing")
-    causes: Counter[str] = Counter()
-    released = 0
-    for process in facts.of("compare"):
-        counters = process.counters
-        released += counters["released"]
-        causes.update({k.removeprefix("released."): n for k, n in counters.items() if k.startswith("released.")})
+    counters, _ = total(facts.processes, "compare")
+    released, causes = counters["released"], labelled(counters, "released")
     if released != sum(causes.values()):
         return Verdict(VIOLATED, f"{released} frames released, {sum(causes.values())} with a cause")
     if min(causes.values(), default=0) < 0:
         return Verdict(VIOLATED, "more frames have a cause than were released")
-    if causes["mode"]:
+    if causes.get("mode"):
         return Verdict(UNKNOWN, f"the mode let {causes['mode']} frames pass")
-    text = ", ".join(f"{n} {cause}" for cause, n in sorted(causes.items()) if n)
+    text = ", ".join(f"{n} {cause}" for cause, n in causes.items())
     return Verdict(HELD, f"every released frame has a cause: {text or 'none was released'}")
 
 
@@ -181,25 +177,23 @@ def _s6(facts: Facts) -> Verdict:
 
 
 def _links_add_up(facts: Facts) -> Verdict:
-    # By the name of a link, its two ends as processes and ports. Several processes may share the other end of a port.
-    ends: dict[str, tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {}
-    for link in links(facts.wiring, len(facts.of("compare"))):
-        if link.scheme != "tap" and link.name not in ("control", "peer"):
-            sources, targets = ends.setdefault(link.name, (set(), set()))
-            sources.add((link.source.process, f"link.{link.source.port.replace('-', '_')}."))
-            targets.add((link.target.process, f"link.{link.target.port.replace('-', '_')}."))
     known = {process.id: process for process in facts.processes}
-    for name, (sources, targets) in ends.items():
-        for process, _ in sources | targets:
-            if process not in known:
-                return Verdict(UNKNOWN, f"{name}: an end of it is unknown")
-            if incomplete := _incomplete([known[process]]):
+    # By the name of a link, the frames at its ends. Several processes may share the other end of a port.
+    given: defaultdict[str, dict[End, int]] = defaultdict(dict)
+    taken: defaultdict[str, dict[End, int]] = defaultdict(dict)
+    for link in links(facts.wiring, len(facts.of("compare"))):
+        if link.scheme == "tap" or link.name in ("control", "peer"):
+            continue
+        for end, frames, ends in ((link.source, _given, given), (link.target, _taken, taken)):
+            if end.process not in known:
+                return Verdict(UNKNOWN, f"{link.name}: an end of it is unknown")
+            if incomplete := _incomplete([known[end.process]]):
                 return Verdict(UNKNOWN, incomplete)
-    for name, (sources, targets) in ends.items():
-        given = sum(_given(known[process].counters, port) for process, port in sources)
-        taken = sum(_taken(known[process].counters, port) for process, port in targets)
-        if given != taken:
-            return Verdict(VIOLATED, f"link {name}: {given} frames given, {taken} taken or known to be lost")
+            ends[link.name][end] = frames(known[end.process].counters, f"link.{end.port.replace('-', '_')}.")
+    for name in given:
+        out, into = sum(given[name].values()), sum(taken[name].values())
+        if out != into:
+            return Verdict(VIOLATED, f"link {name}: {out} frames given, {into} taken or known to be lost")
     return Verdict(HELD, "every compare and every link adds up")
 
 

@@ -4,13 +4,14 @@
 
     with Lab(LabConfig(guest="python3 server.py")) as lab:      brings everything up
         status = lab.run_client(["curl", ...], timeout=30)
-        lab.kill("m0")                                          the supervisor restarts it
+        lab.fail("m0")                                          the supervisor restarts it
         print(lab.report()["compare"])
                                                                 takes everything down; nothing is left behind
 """
 
 import contextlib
 import functools
+import json
 import operator
 import os
 import shutil
@@ -18,26 +19,27 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-from colo_lab import privileges, readiness, report, snapshot
-from colo_lab.children import Child, entering
+from colo_lab import report
+from colo_lab.children import Child
 from colo_lab.cleanup import kill_inhabitants
 from colo_lab.clientrun import ClientRun, Plan, cannot_run
-from colo_lab.config import LabConfig
+from colo_lab.config import GUEST4, GUEST6, GUEST_MAC, LabConfig
 from colo_lab.invariants import Facts
-from colo_lab.launch import LAN_FILE, LAN_WATCH, Launcher, client_environment, control, start_cleanup
+from colo_lab.launch import IMPAIR, LAN_FILE, LAN_WATCH, Launcher, client_environment, control, start_cleanup
 from colo_lab.namespaces import GUEST_IF, Namespaces
-from colo_lab.observed import Process
+from colo_lab.observed import Process, Usage
 from colo_lab.statuspoll import StatusPoll
 from colo_lab.supervisor import GRACE, LabError, Supervisor
 from colo_proto.errors import ConfigError
-from colo_proto.messages import Query
 from colo_proto.topology import SIDES, Side
-from colo_runtime.client import ask
 
+CAPTURE_WITHIN: Final = 10.0
+"""Seconds to wait until the capture on the LAN has written its file again."""
 REST_WITHIN: Final = 3.0
 """Seconds to wait until counters stop changing before they are reported."""
 
@@ -62,17 +64,13 @@ class Lab:
         """When the primary host died (monotonic seconds)."""
         self._cleanup: subprocess.Popen[bytes] | None = None
         self._undo = contextlib.ExitStack()
-        self._undo.callback(self.supervisor.close)
 
     # -- life ---------------------------------------------------------------------------------
 
     def up(self) -> None:
         """Bring everything up and wait until it is ready. If that fails, take everything down again and raise
-        `LabError` or `ConfigError`.
+        `LabError` or `ConfigError`. `colo_lab.privileges` says what this process must be permitted to do.
         """
-        gaps = privileges.missing()
-        if gaps or not privileges.privileged():
-            raise ConfigError("colo lab needs " + ", and ".join(gaps or ["root"]))
         try:
             self._bring_up()
         except BaseException:
@@ -80,7 +78,7 @@ class Lab:
             raise
 
     def _bring_up(self) -> None:
-        config, supervisor, timeout = self.config, self.supervisor, self.config.start_timeout
+        config, supervisor = self.config, self.supervisor
         # The cleanup process is dismissed last but one, so that a lab that is killed while it goes down leaves nothing.
         self._undo.callback(self._dismiss_cleanup)
         self.directory = _directory()
@@ -94,17 +92,36 @@ class Lab:
         if config.impaired:
             launcher.impairment()
             client_up = functools.partial(namespaces.has, "client", namespaces.client_if)
-            readiness.require(client_up, "the impaired LAN did not come up", supervisor, timeout)
+            if not supervisor.until(client_up, config.start_timeout):
+                raise LabError("the impaired LAN did not come up")
             namespaces.address_client()
         launcher.filters()
         self.statuses = StatusPoll({side: control(self.directory, side) for side in SIDES})
-        readiness.await_filters(namespaces, self.statuses, supervisor, timeout)
+        self._await_filters()
         if config.failover is not None or config.kills or config.watch_lan:
             launcher.lan_watch()
         launcher.guests()
-        readiness.await_guests(supervisor, config.guest_wait)
+        guests = [child for child in supervisor.children.values() if child.role == "guest"]
+        # A guest that does not listen on any port within this time is taken not to be a server.
+        supervisor.until(lambda: all(not one.running or one.listens for one in guests), config.guest_wait)
         supervisor.up = True
         supervisor.on_change()
+
+    def _await_filters(self) -> None:
+        """Wait until every process has reported that it is ready and the guests have their taps and addresses."""
+        without_address, waiting = ["guest-p", "guest-s"], [""]
+
+        def ready() -> bool:
+            for guest in without_address[:]:
+                if self.namespaces.has(guest, GUEST_IF):
+                    self.namespaces.address_guest(guest)
+                    without_address.remove(guest)
+            waiting[:] = without_address or self.statuses.not_ready(set(self.supervisor.children) - {IMPAIR})
+            return not waiting
+
+        timeout = self.config.start_timeout
+        if not self.supervisor.until(ready, timeout):
+            raise LabError(f"not ready after {timeout:g} s: {', '.join(sorted(waiting))}")
 
     def _end_processes(self) -> None:
         """End all children, and whatever the commands of guests and clients have left in the background."""
@@ -129,10 +146,6 @@ class Lab:
 
     def __exit__(self, *_error: object) -> None:
         self.down()
-
-    def step(self, timeout: float) -> None:
-        """Wait at most `timeout` seconds for something to happen, and do what is due."""
-        self.supervisor.step(timeout)
 
     # -- the client -----------------------------------------------------------------------------
 
@@ -169,7 +182,7 @@ class Lab:
                 now = time.monotonic()
                 run.look(now)
                 on_tick(now)
-                self.step(run.pause(interval))
+                self.supervisor.step(run.pause(interval))
         finally:
             self.seconds = time.monotonic() - began
             self.supervisor.finish(client)
@@ -188,18 +201,7 @@ class Lab:
         plans += [(began + after, functools.partial(self.scale, workers)) for workers, after in config.scales]
         return sorted(plans, key=operator.itemgetter(0))
 
-    def popen(self, namespace: str, argv: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
-        """Another process in a namespace, with a client's environment (a test's own client). It ends with the lab."""
-        entered = entering(self.namespaces.fds[namespace])
-        return subprocess.Popen(argv, env=client_environment(), preexec_fn=entered, **options)  # noqa: PLW1509
-
     # -- what happens to the pair ---------------------------------------------------------------
-
-    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        """Send a signal (SIGKILL) to a process by its id; `guest-p` and `guest-s` are the guests."""
-        if name not in self.supervisor.children:
-            raise ConfigError(f"there is no process {name}; {', '.join(self.supervisor.children)}")
-        self.supervisor.children[name].signal(number)
 
     def fail(self, name: str) -> None:
         """Let `name` die: a process (which is started again, as by a restart policy), a guest, or all of a host with
@@ -207,27 +209,17 @@ class Lab:
         """
         now = time.monotonic()
         if name not in HOSTS:
-            self.kill(name)
+            self.supervisor.children[name].signal(signal.SIGKILL)
             return
         side, guest = HOSTS[name], f"guest-{name[-1]}"
         self.statuses.poll()
-        victims = [one.id for one in self.supervisor.children.values() if one.host in (name, guest)]
-        self.supervisor.abandon(victims)
+        victims = [one for one in self.supervisor.children.values() if one.host in (name, guest)]
+        for child in victims:
+            self.supervisor.end(child, signal.SIGKILL)
         self.statuses.forget(side)
         if side == "primary":
             self.failed_at = now
-        self.supervisor.on_event(f"{name} has died: {', '.join(victims)}")
-
-    def revive(self, name: str) -> None:
-        """Start a host that died again, with a fresh guest. It is ready when its COLO frame says so."""
-        side, guest = HOSTS[name], f"guest-{name[-1]}"
-        self.statuses.remember(side, control(self.directory, side))
-        self.supervisor.resume([one.id for one in self.supervisor.children.values() if one.host == name])
-        tap_up = functools.partial(self.namespaces.has, guest, GUEST_IF)
-        message = f"{name}: its guest's tap did not come back"
-        readiness.require(tap_up, message, self.supervisor, self.config.start_timeout)
-        self.namespaces.address_guest(guest)
-        self.supervisor.resume([one.id for one in self.supervisor.children.values() if one.host == guest])
+        self.supervisor.on_event(f"{name} has died: {', '.join(one.id for one in victims)}")
 
     def scale(self, workers: int) -> None:
         """Have this number of compare workers from now on: more are started, or the last ones are asked to leave."""
@@ -236,44 +228,66 @@ class Lab:
         running = [one for one in self.supervisor.children.values() if one.role == "compare" and not one.retired]
         # comp10 comes after comp9.
         for child in sorted(running, key=lambda one: int(one.id.removeprefix("comp")))[workers:]:
-            self.supervisor.retire(child.id)
+            child.retired = True
+            self.supervisor.end(child, signal.SIGTERM)
         self.launcher.compares(workers)
         self.supervisor.on_event(f"{workers} compare workers wanted")
         self.supervisor.on_change()
 
-    def cut(self, *, cut: bool = True) -> None:
-        """Pull (or plug in) the cable between the hosts."""
-        self.namespaces.cut(cut=cut)
-
-    def order(self, what: str, side: Side, **args: Any) -> dict[str, Any]:
-        """Send a COLO frame an order (`failover`, `resync`, …). Returns its answer; `LabError` when it refuses."""
-        answer = ask(control(self.directory, side), Query(what, args))
-        if not answer.ok:
-            raise LabError(f"{what}: {answer.error}")
-        return answer.body
-
     # -- what is observed of it -----------------------------------------------------------------
 
-    def frame(self, side: Side) -> dict[str, Any]:
-        """The status of a COLO frame now."""
-        return self.order("status", side)
-
     def lan(self) -> dict[str, Any] | None:
-        """What the capture on the LAN has seen up to now; None when there is no capture."""
-        running = LAN_WATCH in self.supervisor.children
-        return snapshot.capture(Path(self.directory, LAN_FILE), self.step) if running else None
+        """What the capture on the LAN has seen up to now; None when there is no capture, or when it does not write its
+        file again in time.
+        """
+        path, now = Path(self.directory, LAN_FILE), time.monotonic()
+        while LAN_WATCH in self.supervisor.children and time.monotonic() < now + CAPTURE_WITHIN:
+            seen: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"at": 0.0}
+            if seen["at"] >= now:
+                return seen
+            self.supervisor.step(0.05)
+        return None
 
     def processes(self) -> dict[str, Process]:
         """Every process as it is now, with its last report to its COLO frame."""
-        return snapshot.processes(self.supervisor, self.statuses)
+        self.statuses.poll()
+        return {name: self._process(child) for name, child in self.supervisor.children.items()}
 
-    def promotion(self) -> dict[str, Any] | None:
-        """What the secondary's COLO frame reports about its promotion."""
-        return snapshot.promotion(self.statuses)
+    def _process(self, child: Child) -> Process:
+        child.sample()
+        last = self.statuses.last(child.id)
+        return Process(
+            role=child.role,
+            id=child.id,
+            host=child.host,
+            pid=child.pid,
+            usage=Usage(child.cpu_now(), child.usage.max_rss_bytes),
+            restarts=child.restarts,
+            complete=not child.restarts and (child.running or (child.retired and child.status == 0)),
+            reported=bool(last),
+            counters=self.statuses.counters(child.id),
+            gauges=Counter(last.get("gauges")),
+            detail=last.get("status") or {},
+        )
 
     def state(self) -> dict[str, Any]:
         """The state file: which process runs where, and how to reach it."""
-        return snapshot.state(self.directory, self.config.wiring, self.namespaces, self.supervisor)
+        return {
+            "pid": os.getpid(),
+            "directory": self.directory,
+            "wiring": self.config.wiring,
+            "namespaces": {name: self.namespaces.path(name) for name in self.namespaces.fds},
+            "frames": {side: control(self.directory, side) for side in SIDES},
+            "guest": {"ipv4": GUEST4, "ipv6": GUEST6, "mac": GUEST_MAC},
+            "processes": [
+                {
+                    **{name: getattr(child, name) for name in ("role", "id", "host", "endpoints", "restarts", "log")},
+                    "pid": child.pid if child.running else 0,
+                    "argv": list(child.argv),
+                }
+                for child in self.supervisor.children.values()
+            ],
+        }
 
     def report(self, *, final: bool = False) -> dict[str, Any]:
         """The report, once the counters have stopped changing. The processes still run.
@@ -281,10 +295,10 @@ class Lab:
         If some program still sends after a few seconds (a secondary that diverged retransmits again and again) and the
         report is `final`, the client and the guests lose their addresses. Then the counters stop and can be added up.
         """
-        settled = self.statuses.await_rest(REST_WITHIN, self.step)
+        settled = self.statuses.await_rest(REST_WITHIN, self.supervisor.step)
         if final and not settled:
             self.namespaces.remove_addresses()
-            settled = self.statuses.await_rest(REST_WITHIN, self.step)
+            settled = self.statuses.await_rest(REST_WITHIN, self.supervisor.step)
         facts = Facts(
             mode=self.config.mode,
             same_guests=not self.config.secondary_guest,
@@ -294,7 +308,7 @@ class Lab:
             lan=self.lan(),
         )
         status = self.exit_status if self.exit_status is not None else -1
-        return report.build(report.Run(status, self.seconds, self.failed_at, self.promotion()), facts)
+        return report.build(facts, status, self.seconds, self.failed_at, self.statuses.promotion())
 
 
 def _directory() -> str:

@@ -22,15 +22,21 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final
 
 from colo_lab.config import GUEST_MAC
 from colo_lab.files import write_json
 from colo_lab.namespaces import BRIDGE
+from colo_proto.frame import ETH, MAX_FRAME, NO_OFFLOAD
+from colo_proto.net.packet import PROTO_TCP, glance
+from colo_proto.net.tcp import OPTIONS_AT, RST, SYN, segment
 from colo_proto.seq import MASK, diff
 
 SNAP: Final = 128
 """Bytes of each frame that are looked at: Ethernet, IPv6, TCP with its options."""
+SHORTEST: Final = ETH + 14 + 40
+"""Bytes of the shortest frame with IPv6, or with IPv4 and TCP."""
 WRITE_INTERVAL: Final = 0.2
 """Seconds between writes of the file."""
 RCVBUF: Final = 256 << 20
@@ -45,8 +51,6 @@ _SO_RCVBUFFORCE = 33
 _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
 _PACKET_IGNORE_OUTGOING = 23
-
-_TCP = struct.Struct("!HHIIBB")
 
 
 def packet_filter(mac: bytes, ifindex: int) -> list[tuple[int, int, int, int]]:
@@ -88,31 +92,23 @@ class Flows:
         self._broken: list[str] = []
         self.resets: Counter[str] = Counter()
 
-    def see(self, port: str, data: memoryview, size: int) -> bool:
-        """Record a frame of `size` bytes from `port`. True if a connection makes progress: payload or a higher ACK."""
-        if size < 54:
+    def see(self, port: str, frame: bytes) -> bool:
+        """Record a frame from `port`, of which the headers are enough. True if a connection makes progress: payload or
+        a higher ACK.
+        """
+        if len(frame) < SHORTEST:
             return False
-        kind = data[12] << 8 | data[13]
-        if kind == 0x0800 and data[23] == 6:
-            l4 = 14 + (data[14] & 15) * 4
-            stop = 14 + (data[16] << 8 | data[17])
-            key = bytes(data[26:34]) + bytes(data[l4 : l4 + 4])
-        elif kind == 0x86DD and data[20] == 6:
-            l4 = 54
-            stop = 54 + (data[18] << 8 | data[19])
-            key = bytes(data[22:54]) + bytes(data[l4 : l4 + 4])
-        else:
+        proto, l4, stop, key = glance(frame, MAX_FRAME)
+        tcp = segment(frame, l4, stop) if proto == PROTO_TCP and 0 < l4 <= len(frame) - OPTIONS_AT else None
+        if tcp is None:
             return False
-        if len(data) < l4 + 14:
-            return False
-        _, _, seq, ack, off, flags = _TCP.unpack_from(data, l4)
-        if flags & 4:
+        if tcp.flags & RST:
             self.resets[port] += 1
             return False
-        length: int = stop - l4 - (off >> 4) * 4
-        end = (seq + length + (flags & 1) + (flags >> 1 & 1)) & MASK
+        seq, ack, length = tcp.seq, tcp.ack, stop - tcp.data
+        end = (seq + tcp.length) & MASK
         flow = self._flows.get(key)
-        if flow is None or flags & 2:
+        if flow is None or tcp.flags & SYN:
             self._flows[key] = Flow(port, ack, end)
             return length > 0
         acked = diff(ack, flow.ack)
@@ -140,11 +136,10 @@ class Flows:
 
 
 def _name(key: bytes) -> str:
-    width = 4 if len(key) == 12 else 16
-    family = socket.AF_INET if width == 4 else socket.AF_INET6
-    ends = [socket.inet_ntop(family, key[at : at + width]) for at in (0, width)]
-    ports = struct.unpack("!HH", key[2 * width :])
-    return f"{ends[0]}:{ports[0]} > {ends[1]}:{ports[1]}"
+    width = 4 if len(key) < 2 * 16 else 16
+    here, there = (ip_address(key[at : at + width]) for at in (0, width))
+    ports = struct.unpack_from("!HH", key, 2 * width)
+    return f"{here}:{ports[0]} > {there}:{ports[1]}"
 
 
 class Watcher:
@@ -161,7 +156,7 @@ class Watcher:
         self._port = ""
         self._left: set[str] = set()
 
-    def see(self, now: float, port: str, data: memoryview, size: int) -> None:
+    def see(self, now: float, port: str, frame: bytes) -> None:
         """Record a frame of the guest."""
         self.frames[port] += 1
         if port != self._port:
@@ -173,7 +168,7 @@ class Watcher:
                 self._port = port
             if len(self.switches) < 1000:
                 self.switches.append((now, port))
-        if self.flows.see(port, data, size):
+        if self.flows.see(port, frame):
             self.moves.setdefault(port, [now, now])[1] = now
 
     def report(self, now: float, lost: int) -> dict[str, Any]:
@@ -210,8 +205,7 @@ def main() -> None:
         os.nice(-10)
     stop: list[float] = []
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.append(time.monotonic()))
-    watcher, buffer, lost, due = Watcher(), bytearray(SNAP), 0, 0.0
-    view = memoryview(buffer)
+    watcher, lost, due = Watcher(), 0, 0.0
     over = False
     while not over:
         quiet = not select.select([sock], [], [], 0 if stop else WRITE_INTERVAL)[0]
@@ -219,9 +213,9 @@ def main() -> None:
         over = bool(stop) and (quiet or now > stop[0] + DRAIN_WITHIN)
         with contextlib.suppress(BlockingIOError):
             for _ in range(256):
-                size, where = sock.recvfrom_into(buffer)
+                data, where = sock.recvfrom(SNAP)
                 if where[0].startswith("lan-"):  # The port of an impaired LAN repeats the frames of the others.
-                    watcher.see(now, where[0], view[:size], size)
+                    watcher.see(now, where[0], NO_OFFLOAD + data)
         if now >= due or over:
             due = now + WRITE_INTERVAL
             _packets, drops = struct.unpack("II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))

@@ -1,7 +1,7 @@
 """Starting the processes of a lab: the command of each, its options, and the namespace that it runs in.
 
 The table of processes and links (`colo_proto.topology`) says what is started, so the lab runs the same commands as two
-real hosts do. `colo_lab.readiness` waits until what was started is ready.
+real hosts do.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from colo_lab import guests, privileges
+from colo_lab import privileges
 from colo_lab.children import Child
 from colo_lab.config import GUEST4, GUEST6, GUEST_MAC, HOST_P, HOST_S, LabConfig
 from colo_lab.namespaces import BRIDGE, GUEST_IF, Namespaces
@@ -26,6 +26,22 @@ LAN_FILE: Final = "lan.json"
 
 _ROLES: Final = ("netdev", "frame", "mirror", "redirector", "compare", "rewriter")
 _PYTHON: Final = (sys.executable, "-P", "-m")
+
+
+PRIVATE: Final = ("run", "tmp")
+"""Folders that two hosts would not share. `/tmp` comes last, because the scratch folder may be in it."""
+
+_PRIVATE_FOLDERS: Final = (
+    'scratch=$1; command=$2; mount -t tmpfs -o mode=0700 tmpfs "$scratch" || exit 1; '
+    f"for name in {' '.join(PRIVATE)}; do "
+    'mkdir "$scratch/$name" "$scratch/$name.work"; chmod "$(stat -c %a "/$name")" "$scratch/$name"; '
+    'mount -t overlay overlay -o "lowerdir=/$name,upperdir=$scratch/$name,workdir=$scratch/$name.work" "/$name" || '
+    'echo "colo lab: both guests share /$name, because an overlay could not be mounted there" >&2; done; '
+    'exec sh -c "$command"'
+)
+"""Each guest writes into an overlay of its own over `/run` and `/tmp`. It still sees the machine's files there, because
+the program that it runs may be one of them.
+"""
 
 
 def control(directory: str, side: Side) -> str:
@@ -48,6 +64,16 @@ def start_cleanup(directory: str, namespaces: Namespaces) -> "subprocess.Popen[b
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def guest_argv(command: str, scratch: str, *, own_processes: bool) -> list[str]:
+    """The command line that starts `command`, a line for the shell. `scratch` is an empty folder for this guest only.
+
+    With `own_processes` the guest gets a process id namespace, so that everything the command starts ends with it.
+    """
+    processes = ["--pid", "--fork", "--kill-child=KILL", "--mount-proc"] if own_processes else []
+    unshare = ["unshare", "--mount", "--propagation", "private", *processes, "--"]
+    return [*unshare, "sh", "-c", _PRIVATE_FOLDERS, "sh", scratch, command]
 
 
 class Launcher:
@@ -89,15 +115,13 @@ class Launcher:
     def _options(self) -> dict[str, dict[str, str]]:
         """Options by role or id: the lab's own, which those of the command line override."""
         config = self._config
-        common = {"log-level": config.log_level}
-        extra = {role: {**common, **config.extra.get(role, {})} for role in (*_ROLES, *config.extra)}
-        for role in ("compare", "frame"):
-            extra[role] = {"mode": config.mode, **extra[role]}
+        own = {who: {"log-level": config.log_level} for who in (*_ROLES, *config.extra)}
+        own["compare"]["mode"] = own["frame"]["mode"] = config.mode
         # The claims are sealed with a secret, as between real hosts.
-        extra["frame"] = {"pair-secret": str(write_secret(self._directory, "lab")), **extra["frame"]}
+        own["frame"]["pair-secret"] = str(write_secret(self._directory, "lab"))
         if config.failover is not None:
-            extra["frame"] = {"failover": "auto", **extra["frame"]}
-        return extra
+            own["frame"]["failover"] = "auto"
+        return {who: {**options, **config.extra.get(who, {})} for who, options in own.items()}
 
     def _site(self, side: Side, extra: dict[str, dict[str, str]]) -> Site:
         """Everything about the machine that the command lines of one host's processes depend on."""
@@ -140,7 +164,7 @@ class Launcher:
             name = f"guest-{side[0]}"
             scratch = Path(self._directory, name)
             scratch.mkdir(mode=0o700)
-            argv = guests.argv(commands[side], str(scratch), own_processes=own_processes)
+            argv = guest_argv(commands[side], str(scratch), own_processes=own_processes)
             # COLO_SIDE tells the guest which replica it is.
             self._start("guest", name, name, argv, {**os.environ, "COLO_SIDE": side})
 

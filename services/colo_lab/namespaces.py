@@ -36,12 +36,8 @@ class Namespaces:
         self.client_if = BRIDGE
         self._netlink: dict[str, Any] = {}
         self._pid = os.getpid()
-        try:
-            for name in NAMES:
-                self.fds[name] = netns.new()
-        except BaseException:
-            self.close()
-            raise
+        for name in NAMES:
+            self.fds[name] = netns.new()
 
     def path(self, name: str) -> str:
         """A path by which the namespace can be opened while this process runs."""
@@ -95,11 +91,6 @@ class Namespaces:
         """Give a guest its addresses, once its tap exists (the same in both guests)."""
         _up(self._netlink[guest], GUEST_IF, (config.GUEST4, config.PREFIX4), (config.GUEST6, config.PREFIX6))
 
-    def cut(self, *, cut: bool = True) -> None:
-        """Pull (or plug in) the cable between the two hosts."""
-        netlink = self._netlink["host-p"]
-        netlink.link("set", index=_index(netlink, "repl"), state="down" if cut else "up")
-
     def remove_addresses(self) -> None:
         """Remove the addresses of the client and the guests, so that programs there can no longer send."""
         for name, ifname in (("client", self.client_if), ("guest-p", GUEST_IF), ("guest-s", GUEST_IF)):
@@ -116,12 +107,8 @@ class Namespaces:
         self.fds.clear()
 
 
-def _index(netlink: Any, ifname: str) -> int:
-    return int(netlink.get_links(ifname=ifname)[0]["index"])
-
-
 def _up(netlink: Any, ifname: str, *addresses: tuple[str, int]) -> None:
-    index = _index(netlink, ifname)
+    index = netlink.get_links(ifname=ifname)[0]["index"]
     for address, prefix in addresses:
         # With IFA_F_NODAD the address can be used at once, and the kernel sends no probe for duplicates.
         flags = {"flags": 0x02} if ":" in address else {}

@@ -11,15 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The last report of a process. The counters are sums over all incarnations that have reported."""
-
-    counters: dict[str, int]
-    gauges: dict[str, int]
-    detail: dict[str, Any] = field(default_factory=dict)
-
-
 @dataclass(slots=True)
 class Usage:
     """CPU time of all incarnations of a process together, and the largest memory that one of them has used."""
@@ -30,7 +21,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process of the lab as its parent knows it, with its last status if it has ever reported one."""
+    """A process of the lab as its parent knows it, and what it has reported."""
 
     role: str
     id: str
@@ -38,24 +29,15 @@ class Process:
     pid: int
     usage: Usage
     restarts: int
-    status: Status | None
     complete: bool
     """True when its only incarnation was alive at the last report, so that its counters miss nothing."""
-
-    @property
-    def counters(self) -> Counter[str]:
-        """Its counters; all zero when it has never reported."""
-        return Counter(self.status.counters if self.status else {})
-
-    @property
-    def gauges(self) -> Counter[str]:
-        """Its gauges; all zero when it has never reported."""
-        return Counter(self.status.gauges if self.status else {})
-
-    @property
-    def detail(self) -> dict[str, Any]:
-        """What else it reports; empty when it has never reported."""
-        return self.status.detail if self.status else {}
+    reported: bool
+    """False when it has never reported; then the rest is empty."""
+    counters: Counter[str] = field(default_factory=Counter)
+    """Sums over all incarnations that have reported."""
+    gauges: Counter[str] = field(default_factory=Counter)
+    detail: dict[str, Any] = field(default_factory=dict)
+    """What else it has reported last."""
 
 
 def summed(counters: Mapping[str, int], prefix: str, suffix: str = "") -> int:

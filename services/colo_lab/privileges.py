@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
 
 from colo_proto.errors import ConfigError
@@ -40,12 +41,8 @@ def missing() -> list[str]:
 
 def privileged() -> bool:
     """True when this process has CAP_SYS_ADMIN and CAP_NET_ADMIN."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("CapEff:"):
-                caps = int(line.split()[1], 16)
-                return bool(caps >> _CAP_SYS_ADMIN & 1 and caps >> _CAP_NET_ADMIN & 1)
-    return False
+    effective = int(Path("/proc/self/status").read_text(encoding="utf-8").partition("CapEff:")[2].split()[0], 16)
+    return all(effective >> capability & 1 for capability in (_CAP_SYS_ADMIN, _CAP_NET_ADMIN))
 
 
 def require() -> None:

@@ -1,7 +1,6 @@
 """The report of a lab: numbers summed over instances, numbers of each process, and the invariants. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from colo_lab import invariants
@@ -9,31 +8,28 @@ from colo_lab.invariants import Facts
 from colo_lab.observed import Process, gaps, labelled, total, wanted
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """How the client's command went, and when a failover happened meanwhile. Moments are monotonic seconds."""
-
-    exit_status: int
-    seconds: float
-    failed_at: float | None = None
-    """When all processes of the primary host were killed."""
-    promotion: dict[str, Any] | None = None
-    """What the secondary's COLO frame reports about its promotion."""
-
-
-def build(run: Run, facts: Facts) -> dict[str, Any]:
-    """The report file; the README lists its keys."""
+def build(
+    facts: Facts,
+    exit_status: int,
+    seconds: float,
+    failed_at: float | None = None,
+    promotion: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The report file; the README lists its keys. `exit_status` and `seconds` are those of the client's command,
+    `failed_at` is when the primary host died meanwhile, and `promotion` what the secondary's COLO frame reports about
+    its promotion.
+    """
     processes, verdicts = facts.processes, invariants.judge(facts)
     return {
-        "exit": run.exit_status,
-        "seconds": round(run.seconds, 3),
+        "exit": exit_status,
+        "seconds": round(seconds, 3),
         "wiring": facts.wiring,
         "mode": facts.mode,
         "settled": facts.settled,
         "compare": _compare(processes),
         "mirror": _mirror(processes),
         "rewriter": _rewriter(processes),
-        "failover": failover(facts.lan, run.failed_at, run.promotion),
+        "failover": failover(facts.lan, failed_at, promotion),
         "lan": facts.lan,
         "invariants": {name: verdict.verdict for name, verdict in verdicts.items()},
         "invariants_why": {name: verdict.why for name, verdict in verdicts.items()},

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
-from colo_lab.observed import Status
 from colo_proto.messages import Query
 from colo_runtime.client import NoAnswerError, ask
 
@@ -18,23 +17,20 @@ class StatusPoll:
     """The last answers of both COLO frames. A process's counters are summed over all incarnations that reported."""
 
     def __init__(self, endpoints: dict[str, str]) -> None:
-        self._endpoints = endpoints
+        self.endpoints = endpoints
+        """Of the COLO frame of each side that is asked."""
         self.bodies: dict[str, dict[str, Any]] = {}
         """The last answer of the COLO frame of each side."""
         self._reports: dict[str, dict[int, dict[str, Any]]] = {}
 
-    def remember(self, side: str, endpoint: str) -> None:
-        """Ask the COLO frame of this host from now on."""
-        self._endpoints[side] = endpoint
-
     def forget(self, side: str) -> None:
         """Stop asking the COLO frame of a host that has died. The last reports of its processes are kept."""
-        self._endpoints.pop(side, None)
+        self.endpoints.pop(side, None)
         self.bodies.pop(side, None)
 
     def poll(self) -> None:
         """Ask both COLO frames, and keep what they answer."""
-        for side, endpoint in self._endpoints.items():
+        for side, endpoint in self.endpoints.items():
             with contextlib.suppress(NoAnswerError):
                 answer = ask(endpoint, Query("status"), ANSWER_WITHIN)
                 if answer.ok:
@@ -43,8 +39,7 @@ class StatusPoll:
     def _take(self, side: str, body: dict[str, Any]) -> None:
         self.bodies[side] = body
         for entry in entries(body):
-            if isinstance(entry.get("incarnation"), int) and isinstance(entry.get("counters"), dict):
-                self._reports.setdefault(str(entry["id"]), {})[entry["incarnation"]] = entry
+            self._reports.setdefault(entry["id"], {})[entry["incarnation"]] = entry
 
     def not_ready(self, expected: set[str]) -> list[str]:
         """Ask both COLO frames, and name those of the expected processes that have not reported that they are ready."""
@@ -56,20 +51,21 @@ class StatusPoll:
         }
         return sorted(expected - ready)
 
-    def last(self, name: str) -> Status | None:
-        """The last status of a process. Its counters include those of its earlier incarnations."""
-        reports = self._reports.get(name)
-        if not reports:
-            return None
+    def last(self, name: str) -> dict[str, Any]:
+        """The last report of a process; empty when it has never reported."""
+        return next(reversed(self._reports.get(name, {}).values()), {})
+
+    def counters(self, name: str) -> Counter[str]:
+        """The counters of a process, summed over all of its incarnations that have reported."""
         counters: Counter[str] = Counter()
-        for entry in reports.values():
+        for entry in self._reports.get(name, {}).values():
             counters.update({k: n for k, n in entry["counters"].items() if isinstance(n, int)})
-        newest = list(reports.values())[-1]
-        return Status(
-            counters=dict(counters),
-            gauges=dict(newest.get("gauges") or {}),
-            detail=dict(newest.get("status") or {}),
-        )
+        return counters
+
+    def promotion(self) -> dict[str, Any] | None:
+        """What the secondary's COLO frame reports about its promotion; None when there was none."""
+        found: dict[str, Any] | None = self.last("frame-s").get("status", {}).get("leadership", {}).get("promotion")
+        return found
 
     def await_rest(self, timeout: float, step: Callable[[float], None]) -> bool:
         """Wait until no frames move any more: every process has reported again since the last change of a count.
@@ -97,15 +93,14 @@ class StatusPoll:
 
     def _moving(self) -> dict[str, Any]:
         """The counters that change with frames. Others change with time alone, by heartbeats and reports."""
-        newest = {name: list(reports.values())[-1] for name, reports in self._reports.items()}
         return {
             name: {
                 key: n
                 for key, n in entry["counters"].items()
                 if not key.startswith(_IDLE + _CLAIMS.get(str(entry.get("role")), ()))
             }
-            for name, entry in newest.items()
-            if entry.get("role") != "frame"
+            for name in self._reports
+            if (entry := self.last(name)).get("role") != "frame"
         }
 
     def _all_reported_since(self, moment: float, now: float) -> bool:

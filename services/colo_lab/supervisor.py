@@ -8,7 +8,7 @@ import selectors
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Final
 
 from colo_lab.children import Child
@@ -19,6 +19,8 @@ MAX_BACKOFF: Final = 5.0
 """… up to this."""
 STABLE: Final = 10.0
 """Seconds that a process must have run for its earlier deaths to be forgotten."""
+POLL_INTERVAL: Final = 0.02
+"""Seconds between two looks whether something is ready."""
 GRACE: Final = 2.0
 """Seconds between asking a process to end and killing it."""
 
@@ -44,28 +46,11 @@ class Supervisor:
         """By id: when a process that died is started again (monotonic seconds)."""
         self._failures: Counter[str] = Counter()
 
-    def abandon(self, names: Collection[str]) -> None:
-        """Kill these at once and do not start them again, because their host has died."""
-        for name in names:
-            self._end_for_good(name, signal.SIGKILL)
-
-    def retire(self, name: str) -> None:
-        """Ask one to end. It may take as long as it needs, and is not started again."""
-        self.children[name].retired = True
-        self._end_for_good(name, signal.SIGTERM)
-
-    def _end_for_good(self, name: str, number: int) -> None:
-        self.children[name].abandoned = True
-        self._due.pop(name, None)
-        self.children[name].signal(number)
-
-    def resume(self, names: Collection[str]) -> None:
-        """Start those that were abandoned, because their host is back."""
-        for child in [self.children[name] for name in names]:
-            if child.abandoned and not child.running:
-                child.abandoned = False
-                self.start(child)
-        self.on_change()
+    def end(self, child: Child, number: int) -> None:
+        """End a child with this signal. It may take as long as it needs, and is not started again."""
+        child.abandoned = True
+        self._due.pop(child.id, None)
+        child.signal(number)
 
     def start(self, child: Child) -> None:
         """Start a child and watch it. `OSError` when its program cannot be run."""
@@ -91,6 +76,17 @@ class Supervisor:
             self.on_event(f"{name} restarted, process {self.children[name].pid}")
             self.on_change()
 
+    def until(self, ready: Callable[[], bool], timeout: float) -> bool:
+        """Wait until `ready()`; False when that took more than `timeout` seconds. Meanwhile `step` does what is due, so
+        that a process that ends too early is noticed at once.
+        """
+        deadline = time.monotonic() + timeout
+        while not ready():
+            if time.monotonic() > deadline:
+                return False
+            self.step(POLL_INTERVAL)
+        return True
+
     def finish(self, child: Child) -> None:
         """Kill one child now, if it still runs."""
         if child.running:
@@ -99,7 +95,9 @@ class Supervisor:
             child.reap()
 
     def stop(self) -> None:
-        """End all. Guests and clients are killed at once. Filters are asked to end first, so that they can drain."""
+        """End all; this is the last call. Guests and clients are killed at once. Filters are asked to end first, so
+        that they can drain.
+        """
         self._due.clear()
         for child in self.children.values():
             child.sample()
@@ -109,9 +107,6 @@ class Supervisor:
             if child.running:
                 select.select([child.pidfd], [], [], max(0.0, deadline - time.monotonic()))
                 self.finish(child)
-
-    def close(self) -> None:
-        """Release the descriptor that `step` waits with. The last call, after `stop`."""
         self._selector.close()
 
     def _ended(self, child: Child) -> None:

@@ -13,7 +13,7 @@
 ==========  ===============================================================================
 module      holds
 ==========  ===============================================================================
-`config`    `NetdevConfig`, `TapSpec`: what the command line says
+`config`    `NetdevConfig`, `TapSpec`, `Grant`: what the command line says
 `allow`     who may have which tap
 `taps`      opening, configuring and placing a tap; checking a returned one
 `overflow`  how many frames the kernel dropped at a tap

@@ -10,55 +10,9 @@ the descriptor without making that promise.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
 
-from colo_proto.errors import ConfigError
+from colo_netdev.config import Grant
 from colo_proto.netdev import Request
-
-MAX_USER: Final = (1 << 32) - 2
-"""The number above it is the kernel's "none"."""
-_KEYS: Final = ("user", "tap", "netns", "lease")
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """One `--allow`."""
-
-    user: int
-    taps: tuple[str, ...] = ()
-    lease: bool = False
-    """Those taps with `lease=on` only."""
-    netns: tuple[str, ...] = ()
-    """Namespaces that it may offer."""
-
-
-def parse_allow(text: str) -> Grant:
-    """Parse `user=UID,tap=NAME[+NAME][,lease=on]` or `user=UID,netns=NAME[+NAME]`."""
-    given: dict[str, str] = {}
-    for pair in text.split(","):
-        key, sep, value = pair.partition("=")
-        if key not in _KEYS or not sep or key in given:
-            raise ConfigError(f"--allow {text}: {', '.join(_KEYS)} expected, each once, as in user=7,tap=lan+guest")
-        given[key] = value
-    try:
-        user = user_number(given.get("user", ""))
-    except ValueError:
-        raise ConfigError(f"--allow {text[:80]}: user is a number from 0 to {MAX_USER}") from None
-    taps, netns = (tuple(given[key].split("+")) if key in given else () for key in ("tap", "netns"))
-    if not all(taps + netns) or not taps + netns:
-        raise ConfigError(f"--allow {text}: names of taps (tap=) or of namespaces (netns=) expected")
-    lease = given.get("lease", "off")
-    if lease not in ("on", "off") or ("lease" in given and not taps):
-        raise ConfigError(f"--allow {text}: lease is on or off, and goes with tap")
-    return Grant(user, taps, lease == "on", netns)
-
-
-def user_number(text: str) -> int:
-    """A user's or group's number. `ValueError` when it is none."""
-    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > MAX_USER:
-        raise ValueError(f"a number from 0 to {MAX_USER} expected")
-    return int(text)
 
 
 class Allowed:

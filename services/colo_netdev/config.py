@@ -1,13 +1,12 @@
 """What `colo netdev` is told: where to listen, and which taps to make."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address, ip_interface
 from typing import Any, Final
 
-from colo_netdev.allow import Grant, parse_allow, user_number
 from colo_proto.config import DAY_S, option, shown
 from colo_proto.errors import ConfigError
 from colo_proto.topology import TAP_QUEUE
@@ -18,6 +17,9 @@ MAX_SOCKET_PATH: Final = 107
 """Longest path of a Unix socket (Linux), in bytes."""
 MIN_MTU, MAX_MTU = 68, 65521
 MAX_QUEUE: Final = 100_000
+MAX_USER: Final = (1 << 32) - 2
+"""The number above it is the kernel's "none"."""
+_MODE = re.compile(r"(0o)?0*[0-7]{1,3}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -57,6 +59,18 @@ class TapSpec:
     def kernel_name(self) -> str:
         """What the interface is called once it is placed."""
         return self.ifname or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One `--allow`."""
+
+    user: int
+    taps: tuple[str, ...] = ()
+    lease: bool = False
+    """Those taps with `lease=on` only."""
+    netns: tuple[str, ...] = ()
+    """Namespaces that it may offer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +122,9 @@ class NetdevConfig:
 
     def mode_bits(self) -> int:
         """`socket_mode` as a number."""
-        try:
-            bits = int(self.socket_mode, 8)
-        except ValueError:
-            bits = -1
-        if not 0 <= bits <= 0o777:
+        if not _MODE.fullmatch(self.socket_mode):
             raise ConfigError(f"--socket-mode {self.socket_mode}: octal permissions expected, as in 0660")
-        return bits
+        return int(self.socket_mode, 8)
 
     def owner_ids(self) -> tuple[int, int] | None:
         """Numeric (uid, gid) of `owner`; a gid that is not given is left alone (-1)."""
@@ -122,39 +132,79 @@ class NetdevConfig:
             return None
         uid, _, gid = self.owner.partition(":")
         try:
-            return user_number(uid), user_number(gid) if gid else -1
+            return _user(uid), _user(gid) if gid else -1
         except ValueError:
             raise ConfigError(f"--owner {self.owner[:40]}: UID or UID:GID expected, as numbers") from None
 
 
 def parse_tap(text: str) -> TapSpec:
     """Parse `NAME[,key=value]...`; the keys are the fields of `TapSpec`."""
+    what = f"--tap {text[:200]}"
     name, *pairs = text.split(",")
-    _parse(text, "the tap's name", _interface, name)
+    given = _parse_pairs(what, [f"name={name}"], {"name": _interface}) | _parse_pairs(what, pairs, _TAP_KEYS)
+    if "uplink" in given and "bridge" not in given:
+        raise ConfigError(f"{what}: uplink goes with bridge")
+    return TapSpec(**given)
+
+
+def parse_allow(text: str) -> Grant:
+    """Parse `user=UID,tap=NAME[+NAME][,lease=on]` or `user=UID,netns=NAME[+NAME]`."""
+    what = f"--allow {text[:80]}"
+    given = _parse_pairs(what, text.split(","), _ALLOW_KEYS)
+    if "user" not in given or not given.keys() & {"tap", "netns"}:
+        raise ConfigError(f"{what}: a user, and names of taps (tap=) or of namespaces (netns=) expected")
+    if "lease" in given and "tap" not in given:
+        raise ConfigError(f"{what}: lease goes with tap")
+    return Grant(given["user"], given.get("tap", ()), given.get("lease", False), given.get("netns", ()))
+
+
+_Parser = Callable[[str], Any]
+"""Returns what a value means, or raises a `ValueError` that goes on after the key."""
+
+
+def _parse_pairs(what: str, pairs: Iterable[str], keys: Mapping[str, _Parser]) -> dict[str, Any]:
+    """What is given, by key. The `ConfigError` for a mistake begins with `what`."""
     given: dict[str, Any] = {}
     for pair in pairs:
         key, _, value = pair.partition("=")
         key = key.strip().replace("-", "_")
-        if key not in _KEYS:
-            raise ConfigError(f"--tap {text}: unknown key {key!r}; one of {', '.join(_KEYS)}")
+        if key not in keys:
+            raise ConfigError(f"{what}: unknown key {key!r}; one of {', '.join(keys)}")
         if not value:
-            raise ConfigError(f"--tap {text}: {key} needs a value")
+            raise ConfigError(f"{what}: {key} needs a value")
         if key in given:
-            raise ConfigError(f"--tap {text}: {key} is given twice")
-        given[key] = _parse(text, key, _KEYS[key], value)
-    if "uplink" in given and "bridge" not in given:
-        raise ConfigError(f"--tap {text}: uplink goes with bridge")
-    return TapSpec(name, **given)
+            raise ConfigError(f"{what}: {key} is given twice")
+        try:
+            given[key] = keys[key](value)
+        except ValueError as error:
+            raise ConfigError(f"{what}: {key} {error}") from None
+    return given
 
 
-def _parse(text: str, key: str, parse: Callable[[str], Any], value: str) -> Any:
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise ConfigError(f"--tap {text[:200]}: {key} {error}") from None
+# What a key's value must be (`_Parser`).
 
 
-# What a key's value must be: each returns the value of the field, or raises a `ValueError` that goes on after the key.
+def _number(least: int, most: int, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or not least <= int(text) <= most:
+        raise ValueError(f"is a number from {least} to {most}, not {shown(text)}")
+    return int(text)
+
+
+def _user(text: str) -> int:
+    return _number(0, MAX_USER, text)
+
+
+def _on_off(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError(f"is on or off, not {text!r}")
+    return text == "on"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    found = tuple(text.split("+"))
+    if not all(found):
+        raise ValueError(f"is one name or several with + between them, not {shown(text)}")
+    return found
 
 
 def _netns(value: str) -> str:
@@ -191,19 +241,7 @@ def _addresses(value: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _on_off(value: str) -> bool:
-    if value not in ("on", "off"):
-        raise ValueError(f"is on or off, not {value!r}")
-    return value == "on"
-
-
-def _number(low: int, high: int, value: str) -> int:
-    if not value.isascii() or not value.isdigit() or len(value) > 10 or not low <= int(value) <= high:
-        raise ValueError(f"is a number from {low} to {high}, not {shown(value)}")
-    return int(value)
-
-
-_KEYS: Final[dict[str, Callable[[str], Any]]] = {
+_TAP_KEYS: Final[dict[str, _Parser]] = {
     "netns": _netns,
     "bridge": _interface,
     "uplink": _interface,
@@ -216,3 +254,5 @@ _KEYS: Final[dict[str, Callable[[str], Any]]] = {
     "queue": partial(_number, 1, MAX_QUEUE),
 }
 """The keys of `--tap`."""
+_ALLOW_KEYS: Final[dict[str, _Parser]] = {"user": _user, "tap": _names, "netns": _names, "lease": _on_off}
+"""The keys of `--allow`."""

@@ -7,9 +7,10 @@ restarted. This process needs no privilege: it opens two sockets and passes them
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import click
 
@@ -61,10 +62,6 @@ def hold(name: str, path: str, who: str, log: Callable[..., None], pause: Callab
         wait = min(2 * wait, RETRY_MAX)
 
 
-def _leave(*_: Any) -> NoReturn:
-    raise SystemExit(0)
-
-
 @click.command("netns")
 @click.option("--name", required=True, metavar="NAME", help="What the taps call it: --tap …,netns=@NAME")
 @click.option(
@@ -76,6 +73,6 @@ def _leave(*_: Any) -> NoReturn:
 def netns(name: str, path: str, log_level: str, log_format: str) -> None:
     """Hold this network namespace and offer it to netdev, until stopped."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
+        signal.signal(number, lambda *_: sys.exit(0))
     log = configure(log_level, log_format, role="netns", id=name, pid=os.getpid())
     hold(name, path, f"netns-{name}"[:64], log, time.sleep)

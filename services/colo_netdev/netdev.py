@@ -26,8 +26,6 @@ from colo_proto.netdev import Request, TapInfo, encode_error, encode_reply
 
 RETRY_AFTER: Final = 1.0
 """Seconds between attempts to make an awaited tap while there are no descriptors."""
-EVERYBODY: Final = "whoever may connect"
-"""Who may have the taps when no `--allow` says it."""
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks at what the kernel has dropped."""
 
@@ -151,11 +149,6 @@ class Netdev:
                 news[name] = more
         return news
 
-    @property
-    def ready(self) -> bool:
-        """True when every tap is owned."""
-        return len(self.owned) == len(self._taps)
-
     def missing(self) -> list[TapSpec]:
         """Taps that are neither owned nor awaited: their namespace was not offered yet, or they have vanished."""
         return [spec for name, spec in self._taps.items() if name not in self.owned and name not in self.awaited]
@@ -167,10 +160,11 @@ class Netdev:
         spec = self._taps.get(request.tap)
         if spec is None:
             names = f"; {', '.join(self._taps)}" if get else ""
-            return self._refused(f"there is no tap {request.tap[:40]!r} here{names}"), None
+            return self.refused(f"there is no tap {request.tap[:40]!r} here{names}"), None
         return self._get(spec) if get else (self._return(spec, fds), None)
 
-    def _refused(self, why: str, *, retry: bool = False) -> bytes:
+    def refused(self, why: str, *, retry: bool = False) -> bytes:
+        """The reply that refuses a request."""
         self.counters["refused"] += 1
         return encode_error(why, retry=retry)
 
@@ -179,7 +173,7 @@ class Netdev:
         why = self._make_missing(spec) if self._is_missing(spec) else ""
         tap = self.owned.get(name)
         if tap is None:
-            return self._refused(why or f"tap {name} exists and has not been returned yet", retry=True), None
+            return self.refused(why or f"tap {name} exists and has not been returned yet", retry=True), None
         self.counters["passed"] += 1
         return encode_reply(_info(tap)), tap.fd
 
@@ -200,11 +194,11 @@ class Netdev:
         tap = self.owned.get(name)
         if tap is None:
             if not fds:
-                return self._refused("no descriptor came with it")
+                return self.refused("no descriptor came with it")
             try:
                 tap = self._adopter(spec, fds[0])
             except (ValueError, OSError) as error:
-                return self._refused(f"tap {name}: the returned descriptor is not taken: {error}")
+                return self.refused(f"tap {name}: the returned descriptor is not taken: {error}")
             del fds[0]
             self.owned[name] = tap
             self.awaited.pop(name, None)
@@ -221,14 +215,13 @@ class Netdev:
     def status(self) -> dict[str, Any]:
         """Details for `colo status`."""
         return {
-            "ready": self.ready,
             "taps": {
                 name: {"mac": tap.mac, "mtu": tap.spec.mtu, "vnet_hdr": tap.spec.vnet_hdr, "adopted": tap.adopted}
                 for name, tap in self.owned.items()
             },
             "awaited": sorted(self.awaited),
             "offers": sorted(self.offers),
-            "allow": self.allowed.status() or EVERYBODY,
+            "allow": self.allowed.status() or "whoever may connect",
         }
 
     def close(self) -> None:

@@ -78,32 +78,32 @@ def enter(fd: int) -> None:
     _check(_libc.setns(fd, CLONE_NEWNET), "setns")
 
 
+def _present() -> int:
+    """A descriptor of the namespace that this thread is in."""
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
 @contextmanager
-def _returning() -> Iterator[None]:
-    """Bring this thread back to the namespace that it is in now."""
-    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+def inside(fd: int | None) -> Iterator[None]:
+    """Run the body with this thread in the namespace of `fd`, or in a new one if that is None."""
+    before = _present()
     try:
+        if fd is None:
+            _check(_libc.unshare(CLONE_NEWNET), "unshare")
+        else:
+            enter(fd)
         yield
     finally:
         try:
-            enter(here)
+            enter(before)
         finally:
-            os.close(here)
+            os.close(before)
 
 
 def new() -> int:
     """Make a namespace, and return a descriptor of it. The caller closes it."""
-    with _returning():
-        _check(_libc.unshare(CLONE_NEWNET), "unshare")
-        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-
-
-@contextmanager
-def inside(fd: int) -> Iterator[None]:
-    """Run the body with this thread in the namespace of `fd`."""
-    with _returning():
-        enter(fd)
-        yield
+    with inside(None):
+        return _present()
 
 
 def _check(result: int, what: str) -> None:
@@ -129,16 +129,13 @@ class Namespace:
             return cls(inet, None)  # a kernel without IPv6
 
     @classmethod
-    def named(cls, name: str) -> Self:
-        """The namespace of a process id or a path. `ConfigError` when there is none, or when we may not enter it."""
-        fd = open_netns(name)
+    def named(cls, name: str, fd: int) -> Self:
+        """The namespace of a process id or a path, opened as `fd`. `ConfigError` when we may not enter it."""
         try:
             with inside(fd):
                 return cls.here()
         except PermissionError:
             raise ConfigError(f"netns={name}: reaching into it needs CAP_SYS_ADMIN") from None
-        finally:
-            os.close(fd)
 
     @classmethod
     def offered(cls, fds: list[int]) -> Self:

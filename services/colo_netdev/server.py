@@ -3,7 +3,6 @@
 import contextlib
 import os
 import socket
-import stat
 import time
 from dataclasses import dataclass
 from struct import Struct
@@ -17,7 +16,7 @@ from colo_runtime.descriptors import NO_DESCRIPTORS, close_all, receive
 from colo_runtime.doors import crowded
 from colo_runtime.reactor import READ, Reactor, Timer
 from colo_runtime.shell import LogFn
-from colo_runtime.socketfile import SocketFile
+from colo_runtime.socketfile import SocketFile, clear_stale
 
 _CREDENTIALS: Final = Struct("iII")
 """struct ucred: process, user, group."""
@@ -50,17 +49,16 @@ class Server:
         self.netdev = netdev
         self._reactor = reactor
         self._log = log
-        self._clients: set[_Client] = set()
+        self.clients: set[_Client] = set()
+        """Filters (and others) that are connected."""
         self._timer: Timer | None = None
         self._logged: set[str] = set()
-        self._path = netdev.config.listen
         self._listen()
-        self._file = SocketFile(self._path, reactor, self._bind_again, log, socket.SOCK_SEQPACKET)
+        self._file = SocketFile(netdev.config.listen, reactor, self._bind_again, log, socket.SOCK_SEQPACKET)
 
     def _listen(self) -> None:
         config = self.netdev.config
         self._socket = _bind(config.listen, config.mode_bits(), config.owner_ids())
-        self._inode = os.stat(self._path).st_ino
         self._reactor.watch(self._socket.fileno(), READ, self._accept)
 
     def _bind_again(self) -> None:
@@ -70,11 +68,6 @@ class Server:
         self._reactor.unwatch(before.fileno())
         before.close()
         self.netdev.counters["bound_again"] += 1
-
-    @property
-    def clients(self) -> int:
-        """Filters (and others) that are connected."""
-        return len(self._clients)
 
     def _accept(self, _events: int) -> None:
         try:
@@ -89,14 +82,14 @@ class Server:
                 ACCEPT_PAUSE, lambda: self._reactor.interest(self._socket.fileno(), READ)
             )
             return
-        if len(self._clients) >= MAX_CLIENTS or crowded(sock.fileno()):
+        if len(self.clients) >= MAX_CLIENTS or crowded(sock.fileno()):
             self.netdev.counters["clients_refused"] += 1
             self._once("client.refused", "clients", limit=MAX_CLIENTS)
             sock.close()
             return
         sock.setblocking(False)
         client = _Client(sock, peer_user(sock))
-        self._clients.add(client)
+        self.clients.add(client)
         self._reactor.watch(sock.fileno(), READ, lambda _events: self._request(client))
 
     def _request(self, client: _Client) -> None:
@@ -129,25 +122,21 @@ class Server:
         except OSError as error:
             # Most likely no descriptor is left.
             why = f"{request.verb} {request.tap[:40]}: {error.strerror}"
-            reply, fd = self._refused(why, retry=True), None
+            reply, fd = self.netdev.refused(why, retry=True), None
         finally:
             close_all(fds)
         self._log("debug", _EVENTS[request.verb], tap=request.tap, client=request.id, ok=fd is not None)
         self._reply(client, reply, fd)
 
-    def _refused(self, why: str, *, retry: bool = False) -> bytes:
-        self.netdev.counters["refused"] += 1
-        return encode_error(why, retry=retry)
-
     def _offer(self, client: _Client, request: Request, fds: list[int]) -> bytes:
         """Use a namespace for as long as `client` stays connected."""
         name = request.tap
         if not self.netdev.offerable(name):
-            return self._refused(f"no tap has netns=@{name[:40]} here")
+            return self.netdev.refused(f"no tap has netns=@{name[:40]} here")
         try:
             namespace = Namespace.offered(fds)
         except (ValueError, OSError) as error:
-            return self._refused(f"netns {name[:40]}: {error}")
+            return self.netdev.refused(f"netns {name[:40]}: {error}")
         self._withdraw(client)
         client.offer = (name, namespace)
         try:
@@ -168,10 +157,7 @@ class Server:
 
     def _reply(self, client: _Client, reply: bytes, fd: int | None) -> None:
         try:
-            if fd is None:
-                client.socket.send(reply)
-            else:
-                socket.send_fds(client.socket, [reply], [fd])
+            socket.send_fds(client.socket, [reply], [] if fd is None else [fd])
         except OSError:
             # It has gone away, or it asks without ever reading an answer.
             self.netdev.counters["replies_lost"] += 1
@@ -179,7 +165,7 @@ class Server:
 
     def _drop(self, client: _Client) -> None:
         self._reactor.unwatch(client.socket.fileno())
-        self._clients.remove(client)
+        self.clients.remove(client)
         self._withdraw(client)
         client.socket.close()
 
@@ -191,16 +177,13 @@ class Server:
 
     def close(self) -> None:
         """Close everything, and remove the socket's file if it is still ours."""
-        self._file.close()
-        for client in list(self._clients):
+        self._file.close(remove=True)
+        for client in list(self.clients):
             self._drop(client)
         if self._timer is not None:
             self._timer.cancel()
         self._reactor.unwatch(self._socket.fileno())
         self._socket.close()
-        with contextlib.suppress(OSError):
-            if os.stat(self._path).st_ino == self._inode:
-                os.unlink(self._path)
 
 
 def peer_user(client: socket.socket) -> int:
@@ -210,37 +193,19 @@ def peer_user(client: socket.socket) -> int:
 
 def _bind(path: str, mode: int, owner: tuple[int, int] | None) -> socket.socket:
     """A socket that listens on `path`. A socket file that nobody serves any more is replaced."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    before = os.umask(0o777 & ~mode)
     try:
-        if os.path.lexists(path):
-            _clear_stale(path)
-        before = os.umask(0o777 & ~mode)
-        try:
+        clear_stale(path, "--listen", socket.SOCK_SEQPACKET)
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             sock.bind(path)
-        finally:
-            os.umask(before)
-        if owner is not None:
-            os.chown(path, *owner)
-        sock.listen(64)
-    except (ConfigError, StartError):
-        sock.close()
-        raise
+            if owner is not None:
+                os.chown(path, *owner)
+            sock.listen(64)
+            sock.setblocking(False)
+            undo.pop_all()
     except OSError as error:
-        sock.close()
         raise StartError(f"--listen {path}: {error.strerror}") from None
-    sock.setblocking(False)
+    finally:
+        os.umask(before)
     return sock
-
-
-def _clear_stale(path: str) -> None:
-    if not stat.S_ISSOCK(os.stat(path).st_mode):
-        raise ConfigError(f"--listen {path}: exists and is not a socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except OSError as error:
-            raise ConfigError(f"--listen {path}: exists and is not netdev's: {error.strerror}") from None
-    raise StartError(f"--listen {path}: another netdev listens there")

@@ -83,7 +83,7 @@ class NetdevShell(Shell):
         self._look(time.monotonic())
         waiting = self.waiting_for()
         counters = dict(self.core.counters) | self.own_counters()
-        gauges = self.core.gauges() | {"clients": self._server.clients if self._server else 0}
+        gauges = self.core.gauges() | {"clients": len(self._server.clients) if self._server else 0}
         status = self.core.status() | {"ready": not waiting, "waiting_for": list(waiting)}
         return Snapshot("netdev", self.id, counters, gauges, status, waiting)
 

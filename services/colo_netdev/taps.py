@@ -73,7 +73,7 @@ def open_tap(spec: TapSpec, tun: str = "/dev/net/tun", offered: Namespace | None
             stack.callback(os.close, target)
         namespace = offered
         if namespace is None and (spec.bridge or spec.address or spec.gateway):
-            found = Namespace.named(spec.netns) if spec.netns else Namespace.here()
+            found = Namespace.named(spec.netns, target) if spec.netns else Namespace.here()
             namespace = stack.enter_context(closing(found))
         bridge = _bridge(spec, namespace) if spec.bridge and namespace is not None else 0
         fd = _create(spec, tun)
@@ -115,7 +115,7 @@ def describe(fd: int) -> tuple[str, int]:
 
 def _create(spec: TapSpec, tun: str) -> int:
     # Not every kernel answers EBUSY for a name in use (it may attach to a persistent tap), so look first.
-    if _exists(spec.name):
+    if any(name == spec.name for _, name in socket.if_nameindex()):
         raise TapExistsError(spec.name)
     if not os.path.exists(tun):
         raise ConfigError(f"tap {spec.name}: {tun} does not exist (load the tun module, or pass the device in)")
@@ -145,14 +145,6 @@ def _explained(spec: TapSpec, tun: str, code: int, text: str) -> Exception:
         errno.EINVAL: "an interface of that name exists and is not a tap with these flags",
     }.get(code, text)
     return ConfigError(f"tap {spec.name}: {why}")
-
-
-def _exists(name: str) -> bool:
-    try:
-        socket.if_nametoindex(name)
-    except OSError:
-        return False
-    return True
 
 
 def _set_offloads(fd: int, spec: TapSpec) -> None:

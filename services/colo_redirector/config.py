@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from colo_proto.config import option
 from colo_proto.errors import ConfigError
+from colo_proto.lan import CLAIMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,11 +15,7 @@ class RedirectorConfig:
     standby: str = option(
         "", kind="endpoint", help="the client tap of this host: takes the place of indev or outdev after a failover"
     )
-    claims: str = option(
-        "",
-        kind="endpoint",
-        help="the client tap: the COLO frame's claims go out here, and it is told of those that are heard",
-    )
+    claims: str = option("", kind="endpoint", help=CLAIMS.doc)
 
     def __post_init__(self) -> None:
         if not self.indev and not self.outdev:

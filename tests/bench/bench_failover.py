@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 
+from colo_lab import privileges
 from colo_lab.config import LabConfig
 from colo_lab.lab import Lab
 
@@ -92,6 +93,7 @@ def spread(values):
 
 
 def main():
+    privileges.require()
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=20)
     jobs = ["download", "upload", "fifty", "requests", "idle"]

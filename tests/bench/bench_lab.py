@@ -21,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from colo_lab import privileges
 from colo_lab.config import CLIENT4, CLIENT6, GUEST4, GUEST6, LabConfig
 from colo_lab.lab import Lab
 from colo_netdev import netns
@@ -123,6 +124,7 @@ def lab(wiring, workers, congestion, reports):
 
 
 def main():
+    privileges.require()
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", type=int, default=1_000_000_000)
     parser.add_argument("--parallel-size", type=int, default=200_000_000, help="bytes of all that is at once")

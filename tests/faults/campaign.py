@@ -23,12 +23,12 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from colo_lab.config import LabConfig
-from colo_lab.lab import Lab
 from colo_lab.statuspoll import entries
 from colo_proto.topology import Wiring
 from faults.nemesis import Nemesis, sockets
 from faults.plan import Fault, plan
 from judging import Judge
+from pairlab import Lab
 
 PROGRAM = (sys.executable, "-P", "-m", "colo_lab.programs.")
 RATE = 2_000_000
@@ -211,7 +211,7 @@ class Campaign:
     def _step(self, seconds: float) -> None:
         for load in self.loads:
             load.step()
-        self.lab.step(max(0.0, seconds))
+        self.lab.supervisor.step(max(0.0, seconds))
 
     def _finish(self) -> None:
         """Let the clients end by themselves."""
@@ -219,7 +219,7 @@ class Campaign:
         while any(load.process for load in self.loads) and time.monotonic() < deadline:
             for load in self.loads:
                 load.step(again=False)
-            self.lab.step(0.1)
+            self.lab.supervisor.step(0.1)
         for load in self.loads:
             if load.process is not None:
                 load.done.append({"wrong": "not over in time"})

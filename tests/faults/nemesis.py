@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from colo_lab.lab import Lab
 from colo_netdev import netns
 from faults.plan import Fault
+from pairlab import Lab
 
 GUEST_IF = "eth0"
 

@@ -12,8 +12,8 @@ import tempfile
 import pytest
 
 from colo_lab.config import LabConfig
-from colo_lab.lab import Lab
 from colo_runtime.client import NoAnswerError
+from pairlab import Lab
 
 from .conftest import CLIENT, SERVER
 

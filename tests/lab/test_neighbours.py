@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from colo_lab.config import CLIENT4, CLIENT6, LabConfig
-from colo_lab.lab import Lab
 from colo_lab.namespaces import GUEST_IF
 from colo_netdev import netns
+from pairlab import Lab
 
 from .conftest import CLIENT, SERVER
 

@@ -107,7 +107,7 @@ def test_a_holder_brings_its_namespace_and_netdev_restarts(run, namespaces, tmp_
     text = "guest,netns=@guest,ifname=eth0,address=10.1.0.2/24"
     held = holder(there, "guest")
     first = run(text)
-    wait_for(lambda: first.netdev.ready, 20, "the offer")
+    wait_for(lambda: first.netdev.owned, 20, "the offer")
     assert "inet 10.1.0.2/24" in show(there, "addr", "show", "eth0")
     index = links(there)["eth0"]
     with connect(tmp_path) as sock:
@@ -117,7 +117,7 @@ def test_a_holder_brings_its_namespace_and_netdev_restarts(run, namespaces, tmp_
     with connect(tmp_path) as sock:
         return_tap(sock, "guest", fd, "m0")
     wait_for(lambda: second.netdev.offers, 20, "the offer to be repeated")
-    assert second.netdev.ready
+    assert second.netdev.owned
     assert links(there)["eth0"] == index
     os.close(fd)
     held.terminate()
@@ -129,7 +129,7 @@ def test_a_namespace_that_ends_takes_its_tap_and_the_next_gets_another(run, tmp_
     first, second = netns.new(), netns.new()
     running = run("guest,netns=@guest,ifname=eth0")
     held = holder(first, "guest")
-    wait_for(lambda: running.netdev.ready, 20, "the first tap")
+    wait_for(lambda: running.netdev.owned, 20, "the first tap")
     with connect(tmp_path) as sock:
         _, fd = fetch_tap(sock, "guest", "m0")
         os.close(first)
@@ -161,4 +161,4 @@ def test_a_holder_waits_for_netdev(run, namespaces, holder):
     held = holder(namespaces[1], "guest")
     assert "netns.waiting" in held.stderr.readline()
     running = run("guest,netns=@guest")
-    wait_for(lambda: running.netdev.ready, 20, "the offer")
+    wait_for(lambda: running.netdev.owned, 20, "the offer")

@@ -18,41 +18,38 @@ import contextlib
 import http.client
 import json
 import os
-import select
 import socket
 import sys
-import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from colo_lab.programs.pattern import first_difference, piece
 
 CHUNK = 262_144
+Job = Callable[[argparse.Namespace], dict[str, Any]]
 RESEND = 1.0
 """Seconds after which a datagram counts as lost and is sent again."""
 
 
-class Stalls:
-    """The longest time that one step of a job has taken, in seconds."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
+class Steps(list[float]):
+    """How long each step of a job has taken, in seconds."""
 
     @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
+    def timed(self) -> Iterator[None]:
         """Measure the body as one step."""
-        began = time.monotonic()
+        began = time.perf_counter()
         try:
             yield
         finally:
-            self.longest = max(self.longest, time.monotonic() - began)
+            self.append(time.perf_counter() - began)
 
-    def result(self) -> dict[str, float]:
+    def longest(self) -> dict[str, float]:
         """What the job's line of JSON says of it."""
-        return {"longest_stall": round(self.longest, 3)}
+        return {"longest_stall": round(max(self, default=0.0), 3)}
 
 
 def address(options: argparse.Namespace) -> str:
@@ -128,12 +125,12 @@ def turns(options: argparse.Namespace) -> Iterator[int]:
 
 def job_http(options: argparse.Namespace) -> dict[str, Any]:
     """Small requests, on one connection or on one each. With `--seconds` a failure is counted and the job continues."""
-    wrong, requests, stalls = 0, 0, Stalls()
+    wrong, requests, steps = 0, 0, Steps()
     failures: Counter[str] = Counter()
     connection: http.client.HTTPConnection | None = None
     for n in turns(options):
         try:
-            with stalls.watched():
+            with steps.timed():
                 connection = connection or web(options)
                 connection.request("GET", f"/page/{n}", headers={} if options.keep_alive else {"Connection": "close"})
                 body = connection.getresponse().read()
@@ -147,7 +144,7 @@ def job_http(options: argparse.Namespace) -> dict[str, Any]:
         if connection is not None and (not options.keep_alive or failures):
             connection.close()
             connection = None
-    return {"requests": requests, "failures": dict(failures), **stalls.result(), "wrong": wrong + failures.total()}
+    return {"requests": requests, "failures": dict(failures), **steps.longest(), "wrong": wrong + failures.total()}
 
 
 def job_page(options: argparse.Namespace) -> dict[str, Any]:
@@ -162,7 +159,7 @@ def job_page(options: argparse.Namespace) -> dict[str, Any]:
 
 def job_download(options: argparse.Namespace) -> dict[str, Any]:
     """One long answer, checked as it arrives."""
-    got, crc, stalls = 0, 0, Stalls()
+    got, crc, steps = 0, 0, Steps()
     with contextlib.closing(web(options)) as connection:
         connection.request("GET", f"/bytes/{options.size}", headers={"Connection": "close"})
         answer = connection.getresponse()
@@ -170,7 +167,7 @@ def job_download(options: argparse.Namespace) -> dict[str, Any]:
             return {"bytes": 0, "wrong": f"{answer.status} {answer.reason}"}
         start = time.monotonic()
         while got < options.size:
-            with stalls.watched():
+            with steps.timed():
                 data = answer.read1(CHUNK)
             if not data:
                 break
@@ -181,12 +178,12 @@ def job_download(options: argparse.Namespace) -> dict[str, Any]:
             got += len(data)
             begun(options)
             pace(options, got, start)
-    return {"bytes": got, "crc": f"{crc:08x}", **stalls.result(), "wrong": int(got != options.size)}
+    return {"bytes": got, "crc": f"{crc:08x}", **steps.longest(), "wrong": int(got != options.size)}
 
 
 def job_upload(options: argparse.Namespace) -> dict[str, Any]:
     """One long request; the guest answers with what it has received."""
-    sent, crc, stalls = 0, 0, Stalls()
+    sent, crc, steps = 0, 0, Steps()
     with contextlib.closing(web(options)) as connection:
         connection.putrequest("PUT", "/sink")
         connection.putheader("Connection", "close")
@@ -196,15 +193,15 @@ def job_upload(options: argparse.Namespace) -> dict[str, Any]:
         while sent < options.size:
             part = piece(sent, min(CHUNK, options.size - sent))
             pace(options, sent, start)
-            with stalls.watched():
+            with steps.timed():
                 connection.send(part)
             crc = zlib.crc32(part, crc)
             sent += len(part)
             begun(options)
-        with stalls.watched():
+        with steps.timed():
             answer = connection.getresponse().read().decode()
     wrong = int(answer != f"{options.size} {crc:08x} -\n")
-    return {"bytes": sent, **stalls.result(), "wrong": wrong, "answer": answer.strip()}
+    return {"bytes": sent, **steps.longest(), "wrong": wrong, "answer": answer.strip()}
 
 
 def job_udp(options: argparse.Namespace) -> dict[str, Any]:
@@ -212,27 +209,27 @@ def job_udp(options: argparse.Namespace) -> dict[str, Any]:
     pending: dict[int, float] = {}
     lost, wrong, sent, done = 0, 0, 0, 0
     with datagrams(options) as sock:
-        sock.setblocking(False)
+        sock.settimeout(RESEND / 4)
         deadline = time.monotonic() + options.timeout
         while done < options.count and time.monotonic() < deadline:
             while sent < options.count and len(pending) < options.window:
                 sock.send(payload(sent))
                 pending[sent] = time.monotonic()
                 sent += 1
-            if not select.select([sock], [], [], RESEND / 4)[0]:
+            try:
+                data = sock.recv(65536)
+            except TimeoutError:
                 now = time.monotonic()
                 for number in [number for number, at in pending.items() if now - at > RESEND]:
                     lost += 1
                     sock.send(payload(number))
                     pending[number] = now
                 continue
-            with contextlib.suppress(BlockingIOError):
-                while data := sock.recv(65536):
-                    number = int.from_bytes(data[:8], "big")
-                    if data != payload(number):
-                        wrong += 1
-                    elif pending.pop(number, None) is not None:
-                        done += 1
+            number = int.from_bytes(data[:8], "big")
+            if data != payload(number):
+                wrong += 1
+            elif pending.pop(number, None) is not None:
+                done += 1
     return {"echoes": done, "lost": lost, "wrong": wrong + (done != options.count)}
 
 
@@ -243,26 +240,25 @@ def payload(number: int) -> bytes:
 
 def job_rr(options: argparse.Namespace) -> dict[str, Any]:
     """One small request after another."""
-    wrong, times = 0, []
+    wrong, steps = 0, Steps()
     with datagrams(options) if options.udp else connect(options) as sock:
         for n in turns(options):
-            began = time.perf_counter()
-            if options.udp:
-                sock.send(payload(n))
-                right = sock.recv(65536) == payload(n)
-            else:
-                ask(sock, f"/rr/{n}")
-                right = answered(sock, f"/rr/{n}")
-            times.append(time.perf_counter() - began)
+            with steps.timed():
+                if options.udp:
+                    sock.send(payload(n))
+                    right = sock.recv(65536) == payload(n)
+                else:
+                    ask(sock, f"/rr/{n}")
+                    right = answered(sock, f"/rr/{n}")
             wrong += not right
             begun(options)
-    times.sort()
+    steps.sort()
     return {
-        "requests": len(times),
+        "requests": len(steps),
         "wrong": wrong,
-        "p50_us": round(times[len(times) // 2] * 1e6),
-        "p99_us": round(times[int(len(times) * 0.99)] * 1e6),
-        "longest_stall": round(times[-1], 3),
+        "p50_us": round(steps[len(steps) // 2] * 1e6),
+        "p99_us": round(steps[int(len(steps) * 0.99)] * 1e6),
+        **steps.longest(),
     }
 
 
@@ -271,12 +267,12 @@ def job_crowd(options: argparse.Namespace, pause: float = 0.0) -> dict[str, Any]
 
     `pause`: seconds between two rounds.
     """
-    wrong, answers, stalls = 0, 0, Stalls()
+    wrong, answers, steps = 0, 0, Steps()
     failures: Counter[str] = Counter()
     crowd = dict(enumerate(connect(options) for _ in range(options.connections)))
     for n in turns(options):
         time.sleep(pause if n else 0.0)
-        with stalls.watched():
+        with steps.timed():
             for step in ("ask", "hear"):
                 for number, sock in list(crowd.items()):
                     try:
@@ -295,7 +291,7 @@ def job_crowd(options: argparse.Namespace, pause: float = 0.0) -> dict[str, Any]
         "connections": options.connections,
         "answers": answers,
         "failures": dict(failures),
-        **stalls.result(),
+        **steps.longest(),
         "wrong": wrong + failures.total(),
     }
 
@@ -303,22 +299,11 @@ def job_crowd(options: argparse.Namespace, pause: float = 0.0) -> dict[str, Any]
 def job_parallel(options: argparse.Namespace) -> dict[str, Any]:
     """Many downloads or uploads at once, each checked."""
     job = job_upload if options.upload else job_download
-    results: list[dict[str, Any]] = []
-
-    def one() -> None:
-        try:
-            results.append(job(options))
-        except (OSError, http.client.HTTPException) as error:
-            results.append({"bytes": 0, "wrong": f"{type(error).__name__}: {error}"})
-
-    threads = [threading.Thread(target=one) for _ in range(options.count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(options.count) as pool:
+        results = list(pool.map(attempt, [job] * options.count, [options] * options.count))
     wrong = [str(result["wrong"]) for result in results if result["wrong"]]
     return {
-        "bytes": sum(result["bytes"] for result in results),
+        "bytes": sum(result.get("bytes", 0) for result in results),
         "longest_stall": max(result.get("longest_stall", 0.0) for result in results),
         "wrong": "; ".join(wrong[:5]) if wrong else 0,
         "connections": len(results),
@@ -331,21 +316,21 @@ def job_idle(options: argparse.Namespace) -> dict[str, Any]:
     return job_crowd(options, options.pause)
 
 
-JOBS = {
-    "crowd": job_crowd,
-    "http": job_http,
-    "page": job_page,
-    "download": job_download,
-    "upload": job_upload,
-    "udp": job_udp,
-    "rr": job_rr,
-    "parallel": job_parallel,
-    "idle": job_idle,
-}
+def attempt(job: Job, options: argparse.Namespace) -> dict[str, Any]:
+    """Do the job. A connection that breaks is a wrong answer, not a traceback."""
+    try:
+        return job(options)
+    except (OSError, http.client.HTTPException) as error:
+        return {"wrong": f"{type(error).__name__}: {error}"}
+
+
+_ALL = (job_crowd, job_http, job_page, job_download, job_upload, job_udp, job_rr, job_parallel, job_idle)
+JOBS: dict[str, Job] = {job.__name__.removeprefix("job_"): job for job in _ALL}
+"""By the name on the command line."""
 
 
 def main() -> None:
-    """Do the job. A connection that breaks is a wrong answer, not a traceback."""
+    """Do the job that the command line names."""
     parser = argparse.ArgumentParser(prog="python3 -m colo_lab.programs.client")
     parser.add_argument("job", choices=JOBS)
     parser.add_argument("--count", type=int, default=100)
@@ -366,10 +351,7 @@ def main() -> None:
     parser.add_argument("-6", dest="six", action="store_true")
     options = parser.parse_args()
     began = time.monotonic()
-    try:
-        result = JOBS[options.job](options)
-    except (OSError, http.client.HTTPException) as error:
-        result = {"wrong": f"{type(error).__name__}: {error}"}
+    result = attempt(JOBS[options.job], options)
     seconds = time.monotonic() - began
     result = {"job": options.job, "seconds": round(seconds, 3), **result}
     if "bytes" in result:

@@ -12,13 +12,9 @@ def test_defaults_are_a_lab():
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
-        ({"wiring": "loose"}, "--wiring loose"),
         ({"workers": 0}, "--compare 0"),
         ({"workers": 65}, "--compare 65"),
-        ({"mode": "lenient"}, "--mode lenient"),
         ({"secondary_guest": "x"}, "--secondary-guest"),
-        ({"guest_wait": -1}, "--guest-wait"),
-        ({"start_timeout": -1}, "--start-timeout"),
     ],
 )
 def test_what_is_wrong_is_named(fields, names):

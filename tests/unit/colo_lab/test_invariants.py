@@ -1,7 +1,9 @@
+from collections import Counter
+
 import pytest
 
 from colo_lab.invariants import Facts, judge
-from colo_lab.observed import Process, Status, Usage
+from colo_lab.observed import Process, Usage
 
 COMPARE = {
     "frames_primary": 100,
@@ -23,8 +25,13 @@ GAUGES = {"held": 3, "held_secondary": 2, "flows": 1, "flows_unprotected": 0, "h
 
 
 def process(role, name, counters=None, gauges=None, *, host="host-p", complete=True, detail=None):
-    status = None if counters is None else Status(counters, gauges or {}, detail or {})
-    return Process(role, name, host, 7, Usage(1.5, 1 << 20), 0 if complete else 1, status, complete=complete)
+    said = {"counters": Counter(counters), "gauges": Counter(gauges), "detail": detail or {}}
+    return Process(
+        *(role, name, host, 7, Usage(1.5, 1 << 20), 0 if complete else 1),
+        complete=complete,
+        reported=counters is not None,
+        **said,
+    )
 
 
 def cast(compare=None, gauges=None, **more):
@@ -79,7 +86,7 @@ def test_frames_that_moved_to_another_worker_are_in_the_books():
 @pytest.mark.parametrize("name", ["link.indev.frames_in", "link.indev.gap_frames"])
 def test_a_link_that_does_not_add_up_is_found(name):
     processes = cast()
-    processes[2].status.counters[name] -= 1
+    processes[2].counters[name] -= 1
     assert verdicts(processes)["S6"] == "violated"
     assert verdicts(processes, settled=False)["S6"] == "unknown", "frames may be under way"
 

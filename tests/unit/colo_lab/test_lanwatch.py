@@ -8,8 +8,7 @@ def seen(*lines):
     watcher = Watcher()
     for now, line in enumerate(lines):
         port, _, text = line.partition(" ")
-        frame = parse(text.split()).frame()[10:]
-        watcher.see(float(now), f"lan-{port}", memoryview(frame), len(frame))
+        watcher.see(float(now), f"lan-{port}", parse(text.split()).frame())
     return watcher.report(99.0, 0)
 
 
@@ -57,7 +56,7 @@ def test_frames_that_are_no_tcp_and_damaged_ones_count_as_written():
     assert report["frames"] == {"lan-p": 1, "lan-s": 2}
     watcher = Watcher()
     for size in range(14, 70):
-        watcher.see(0.0, "lan-p", memoryview(parse(["A", "1", "1"]).frame()[10 : 10 + size]), size)
+        watcher.see(0.0, "lan-p", parse(["A", "1", "1"]).frame()[: 10 + size])
     assert watcher.frames == {"lan-p": 56}
 
 

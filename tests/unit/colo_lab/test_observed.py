@@ -4,12 +4,12 @@ from collections import Counter
 
 import pytest
 
-from colo_lab.observed import Process, Status, Usage, drops, frames, labelled, total, wanted
+from colo_lab.observed import Process, Usage, drops, frames, labelled, total, wanted
 
 
 def process(role, name, host="host-p", counters=None, gauges=None):
-    status = None if counters is None else Status(counters, gauges or {})
-    return Process(role, name, host, 1, Usage(0.5, 1000), 0, status, complete=True)
+    said = {"reported": counters is not None, "counters": Counter(counters), "gauges": Counter(gauges)}
+    return Process(role, name, host, 1, Usage(0.5, 1000), 0, complete=True, **said)
 
 
 def test_a_role_is_summed_over_its_instances():

@@ -3,7 +3,7 @@
 import dataclasses
 
 from colo_lab.invariants import Facts
-from colo_lab.report import Run, build
+from colo_lab.report import build
 
 from .test_invariants import cast, process
 
@@ -16,7 +16,7 @@ def test_the_report_has_the_promised_keys_and_sums():
     processes = cast({"checkpoints_wanted.payload": 2}, detail={"last": [{"reason": "payload", "offset": 7}]})
     processes.append(process("frame", "frame-p", {"checkpoints_wanted.payload": 3, "checkpoints_wanted.mirror_gap": 1}))
     processes.append(dataclasses.replace(processes[0], id="comp1"))
-    report = build(Run(3, 1.23456), facts(processes, wiring="lean", same_guests=False))
+    report = build(facts(processes, wiring="lean", same_guests=False), 3, 1.23456)
     assert report["exit"] == 3
     assert report["seconds"] == 1.235
     compare = report["compare"]
@@ -46,8 +46,8 @@ def test_how_long_a_failover_took():
         "continued": 2,
         "moves": {"lan-p": [1, 5.0], "lan-s": [7.5, 9]},
     }
-    report = build(Run(0, 9.0, failed_at=4.0, promotion={"at": 6.0, "silence_ms": 1900}), facts([], lan=lan))
+    report = build(facts([], lan=lan), 0, 9.0, failed_at=4.0, promotion={"at": 6.0, "silence_ms": 1900})
     assert report["failover"] == {
         "promoted": True, "silence_ms": 1900, "detected_ms": 2000, "stall_ms": 2500, "connections_continued": 2,
     }  # fmt: skip
-    assert build(Run(0, 9.0), facts([], lan=lan))["failover"] is None
+    assert build(facts([], lan=lan), 0, 9.0)["failover"] is None

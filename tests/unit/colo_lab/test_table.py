@@ -1,28 +1,32 @@
 import os
 import re
+from collections import Counter
 
 from rich.text import Text
 
-from colo_lab.observed import Process, Status, Usage
-from colo_lab.table import Footer, Rates
+from colo_lab.observed import Process, Usage
+from colo_lab.table import Footer, LiveTable
 
 
 def process(frames, cpu):
-    status = Status({"link.netdev.frames_in": frames}, {})
-    return {"m0": Process("mirror", "m0", "host-p", 1, Usage(cpu), 0, status, complete=True)}
+    counters = Counter({"link.netdev.frames_in": frames})
+    one = Process("mirror", "m0", "host-p", 1, Usage(cpu), 0, complete=True, reported=True, counters=counters)
+    return {"m0": one}
 
 
 def test_rates_are_differences_over_time():
     now = [0.0]
-    rates = Rates(lambda: now[0])
-    rates.look(process(100, 1.0))
-    assert rates.now["m0"] == (0, 0)
+    table = LiveTable("", lambda: now[0])
+
+    def shown(*counts):
+        columns = table.draw(process(*counts)).columns
+        return [next(iter(columns[at].cells)).strip() for at in (3, 6)]
+
+    assert shown(100, 1.0) == ["0", "0%"]
     now[0] = 2.0
-    rates.look(process(300, 1.5))
-    assert rates.now["m0"] == (100.0, 0.25)
+    assert shown(300, 1.5) == ["100", "25%"]
     now[0] = 3.0
-    rates.look(process(0, 0.0))
-    assert rates.now["m0"] == (0, 0), "a process that began anew has no negative rate"
+    assert shown(0, 0.0) == ["0", "0%"], "a process that began anew has no negative rate"
 
 
 def test_the_footer_keeps_out_of_the_clients_way():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from colo_netdev.allow import Allowed, Grant, parse_allow
-from colo_netdev.config import NetdevConfig
+from colo_netdev.allow import Allowed
+from colo_netdev.config import Grant, NetdevConfig, parse_allow
 from colo_netdev.hold import offer_netns
 from colo_netdev.netdev import Netdev
 from colo_netdev.server import Server

@@ -11,6 +11,11 @@ from colo_proto.netdev import RefusedError, Request, decode_reply
 TEXTS = ("lan", "guest,mac=02:00:00:00:00:09,mtu=1400")
 
 
+def ready(netdev):
+    """True when every tap is owned."""
+    return not netdev.awaited and not netdev.missing()
+
+
 class Kernel:
     """Stands for the system calls: which names exist, which descriptors are whose."""
 
@@ -57,7 +62,7 @@ def make(existing=(), adopt_timeout=5.0, texts=TEXTS):
 def test_get_passes_the_descriptor():
     netdev, _ = make()
     netdev.open(0.0)
-    assert netdev.ready
+    assert ready(netdev)
     assert netdev.deadline is None
     reply, fd = netdev.answer(Request("get", "guest"), [])
     assert fd == 101
@@ -79,7 +84,7 @@ def test_an_unknown_tap_is_refused_and_the_known_are_named():
 def test_a_tap_that_exists_is_awaited_and_adopted():
     netdev, _ = make(existing=["guest"])
     netdev.open(10.0)
-    assert not netdev.ready
+    assert not ready(netdev)
     assert netdev.deadline == 15.0
     reply, _ = netdev.answer(Request("get", "guest"), [])
     with pytest.raises(RefusedError) as error:
@@ -92,7 +97,7 @@ def test_a_tap_that_exists_is_awaited_and_adopted():
     fds = [7, 9]
     assert decode_reply(netdev.answer(Request("return", "guest"), fds)[0]).tap == "guest"
     assert fds == [9]
-    assert netdev.ready
+    assert ready(netdev)
     assert netdev.deadline is None
     assert netdev.answer(Request("get", "guest"), [])[1] == 7
     assert netdev.counters["adopted"] == 1
@@ -128,7 +133,7 @@ def test_a_tap_that_vanished_meanwhile_is_made_anew():
     netdev.open(0.0)
     kernel.existing.clear()
     netdev.check(5.0)
-    assert netdev.ready
+    assert ready(netdev)
     assert netdev.deadline is None
 
 
@@ -158,14 +163,14 @@ def test_a_tap_waits_for_the_offer_of_its_namespace():
     netdev, kernel = make(texts=OFFERED)
     netdev.open(0.0)
     assert kernel.places == [("lan", None)]
-    assert not netdev.ready
+    assert not ready(netdev)
     assert [spec.name for spec in netdev.missing()] == ["guest"]
     assert refusal(netdev, "guest").retry
     assert netdev.offerable("guest")
     assert not netdev.offerable("lan")
     assert [tap.spec.name for tap in netdev.offer("guest", "space 1", 1.0)] == ["guest"]
     assert kernel.places[1:] == [("guest", "space 1")]
-    assert netdev.ready
+    assert ready(netdev)
     assert netdev.answer(Request("get", "guest"), [])[1] == 101
 
 
@@ -213,7 +218,7 @@ def test_a_restarted_netdev_takes_an_offered_tap_back_before_and_after_the_offer
         assert decode_reply(netdev.answer(Request("return", "guest"), [7])[0]).tap == "guest"
         if not offer_first:
             assert netdev.offer("guest", "space 1", 1.0) == []
-        assert netdev.ready
+        assert ready(netdev)
         assert netdev.deadline is None
         assert netdev.answer(Request("get", "guest"), [])[1] == 7
         assert kernel.places == [("lan", None)]
@@ -237,7 +242,7 @@ def test_a_place_that_does_not_suit_is_told_to_who_asks_and_tried_again():
     assert error.retry
     assert "br0" in str(error)
     netdev.offer("guest", "mended", 2.0)
-    assert netdev.ready
+    assert ready(netdev)
 
 
 def test_a_tap_that_somebody_deleted_is_made_anew():

@@ -234,7 +234,6 @@ class TestAsking:
 @pytest.mark.parametrize(
     ("endpoints", "named"),
     [
-        ({}, "--listen: required"),
         ({"listen": "chardev+unix:///x"}, "--listen .*a plain ipc:// or tcp://"),
         ({"listen": "ipc:///x", "peer": "tcp://h:1?reliable=on"}, "--peer .*a plain"),
     ],

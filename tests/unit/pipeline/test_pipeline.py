@@ -9,6 +9,7 @@ Nothing waits for the clock: the loops are turned until what must arrive has arr
 """
 
 import time
+from collections import Counter
 from struct import pack
 
 import pytest
@@ -16,7 +17,7 @@ import zmq
 
 import craft
 from colo_lab import invariants
-from colo_lab.observed import Process, Status, Usage
+from colo_lab.observed import Process, Usage
 from colo_proto import codec
 from colo_proto.core import Way
 from colo_proto.messages import Reason
@@ -267,9 +268,13 @@ class World:
         processes = []
         for name, shell in self.shells.items():
             seen = shell.snapshot()
-            status = Status(seen.counters, seen.gauges, seen.status)
-            host = "host-" + self.plans[name][0][0]
-            processes.append(Process(shell.role, name, host, 1, Usage(), 0, status, complete=True))
+            counters, gauges, host = Counter(seen.counters), Counter(seen.gauges), "host-" + self.plans[name][0][0]
+            processes.append(
+                Process(
+                    shell.role, name, host, 1, Usage(), 0,
+                    complete=True, reported=True, counters=counters, gauges=gauges, detail=seen.status,
+                )
+            )  # fmt: skip
         facts = {"mode": "enforce", "same_guests": True, "settled": True} | facts
         return invariants.judge(invariants.Facts(processes=processes, wiring=self.wiring, **facts))
 

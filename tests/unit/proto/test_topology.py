@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from colo_netdev.allow import parse_allow
+from colo_netdev.config import parse_allow
 from colo_proto.endpoint import parse_endpoint
 from colo_proto.errors import ConfigError
 from colo_proto.topology import SIDES, WIRINGS, Site, links, markdown, plan, processes

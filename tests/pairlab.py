@@ -1,0 +1,61 @@
+"""A lab to which tests do what `colo lab` does not: they cut the link, bring a host back, and order a COLO frame."""
+
+import functools
+import signal
+import subprocess
+
+from colo_lab import lab
+from colo_lab.children import entering
+from colo_lab.lab import HOSTS
+from colo_lab.launch import client_environment, control
+from colo_lab.namespaces import GUEST_IF
+from colo_lab.supervisor import LabError
+from colo_netdev import netns
+from colo_proto.messages import Query
+from colo_runtime.client import ask
+
+
+class Lab(lab.Lab):
+    """See the module."""
+
+    def popen(self, namespace, argv, **options):
+        """Another process in a namespace, with a client's environment. It ends with the lab."""
+        entered = entering(self.namespaces.fds[namespace])
+        return subprocess.Popen(argv, env=client_environment(), preexec_fn=entered, **options)  # noqa: PLW1509
+
+    def kill(self, name, number=signal.SIGKILL):
+        """Send a signal to a process by its id; `guest-p` and `guest-s` are the guests."""
+        self.supervisor.children[name].signal(number)
+
+    def revive(self, name):
+        """Start a host that died again, with a fresh guest. It is ready when its COLO frame says so."""
+        side, guest = HOSTS[name], f"guest-{name[-1]}"
+        self.statuses.endpoints[side] = control(self.directory, side)
+        self._resume(name)
+        tap_up = functools.partial(self.namespaces.has, guest, GUEST_IF)
+        assert self.supervisor.until(tap_up, self.config.start_timeout), "the guest's tap did not come back"
+        self.namespaces.address_guest(guest)
+        self._resume(guest)
+
+    def _resume(self, host):
+        for child in [one for one in self.supervisor.children.values() if one.host == host]:
+            if child.abandoned and not child.running:
+                child.abandoned = False
+                self.supervisor.start(child)
+        self.supervisor.on_change()
+
+    def cut(self, *, cut=True):
+        """Pull (or plug in) the cable between the hosts."""
+        with netns.inside(self.namespaces.fds["host-p"]):
+            subprocess.run(["ip", "link", "set", "repl", "down" if cut else "up"], check=True)
+
+    def order(self, what, side, **args):
+        """Send a COLO frame an order (`failover`, `resync`, …). Returns its answer; `LabError` when it refuses."""
+        answer = ask(control(self.directory, side), Query(what, args))
+        if not answer.ok:
+            raise LabError(f"{what}: {answer.error}")
+        return answer.body
+
+    def frame(self, side):
+        """The status of a COLO frame now."""
+        return self.order("status", side)
