@@ -4,6 +4,7 @@ The conftest of a ring skips its tests with a reason; this one adds the table at
 """
 
 from collections import Counter, defaultdict
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -34,6 +35,7 @@ RINGS = {
 _ROOT = Path(__file__).parent
 
 
+@cache
 def ring_of(path: Path) -> str:
     """The ring that a test file belongs to: its folder."""
     return path.relative_to(_ROOT).parts[0] if path.is_relative_to(_ROOT) else "other"

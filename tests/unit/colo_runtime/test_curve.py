@@ -25,7 +25,7 @@ from runtime_helpers import Log, frames, free_port, send, sink, source
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch):
-    monkeypatch.setattr(zmqsocket, "REDIAL", 0.05)
+    monkeypatch.setattr(zmqsocket, "REDIAL", 0.02)
 
 
 class Ring:
@@ -126,8 +126,9 @@ class Pair:
 
         self.bench.until(once)
 
-    def quiet(self, seconds: float = 0.3) -> None:
-        """Show that nothing comes through while both go on trying."""
+    def quiet(self) -> None:
+        """Show that nothing comes through while both try again, several times."""
+        seconds = 7 * zmqsocket.REDIAL
         before = self.through()
         for _ in range(10):
             self.talk()

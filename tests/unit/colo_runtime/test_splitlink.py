@@ -8,6 +8,7 @@ from colo_proto.core import Port, Way
 from colo_proto.errors import ConfigError
 from colo_proto.messages import WorkerTable
 from colo_proto.net.flow import SLOTS
+from colo_runtime import zmqlink, zmqoptions
 from runtime_helpers import Probe, frame, frames, number, send, sink, source
 
 
@@ -67,7 +68,9 @@ def test_frames_for_a_worker_that_is_not_there_are_dropped_by_reason(bench):
     assert a.snapshot().counters["link.out.dropped.no_worker"] == 3
 
 
-def test_one_stuck_worker_does_not_hold_up_another(bench):
+def test_one_stuck_worker_does_not_hold_up_another(bench, monkeypatch):
+    # What the stuck worker does not take is not waited for when the test has ended.
+    monkeypatch.setattr(zmqoptions, "LINGER_MS", 20)
     a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on", queue_bytes=1 << 20)
     bench.zmq(zmq.DEALER, bench.ipc("w"), identity=b"stuck", hwm=1)
     good, _ = worker(bench, "good")
@@ -128,7 +131,8 @@ def test_what_was_dropped_for_want_of_a_worker_is_not_lost_as_well(bench):
     assert adds_up(a, b) == (25, 25)
 
 
-def test_what_waited_for_a_worker_that_went_is_not_lost_as_well(bench):
+def test_what_waited_for_a_worker_that_went_is_not_lost_as_well(bench, monkeypatch):
+    monkeypatch.setattr(zmqlink, "ASK", 0.1)
     a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on", queue_bytes=1 << 20)
     _, b = barriered(bench, "comp0")
     connected(bench, a, 1)
