@@ -11,8 +11,8 @@
 
 from random import Random
 
-from .links import Weather
-from .tcp import ESTAB
+from .lan import Weather
+from .tcb import ESTAB
 from .wire import M32, SYN, TCP, Route
 
 STRAY_OPTIONS = b"\x02\x04\x05\xb4\x01\x03\x03\x07"

@@ -10,7 +10,8 @@ from struct import Struct
 from zlib import crc32
 
 from .apps import Caller, pattern
-from .tcp import CLOSED, SYN_RCVD, TIME_WAIT, Socket, lives, signed
+from .tcb import CLOSED, SYN_RCVD, TIME_WAIT, lives, signed
+from .tcp import Socket
 from .wire import ACK, FIN, ICMP, ICMP6, M32, RST, SYN, TCP, UDP, Route, Segment, read
 
 _U16 = Struct("!H")
