@@ -287,7 +287,7 @@ class Reliable:
 
     def _settle(self):
         at = tuple(link.sender.acked for link in self.outputs)
-        while self.held and all(mark <= here for mark, here in zip(self.held[0][1], at, strict=True)):
+        while self.held and all(there <= here for there, here in zip(self.held[0][1], at, strict=True)):
             self.done = self.held.popleft()[0]
 
     def _acknowledge(self, incarnation):

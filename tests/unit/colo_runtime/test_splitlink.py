@@ -106,7 +106,7 @@ def adds_up(sender, receiver):
 
 def barriered(bench, name, where="w"):
     """A worker that hears barriers, as compare does: its link says hello when it is connected."""
-    into = Marking()
+    into = HearsBarriers()
     return into, bench.shell(into, name, in_=bench.ipc(where))
 
 
@@ -187,7 +187,7 @@ def test_what_does_not_go_together(bench, endpoint, way, named):
         bench.shell(source(port=way), "a", port=endpoint)
 
 
-class Marking(Probe):
+class HearsBarriers(Probe):
     """A core that hears barriers, and keeps them among the frames as they came."""
 
     def __init__(self):
@@ -211,7 +211,7 @@ def table(version, *workers):
 class TestBarriers:
     def test_whoever_comes_hears_which_table_is_in_force(self, bench):
         a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on")
-        early, late = Marking(), Marking()
+        early, late = HearsBarriers(), HearsBarriers()
         bench.shell(early, "comp0", in_=bench.ipc("w"))
         bench.until(lambda: early.came == ["in -1"])
         a.links["out"].table(table(3, "comp0"))
@@ -219,10 +219,10 @@ class TestBarriers:
         bench.until(lambda: late.came == ["in 3"])
         bench.until(lambda: early.came == ["in -1", "in 3"])
 
-    def test_a_mark_stands_where_the_table_was_taken_over(self, bench):
+    def test_a_barrier_stands_where_the_table_was_taken_over(self, bench):
         """Also behind a queue, for whoever loses slots, and for whoever gets some."""
         a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on")
-        old, new = Marking(), Marking()
+        old, new = HearsBarriers(), HearsBarriers()
         bench.shell(old, "comp0", in_=bench.ipc("w"))
         bench.shell(new, "comp1", in_=bench.ipc("w"))
         bench.until(lambda: old.came and new.came)
