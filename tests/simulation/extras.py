@@ -34,7 +34,7 @@ class Extras:
 
     @classmethod
     def none(cls):
-        """Nothing in addition."""
+        """Extras in which nothing happens in addition."""
         extras = cls(0)
         extras.reorder = extras.cookies = 0.0
         extras.early_end, extras.strays, extras.narrow = False, 0, 0
@@ -65,7 +65,7 @@ class Extras:
         )
 
     def describe(self):
-        """As one line of text."""
+        """The extras as one line of text."""
         usual = vars(Extras.none())
         return " ".join(f"{k}={v}" for k, v in vars(self).items() if k != "dice" and v and v != usual.get(k))
 

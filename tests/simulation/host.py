@@ -130,7 +130,7 @@ class Host:
             if opening and p.dport in self.ports:
                 self._accept(p, key, seg, now)
             elif seg.flags & ACK and not seg.flags & (SYN | RST) and self._cookie(p, key, seg, now):
-                pass  # it came before the answer to a cookie, which is too early
+                pass  # It came before the answer to a cookie, which is too early.
             elif not seg.flags & RST:
                 self._refuse(p, seg)
             return

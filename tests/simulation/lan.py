@@ -21,7 +21,7 @@ class Lan:
         self._carry("in", frame, self.tap.from_host)
 
     def arrive(self, frame):
-        """What the proxy wrote to the client tap."""
+        """Carry what the proxy wrote to the client tap."""
         for piece in self.world.plan.on_the_wire(frame):
             self._carry("out", piece, self._deliver)
 

@@ -304,7 +304,7 @@ class Reliable:
             self.back.send(("hello", *receiver.hello(self.world.clock.now)))
 
     def _tick(self, incarnation):
-        """Nothing arrives: the receiver asks for it."""
+        """Nothing arrives, so the receiver asks for it."""
         if incarnation != self.target.incarnation or not self.target.alive:
             return
         now = self.world.clock.now

@@ -15,7 +15,7 @@ large a window?
  L2   after the faults everything completes
  E2   identical guests never cause a checkpoint
  R1   the secondary guest never receives a number that is not in its own sequence space
- more in `streams`
+ S1, S2, W1 and W2 are checked by `releases`; more is in `streams`
 ====  ==============================================================================================
 """
 
@@ -76,7 +76,7 @@ class Oracle:
         self.releases = Releases(world, self.fail, self.watches, self.streams)
 
     def begin(self):
-        """Set by the world."""
+        """Begin to look at the streams again and again."""
         self.world.clock.after(LOOK_EVERY, self.streams.look, self)
 
     def lan_loses(self, frame):

@@ -161,7 +161,7 @@ class Releases:
         if ack > twin.ack_out:
             self.fail("S1", f"ACK {ack} released, the secondary has said {twin.ack_out}: {where}")
         if not self._opened(sock):
-            return  # adopted from the middle: windows of unknown scale are left alone
+            return  # It was adopted from the middle, and windows of unknown scale are left alone.
         if edge > twin.edge_out:
             self.fail("W1", f"window to {edge} released, the secondary offers up to {twin.edge_out}: {where}")
         # A newer ACK was sent later, and edges only grow. (Among segments with equal ACKs an older one that was held
