@@ -39,10 +39,10 @@ docs: $(BIN)/colo ## generate the reference from the code, and build the pages a
 	$(BIN)/mkdocs build --quiet --strict --clean --config-file docs/tools/mkdocs.yml
 
 quick: $(BIN)/colo ## while you work: lint, types, unit and scenarios without the slow tests (a minute on two idle cores)
-	@# Lint and types run beside the tests; their result is repeated at the end, where it is seen.
+	@# Lint and types run beside the tests. The last line says when they have failed, because their output is at the top.
 	@$(MAKE) --no-print-directory lint types & checks=$$!; status=0; \
 	$(BIN)/pytest -q -n 4 -m 'not slow' tests/unit tests/scenarios $(ARGS) || status=1; \
-	wait $$checks || { status=1; echo "lint or types found something: see the first lines"; }; \
+	wait $$checks || { status=1; echo "lint or types have failed: see the first lines"; }; \
 	exit $$status
 
 test: lint types tests ## everything that CI checks: lint, types, and every ring of tests

@@ -50,7 +50,7 @@ def serve() -> None:
                     sock.sendall(answer(request))
 
 
-class Asker:
+class Client:
     """Connections that are open, each with its request and the part of the answer that has arrived."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -112,9 +112,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.what == "serve":
         serve()
-    asker = Asker(options)
-    asker.run()
-    return 1 if asker.wrong else 0
+    client = Client(options)
+    client.run()
+    return 1 if client.wrong else 0
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ def test_a_thousand_connections_take_neither_threads_nor_descriptors(bench, serv
     monkeypatch.setattr(http, "RATE", 2000.0)
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     made = [raw(served, b"GET /metrics HTTP/1.1\r\nX-") for _ in range(300)]
-    assert asked(bench, served, "/health")[0] == 200, "who asks properly is answered"
+    assert asked(bench, served, "/health")[0] == 200, "a proper request was not answered"
     assert asked(bench, served, "/metrics")[0] == 200
     bench.until(lambda: len(served._http._visitors) <= http.MAX_CONNECTIONS)
     assert threading.active_count() <= threads
