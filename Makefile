@@ -38,7 +38,7 @@ docs: $(BIN)/colo ## generate the reference from the code, and build the pages a
 	$(BIN)/python docs/tools/generate.py
 	$(BIN)/mkdocs build --quiet --strict --clean --config-file docs/tools/mkdocs.yml
 
-quick: $(BIN)/colo ## while you work: lint, types, unit and scenarios without the slow tests (a minute on two idle cores)
+quick: $(BIN)/colo ## while you work: lint, types, unit and scenarios without the slow tests (less than a minute on two idle cores)
 	@# Lint and types run beside the tests. The last line says when they have failed, because their output is at the top.
 	@$(MAKE) --no-print-directory lint types & checks=$$!; status=0; \
 	$(BIN)/pytest -q -n 4 -m 'not slow' tests/unit tests/scenarios $(ARGS) || status=1; \

@@ -375,4 +375,4 @@ def test_colo_status_uses_the_keys_of_the_environment(bench, ring, capsys, monke
     assert status == 0, err + bench.logs()
     assert '"frame-p"' in out
     monkeypatch.setenv("COLO_CURVE_SECRET", ring.secret("x"))
-    assert status_of(capsys, address, "--timeout", "1")[0] == 1
+    assert status_of(capsys, address, "--timeout", "0.4")[0] == 1
