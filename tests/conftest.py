@@ -3,7 +3,9 @@
 The conftest of a ring skips its tests with a reason; this one adds the table at the end of the run.
 """
 
+import gc
 from collections import Counter, defaultdict
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -34,6 +36,7 @@ RINGS = {
 _ROOT = Path(__file__).parent
 
 
+@cache
 def ring_of(path: Path) -> str:
     """The ring that a test file belongs to: its folder."""
     return path.relative_to(_ROOT).parts[0] if path.is_relative_to(_ROOT) else "other"
@@ -42,6 +45,11 @@ def ring_of(path: Path) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.ring(ring_of(item.path)))
+
+
+def pytest_collection_finish() -> None:
+    """Modules and collected tests stay until the end, so the garbage collector need not look at them each time."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

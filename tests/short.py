@@ -3,9 +3,10 @@
     python tests/short.py serve                                          on port 8080
     python tests/short.py ask --count 20000 [--rate 2000] [--flight 50]  one request on each connection
 
-The server answers and closes, as HTTP/1.0 does. The client opens `--rate` connections a second (0: as many as it can)
-with at most `--flight` open at once, reads each to its end, and prints one line of JSON: `requests`, `wrong` (the
-answer is not the one to the request, or the connection failed), `seconds`, `per_s`, and `slowest_ms` of a connection.
+The server answers and closes, as HTTP/1.0 does. The client connects to the address in `COLO_GUEST`, which the lab sets
+for its client, or else to this machine. It opens `--rate` connections a second (0: as many as it can) with at most
+`--flight` open at once, reads each to its end, and prints one line of JSON: `requests`, `wrong` (the answer is not the
+one to the request, or the connection failed), `seconds`, `per_s`, and `slowest_ms` of a connection.
 """
 
 import argparse
@@ -49,12 +50,12 @@ def serve() -> None:
                     sock.sendall(answer(request))
 
 
-class Asker:
-    """Connections that are open, each with its request and what has come of the answer."""
+class Client:
+    """Connections that are open, each with its request and the part of the answer that has arrived."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.address = (os.environ["COLO_GUEST"], PORT)
+        self.address = (os.environ.get("COLO_GUEST", "127.0.0.1"), PORT)
         self.poll = select.epoll()
         self.flight: dict[int, tuple[socket.socket, bytes, bytearray, float]] = {}
         self.wrong = 0
@@ -111,9 +112,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.what == "serve":
         serve()
-    asker = Asker(options)
-    asker.run()
-    return 1 if asker.wrong else 0
+    client = Client(options)
+    client.run()
+    return 1 if client.wrong else 0
 
 
 if __name__ == "__main__":

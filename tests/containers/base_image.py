@@ -44,9 +44,9 @@ GLIBC = (
 )
 """Wheels for manylinux may need any part of glibc, and libstdc++."""
 COMPILING = {"cc1", "collect2"}
-"""Programs of gcc in its library folders."""
+"""Programs of gcc that are in its library folders."""
 BULKY = r"^lto1|lto-dump|^lib.*san\.|gold|dwp|gprofng"
-"""Parts of gcc that are not needed here, half of its size."""
+"""Parts of gcc that are not needed here. They are half of its size."""
 FOLDERS = ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "etc", "proc", "sys", "dev", "run", "root", "tmp")
 MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 FILES = {
@@ -99,7 +99,7 @@ class Tree:
         return hashlib.sha256("\n".join(text).encode()).hexdigest()[:12]
 
     def tar(self) -> bytes:
-        """The image's content."""
+        """The content of the image."""
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as archive:
             for name in FOLDERS:
@@ -216,7 +216,7 @@ def wheels(directory: Path) -> None:
     wanted = project["project"]["dependencies"] + project["build-system"]["requires"]
     wanted += project["tool"]["colo-proxy"]["compile-requires"]
     with tempfile.TemporaryDirectory(prefix="colo-wheels-") as scratch:
-        # A pip of its own: the interpreter may come without one.
+        # The folder gets a pip of its own, because the interpreter may come without one.
         subprocess.run([sys.executable, "-m", "venv", scratch], check=True, capture_output=True)
         subprocess.run(
             [f"{scratch}/bin/python", "-m", "pip", "wheel", "--quiet", "--prefer-binary", "-w", directory, *wanted],

@@ -34,7 +34,7 @@ def image(_machine):
 
 @pytest.fixture(scope="session")
 def pair(image):
-    """The demo, up and healthy. All tests that leave it as they found it share one."""
+    """The demo, which runs and is healthy. All tests that leave it as they found it share one."""
     one = _up.enter_context(engine.project("demo.yaml", "chaos.yaml", image=image))
     one.up()
     one.seconds = one.await_healthy()

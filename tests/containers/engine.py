@@ -33,7 +33,7 @@ SOURCES = (
     "services",
 )
 GROUP = 65532
-"""Of all services that use a host's sockets."""
+"""The group of all services that use the sockets of a host."""
 LABEL = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
 STARTED = 240.0
@@ -41,7 +41,7 @@ STARTED = 240.0
 
 
 class EngineError(Exception):
-    """A command of the engine failed; the message has what it said."""
+    """A command of the engine failed. The message contains its output."""
 
 
 def run(*argv: str, env: Mapping[str, str] | None = None, timeout: float = 300, check: bool = True) -> str:
@@ -78,7 +78,7 @@ def missing() -> str:
 
 
 def compose_command() -> list[str]:
-    """Compose v2 where it is, else 1.29; empty when there is neither. COLO_COMPOSE names one of them."""
+    """Compose v2 if it is installed, otherwise 1.29; empty when there is neither. COLO_COMPOSE chooses one of them."""
     if given := os.environ.get("COLO_COMPOSE"):
         return given.split()
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -92,7 +92,7 @@ def compose_command() -> list[str]:
 
 
 def digest() -> str:
-    """Of everything that the image is made of."""
+    """A digest of everything that the image is made of."""
     total = hashlib.sha256()
     for name in SOURCES:
         top = ROOT / name
@@ -103,8 +103,8 @@ def digest() -> str:
 
 
 def image() -> str:
-    """The product's image, built as the Dockerfile says, on a base that needs no registry; built once for a state of
-    the sources.
+    """The image of the product. It is built as the Dockerfile says, on a base that needs no registry, and only once
+    while the sources stay the same.
     """
     name = f"colo-test:{digest()}"
     if not run("docker", "images", "-q", name).strip():
@@ -153,12 +153,12 @@ class Container:
 
     @property
     def well(self) -> bool:
-        """Running, and healthy if anybody looks."""
+        """True when it runs, and is healthy if it has a health check."""
         return self.state == "running" and self.health in ("healthy", "")
 
 
 class Project:
-    """Compose files under a name of their own. `down` is safe at any time, and twice."""
+    """Compose files with a project name of their own. `down` may be called at any time, also twice."""
 
     def __init__(
         self, *files: str, image: str = "", env: Mapping[str, str] | None = None, extra: Sequence[str] = ()
@@ -175,7 +175,7 @@ class Project:
             "COLO_LAN6": f"fd{a:02x}:{b:x}:",
             "COLO_GUEST": f"{self.lan}.2",
             "COLO_GUEST6": f"fd{a:02x}:{b:x}::2",
-            # A free port of the loopback device, whichever.
+            # Any free port of the loopback device.
             **{f"COLO_PUBLISH_{link}": "127.0.0.1:" for link in ("MIRROR0", "COMPARE1", "PEER")},
             **(env or {}),
         }
@@ -188,7 +188,7 @@ class Project:
         return run(*self._command, "-p", self.name, *files, *argv, env=self.env, timeout=timeout, check=check)
 
     def up(self, *argv: str) -> None:
-        """Start, in the background."""
+        """Start the services, in the background."""
         self.compose("up", "-d", *argv, timeout=STARTED)
 
     def stop(self) -> None:
@@ -202,7 +202,7 @@ class Project:
                 run("docker", "stop", "--time", "3", one.id, timeout=60)
 
     def down(self) -> None:
-        """Stop and remove everything, first as a user would, then whatever that left."""
+        """Stop and remove everything: first as a user would, and then what that has left."""
         self.stop()
         with contextlib.suppress(EngineError, subprocess.TimeoutExpired):
             self.compose("down", "-v", "--remove-orphans", timeout=STARTED)
@@ -220,7 +220,7 @@ class Project:
         }
 
     def containers(self) -> list[Container]:
-        """All of them, as they are now."""
+        """All containers of the project, as they are now."""
         ids = self.leftovers()["container"]
         found = json.loads(run("docker", "inspect", *ids, check=False) or "[]") if ids else []
         return [
@@ -238,11 +238,11 @@ class Project:
         ]
 
     def container(self, service: str) -> Container:
-        """The container of a service (the first, where there are several)."""
+        """The container of a service; the first one if there are several."""
         return next(one for one in self.containers() if one.service == service)
 
     def await_healthy(self, *services: str, timeout: float = STARTED) -> float:
-        """Seconds until all (of these services) are well. `EngineError` names those that are not in time."""
+        """Wait until all services, or these, are healthy; returns the seconds. `EngineError` names the others."""
         began = time.monotonic()
         while True:
             now = [one for one in self.containers() if not services or one.service in services]
@@ -258,16 +258,16 @@ class Project:
         return run("docker", "exec", self.container(service).id, *argv, timeout=timeout, check=check)
 
     def job(self, *argv: str, service: str = "client", timeout: float = 300) -> dict[str, Any]:
-        """What a job of `colo_lab.programs.client` found."""
+        """The result of a job of `colo_lab.programs.client`."""
         out = self.exec(service, "python3", "-m", "colo_lab.programs.client", *argv, timeout=timeout, check=False)
         return answer(out)
 
     def status(self, frame: str = "frame") -> dict[str, Any]:
-        """`colo status` of a host."""
+        """The output of `colo status` on a host."""
         return dict(json.loads(self.exec(frame, "colo", "status", "--json", "--timeout", "20")))
 
     def await_ready(self, frames: Sequence[str] = ("frame", "frame-s"), timeout: float = 120) -> None:
-        """Until every process that the frames know is live and ready. Sooner than the engine's health checks."""
+        """Wait until every process that the frames know is ready. The health checks of the engine take longer."""
         deadline = time.monotonic() + timeout
         while True:
             waiting = []
@@ -289,7 +289,7 @@ class Project:
             time.sleep(0.2)
 
     def compared(self, least: int, timeout: float = 60) -> dict[str, int]:
-        """The compare workers' counters together, once their reports tell of at least so many bytes compared."""
+        """The sum of the counters of all compare workers, as soon as it has at least so many compared bytes."""
         deadline = time.monotonic() + timeout
         while True:
             total: Counter[str] = Counter()
@@ -301,19 +301,19 @@ class Project:
             time.sleep(0.3)
 
     def logs(self) -> str:
-        """The last lines of everybody, for a failed test."""
+        """The last log lines of all services, for a test that failed."""
         return self.compose("logs", "--no-color", "--tail", "15", check=False)
 
 
 def answer(out: str) -> dict[str, Any]:
-    """The last line of JSON of a client program; one that says so when there is none."""
+    """The last line of JSON that a client program printed; when there is none, a result that says so."""
     lines = [line for line in out.splitlines() if line.startswith("{")]
     return dict(json.loads(lines[-1])) if lines else {"wrong": f"no answer: {out[-200:]!r}"}
 
 
 @contextlib.contextmanager
 def project(*files: str, **more: Any) -> Iterator[Project]:
-    """A project that is gone afterwards, whatever happens. Nothing is started yet."""
+    """A project that is removed at the end, whatever happens. Nothing is started yet."""
     one = Project(*files, **more)
     try:
         yield one
@@ -325,7 +325,7 @@ def project(*files: str, **more: Any) -> Iterator[Project]:
         one.down()
 
 
-if __name__ == "__main__":  # `make test` builds the image while other rings run
+if __name__ == "__main__":  # `make test` builds the image while other rings run.
     try:
         print(f"containers: {missing() or image()}")
     except (EngineError, OSError, subprocess.SubprocessError) as error:

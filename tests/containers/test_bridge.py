@@ -1,4 +1,4 @@
-"""Guest and clients on bridges of the host, as for VMs: only netdev is in the host's network."""
+"""Guest and clients on bridges of the host, as for VMs: only netdev is in the network of the host."""
 
 import contextlib
 import json
@@ -40,7 +40,7 @@ def bridges():
             ip("link", "add", f"{name}v", "type", "veth", "peer", "name", "eth0", "netns", f"{name}n")
             ip("link", "set", f"{name}v", "up", "master", name)
             address = "10.203.0.1/24" if side == "lan" else "10.203.0.2/24"
-            # Docker drops what is forwarded, and the kernel may count frames on a bridge as that (as the README says).
+            # Docker drops what is forwarded, and the kernel may treat frames on a bridge as forwarded (see the README).
             rule = ("DOCKER-USER", "-i", name, "-o", name, "-j", "ACCEPT")
             run("iptables", "-I", *rule)
             stack.callback(run, "iptables", "-D", *rule, check=False)
@@ -69,7 +69,7 @@ def test_a_guest_behind_a_bridge(image, bridges):
         for side in ("lan", "guest"):
             link = json.loads(ip("-j", "link", "show", f"c{tag}-{side}"))[0]
             assert link["master"] == names[side]
-        # There is no secondary: the mode lets everything pass.
+        # There is no secondary, so this mode lets everything pass.
         ping = ("netns", "exec", f"{names['lan']}n", "ping", "-c", "1", "-W", "2", "10.203.0.2")
         wait_for(lambda: " 0% packet loss" in ip(*ping, check=False), 60, "the guest to answer")
     assert f"c{tag}-" not in ip("link"), "the taps are gone"

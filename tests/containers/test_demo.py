@@ -1,4 +1,4 @@
-"""The pair in containers: well, working, unprivileged, and seen by one command."""
+"""The pair in containers: it is healthy, it works, it has no privileges, and one command shows all of it."""
 
 import inspect
 import json
@@ -17,7 +17,7 @@ def test_a_client_downloads_200_megabytes(pair):
     print(f"healthy after {pair.seconds:.0f} s; download {found}")
     assert found["wrong"] == 0
     assert found["bytes"] == 200_000_000
-    # What it got was compared, not let through.
+    # What the client received was compared, and not only let through.
     counters = pair.compared(200_000_000)
     assert counters["bytes_compared"] >= 200_000_000
     assert not counters.get("released.mode", 0)
@@ -134,7 +134,7 @@ EVERYTHING = (("lan", False), ("lan", True), ("guest", False), ("guest", True), 
     ],
 )
 def test_a_service_gets_its_own_taps_alone(pair, service, may):
-    """Whatever it calls itself: netdev asks the kernel who it is."""
+    """netdev asks the kernel who a process is, so it does not matter what the process calls itself."""
     said = json.loads(pair.exec(service, "python3", "-c", ASK, json.dumps(EVERYTHING)))
     assert {what for what, why in zip(EVERYTHING, said, strict=True) if not why} == may
     assert all("may not" in why or "lease=on only" in why for why in said if why)
@@ -171,7 +171,7 @@ def test_logs_are_json(pair):
 
 
 def test_a_stop_drains(pair):
-    """SIGTERM: draining first, then stopped by itself with status 0 inside the grace period."""
+    """After SIGTERM a process drains first, and then ends by itself with status 0 inside the grace period."""
     target = pair.container("redire0")
     pair.compose("stop", "redire0")
     try:

@@ -21,7 +21,7 @@ def campaign(pair):
 
 @pytest.mark.parametrize(("service", "fault"), TRIALS)
 def test_a_transfer_survives(campaign, service, fault):
-    """Right bytes and no reset. What shows nothing (a busy engine could not do it in time) is tried once more."""
+    """Check for right bytes and no reset. A run in which the engine was too busy shows nothing: repeat it once."""
     for delay in (0.5, 0.0):
         _, verdict = campaign.trial(Strike(service, fault, delay, 0))
         if verdict.verdict != UNKNOWN:
@@ -31,7 +31,7 @@ def test_a_transfer_survives(campaign, service, fault):
 
 
 def test_a_killed_netdev_has_its_taps_back(pair):
-    """The same interfaces with their addresses: nobody behind them notices."""
+    """The interfaces and their addresses stay the same, so nobody behind them notices."""
 
     def looks():
         return [pair.exec(s, "cat", f"/sys/class/net/{i}/ifindex", f"/sys/class/net/{i}/address")
@@ -49,7 +49,7 @@ def test_a_killed_netdev_has_its_taps_back(pair):
 
 @pytest.mark.parametrize("service", ["lan", "guest-net"])
 def test_a_namespace_that_is_killed(pair, service):
-    """`lan` comes back with another namespace, which gets another tap; guest-net's stays while the guest is in it."""
+    """`lan` returns with a new namespace, which gets a new tap. That of guest-net stays while the guest is in it."""
     os.kill(pair.container(service).pid, signal.SIGKILL)
     if service == "lan":
         pair.await_healthy("lan")

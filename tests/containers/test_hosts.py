@@ -30,7 +30,7 @@ GUESTS = ("guest-net", "guest")
 
 @pytest.fixture
 def hosts(image, tmp_path):
-    """(primary, secondary), not started, and the network between them."""
+    """The projects (primary, secondary), which are not started, and the network between them."""
     network = f"colo{os.getpid()}repl"
     run("docker", "network", "create", "--internal", "--label", f"colo.test={os.getpid()}", network)
     shared, client = tmp_path / "shared.yaml", tmp_path / "client.yaml"
@@ -84,7 +84,7 @@ def namespaces(project):
 
 def test_two_hosts(hosts):
     primary, secondary = hosts
-    # The secondary starts first, and its guest last.
+    # The secondary starts first, and its guest starts last.
     others = [name for name in secondary.compose("config", "--services").split() if name not in GUESTS]
     secondary.up(*others)
     secondary.await_healthy(*[name for name in others if name not in ("netdev", "rew0")])
@@ -101,8 +101,8 @@ def test_two_hosts(hosts):
     assert not counters.get("released.unprotected", 0)
     assert "COLO_INSECURE=off" in primary.container("m0").about["Config"]["Env"]
 
-    # The other host anew, the primary being there: its rewriter knows no connection, the primary's compare meets
-    # nobody for a while; connections that come after it are compared again.
+    # The other host is started again while the primary runs. Its rewriter knows no connection, and compare on the
+    # primary has no peer for some time. Connections that come later are compared again.
     secondary.down()
     secondary.up()
     secondary.await_healthy()

@@ -27,7 +27,7 @@ def test_start_order_does_not_matter(image, order):
         those = groups(pair)
         for one in order:
             pair.up("--no-deps", *those[one])
-            # Alone for long enough to have tried to reach the others.
+            # It is alone for long enough to have tried to reach the others.
             if one in ("primary", "secondary"):
                 pair.await_healthy("frame" if one == "primary" else "frame-s")
         pair.await_healthy()

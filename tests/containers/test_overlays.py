@@ -1,4 +1,4 @@
-"""Overlays of the demo, brought up as the README says: lean wiring, and Prometheus beside it."""
+"""Overlays of the demo, which are started as the README says: lean wiring, and Prometheus beside the demo."""
 
 import json
 import os
@@ -39,7 +39,7 @@ PROMETHEUS = (
     'CMD ["--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]',
     "USER nobody",
 )
-"""What the public image also contains, so that the overlay works the same."""
+"""What the public image contains as well, so that the overlay works in the same way."""
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,6 @@ def test_prometheus_sees_every_process_and_every_panel_has_something_to_show(ima
         dashboard = json.loads((Path(engine.COMPOSE) / "observability/dashboard.json").read_text())
         for panel in dashboard["panels"]:
             for target in panel["targets"]:
-                # Nothing was dropped, and no checkpoint wanted for any reason.
+                # Nothing was dropped, and no checkpoint was requested for any reason.
                 rare = "> 0" in target["expr"] or "checkpoints_wanted" in target["expr"]
                 assert rare or ask("query", query=target["expr"])["result"], target["expr"]

@@ -20,9 +20,10 @@ def released_uncompared(status):
 
 @pytest.fixture(scope="module")
 def rescaled(pair):
-    """What the client got, the table's versions, and frames released uncompared, over one worker, four, two, one."""
+    """The result of the client, the versions of the table, and the frames that were released uncompared, while there
+    are first one worker, then four, two, and one."""
     before = pair.status()
-    # The pair may have been through faults already, which count here as well.
+    # The pair may have had faults before, which are counted here as well.
     already = released_uncompared(before)
     versions, uncompared = [before["table"]["version"]], {}
     load = Load(pair, "crowd", "--connections=200", "--seconds=45", service="client-http")

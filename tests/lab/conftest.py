@@ -116,6 +116,6 @@ def _machine():
 
 @pytest.fixture
 def privileged():
-    """For tests that make namespaces in the test's own process."""
+    """For tests that make namespaces in their own process."""
     if not privileges.privileged():
-        pytest.skip("needs root in this process (the lab itself can do without)")
+        pytest.skip("needs root in this process (the lab itself does not)")

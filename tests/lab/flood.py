@@ -1,4 +1,4 @@
-"""A client's flood: packets that a guest answers with ICMP errors, from many spoofed addresses of its own LAN.
+"""A client floods the guest with packets that it answers with ICMP errors, from many spoofed addresses of its own LAN.
 
     python flood.py SECONDS RATE KIND...
 
@@ -50,13 +50,13 @@ def ipv4(source, protocol, body, number):
 
 
 def ipv6(source, protocol, body, number):
-    """Likewise."""
+    """The same over IPv6. Nothing is left to the kernel."""
     ends = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, GUEST6)
     return pack("!IHBB", 6 << 28, len(body), protocol, 64) + ends + body
 
 
 def udp(source, number, six, ports):
-    """A datagram to a closed port; without a checksum over IPv4, with one over IPv6."""
+    """A datagram to a closed port. It has a checksum over IPv6, and none over IPv4."""
     data = b"flood %08d" % number
     head = pack("!HHHH", 1024 + number % ports, 30000 + number % ports, 8 + len(data), 0)
     if not six:
@@ -66,7 +66,7 @@ def udp(source, number, six, ports):
 
 
 def syn(source, number, port):
-    """A SYN from another port each time."""
+    """A SYN, which comes from another port each time."""
     head = pack("!HHIIBBHHH", 1024 + number % 60000, port, number, 0, 0x50, 2, 65535, 0, 0)
     ends = socket.inet_aton(source) + socket.inet_aton(GUEST) + pack("!HH", 6, len(head))
     return head[:16] + pack("!H", checksum(ends + head)) + head[18:]

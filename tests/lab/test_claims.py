@@ -17,7 +17,7 @@ from .test_failover import Stage, state
 TYPE = int.from_bytes(ETHERTYPE, "big")
 
 JUNK = b"\xff" * 6 + bytes.fromhex("02bad0000001") + ETHERTYPE + bytes(CLAIM)
-"""A frame of the claims' type from a stranger."""
+"""A frame of the type that claims have, sent by a stranger."""
 
 FLOOD = f"""
 import os, random, socket, sys, time
@@ -34,12 +34,12 @@ while True:
     at = max(at + 0.005, time.monotonic() - 0.1)
     time.sleep(max(0.0, at - time.monotonic()))
 """
-"""20,000 frames a second, with the length and the first bytes of claims, as far as the machine makes them."""
+"""Send frames with the length and the first bytes of claims: 20,000 a second, if the machine can make so many."""
 
 
 @contextlib.contextmanager
 def on_the_lan(lab):
-    """A raw socket where the clients are."""
+    """A raw socket in the network of the clients."""
     with netns.inside(lab.namespaces.fds["client"]):
         lan = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(TYPE))
         lan.bind((BRIDGE, TYPE))
@@ -49,7 +49,7 @@ def on_the_lan(lab):
 
 
 def read(lan):
-    """What was said since the last look."""
+    """What was said since the last call."""
     frames = []
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -62,7 +62,7 @@ def flooded(lan):
     child = subprocess.Popen([sys.executable, "-c", FLOOD, str(lan.fileno())], pass_fds=[lan.fileno()])
     try:
         yield
-        assert child.poll() is None, "the flood has ended by itself"
+        assert child.poll() is None, "the flood ended before the test did"
     finally:
         child.kill()
         child.wait()
@@ -99,7 +99,7 @@ def test_the_link_is_cut_in_a_flood_of_junk(wiring):
 @pytest.mark.usefixtures("privileged")
 @pytest.mark.parametrize(("wiring", "listener"), [("faithful", "f1"), ("lean", "rew0")])
 def test_the_frame_learns_that_the_tap_of_its_lan_heartbeat_has_dropped_frames(wiring, listener):
-    """The listener stands still until its tap overflows. What was dropped makes the silence on the LAN count anew."""
+    """The listener stands still until its tap overflows. Frames were lost, so the silence on the LAN counts anew."""
 
     def overflows(lab):
         return lab.frame("secondary")["counters"].get("lan_overflows", 0)

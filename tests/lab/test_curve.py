@@ -1,4 +1,4 @@
-"""Keys on the links between the lab's hosts."""
+"""The links between the hosts of the lab use keys."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def test_everything_goes_through_with_keys(lab):
 
 
 def test_a_key_that_is_taken_from_the_list_lets_nothing_through(background, tmp_path):
-    """The secondary's key leaves the mirror's list: not one frame reaches it until it is back."""
+    """The key of the secondary is removed from the list of the mirror: no frame reaches it until the key is back."""
     go, ask_more = tmp_path / "go", f"{CLIENT} http --count 20 --timeout 60"
     wait = f"while [ ! -e {go} ]; do sleep 0.05; done"
     process, read = background("--curve", "--guest", SERVER, client=f"{ask_more} && {wait} && {ask_more}")

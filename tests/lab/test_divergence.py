@@ -1,4 +1,4 @@
-"""Guests that do not do the same: found, explained, and nothing wrong released before."""
+"""Guests that do not do the same: the difference is found and explained, and nothing wrong was released before it."""
 
 import json
 
@@ -15,7 +15,7 @@ def test_one_changed_byte_in_a_download(lab, wiring):
         *("--guest", SERVER, "--secondary-guest", f"{SERVER} --flip {FLIP}", "--wiring", wiring),
         client=f"{CLIENT} download --size 100000000",
     )
-    # The primary's bytes are right, and the flush driver lets the flow go on.
+    # The bytes of the primary are right, and the flush driver lets the flow continue.
     assert run.status == 0, run.err + run.out
     compare = run.report["compare"]
     assert compare["checkpoints_wanted"].get("payload") == 1
@@ -34,7 +34,7 @@ def test_one_changed_byte_in_a_download(lab, wiring):
 
 
 def test_nothing_after_the_difference_had_been_released_before_the_checkpoint(lab):
-    # A frame that never finishes a checkpoint: what is released then was released before any.
+    # This frame never finishes a checkpoint, so whatever is released was released without one.
     run = lab(
         *("--guest", SERVER, "--secondary-guest", f"{SERVER} --flip {FLIP}"),
         *("--option", "frame.checkpoint-interval=600000", "--timeout", "8"),

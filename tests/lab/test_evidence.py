@@ -1,4 +1,4 @@
-"""Rules and evidence through the whole chain: a guest whose answers differ, exempted, masked, and caught."""
+"""Rules and evidence through the whole chain: the answers of a guest differ, and are exempted, masked, or caught."""
 
 import json
 import shutil

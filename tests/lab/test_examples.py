@@ -1,11 +1,11 @@
-"""The examples of the READMEs that need what the lab needs."""
+"""The examples in the READMEs that need the same things as the lab."""
 
 import pytest
 
 from examples import examples, run
 
 ALONE = ("unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "-")
-"""In a network namespace of its own: what netdev makes there goes with it."""
+"""The example runs in a network namespace of its own. What netdev makes there disappears with the namespace."""
 
 
 @pytest.mark.parametrize("example", [one for one in examples() if one.needs == "root"], ids=lambda one: one.name)

@@ -1,6 +1,6 @@
-"""The primary dies in the middle of it, and the client does not notice: real TCP/IP stacks on all three ends.
+"""The primary dies while a client is served, and the client does not notice. All three ends are real TCP/IP stacks.
 
-Sizes are for CI; `make failovers` runs the project's promise many times and prints the distribution.
+The sizes are for CI. `make failovers` runs what the project promises many times, and prints the distribution.
 """
 
 import json
@@ -35,21 +35,21 @@ def test_the_command_line_does_it(lab):
     assert all(line["wrong"] == 0 for line in run.lines), run.lines
     report = run.report
     assert report["failover"]["promoted"]
-    # No more than the timeout, two beats and what a loaded machine adds; no less than what rules a hiccup out.
+    # At most the timeout, two heartbeats, and what a loaded machine adds; at least as long as a short stall may be.
     assert report["failover"]["silence_ms"] >= 1000
     assert report["invariants"]["S5"] == "held", report["invariants_why"]["S5"]
     assert report["invariants"]["S3"] != "violated", report["invariants_why"]["S3"]
 
 
 class Stage:
-    """A lab in this process, a client that runs, and a script beside it: a generator that yields to let time pass."""
+    """A lab in this process, with a client that runs, and a script: a generator that yields to let time pass."""
 
     def __init__(self, **config):
         extra = {"frame": {"heartbeat-interval": "200"}, **config.pop("extra", {})}
         self.lab = Lab(LabConfig(guest=SERVER, start_timeout=60, watch_lan=True, extra=extra, **config))
 
     def run(self, job, script, then=""):
-        """The script begins when the client's job is under way; `then` is a job for afterwards."""
+        """The script begins when the job of the client is under way. `then` is a job that follows."""
         with self.lab, tempfile.TemporaryFile() as out:
             steps = script(self.lab)
 
@@ -76,7 +76,7 @@ def words(job):
 
 
 def death(lab):
-    """The primary host dies a moment after the job began."""
+    """The primary host dies a moment after the job has begun."""
     for _ in range(10):
         yield
     lab.fail("host-p")
@@ -154,7 +154,7 @@ def test_a_primary_host_that_stood_still_does_not_write_when_it_wakes():
 @pytest.mark.usefixtures("privileged")
 @pytest.mark.parametrize("wiring", ["faithful", "lean"])
 def test_the_link_between_the_hosts_is_cut_and_both_live(wiring):
-    """The secondary may take over by itself, and does not: it hears the primary on the LAN."""
+    """The secondary is permitted to take over by itself, but does not, because it hears the primary on the LAN."""
 
     def script(lab):
         for _ in range(10):
@@ -174,7 +174,7 @@ def test_the_link_between_the_hosts_is_cut_and_both_live(wiring):
 
 @pytest.mark.usefixtures("privileged")
 def test_counters_add_up_after_a_link_that_was_cut_is_back():
-    """Frames that were dropped for want of a worker, or under way when it happened, count once."""
+    """Frames that were dropped because there was no worker, or were under way at that moment, count once."""
 
     def script(lab):
         for _ in range(10):
@@ -191,7 +191,7 @@ def test_counters_add_up_after_a_link_that_was_cut_is_back():
         while lab.frame("primary")["mode"] != "enforce":
             yield
 
-    # The secondary guest sends again and again what nobody acknowledges.
+    # The secondary guest repeats what nobody acknowledges.
     report = Stage(wiring="lean").run("download --size 400000000 --rate 20000000", script)
     assert report["invariants"]["S6"] == "held", report["invariants_why"]["S6"]
 
@@ -222,7 +222,7 @@ def test_the_secondary_dies_and_another_is_brought_in():
 
 
 def again(lab, before):
-    """The state of another start of the primary's frame; empty until there is one."""
+    """The state of the frame of the primary after it was started again; empty until then."""
     try:
         about = lab.frame("primary")
     except NoAnswerError:
@@ -232,7 +232,7 @@ def again(lab, before):
 
 @pytest.mark.usefixtures("privileged")
 def test_the_frame_is_restarted_while_there_is_no_secondary():
-    """It learns from the compares that nothing is compared: traffic goes on."""
+    """The frame learns from the compare workers that nothing is compared, and traffic continues."""
 
     def script(lab):
         for _ in range(10):

@@ -1,4 +1,4 @@
-"""A client that makes guests send what they limit, each by itself: no checkpoint between equal guests."""
+"""A client makes guests send packets whose rate each guest limits by itself. Equal guests need no checkpoint."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_a_flood_from_spoofed_addresses_wants_no_checkpoint(lab, wiring, workers
     kinds = "protocol port one protocol6 port6 one6 timestamp echo"
     run = lab(
         *("--guest", SERVER, "--wiring", wiring, "--compare", str(workers)),
-        # Behind it errors need compare_timeout and a scan to be given up.
+        # After it, compare gives up errors only after compare_timeout and a scan.
         client=f"{FLOOD} {SECONDS} 3000 {kinds} && sleep 5",
     )
     assert run.status == 0, run.err + run.out
@@ -32,7 +32,7 @@ def test_a_flood_from_spoofed_addresses_wants_no_checkpoint(lab, wiring, workers
 
 
 def test_guests_that_do_differ_get_checkpoints_ever_more_slowly(lab):
-    """The secondary answers no ping, so every client's first one differs: 200 of them want 200 checkpoints."""
+    """The secondary answers no ping, so the first ping of every client differs. 200 clients request 200 checkpoints."""
     silent = "echo 1 > /proc/sys/net/ipv4/icmp_echo_ignore_all; sleep 1000"
     run = lab(
         *("--guest", "sleep 1000", "--secondary-guest", silent, "--guest-wait", "1"),
@@ -42,6 +42,6 @@ def test_guests_that_do_differ_get_checkpoints_ever_more_slowly(lab):
     assert run.status == 0, run.err + run.out
     compare = run.report["compare"]
     assert sum(compare["checkpoints_wanted"].values()) > 50, "it is the same difference each time"
-    # At 0, 1, 3, and 7 seconds, and perhaps the next one.
+    # Checkpoints come after 0, 1, 3, and 7 seconds, and perhaps one more.
     assert 2 <= compare["checkpoints_done"] <= 5
     assert run.report["invariants"]["L1"] == "held", run.report["invariants_why"]

@@ -1,4 +1,4 @@
-"""The capture on the LAN as a process: whatever was there before its end is in its report."""
+"""The process that captures on the LAN: everything that was on the LAN before its end is in its report."""
 
 import json
 import os
@@ -19,9 +19,9 @@ FRAMES = 5000
 
 @pytest.fixture
 def lan():
-    """A namespace with the LAN's bridge, and the host's end of a port on it: a frame sent there comes from `lan-p`."""
-    space = netns.new()
-    with netns.inside(space):
+    """A namespace with the bridge of the LAN, and one end of a port: frames that are sent there come from `lan-p`."""
+    namespace = netns.new()
+    with netns.inside(namespace):
         for words in (
             f"link add {BRIDGE} type bridge mcast_snooping 0",
             "link add lan-p type veth peer name far",
@@ -30,8 +30,8 @@ def lan():
             "link set far up",
         ):
             subprocess.run(["ip", *words.split()], check=True)
-    yield space
-    os.close(space)
+    yield namespace
+    os.close(namespace)
 
 
 def test_all_that_was_captured_before_the_end_is_reported(lan, tmp_path):
@@ -42,7 +42,7 @@ def test_all_that_was_captured_before_the_end_is_reported(lan, tmp_path):
         process = subprocess.Popen([sys.executable, "-P", "-m", "colo_lab.lanwatch", str(target)])
     with far:
         wait_for(target.exists, 20, "the watcher's first report")
-        # It does not get the processor, as on a busy machine.
+        # The process gets no processor time, as happens on a busy machine.
         os.kill(process.pid, signal.SIGSTOP)
         frame = b"\xff" * 6 + bytes.fromhex(GUEST_MAC.replace(":", "")) + b"\x08\x06" + bytes(46)
         for _ in range(FRAMES):

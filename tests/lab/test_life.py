@@ -1,4 +1,4 @@
-"""How a lab begins and ends: exit statuses, signals, deaths, two at once, and nothing left behind."""
+"""How a lab begins and ends: exit statuses, signals, processes that die, two labs at once. Nothing is left behind."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from .conftest import CLIENT, LAB, SERVER, alive, inhabitants, invoke, namespace
 
 
 def gone(state):
-    """Everything of a lab that has ended."""
+    """Check that nothing of a lab remains after its end."""
     assert not Path(state["directory"]).exists()
     wait_for(lambda: not any(alive(p["pid"]) for p in state["processes"] if p["pid"]), 10, "its processes to end")
 
@@ -52,7 +52,7 @@ def test_a_timeout(lab):
 
 def test_the_state_file(background):
     process, read = background("--guest", SERVER, "--wiring", "faithful", "--compare", "2")
-    # Written as soon as it is up, and again for everyone who comes later, as the client does.
+    # The file is written when the lab is up, and again for each program that starts later, such as the client.
     wait_for(lambda: any(p["id"] == "client" for p in read()["processes"]), 20, "the client")
     state = read()
     assert state["pid"] == process.pid
@@ -80,7 +80,7 @@ def test_a_signal_takes_everything_down(background, number):
 
 
 def test_a_signal_while_it_starts(tmp_path):
-    # A folder of this test's own, with a short name: a lab goes elsewhere if its sockets' paths would be too long.
+    # This folder has a short name, because a lab uses another one if the paths of its sockets would be too long.
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "TMPDIR": folder}
         process = subprocess.Popen([*LAB, "--", "sleep", "60"], stderr=subprocess.PIPE, text=True, env=env)
@@ -205,7 +205,7 @@ def test_the_guests_are_replicas(background):
 
 
 def test_as_an_ordinary_user():
-    """In a mount namespace where /dev/net/tun may be opened, with no privilege at all."""
+    """The lab runs without any privilege, in a mount namespace where /dev/net/tun may be opened."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to stop being root")
     script = (
@@ -213,13 +213,13 @@ def test_as_an_ordinary_user():
         'exec setpriv --reuid 65534 --regid 65534 --clear-groups -- "$@"'
     )
     within = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
-    # An interpreter or a checkout below root's home is closed to others, whatever the lab does.
+    # Other users cannot read an interpreter or a checkout below the home of root, whatever the lab does.
     first = subprocess.run([*within, *LAB, "--help"], capture_output=True, text=True, check=False)
     if first.returncode != 0:
         reason = (first.stderr.strip().splitlines() or [f"exit status {first.returncode}"])[-1]
         pytest.skip(f"needs an interpreter and a checkout that user 65534 may read: {reason}")
     argv = [*within, *LAB, "-q", "--guest", SERVER]
-    # Not in tmp_path: pytest keeps others out of its folders.
+    # This folder is not in tmp_path, because pytest lets no other user into its folders.
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o1777)
         env = {**os.environ, "TMPDIR": folder, "HOME": folder}
@@ -242,7 +242,7 @@ def test_what_is_missing_is_said(tmp_path):
 
 
 def test_nothing_is_heard_on_the_machines_own_network(background):
-    """The lab's ports and addresses are inside its namespaces only."""
+    """The ports and addresses of the lab exist only inside its namespaces."""
 
     def listening(pid):
         text = "".join(Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6"))
@@ -258,7 +258,7 @@ def test_nothing_is_heard_on_the_machines_own_network(background):
 
 
 def test_each_guest_has_its_own_run_and_tmp_and_knows_which_it_is(background, tmp_path):
-    """What one guest writes below /run and /tmp neither the other nor this machine sees."""
+    """Neither the other guest nor this machine sees what a guest writes below /run and /tmp."""
     mark = f"colo-mark-{os.getpid()}"
     said = f'echo "I am $COLO_SIDE, found $(cat /run/{mark} /tmp/{mark} 2>/dev/null | tr "\\n" " ")"'
     write = f"echo $COLO_SIDE >> /run/{mark}; echo $COLO_SIDE >> /tmp/{mark}"
@@ -285,14 +285,14 @@ def test_a_report_on_standard_output():
 
 
 def test_a_demo_without_a_terminal_is_lines():
-    """Through a pipe every scene is one line, and nothing is drawn into anything else."""
+    """When the output is a pipe, every scene is one line, and panels do not overlap."""
     argv = [sys.executable, "-P", "-m", "colo_cli", "demo"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     scenes = [line for line in done.stdout.splitlines() if line.startswith(" ✔")]
     assert len(scenes) == 6, done.stdout
     for line in done.stdout.splitlines():
-        # No line holds the end of one panel and the beginning of another.
+        # No line contains the end of one panel and the beginning of another.
         assert sum(line.count(corner) for corner in "╭╮") in (0, 2), line
         assert not ("╰" in line and "╭" in line), line
     assert done.stdout.rstrip().endswith("it all held")

@@ -1,4 +1,4 @@
-"""Many connections at once, through queues that hold what they bring: nothing is dropped, equal guests ask nothing."""
+"""Many connections at once: the queues are long enough, nothing is dropped, and equal guests need no checkpoint."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ SHORT = f"exec {sys.executable} {Path(__file__).parents[1] / 'short.py'}"
 
 
 def overflowed(report):
-    """Whatever a queue had no room for, by process and counter."""
+    """What queues had no room for, by process and counter."""
     return {
         (process["id"], name): n
         for process in report["processes"]

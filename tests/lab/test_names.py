@@ -1,6 +1,6 @@
-"""A name server that does not answer holds up the link that connects to a name, and nothing else of the process.
+"""A name server that does not answer delays the link that connects to a name, and nothing else in the process.
 
-In a network and mount namespace of their own: the only name server of it takes questions and gives no answer.
+The processes run in a network and mount namespace of their own, whose only name server gives no answers.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ WITHIN = "ip link set lo up && mount --bind resolv.conf /etc/resolv.conf && exec
 
 @pytest.fixture
 def silent_resolver(tmp_path):
-    """`start(*argv, **more)` runs a program where names are asked of a name server that never answers; and the socket
-    that hears the questions.
+    """`start(*argv, **more)`, which runs a program whose name server never answers, and the socket that receives the
+    questions.
     """
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:20 attempts:1\n")
-    space = ["unshare", "--net", "--mount", "--propagation", "private"]
+    command = ["unshare", "--net", "--mount", "--propagation", "private"]
     if os.geteuid():
-        space += ["--user", "--map-root-user"]
+        command += ["--user", "--map-root-user"]
     with contextlib.ExitStack() as stack:
 
         def start(argv, **more):
@@ -39,7 +39,7 @@ def silent_resolver(tmp_path):
             stack.callback(one.kill)
             return one
 
-        holder = start([*space, "sh", "-c", WITHIN])
+        holder = start([*command, "sh", "-c", WITHIN])
         enter = ["nsenter", f"--target={holder.pid}", "--net", "--mount", f"--wd={tmp_path}"]
         if os.geteuid():
             enter += ["--user", "--preserve-credentials"]
@@ -67,7 +67,7 @@ def test_only_the_link_that_asks_waits(silent_resolver, tmp_path):
         f"--netdev=ipc://{tmp_path}/red0.sock?server=on", f"--frame={control}", "--http=127.0.0.1:9101",
     )  # fmt: skip
     assert hears.stdout.readline() == "asked\n"
-    # The resolver has been asked, and the thread that asked stands still. The frame comes only now.
+    # The resolver was asked, and the thread that asked it waits. Only now the frame comes.
     start(*COLO, "frame", "--id=frame", "--side=secondary", f"--listen={control}?server=on", "--http=127.0.0.1:9100")
     began = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""The secondary guest finds its neighbours, though the LAN never hears it."""
+"""The secondary guest finds its neighbours, although it cannot be heard on the LAN."""
 
 import signal
 import subprocess
@@ -18,7 +18,7 @@ from .conftest import CLIENT, SERVER
 @pytest.mark.usefixtures("privileged")
 @pytest.mark.parametrize("wiring", ["faithful", "lean"])
 def test_after_the_rewriter_was_restarted(wiring):
-    """It has missed all introductions, and hosts that go on talking do not ask for each other again."""
+    """The guest has missed all neighbour discovery, and hosts that keep talking do not ask for each other again."""
     lab = Lab(LabConfig(guest=SERVER, start_timeout=60, wiring=wiring))
 
     def ip(*words):
@@ -35,7 +35,7 @@ def test_after_the_rewriter_was_restarted(wiring):
         return next(one for one in lab.frame("secondary")["processes"] if one["id"] == "rew0")
 
     def script():
-        # What it has not acknowledged is sent again to the next one, so it has to know both for a while.
+        # What it has not acknowledged is sent again to the next guest, so it needs to know both for some time.
         while rewriter()["gauges"].get("neighbours", 0) < 2:
             yield
         before = rewriter()["incarnation"]
@@ -55,6 +55,6 @@ def test_after_the_rewriter_was_restarted(wiring):
         steps = script()
         jobs = f"{CLIENT} http --seconds 15 --timeout 60 & {CLIENT} -6 http --seconds 15 --timeout 60 & wait"
         lab.run_client(["sh", "-c", jobs], timeout=90, interval=0.05, on_tick=lambda _now: next(steps))
-    # A client that is not answered asks for the guest again after five seconds (delay_first_probe_time, arp(7)).
+    # A client that gets no answer asks for the guest again after five seconds (delay_first_probe_time, arp(7)).
     assert found
     assert found[0] < 4

@@ -1,4 +1,4 @@
-"""netdev with real taps in namespaces of its own: placement, passing, adoption, and every way to say no."""
+"""netdev with real taps in namespaces of its own: it places, passes and adopts taps, and refuses what it must."""
 
 import os
 import selectors
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("privileged")
 
 @pytest.fixture
 def namespaces():
-    """Two empty namespaces; the test runs in the first."""
+    """Two empty namespaces. The test runs in the first."""
     here, there = netns.new(), netns.new()
     with netns.inside(here):
         yield here, there
@@ -131,7 +131,7 @@ def read_until(fd, what):
 def test_what_is_missing_is_named(namespaces, text, names):
     with pytest.raises(ConfigError, match=names):
         taps.open_tap(parse_tap(text))
-    assert list(links(namespaces[0])) == ["lo"], "a tap that could not be placed is not left behind"
+    assert list(links(namespaces[0])) == ["lo"], "a tap that could not be placed was left behind"
 
 
 def test_a_missing_device_is_named(namespaces, tmp_path):
@@ -166,16 +166,16 @@ def test_adoption_looks_twice(namespaces, tmp_path):
 
 
 class Running:
-    """A netdev with its server, stepped by a thread in the namespace `space`."""
+    """A netdev with its server. A thread in the namespace `namespace` runs its loop."""
 
-    def __init__(self, space, listen, *texts, adopt_timeout=5.0):
+    def __init__(self, namespace, listen, *texts, adopt_timeout=5.0):
         self.events = []
         self.netdev = Netdev(
             NetdevConfig(str(listen), texts, adopt_timeout=adopt_timeout),
             taps.open_tap,
             taps.adopt_tap,
         )
-        with netns.inside(space):
+        with netns.inside(namespace):
             self.netdev.open(time.monotonic())
         self.reactor = Reactor()
         self.server = Server(self.netdev, self.reactor, lambda level, event, **f: self.events.append((level, event)))
@@ -188,7 +188,7 @@ class Running:
             self.reactor.turn(time.monotonic() + 0.02)
 
     def end(self):
-        """As SIGKILL would: descriptors close. (The socket file goes, too; a test that minds puts one back.)"""
+        """End as with SIGKILL: descriptors are closed. The socket file is removed too; a test may make it again."""
         self.stop.set()
         self.thread.join()
         self.server.close()
@@ -243,7 +243,7 @@ def test_garbage_is_answered_counted_and_logged_once(run, tmp_path):
         sock.send(b"x" * 5000)
         with pytest.raises(RefusedError, match="oversized"):
             decode_reply(sock.recv(4096))
-        # Descriptors that came with garbage are closed, and the connection still serves.
+        # Descriptors that came with garbage are closed, and the connection can still be used.
         before = len(os.listdir("/proc/self/fd"))
         socket.send_fds(sock, [b"\xc1"], [0, 1, 2])
         with pytest.raises(RefusedError):
@@ -327,7 +327,7 @@ def test_what_the_kernel_drops_at_a_tap_is_known_in_any_namespace(namespaces):
             subprocess.run(["ip", "neigh", "add", "10.9.9.7", *mac], check=True)
             for _ in range(50):
                 sock.sendto(b"x", ("10.9.9.7", 9))
-        # The queue holds five; what the kernel itself has to say to a new interface may be among them.
+        # The queue holds five frames. Some may come from the kernel, which sends a few itself on a new interface.
         news = netdev.look(10.0)
         assert news["guest"] >= 45
         assert netdev.counters["tap.guest.dropped"] == news["guest"]

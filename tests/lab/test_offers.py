@@ -23,11 +23,11 @@ HOLD = [sys.executable, "-P", "-m", "colo_cli", "netns", "--log-format", "json"]
 
 @pytest.fixture
 def holder(tmp_path):
-    """`holder(space, name)` runs `colo netns` in a namespace."""
+    """`holder(namespace, name)` runs `colo netns` in a namespace."""
     running = []
 
-    def start(space, name):
-        with netns.inside(space):
+    def start(namespace, name):
+        with netns.inside(namespace):
             one = subprocess.Popen(
                 [*HOLD, "--name", name, "--netdev", str(tmp_path / "netdev.sock")],
                 stdin=subprocess.DEVNULL,
@@ -48,33 +48,33 @@ def test_a_bridge_an_uplink_and_addresses(namespaces):
     _, there = namespaces
     show(there, "link", "add", "up0", "type", "veth", "peer", "name", "far")
     with netns.inside(there):
-        space = Namespace.here()
+        namespace = Namespace.here()
     spec = taps.TapSpec(
         "t0", netns="@x", bridge="br0", uplink="up0", address=("10.1.0.2/24", "fd01::2/64"), gateway="10.1.0.1"
     )
-    tap = taps.open_tap(spec, offered=space)
+    tap = taps.open_tap(spec, offered=namespace)
     for name in ("up0", "t0"):
         assert "master br0" in show(there, "link", "show", name)
     assert "inet 10.1.0.2/24" in show(there, "addr", "show", "t0")
     assert "inet6 fd01::2/64" in show(there, "addr", "show", "t0")
     assert "default via 10.1.0.1" in show(there, "route")
-    fd = space.netns_fd()
+    fd = namespace.netns_fd()
     assert os.fstat(fd).st_ino == os.fstat(there).st_ino
     os.close(fd)
-    # Once more in the same place, as after a restart: nothing of it is an error.
+    # The same is done once more in the same namespace, as after a restart. Nothing of it is an error.
     tap.close()
-    taps.open_tap(spec, offered=space).close()
-    space.close()
+    taps.open_tap(spec, offered=namespace).close()
+    namespace.close()
 
 
 def test_a_second_gateway_family(namespaces):
     _, there = namespaces
     with netns.inside(there):
-        space = Namespace.here()
+        namespace = Namespace.here()
     spec = taps.TapSpec("t0", netns="@x", address=("fd01::2/64",), gateway="fd01::1")
-    taps.open_tap(spec, offered=space)
+    taps.open_tap(spec, offered=namespace)
     assert "default via fd01::1" in show(there, "-6", "route")
-    space.close()
+    namespace.close()
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_a_second_gateway_family(namespaces):
 def test_what_is_missing_in_an_offered_namespace_is_named(namespaces, fields, names):
     here, there = namespaces
     with netns.inside(there):
-        space = Namespace.here()
+        namespace = Namespace.here()
     with pytest.raises(ConfigError, match=names):
-        taps.open_tap(taps.TapSpec("t0", netns="@x", **fields), offered=space)
+        taps.open_tap(taps.TapSpec("t0", netns="@x", **fields), offered=namespace)
     assert list(links(here)) == list(links(there)) == ["lo"]
-    space.close()
+    namespace.close()
 
 
 def test_only_datagram_sockets_are_taken():

@@ -1,4 +1,4 @@
-"""Workers that come and go, or die, under a load of many connections through real TCP/IP stacks."""
+"""Workers start, leave, or die while many connections run through real TCP/IP stacks."""
 
 import os
 import signal
@@ -12,18 +12,18 @@ from .conftest import CLIENT, SERVER, wait_for
 
 
 def process_of(state, name):
-    """What the primary's frame knows of a process."""
+    """What the frame of the primary knows about a process."""
     body = ask(state["frames"]["primary"], Query("status"), 10).body
     return next(one for one in body["processes"] if one["id"] == name)
 
 
 def table(state, side="primary"):
-    """The worker table as a frame shows it."""
+    """The worker table as the frame shows it."""
     return ask(state["frames"][side], Query("status"), 10).body["table"]
 
 
 def unharmed(run, *, wrong=0):
-    """No reset, no wrong byte, nothing released uncompared, nothing lost on the way from worker to worker."""
+    """Check that there was no reset and no wrong byte, and nothing was released uncompared or lost in a handover."""
     assert run.status == 0, run.out + run.err
     assert [line["wrong"] for line in run.lines if "wrong" in line] == [wrong] * len(run.lines)
     compare = run.report["compare"]
@@ -86,7 +86,7 @@ def test_a_worker_that_dies_has_its_slots_taken_over(background, tmp_path):
 
 
 def test_a_worker_that_is_stopped_hands_over_first(background, tmp_path):
-    """As `docker stop` does: it says goodbye, its flows move, and it ends by itself."""
+    """SIGTERM, as `docker stop` sends it: the worker says that it leaves, hands over its flows, and ends by itself."""
     ask_more = f"{CLIENT} crowd --connections 20 --seconds 8 --timeout 60"
     process, read = background("--no-restart", "--compare", "2", "--guest", SERVER, client=ask_more)
     state = read()

@@ -1,4 +1,4 @@
-"""Taps as links: a real filter on a real tap from a real netdev, whoever of them dies."""
+"""Taps as links: a real filter uses a real tap of a real netdev, and any of them may die."""
 
 import json
 import os
@@ -26,13 +26,13 @@ from where import PYTHONPATH
 pytestmark = pytest.mark.usefixtures("privileged")
 ETH_P_ALL = 0x0003
 SOL_PACKET, PACKET_VNET_HDR = 263, 15
-"""linux/if_packet.h: what is sent has a header that may leave the checksum to the device."""
+"""From linux/if_packet.h: what is sent has a header, which may leave the checksum to the device."""
 ACK = 16
 
 
 @pytest.fixture
 def place():
-    """A directory, and two empty namespaces: the processes run in the first, the taps' kernel sides in the second."""
+    """A directory and two empty namespaces: processes run in the first, and taps are interfaces in the second."""
     directory = Path(tempfile.mkdtemp(prefix="colo-"))
     bench = Bench(directory)
     here, there = netns.new(), netns.new()
@@ -87,7 +87,7 @@ class Place:
         return value
 
     def said(self, event):
-        # A line may be half written still.
+        # The last line may not be complete yet.
         found = []
         for line in self.bench.logs().splitlines():
             with suppress(json.JSONDecodeError):
@@ -100,7 +100,7 @@ def framed(*some):
 
 
 def receive(stream, count):
-    """Our own frames from a chardev socket; the kernel puts some of its own (IPv6's first words) before and between."""
+    """Our own frames from a chardev socket. The kernel sends some itself (for IPv6), before and between them."""
     stream.settimeout(PATIENCE)
     parser, got = ChardevParser({}), []
     while len(got) < count:
@@ -111,7 +111,7 @@ def receive(stream, count):
 
 
 def heard(kernel, count):
-    """Our own frames at the kernel's side; it says things of its own as well."""
+    """Our own frames on the side of the kernel, which sends frames itself as well."""
     got = []
     while len(got) < count:
         data = kernel.recv(1 << 17)
@@ -162,7 +162,7 @@ def test_a_filter_that_was_killed_finds_the_frames_that_came_meanwhile(place):
     place.bench.children.remove(victim)
     for one in frames(0, 500):
         kernel.send(one[10:])
-    # The next one must not read before somebody takes what it reads.
+    # The next process must not read before another one takes what it reads.
     out = place.bench.path("o")
     os.unlink(out)
     place.redirector()
@@ -171,7 +171,7 @@ def test_a_filter_that_was_killed_finds_the_frames_that_came_meanwhile(place):
 
 
 def test_segments_that_waited_are_handed_over_as_fewer_frames(place):
-    """Two connections, in turn, with more than a turn of the loop reads at once: the bytes of each are all there."""
+    """Two connections in turn, with more frames than one turn of the loop reads: no byte of either is missing."""
     place.netdev()
     one = place.redirector("--outdev", f"chardev+unix://{place.bench.path('o')}?server=on&vnet_hdr=on")
     out = place.bench.unix(place.bench.path("o"))
@@ -222,7 +222,7 @@ def test_netdev_may_die_and_come_back(place):
 def test_netdev_may_come_later(place):
     place.redirector()
     place.until(lambda: place.said("process.started"))
-    # Nobody can put frames in that would find no tap.
+    # Nobody can send frames into a filter that has no tap.
     assert not os.path.exists(place.bench.path("i"))
     place.netdev()
     place.until(lambda: place.said("tap.attached"))

@@ -1,6 +1,6 @@
-"""Real programs on real TCP/IP stacks through the whole chain: right answers, and no checkpoint wanted.
+"""Real programs on real TCP/IP stacks through the whole chain: all answers are right, and no checkpoint is needed.
 
-Sizes are for CI; COLO_LAB_FULL=1 takes those of the project's promise (1 GB, 100,000 echoes).
+The sizes are for CI. With COLO_LAB_FULL=1 they are those that the project promises (1 GB, 100,000 echoes).
 """
 
 import json
@@ -23,13 +23,13 @@ SETUPS = [("faithful", 1), ("lean", 1), ("faithful", 2), ("lean", 2)]
 
 
 def check(run):
-    """What must hold of any run with equal guests."""
+    """Check what must hold for every run with equal guests."""
     assert run.status == 0, run.err + run.out
     assert all(line["wrong"] == 0 for line in run.lines), run.lines
     report = run.report
     compare = report["compare"]
     assert report["exit"] == 0
-    assert report["settled"], "the counters came to rest"
+    assert report["settled"], "the counters never came to rest"
     assert compare["checkpoints_wanted"] == {}, compare["last"]
     assert compare["miscompares"] == 0
     assert compare["flows_unprotected"] == 0
@@ -66,12 +66,12 @@ def test_everything_at_once(lab, wiring, workers):
     assert run.report["rewriter"]["flows"] >= REQUESTS
     compares = [p for p in run.report["processes"] if p["role"] == "compare"]
     assert len(compares) == workers
-    assert all(p["counters"]["frames_primary"] for p in compares), "every worker had its share"
+    assert all(p["counters"]["frames_primary"] for p in compares), "a worker had nothing to do"
 
 
 @pytest.mark.parametrize("wiring", ["faithful", "lean"])
 def test_equal_guests_in_shadow_mode(lab, wiring):
-    """Clients do not wait for the secondary, and are seen to by it all the same; some of them give up half-way."""
+    """Clients do not wait for the secondary, which serves them nevertheless. Some of them give up half-way."""
     run = lab(
         *("--guest", SERVER, "--wiring", wiring, "--mode", "shadow"),
         client=jobs(
@@ -95,8 +95,8 @@ def test_equal_guests_in_shadow_mode(lab, wiring):
 
 @pytest.fixture
 def halted(background, tmp_path):
-    """`halted(wiring, job, pids, *options)`: a lab in shadow mode whose client does `job`, and some of whose processes
-    stand still for a second in the middle of it; its report.
+    """`halted(wiring, job, pids, *options)` runs a lab in shadow mode whose client does `job`, while some processes
+    stand still for a second. It returns the report.
     """
 
     def play(wiring, job, pids, *options):
@@ -123,7 +123,7 @@ def halted(background, tmp_path):
 
 @pytest.mark.parametrize("wiring", ["faithful", "lean"])
 def test_a_primary_that_is_ahead_of_all_memory_is_not_different(halted, wiring):
-    """The secondary's host stands still while the client goes on, and compare may keep little."""
+    """The host of the secondary stands still while the client continues, and compare may keep little."""
     report = halted(
         wiring,
         "download --size 250000000 --rate 1e8",

@@ -19,7 +19,7 @@ from random import Random
 from struct import Struct
 from zlib import crc32
 
-from .tcp import CLOSED, TIME_WAIT
+from .tcb import CLOSED, TIME_WAIT
 
 _HEAD = Struct("!cIIIBHx")
 _ASK = Struct("!II")

@@ -11,8 +11,8 @@
 
 from random import Random
 
-from .links import Weather
-from .tcp import ESTAB
+from .lan import Weather
+from .tcb import ESTAB
 from .wire import M32, SYN, TCP, Route
 
 STRAY_OPTIONS = b"\x02\x04\x05\xb4\x01\x03\x03\x07"
@@ -34,7 +34,7 @@ class Extras:
 
     @classmethod
     def none(cls):
-        """Nothing in addition."""
+        """Extras in which nothing happens in addition."""
         extras = cls(0)
         extras.reorder = extras.cookies = 0.0
         extras.early_end, extras.strays, extras.narrow = False, 0, 0
@@ -65,7 +65,7 @@ class Extras:
         )
 
     def describe(self):
-        """As one line of text."""
+        """The extras as one line of text."""
         usual = vars(Extras.none())
         return " ".join(f"{k}={v}" for k, v in vars(self).items() if k != "dice" and v and v != usual.get(k))
 

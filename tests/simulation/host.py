@@ -10,7 +10,8 @@ from struct import Struct
 from zlib import crc32
 
 from .apps import Caller, pattern
-from .tcp import CLOSED, SYN_RCVD, TIME_WAIT, Socket, lives, signed
+from .tcb import CLOSED, SYN_RCVD, TIME_WAIT, lives, signed
+from .tcp import Socket
 from .wire import ACK, FIN, ICMP, ICMP6, M32, RST, SYN, TCP, UDP, Route, Segment, read
 
 _U16 = Struct("!H")
@@ -129,7 +130,7 @@ class Host:
             if opening and p.dport in self.ports:
                 self._accept(p, key, seg, now)
             elif seg.flags & ACK and not seg.flags & (SYN | RST) and self._cookie(p, key, seg, now):
-                pass  # it came before the answer to a cookie, which is too early
+                pass  # It came before the answer to a cookie, which is too early.
             elif not seg.flags & RST:
                 self._refuse(p, seg)
             return

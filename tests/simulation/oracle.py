@@ -15,20 +15,19 @@ large a window?
  L2   after the faults everything completes
  E2   identical guests never cause a checkpoint
  R1   the secondary guest never receives a number that is not in its own sequence space
- more in `streams`
+ S1, S2, W1 and W2 are checked by `releases`; more is in `streams`
 ====  ==============================================================================================
 """
 
 from collections import Counter
-from functools import lru_cache
-from ipaddress import ip_address
 
 from colo_proto.core import Send
 from colo_proto.messages import CheckpointDone, CheckpointWanted, SetMode, Welcome
 
+from .releases import Releases, Watch, flow_text
 from .streams import LOOK_EVERY, Streams
-from .tcp import CLOSED, SYN_RCVD, lives, signed
-from .wire import ACK, FIN, ICMP, ICMP6, RST, SYN, TCP, UDP, Segment, read
+from .tcb import CLOSED, SYN_RCVD, lives
+from .wire import RST, TCP, read
 
 SIDES = ("primary", "secondary")
 UNEQUAL = frozenset({"payload", "fin", "options", "datagram"})
@@ -45,37 +44,9 @@ class Violation(Exception):  # noqa: N818  it is one
         self.name = name
 
 
-@lru_cache(maxsize=4096)
-def flow_text(proto, src, dst, sport, dport, tag):
-    """A flow as compare writes it."""
-    a, b = ip_address(src), ip_address(dst)
-    name = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmpv6"}[proto]
-    vlan = "" if tag is None else f"vlan {tag} "
-    if proto not in (TCP, UDP):
-        return f"{vlan}{name} {a} > {b}"
-    if a.version == 6:
-        return f"{vlan}{name} [{a}]:{sport} > [{b}]:{dport}"
-    return f"{vlan}{name} {a}:{sport} > {b}:{dport}"
-
-
 def rebirths(sock):
     """How often a late duplicate of its SYN has opened a connection again that had already ended at this guest."""
     return sum(one.state == CLOSED for one in lives(sock.before)) if sock is not None else 0
-
-
-class Watch:
-    """What is known of one compare since its start."""
-
-    def __init__(self):
-        self.mode = "enforce"
-        self.demanded = {}
-        """Flow text -> when it requested a checkpoint that is not done yet."""
-        self.unprotected = {}
-        """Flow text -> identity of the connection that is no longer protected (None: all of the flow)."""
-        self.opened = set()
-        """Connections whose SYN it has released, so that it knows their window scale."""
-        self.fed = Counter()
-        self.released = 0
 
 
 class Oracle:
@@ -84,10 +55,6 @@ class Oracle:
     def __init__(self, world):
         self.world = world
         self.watches = {}
-        self.dealt = Counter()
-        """Datagrams released by comparing, by (key, payload)."""
-        self.edges = {}
-        """Connection -> (highest ACK released, right edge released with it)."""
         self.reasons = Counter()
         self.gap_demanded = False
         self.copies = 0
@@ -95,8 +62,6 @@ class Oracle:
         self.killed_roles = Counter()
         self.heard = {"primary": Counter(), "secondary": Counter()}
         self.released = 0
-        self.flushed = set()
-        """Flows that were not compared for some time, so that the secondary may be behind."""
         self.moded = False
         self.client_resets = set()
         """Flows on which a client has sent RST. Compare does not see clients, and nobody sends again what it held of
@@ -108,9 +73,10 @@ class Oracle:
         """Flow -> when the LAN last lost a frame of it."""
         self.steps = 0
         self.streams = Streams(world, self.fail)
+        self.releases = Releases(world, self.fail, self.watches, self.streams)
 
     def begin(self):
-        """Set by the world."""
+        """Begin to look at the streams again and again."""
         self.world.clock.after(LOOK_EVERY, self.streams.look, self)
 
     def lan_loses(self, frame):
@@ -140,7 +106,7 @@ class Oracle:
 
     def copied(self):
         self.copies += 1
-        self.dealt.clear()
+        self.releases.copied()
 
     def reached(self, host, frame):
         """A frame arrived at a host: remember what the guests were told in datagrams."""
@@ -173,11 +139,11 @@ class Oracle:
         if type(message) is CheckpointWanted:
             self._wanted(process, message)
 
-    def _wanted(self, process, wish):
+    def _wanted(self, process, request):
         world = self.world
-        reason = wish.reason
+        reason = request.reason
         self.reasons[reason] += 1
-        world.note(process.id, "wants a checkpoint", reason, wish.flow, wish.offset)
+        world.note(process.id, "wants a checkpoint", reason, request.flow, request.offset)
         if reason == "mirror_gap":
             self.gap_demanded = True
             if not world.disturbances:
@@ -185,30 +151,35 @@ class Oracle:
             return
         watch = self._watch(process)
         if reason != "repeated":
-            watch.demanded[wish.flow] = world.clock.now
-        if reason in ("fin", "payload") or wish.detail.get("waits_for") == "bytes":
-            ident = self._latest(wish.flow)
-            self.streams.known(wish.flow, *(self._host(side).state.history.get(ident) for side in SIDES))
-        self._needless(wish)
+            watch.demanded[request.flow] = world.clock.now
+        if reason in ("fin", "payload") or request.detail.get("waits_for") == "bytes":
+            ident = self._latest(request.flow)
+            self.streams.known(request.flow, *(self._host(side).state.history.get(ident) for side in SIDES))
+        self._needless(request)
 
-    def _needless(self, wish):
+    def _needless(self, request):
         """E2: there must be a reason for this request."""
         world, now = self.world, self.world.clock.now
-        if wish.reason == "repeated" or self._differs(wish.flow) or wish.flow in self.flushed:
+        if request.reason == "repeated" or self._differs(request.flow) or request.flow in self.releases.flushed:
             return
         calm = now - world.disturbed_at > WELL_AFTER
-        if wish.reason in UNEQUAL:
-            if wish.reason == "datagram" and (world.disturbances or self.copies):
+        if request.reason in UNEQUAL:
+            if request.reason == "datagram" and (world.disturbances or self.copies):
                 return
             if self.killed_roles["rewriter"] or self.copies or self.gap_demanded:
                 return
-            self.fail("E2", f"{wish.reason} miscompare of identical guests: {wish.flow} at {wish.offset} {wish.detail}")
-        if wish.reason == "timeout" and (
-            wish.flow in self.client_resets or self._backed_off(wish.flow) or self._reborn(wish.flow)
+            self.fail(
+                "E2",
+                f"{request.reason} miscompare of identical guests: {request.flow} at {request.offset} {request.detail}",
+            )
+        if request.reason == "timeout" and (
+            request.flow in self.client_resets or self._backed_off(request.flow) or self._reborn(request.flow)
         ):
             return
         if calm and not self.killed_roles["rewriter"] and not self.gap_demanded and not self.copies:
-            self.fail("E2", f"needless checkpoint ({wish.reason}) of identical guests: {wish.flow} {wish.detail}")
+            self.fail(
+                "E2", f"needless checkpoint ({request.reason}) of identical guests: {request.flow} {request.detail}"
+            )
 
     def _backed_off(self, flow):
         """True when both guests wait for a client whose frames the LAN lost, for longer than compare waits: what the
@@ -251,7 +222,7 @@ class Oracle:
     def lowers(self, sock):
         """True when a compare currently lowers the windows of this connection where necessary."""
         flow = self.text(sock)
-        if flow in self.flushed or self.moded:
+        if flow in self.releases.flushed or self.moded:
             return False
         return any(
             sock.ident in watch.opened and flow not in watch.demanded and flow not in watch.unprotected
@@ -289,7 +260,7 @@ class Oracle:
                 watch.released += len(output.frames)
                 self.released += len(output.frames)
                 for frame in output.frames:
-                    self._released(process, watch, bytes(frame), exempt, done)
+                    self.releases.check(process, watch, bytes(frame), exempt=exempt, done=done)
         if done is not None:
             self._checkpointed(watch, done)
 
@@ -299,7 +270,7 @@ class Oracle:
         else:
             for flow in watch.demanded:
                 watch.unprotected[flow] = self._latest(flow)
-                self.flushed.add(flow)
+                self.releases.flushed.add(flow)
         watch.demanded.clear()
 
     def _latest(self, flow):
@@ -310,146 +281,6 @@ class Oracle:
             if flow == flow_text(TCP, key[0], key[2], key[1], key[3], sock.route.tag):
                 return idents[-1]
         return None
-
-    def _released(self, process, watch, frame, exempt, done):
-        p = read(frame)
-        if p is None:
-            return
-        if not p.ok:
-            self.fail("S2", f"{process.id} released a frame with a wrong checksum")
-        flow = self._flow(p)
-        if exempt:
-            self.flushed.add(flow)
-        exempt = exempt or (done is not None and (done.state_copied or flow in watch.demanded))
-        if p.proto == TCP:
-            self._tcp(watch, p, Segment(p), flow, exempt)
-        elif not exempt and flow not in watch.unprotected:
-            self._datagram(p, flow)
-
-    @staticmethod
-    def _flow(p):
-        """The flow of a packet as compare writes it; an ICMP error belongs to the flow that it quotes."""
-        flow = flow_text(p.proto, p.src, p.dst, p.sport, p.dport, p.tag)
-        if (p.proto, p.frame[p.l4]) not in ((ICMP, 3), (ICMP6, 1)):
-            return flow
-        at = p.l4 + 8 + (40 if p.proto == ICMP6 else 20)
-        ports = [int.from_bytes(p.frame[i : i + 2], "big") for i in (at, at + 2)]
-        # The hosts here send errors for UDP only; the datagram is quoted as the client sent it.
-        return f"{flow} about {flow_text(UDP, p.src, p.dst, ports[1], ports[0], p.tag)}"
-
-    # -- TCP -------------------------------------------------------------------------------------
-
-    def _find(self, p, seg):
-        """The primary's socket that has sent this segment, and the position of the segment. If several match, one that
-        has sent as much (a SYN cookie that has not changed opens another connection with the same number).
-        """
-        state = self.world.primary.host.state
-        found = None, 0
-        idents = state.by_key.get((p.src, p.sport, p.dst, p.dport), ())
-        for ident in reversed(idents):
-            for sock in lives(state.history[ident]):
-                pos = sock.una + signed(seg.seq - sock.iss - sock.una)
-                if -1 <= pos <= sock.max + 1:
-                    if pos + len(seg.payload) <= sock.max:
-                        return sock, pos
-                    found = found if found[0] else (sock, pos)
-        return found
-
-    def _tcp(self, watch, p, seg, flow, exempt):
-        sock, pos = self._find(p, seg)
-        if sock is None:
-            if seg.flags & RST:
-                self._reset(p, None, flow, exempt or flow in watch.unprotected)
-                return
-            self.fail("S2", f"a segment that the primary never sent: {flow} seq {seg.seq}")
-        size, fin = len(seg.payload), seg.flags & FIN
-        end = pos + size
-        if (
-            size
-            and (end > sock.max or seg.payload != bytes(sock.out[pos - 1 : end - 1]))
-            and not (sock.p.keep_byte and size == 1)
-        ):
-            self.fail("S2", f"bytes that the primary never sent: {flow} {pos} to {end}")
-        twin = self.world.secondary.host.state.history.get(sock.ident)
-        self.streams.released(sock, twin, pos, seg, flow, by=watch, known=self._opened(sock))
-        free = watch.unprotected.get(flow, False)
-        if not exempt and free is not False:
-            if free is None or free == sock.ident or self._older(sock.ident, free):
-                exempt = True
-            else:
-                del watch.unprotected[flow]
-        if seg.flags & RST:
-            self._reset(p, sock, flow, exempt)
-            return
-        if exempt:
-            return
-        where = f"{flow} {pos} to {end}"
-        if twin is None:
-            self.fail("S1", f"released, but the secondary has no such connection: {where}")
-        if seg.flags & SYN:
-            if twin.max < 1:
-                self.fail("S1", f"SYN released before the secondary's: {where}")
-            watch.opened.add(sock.ident)
-            return
-        keep_alive = sock.p.keep_byte and size == 1 and pos == sock.una - 1
-        produced = any(end <= one.max and seg.payload == one.out[pos - 1 : end - 1] for one in lives(twin))
-        if size and not keep_alive and not produced:
-            self.fail("S1", f"bytes released that the secondary has not produced (it has {twin.max}): {where}")
-        if fin and not any(one.fin == end and one.max > end for one in lives(twin)):
-            self.fail("S1", f"FIN released, the secondary's is at {twin.fin} of {twin.max}: {where}")
-        if seg.flags & ACK:
-            self._acks(watch, sock, twin, seg, where)
-
-    def _opened(self, sock):
-        """True when a compare that still runs has released the SYN. A handover of the flow includes this knowledge."""
-        return any(sock.ident in watch.opened for watch in self.watches.values())
-
-    def _older(self, ident, than):
-        state = self.world.primary.host.state
-        for idents in state.by_key.values():
-            if ident in idents and than in idents:
-                return idents.index(ident) <= idents.index(than)
-        return False
-
-    def _acks(self, watch, sock, twin, seg, where):
-        ack = sock.rcv + signed(seg.ack - sock.irs - sock.rcv)
-        edge = ack + (seg.window << sock.rcv_scale)
-        if ack > twin.ack_out:
-            self.fail("S1", f"ACK {ack} released, the secondary has said {twin.ack_out}: {where}")
-        if not self._opened(sock):
-            return  # adopted from the middle: windows of unknown scale are left alone
-        if edge > twin.edge_out:
-            self.fail("W1", f"window to {edge} released, the secondary offers up to {twin.edge_out}: {where}")
-        # A newer ACK was sent later, and edges only grow. (Among segments with equal ACKs an older one that was held
-        # longer may follow a newer one, as on any wire that reorders.)
-        seen, last = self.edges.get(sock.ident, (-2, 0))
-        if ack > seen and edge < last - (1 << sock.rcv_scale) + 1:
-            self.fail("W2", f"the window moved back from {last} to {edge}: {where}")
-        self.edges[sock.ident] = (max(ack, seen), max(edge, last))
-
-    def _reset(self, p, sock, flow, exempt):
-        if exempt:
-            return
-        state = self.world.secondary.host.state
-        key = (p.src, p.sport, p.dst, p.dport)
-        twin = state.history.get(sock.ident) if sock is not None else None
-        twins = [twin, *(state.history[ident] for ident in state.by_key.get(key, ()))]
-        if key not in state.resets and not any(one is not None and one.rst_out for one in twins):
-            self.fail("S1", f"RST released, the secondary has sent none: {flow}")
-
-    # -- datagrams -------------------------------------------------------------------------------
-
-    def _datagram(self, p, flow):
-        body = bytes(p.frame[p.l4 + 8 : p.end]) if p.proto == UDP else None
-        if body is None:
-            body = bytes(p.frame[p.l4 : p.l4 + 2]) + bytes(p.frame[p.l4 + 4 : p.end])
-        key = (p.proto, p.src, p.sport, p.dst, p.dport)
-        said = self.world.secondary.host.state.said.get(key, {}).get(body, 0)
-        self.dealt[key, body] += 1
-        if self.dealt[key, body] > said:
-            self.fail(
-                "S1", f"a datagram released {self.dealt[key, body]} times, the secondary said it {said} times: {flow}"
-            )
 
     # -- after every step ------------------------------------------------------------------------
 
@@ -496,19 +327,19 @@ class Oracle:
         for host in (world.primary.host, world.secondary.host, world.client.host):
             if host.bad_checksums:
                 self.fail("S2", f"{host.name} received {len(host.bad_checksums)} frames with a wrong checksum")
-        for name, job in world.jobs.items():
+        for name, job in world.traffic.jobs.items():
             if job.error:
                 self.fail("S2", f"job {name}: {job.error}")
             if job.callee is not None and job.callee.error:
                 self.fail("S2", f"job {name}, called back: {job.callee.error}")
         for plan in world.plan.jobs:
-            job = world.jobs.get(plan[0])
+            job = world.traffic.jobs.get(plan[0])
             if job is None or not job.finished():
                 heard = f"{job.heard} of {len(job.wants)} bytes" if job else "not begun"
                 self.fail(
                     "L2", f"job {plan[0]} is not over: {heard}, socket {job.sock.state if job and job.sock else '-'}"
                 )
-        for key, entry in world.asks.items():
+        for key, entry in world.traffic.asks.items():
             if entry["wants"]:
                 self.fail("L2", f"question {key} has no answer after {entry['tries']} tries")
         self._mirrored()
@@ -536,7 +367,7 @@ class Oracle:
         primary has received as well are the client's own: it does not acknowledge anything on a connection that a
         stray SYN has opened.
         """
-        if self.killed_roles["rewriter"] or self.copies or self.gap_demanded or self.moded or self.flushed:
+        if self.killed_roles["rewriter"] or self.copies or self.gap_demanded or self.moded or self.releases.flushed:
             return
         if self.world.plan.twist is not None:
             return

@@ -5,7 +5,7 @@ from random import Random
 from colo_compare.compare import Compare
 from colo_compare.config import CompareConfig
 from colo_frame.config import FrameConfig
-from colo_frame.drivers import Flush, Step, Verdict
+from colo_frame.drivers import Flush
 from colo_frame.frame import Frame
 from colo_mirror.config import MirrorConfig
 from colo_mirror.mirror import Mirror
@@ -16,94 +16,15 @@ from colo_redirector.redirector import Redirector
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.rewriter import Rewriter
 
-from .apps import BANNER, BANNER_PORT, Callee, Job, Service
+from .apps import BANNER_PORT, Service
 from .clock import START, Clock, Trace
-from .host import Host, answers
-from .links import Lan, Plain, Reliable, Tap, Weather, Wire
+from .guests import CopyDriver, Guest
+from .host import Host
+from .lan import Lan, Weather
+from .links import Plain, Reliable, Tap, Wire
 from .oracle import Oracle
-from .plan import CLIENT4_RAW, CLIENT6_RAW, GUEST4_RAW, GUEST6_RAW, TRAFFIC_AT
 from .process import Filter, FrameProcess
-from .wire import ICMP, ICMP6, TCP, UDP, Route
-
-GUEST_MAC, CLIENT_MAC = bytes.fromhex("02c010000002"), bytes.fromhex("02c010000001")
-CALLBACK_PORT = 9000
-
-
-class CopyDriver:
-    """A driver that copies the primary guest's state: stop both guests, copy, resume, report."""
-
-    name = "copy"
-    copies_state = True
-
-    def __init__(self, world):
-        self.world = world
-        self.verdict_at = None
-        self.copied = False
-
-    def start(self, epoch, now):
-        world = self.world
-        world.note("driver", "stops both guests", epoch)
-        world.stops += 1
-        world.primary.pause()
-        world.secondary.pause()
-        self.copied = False
-        copy_at = now + 0.01 + world.dice.random() * 0.1
-        self.verdict_at = copy_at + world.dice.random() * 0.005
-        world.clock.at(copy_at, self._copy, world.stops)
-        return Step([])
-
-    def _copy(self, stop):
-        """Copy only if the guests are still stopped: when a driver dies, the guests resume."""
-        world = self.world
-        if stop == world.stops and world.primary.host.paused:
-            world.copy_guest()
-            self.copied = True
-
-    def hear(self, message, now):
-        return Step([])
-
-    def deadline(self):
-        return self.verdict_at
-
-    def on_timer(self, now):
-        if self.verdict_at is None or now < self.verdict_at:
-            return Step([])
-        self.verdict_at = None
-        self.world.clock.after(self.world.dice.random() * 0.01, self.world.resume_guests, self.world.stops)
-        return Step([], Verdict(ok=self.copied, state_copied=self.copied))
-
-
-class Guest:
-    """A host behind a tap, with its timers on the clock."""
-
-    def __init__(self, world, host):
-        self.world, self.host = world, host
-        self.due = None
-
-    def arrive(self, frame):
-        self.world.seen(self.host, frame)
-        self.host.receive(frame, self.world.clock.now)
-        self.arm()
-
-    def arm(self):
-        due = self.host.deadline()
-        if due is not None and (self.due is None or due < self.due):
-            self.due = due
-            self.world.clock.at(due, self._tick, due)
-
-    def _tick(self, due):
-        if due != self.due:
-            return
-        self.due = None
-        self.host.tick(self.world.clock.now)
-        self.arm()
-
-    def pause(self):
-        self.host.paused = True
-
-    def resume(self):
-        self.host.resume(self.world.clock.now)
-        self.arm()
+from .traffic import CALLBACK_PORT, CLIENT_MAC, GUEST_MAC, Traffic
 
 
 class Pair:
@@ -121,11 +42,10 @@ class Pair:
         self.disturbances = 0
         self.stops = 0
         """How often a driver has stopped the guests."""
+        self.traffic = Traffic(self)
         self._hosts()
         self._processes()
         self._links()
-        self.jobs = {}
-        self.asks = {}
         self.mode = "enforce"
 
     # -- building --------------------------------------------------------------------------------
@@ -138,8 +58,8 @@ class Pair:
         self.primary, self.secondary = (Guest(self, host) for host in guests)
         self.secondary.host.divergence = plan.twist
         client = Host("client", plan.client, CLIENT_MAC, Random(f"client {plan.seed}"), self.lan.toward_guest)
-        client.server, client.ports = self._callee, frozenset(range(CALLBACK_PORT, CALLBACK_PORT + 100))
-        client.datagram = self._datagram
+        client.server, client.ports = self.traffic.callee, frozenset(range(CALLBACK_PORT, CALLBACK_PORT + 100))
+        client.datagram = self.traffic.datagram
         self.client = Guest(self, client)
         self.taps = {
             ("primary", "lan"): Tap(self, "lan", self.lan),
@@ -284,14 +204,9 @@ class Pair:
         for process in self.processes.values():
             process.start()
         self.oracle.begin()
-        at = self.clock.at
-        for job in self.plan.jobs:
-            if not job[9]:
-                at(START + job[1], self._begin_job, job)
-        for ask in self.plan.datagrams:
-            at(START + ask[0], self._ask, ask, 0)
+        self.traffic.begin()
         for when, what, *arguments in self.plan.faults:
-            at(START + when, getattr(self, "_fault_" + what), *arguments)
+            self.clock.at(START + when, getattr(self, "_fault_" + what), *arguments)
 
     def start_process(self, process):
         process.start()
@@ -423,68 +338,6 @@ class Pair:
             self.primary.resume()
             self.secondary.resume()
 
-    # -- traffic ---------------------------------------------------------------------------------
-
-    def _begin_job(self, plan):
-        name, _, kind, n, m, key, flags, six, port, _ = plan
-        now = self.clock.now
-        job = self.jobs[name] = Job(name, kind, n, m, key, flags, CALLBACK_PORT + port % 100)
-        if kind == b"C":
-            job.callee = Callee(job)
-        src, dst = (CLIENT6_RAW, GUEST6_RAW) if six else (CLIENT4_RAW, GUEST4_RAW)
-        service = BANNER_PORT if flags & BANNER else 80
-        route = Route(TCP, src, dst, port, service, (CLIENT_MAC, GUEST_MAC), self.plan.tag)
-        self.note("client", "begins", name)
-        self.client.host.connect(route, now, job)
-        self.client.arm()
-        self._watch(plan, job)
-
-    def _watch(self, plan, job):
-        """Begin the jobs that wait for this one a moment after its end."""
-        for after in self.plan.jobs:
-            if after[9] == plan[0]:
-                if job.finished():
-                    self.clock.after(0.05, self._begin_job, after)
-                else:
-                    self.clock.after(0.25, self._watch, plan, job)
-
-    def _callee(self, key):
-        """The client's application for a connection that the guest opens."""
-        for job in self.jobs.values():
-            if job.callee is not None and job.port == key[1] and job.callee.sock is None:
-                return job.callee
-        return Callee(Job("nobody", b"D", 0, 0, 0, 0, 0))
-
-    def _ask(self, ask, tries):
-        _, service, number, count, size, six, port = ask
-        src, dst = (CLIENT6_RAW, GUEST6_RAW) if six else (CLIENT4_RAW, GUEST4_RAW)
-        macs = (CLIENT_MAC, GUEST_MAC)
-        if service == "echo":
-            route = Route(ICMP6 if six else ICMP, src, dst, 0, 0, macs, self.plan.tag)
-            body = port.to_bytes(2, "big") + number.to_bytes(2, "big") + bytes(size)
-            frame = route.icmp(128 if six else 8, 0, body)
-            wants = {body}
-        else:
-            route = Route(UDP, src, dst, port, service, macs, self.plan.tag)
-            payload = number.to_bytes(4, "big") + bytes((count,)) + size.to_bytes(2, "big")
-            frame = route.udp(payload)
-            wants = set(answers(payload)) if service != 9 else {"unreachable"}
-        entry = self.asks.setdefault((service, number), {"wants": wants, "tries": 0})
-        if entry["wants"] and tries < 20:
-            entry["tries"] = tries + 1
-            self.lan.toward_guest(frame)
-            self.clock.after(1.0 + tries * 0.5, self._ask, ask, tries + 1)
-
-    def _datagram(self, key, payload, now):
-        for (service, _), entry in self.asks.items():
-            wants = entry["wants"]
-            if payload in wants:
-                wants.discard(payload)
-                return
-            if service == 9 and key[0] in (ICMP, ICMP6) and key[2] in (1, 3) and wants:
-                wants.clear()
-                return
-
     def to_client(self, frame):
         self.client.arrive(frame)
 
@@ -510,9 +363,3 @@ class Pair:
     def note(self, who, what, *values):
         if self.trace is not None:
             self.trace.add(self.clock.now, who, what, *values)
-
-    def finished(self):
-        """True when every job has finished and every question is answered."""
-        if len(self.jobs) < len(self.plan.jobs) or self.clock.now < START + TRAFFIC_AT + 4:
-            return False
-        return all(job.finished() for job in self.jobs.values()) and not any(e["wants"] for e in self.asks.values())

@@ -9,7 +9,7 @@ from random import Random
 from .apps import BANNER, GUEST_CLOSES
 from .extras import Extras
 from .host import Profile
-from .links import Weather
+from .lan import Weather
 from .wire import read
 
 KINDS = ("calm", "broken", "diverging", "storm")

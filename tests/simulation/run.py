@@ -57,7 +57,7 @@ def run(seed, kind=None, trace=0, cores=None, change=None, extras=None):
         pair.begin()
         pair.clock.run(START + FAULTS_END)
         pair.calm_down()
-        pair.clock.run(START + FAULTS_END + QUIET, pair.finished)
+        pair.clock.run(START + FAULTS_END + QUIET, pair.traffic.finished)
         pair.clock.run(pair.clock.now + 0.5)
         pair.oracle.judge()
     except Violation as violation:

@@ -10,7 +10,7 @@
 ====  ==============================================================================================
 """
 
-from .tcp import ESTAB, FIN_WAIT1, FIN_WAIT2, lives, signed
+from .tcb import ESTAB, FIN_WAIT1, FIN_WAIT2, lives, signed
 from .wire import ACK, FIN, RST, SYN, TCP, Segment, read
 
 LOOK_EVERY = 0.1

@@ -34,12 +34,17 @@ def modules():
 
 
 @cache
+def tree(path):
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports():
     """Module -> modules of ours that it imports, wherever in the file it does so."""
     graph = {}
     for name, path in modules().items():
         graph[name] = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Import):
                 asked = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
@@ -126,7 +131,7 @@ def test_the_runtime_names_no_service():
     """Neither by an import nor by a name that it would import later."""
     for name, path in modules().items():
         if floor(name) <= 1:
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(tree(path)):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     above = set(re.findall(r"\bcolo_[a-z]+(?=[.:])", node.value)) & set().union(*FLOORS[2:])
                     assert not above or "\n" in node.value or " " in node.value, f"{name}: {node.value!r}"

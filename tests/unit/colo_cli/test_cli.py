@@ -1,4 +1,7 @@
-"""The command itself: what an operator gets wrong is one clear line that names it, and a status. Real processes."""
+"""The command itself: what an operator gets wrong is one clear line that names it, and a status.
+
+What is found before anything starts is tested in this process, with an example of each kind in a real one (`colo`).
+"""
 
 import json
 import os
@@ -10,6 +13,7 @@ import tomllib
 import pytest
 
 import craft
+from colo_cli.cli import main
 from colo_proto.frame import ETH
 from colo_runtime.capture import CaptureWriter
 from playbook import P, S, syn, udp
@@ -25,6 +29,22 @@ def colo(*arguments, **environ):
         [sys.executable, "-P", "-m", "colo_cli", *arguments],
         env=clean | HERE | environ, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
+
+
+@pytest.fixture
+def here(capsys, monkeypatch):
+    """Runs a command line as `colo` does, but in this process."""
+    for name in [name for name in os.environ if name.startswith("COLO_")]:
+        monkeypatch.delenv(name)
+
+    def run(*arguments, **environ):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            status = main(list(arguments))
+        return subprocess.CompletedProcess(arguments, status, *capsys.readouterr())
+
+    return run
 
 
 def refused(done, status, *named):
@@ -53,7 +73,6 @@ class TestUsage:
         [
             (["mirror", "--nonsense", "1"], ["colo mirror: ", "--nonsense"]),
             (["nonsense"], ["nonsense"]),
-            (["mirror"], ["--netdev: required"]),
             (["mirror", "--netdev"], ["--netdev"]),
             (["mirror", "--netdev", "lan"], ["--netdev: endpoint 'lan'", "scheme"]),
             (["mirror", "--netdev", "tap://lan?sever=on"], ["--netdev", "sever"]),
@@ -75,7 +94,18 @@ class TestUsage:
         ],
         ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
     )
-    def test_wrong_usage(self, arguments, named):
+    def test_wrong_usage(self, here, arguments, named):
+        refused(here(*arguments), 2, *named)
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            (["compare", "--compare-timeout", "soon"], ["colo compare: ", "--compare-timeout", "soon"]),
+            (["mirror"], ["--netdev: required"]),
+        ],
+        ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+    )
+    def test_wrong_usage_of_a_real_process(self, arguments, named):
         refused(colo(*arguments), 2, *named)
 
     def test_nothing_at_all_shows_the_commands(self):
@@ -96,8 +126,8 @@ class TestUsage:
         # The next missing port is named, so this one was understood.
         refused(colo("compare", name, "pcap:///dev/null"), 2, "--secondary-in: required")
 
-    def test_help_shows_defaults_and_units(self):
-        text = " ".join(colo("compare", "--help").stdout.split())
+    def test_help_shows_defaults_and_units(self, here):
+        text = " ".join(here("compare", "--help").stdout.split())
         assert "[default 3000 ms]" in text
         assert "[enforce|shadow|bypass; default enforce]" in text
 
@@ -125,49 +155,56 @@ class TestConfiguration:
             ("[mirror]\nqueue_bytes = 'many'\n", ["[mirror] queue_bytes", "whole number (bytes)"]),
         ],
     )
-    def test_a_wrong_file(self, place, text, named):
+    def test_a_wrong_file(self, here, place, text, named):
         path = self.write(place, text)
-        refused(colo("mirror", "--config", path, *PORTS), 2, path, *named)
+        refused(here("mirror", "--config", path, *PORTS), 2, path, *named)
 
-    def test_a_missing_file(self):
-        refused(colo("mirror", "--config", "/nowhere/colo.toml"), 2, "--config /nowhere/colo.toml", "No such file")
+    def test_a_missing_file(self, here):
+        refused(here("mirror", "--config", "/nowhere/colo.toml"), 2, "--config /nowhere/colo.toml", "No such file")
 
-    def test_the_environment(self):
-        refused(colo("mirror", COLO_MIRROR_OUTDEF="x"), 2, "COLO_MIRROR_OUTDEF")
-        refused(colo("mirror", COLO_LOG_LEVEL="loud"), 2, "COLO_LOG_LEVEL")
+    def test_the_environment(self, here):
+        refused(here("mirror", COLO_MIRROR_OUTDEF="x"), 2, "COLO_MIRROR_OUTDEF")
+        refused(here("mirror", COLO_LOG_LEVEL="loud"), 2, "COLO_LOG_LEVEL")
 
-    def test_check_prints_what_it_comes_to_in_a_form_that_can_be_given_again(self, place):
+    def test_check_prints_what_it_comes_to_in_a_form_that_can_be_given_again(self, here, place):
         path = self.write(
             place, '[defaults]\nlog_level = "debug"\n[mirror.m0]\noutdev = "ipc:///run/m"\n[compare.c0]\n'
         )
-        done = colo("check", "--config", path)
+        done = here("check", "--config", path)
         assert (done.returncode, done.stderr) == (0, "")
         resolved = tomllib.loads(done.stdout)
         assert resolved["mirror"]["m0"]["outdev"] == "ipc:///run/m"
         assert resolved["mirror"]["m0"]["log_level"] == "debug"
         assert resolved["compare"]["c0"]["compare_timeout"] == 3000
-        again = colo("check", "--config", self.write(place, done.stdout))
+        again = here("check", "--config", self.write(place, done.stdout))
         assert again.stdout == done.stdout
-        assert json.loads(colo("check", "--json", "--config", path).stdout) == json.loads(
-            colo("check", "--json", "--config", self.write(place, done.stdout)).stdout
+        assert json.loads(here("check", "--json", "--config", path).stdout) == json.loads(
+            here("check", "--json", "--config", self.write(place, done.stdout)).stdout
         )
 
-    def test_check_lists_everything_that_is_wrong(self, place):
+    def test_check_lists_everything_that_is_wrong(self, here, place):
         path = self.write(
             place,
             "[defaults]\nx = 1\n[mirrow]\n[mirror.m0]\nring_bytes = 1\n[compare.c0]\nmode = 'no'\n[rewriter]\ny = 2\n",
         )
-        done = colo("check", "--config", path)
+        done = here("check", "--config", path)
         assert done.returncode == 2
         lines = done.stderr.splitlines()
         assert all(line.startswith(f"colo check: {path}") for line in lines)
         for text in ("'x'", "'mirrow'; did you mean 'mirror'", "ring_bytes: at least", "mode: one of", "'y'"):
             assert sum(text in line for line in lines) == 1, done.stderr
 
-    def test_the_environment_wins_in_check_as_well(self, place):
+    def test_the_environment_wins_in_check_as_well(self, here, place):
+        path = self.write(place, "[compare.c0]\nmax_flows = 9\n")
+        done = here("check", "--json", "--config", path, COLO_COMPARE_MAX_FLOWS="10")
+        assert json.loads(done.stdout)["compare"]["c0"]["max_flows"] == 10
+
+    def test_check_in_a_real_process(self, place):
         path = self.write(place, "[compare.c0]\nmax_flows = 9\n")
         done = colo("check", "--json", "--config", path, COLO_COMPARE_MAX_FLOWS="10")
+        assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["compare"]["c0"]["max_flows"] == 10
+        refused(colo("check", "--config", str(place / "none.toml")), 2, "No such file")
 
 
 class TestHereAndNow:

@@ -43,7 +43,7 @@ def test_what_differed_in_shadow_mode_is_compared_again_in_enforce_mode(play):
     before = len(play.sent)
     play >> P(1010, D) >> S(1010, b"y" * 10)
     assert len(play.sent) == before
-    assert [wish.reason for wish in play.wanted] == [Reason.PAYLOAD]
+    assert [request.reason for request in play.wanted] == [Reason.PAYLOAD]
 
 
 def test_modes_switch_without_losing_a_frame(play):

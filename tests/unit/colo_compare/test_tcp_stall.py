@@ -117,7 +117,7 @@ def test_what_the_primary_sent_ahead_is_dropped_in_time_while_bytes_are_found_eq
 def test_without_progress_it_is_asked_for(play):
     play >> P(1000, D) >> P(1010, D) >> S(1000, D)
     play.at(4.1)
-    assert [wish.reason for wish in play.wanted] == ["timeout"]
+    assert [request.reason for request in play.wanted] == ["timeout"]
 
 
 def test_an_ack_that_waits_goes_before_bytes_that_the_same_segment_frees(play):

@@ -18,7 +18,7 @@ def report(role="compare", name="comp0", **more):
     return Report(role, name, 1, more.pop("counters", {}), more.pop("gauges", {}), **more)
 
 
-def wish(reason=Reason.PAYLOAD, epoch=0, source="comp0"):
+def request(reason=Reason.PAYLOAD, epoch=0, source="comp0"):
     return CheckpointWanted(reason, "tcp 10.0.0.2:80 > 10.0.0.9:5000", 17, {"primary": "41"}, epoch, source)
 
 

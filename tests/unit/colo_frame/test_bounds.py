@@ -189,12 +189,12 @@ def test_one_that_is_lost_makes_room_for_one_that_is_there():
 
 
 @pytest.mark.parametrize("side", ["primary", "secondary"])
-def test_a_wish_is_carried_out_whatever_it_says_beside(side):
+def test_a_request_is_carried_out_whatever_it_says_beside(side):
     f = frame(side)
     joined(f, "comp0", role="compare")
     for n in range(100):
-        wish = CheckpointWanted(f"reason{n}" * 99, "flow" * 9999, 1, {"x": "y" * 100_000}, 0, f"s{n}" * 999)
-        hear(f, "comp0", wish)
+        request = CheckpointWanted(f"reason{n}" * 99, "flow" * 9999, 1, {"x": "y" * 100_000}, 0, f"s{n}" * 999)
+        hear(f, "comp0", request)
     deep = CheckpointWanted(Reason.PAYLOAD, "flow", 1, {"x": nested(15)})
     hear(f, "comp0", deep)
     assert f.counters["details_refused"] == 101

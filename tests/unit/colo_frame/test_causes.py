@@ -11,7 +11,7 @@ LONGEST = 10.0
 WEB = CauseNames("tcp port 80", "10.0.0.9")
 
 
-def wish(flow, reason=Reason.PAYLOAD):
+def request(flow, reason=Reason.PAYLOAD):
     return CheckpointWanted(reason, flow)
 
 
@@ -28,13 +28,13 @@ def wish(flow, reason=Reason.PAYLOAD):
         ("what is this", ("unknown (payload)", "")),
     ],
 )
-def test_what_a_wish_is_caused_by(flow, named):
-    assert causes_of(wish(flow)) == named
+def test_what_a_request_is_caused_by(flow, named):
+    assert causes_of(request(flow)) == named
 
 
 @pytest.mark.parametrize("reason", [Reason.MIRROR_GAP, Reason.WORKER_LOST, Reason.RESYNC, Reason.REQUEST])
 def test_what_the_pair_itself_wants_is_nobodys_fault(reason):
-    assert causes_of(wish("", reason)) == ("", "")
+    assert causes_of(request("", reason)) == ("", "")
     causes = Causes(LONGEST)
     causes.answered([CauseNames("", "")], 1.0)
     assert causes.due(CauseNames("", "")) == 0
@@ -44,7 +44,7 @@ def test_what_the_pair_itself_wants_is_nobodys_fault(reason):
 @given(st.text(max_size=400), st.text(max_size=400))
 def test_names_are_short_whatever_another_process_says(flow, reason):
     for text in (flow, f"tcp {flow} > {flow}", f"{flow} 10.0.0.2 > {flow}"):
-        assert all(len(part) <= 60 for part in causes_of(wish(text, reason)))
+        assert all(len(part) <= 60 for part in causes_of(request(text, reason)))
 
 
 def test_each_answer_doubles_the_delay_up_to_the_longest():
@@ -112,7 +112,7 @@ def test_addresses_are_no_names_of_counters():
 def test_that_one_waits_is_told_once_between_two_answers():
     causes = Causes(LONGEST)
     causes.answered([WEB], 0.0)
-    one = wish("tcp 10.0.0.2:80 > 10.0.0.9:5000")
+    one = request("tcp 10.0.0.2:80 > 10.0.0.9:5000")
     assert causes.put_off(WEB, one, 0.1) == ("tcp port 80", FIRST)
     assert causes.put_off(WEB, one, 0.2) is None
     causes.answered([WEB], 1.0)
@@ -125,7 +125,7 @@ def test_status_says_who_and_how_long():
     for now in (0.0, 1.0, 3.0):
         causes.answered([WEB], now)
     causes.answered([CauseNames("udp port 53", "10.0.0.9")], 4.0)
-    causes.put_off(WEB, wish("tcp 10.0.0.2:80 > 10.0.0.9:5000"), 5.0)
+    causes.put_off(WEB, request("tcp 10.0.0.2:80 > 10.0.0.9:5000"), 5.0)
     worst, *others = causes.status(5.0)
     assert worst == {
         "cause": "10.0.0.9",

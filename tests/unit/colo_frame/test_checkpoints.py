@@ -37,7 +37,7 @@ class Slow:
         return Step([], Verdict(ok=False, state_copied=False, error="took too long"))
 
 
-def wish(epoch=0, reason=Reason.PAYLOAD, source="comp0", flow=""):
+def request(epoch=0, reason=Reason.PAYLOAD, source="comp0", flow=""):
     return CheckpointWanted(reason, flow, epoch=epoch, source=source)
 
 
@@ -50,11 +50,11 @@ def dones(outputs):
 
 
 def ask(m, now=0.0, compares=("comp0",), covers=True, **more):
-    m.want(wish(**more), "comp0", covers, now)
+    m.want(request(**more), "comp0", covers, now)
     return m.advance(list(compares), now)
 
 
-def test_one_wish_one_checkpoint():
+def test_one_request_one_checkpoint():
     m = machine()
     outputs = ask(m)
     assert dones(outputs) == [(1, "peer"), (1, "*")]
@@ -67,7 +67,7 @@ def test_one_wish_one_checkpoint():
     assert m.counters["flush_dropped"] == 2
 
 
-def test_wishes_of_the_old_epoch_are_covered_by_the_checkpoint_that_ended_it():
+def test_requests_of_the_old_epoch_are_covered_by_the_checkpoint_that_ended_it():
     m = machine()
     ask(m, epoch=0)
     assert dones(ask(m, epoch=0)) == []
@@ -78,7 +78,7 @@ def test_wishes_of_the_old_epoch_are_covered_by_the_checkpoint_that_ended_it():
     assert m.counters["checkpoints_wanted.payload"] == 3
 
 
-def test_a_wish_of_the_new_epoch_is_followed_up_when_the_flush_is_over():
+def test_a_request_of_the_new_epoch_is_followed_up_when_the_flush_is_over():
     m = machine()
     ask(m, epoch=0)
     assert dones(ask(m, epoch=1)) == []
@@ -86,7 +86,7 @@ def test_a_wish_of_the_new_epoch_is_followed_up_when_the_flush_is_over():
     assert dones(m.advance(["comp0"], 0.1)) == [(2, "peer"), (2, "*")]
 
 
-def test_while_the_driver_runs_compares_wishes_are_covered_and_others_lead_to_one_more():
+def test_while_the_driver_runs_compares_requests_are_covered_and_others_lead_to_one_more():
     m = machine(Slow())
     assert dones(ask(m, epoch=0)) == []
     assert m.state is State.RUNNING
@@ -95,7 +95,7 @@ def test_while_the_driver_runs_compares_wishes_are_covered_and_others_lead_to_on
     assert dones(outputs) == [(1, "peer"), (1, "*")]
     assert m.state is State.IDLE
     ask(m, epoch=1, now=1.0)
-    m.want(wish(reason=Reason.MIRROR_GAP), "peer", covers=False, now=1.5)
+    m.want(request(reason=Reason.MIRROR_GAP), "peer", covers=False, now=1.5)
     m.driver_heard(Answer(ok=True), [], 2.0)
     assert m.driver.started == [1, 2, 3]
 
@@ -185,7 +185,7 @@ def test_a_restarted_frame_counts_on_from_what_compare_knows():
     assert dones(ask(m, epoch=41)) == [(42, "peer"), (42, "*")]
 
 
-def test_the_last_wishes_are_kept_with_their_details():
+def test_the_last_requests_are_kept_with_their_details():
     m = machine()
     for number in range(MAX_REMEMBERED + 5):
         ask(m, now=float(number), compares=(), epoch=number)
@@ -199,7 +199,7 @@ def test_the_last_wishes_are_kept_with_their_details():
 def test_unknown_reasons_share_one_counter():
     m = machine()
     for number in range(50):
-        m.want(wish(reason=f"made-up-{number}"), "comp0", covers=True, now=0.0)
+        m.want(request(reason=f"made-up-{number}"), "comp0", covers=True, now=0.0)
     assert [name for name in m.counters if name.startswith("checkpoints_wanted")] == ["checkpoints_wanted.other"]
 
 
@@ -217,18 +217,18 @@ EVENTS = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(EVENTS)
-def test_epochs_grow_by_one_and_no_wish_is_forgotten(events):
+def test_epochs_grow_by_one_and_no_request_is_forgotten(events):
     m = machine(Slow(patience=4.0))
-    now, seen, open_wish = 0.0, [], False
+    now, seen, open_request = 0.0, [], False
     for kind, value in events:
         outputs = []
         if kind == "want":
             epoch = max(m.epoch + min(value, 0), 0)
-            m.want(wish(epoch=epoch), "a", covers=True, now=now)
-            open_wish |= epoch == m.epoch and m.state is not State.RUNNING
+            m.want(request(epoch=epoch), "a", covers=True, now=now)
+            open_request |= epoch == m.epoch and m.state is not State.RUNNING
         elif kind == "other":
-            m.want(wish(reason=Reason.MIRROR_GAP), "peer", covers=False, now=now)
-            open_wish = True
+            m.want(request(reason=Reason.MIRROR_GAP), "peer", covers=False, now=now)
+            open_request = True
         elif kind == "answer":
             outputs = m.driver_heard(Answer(ok=value), ["a", "b"], now)
         elif kind == "flushed":
@@ -240,8 +240,8 @@ def test_epochs_grow_by_one_and_no_wish_is_forgotten(events):
         outputs += m.advance(["a", "b"], now)
         seen += [epoch for epoch, to in dones(outputs) if to == "*"]
         if m.counters["checkpoints_started"] > before or m.state is State.RUNNING:
-            open_wish = open_wish and m.status(now)["pending"]
-        if open_wish and m.state is State.IDLE:
-            raise AssertionError("a wish is open and nothing is under way")
+            open_request = open_request and m.status(now)["pending"]
+        if open_request and m.state is State.IDLE:
+            raise AssertionError("a request is open and nothing is under way")
     assert seen == list(range(1, len(seen) + 1))
     assert m.epoch == len(seen)

@@ -7,7 +7,7 @@ from colo_frame.checkpoints import MAX_CAUSES, State
 from colo_proto.core import Log
 from colo_proto.messages import Answer, Reason
 
-from .test_checkpoints import Slow, dones, machine, wish
+from .test_checkpoints import Slow, dones, machine, request
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 
     def ask(self, flow, reason=Reason.PAYLOAD):
         m = self.machine
-        self.take(m.want(wish(m.epoch, reason, flow=flow), "comp0", covers=True, now=self.now))
+        self.take(m.want(request(m.epoch, reason, flow=flow), "comp0", covers=True, now=self.now))
         self.take(m.advance([], self.now))
 
     def take(self, outputs):
@@ -97,11 +97,11 @@ def test_what_was_answered_on_the_way_is_held_against_it():
     st.sampled_from([0.0, 0.5, 1.0]),
     st.sampled_from([0.0, 3.0, 10.0]),
 )
-def test_every_wish_is_answered_in_bounded_time_and_checkpoints_keep_their_distance(wishes, interval, backoff):
+def test_every_request_is_answered_in_bounded_time_and_checkpoints_keep_their_distance(requests, interval, backoff):
     """What waits is covered by a requested checkpoint, and that checkpoint comes, whoever requests how often."""
     clock = Clock(interval=interval, backoff=backoff)
     asked = []
-    for pause, port, client in wishes:
+    for pause, port, client in requests:
         clock.until(clock.now + pause)
         clock.ask(flow(f"10.0.0.{client}", port=port))
         asked.append(clock.now)
@@ -115,10 +115,10 @@ def test_every_wish_is_answered_in_bounded_time_and_checkpoints_keep_their_dista
 def test_what_one_checkpoint_is_held_against_is_bounded():
     m = machine(Slow(), backoff=10.0)
     for number in range(2 * MAX_CAUSES):
-        m.want(wish(flow=flow(f"10.{number >> 8}.{number & 255}.1")), "comp0", covers=True, now=1.0)
+        m.want(request(flow=flow(f"10.{number >> 8}.{number & 255}.1")), "comp0", covers=True, now=1.0)
     m.advance([], 1.0)
     for number in range(2 * MAX_CAUSES):
-        m.want(wish(flow=flow(f"10.{number >> 8}.{number & 255}.2")), "comp0", covers=True, now=1.0)
+        m.want(request(flow=flow(f"10.{number >> 8}.{number & 255}.2")), "comp0", covers=True, now=1.0)
     assert len(m._open) + len(m._answering) == MAX_CAUSES
 
 
@@ -137,7 +137,7 @@ def test_an_order_does_not_wait():
 def test_a_failed_checkpoint_is_nobodys_fault():
     m = machine(Slow(), backoff=10.0)
     for now in (1.0, 2.0, 3.0):
-        m.want(wish(flow=flow("10.0.0.9")), "comp0", covers=True, now=now)
+        m.want(request(flow=flow("10.0.0.9")), "comp0", covers=True, now=now)
         m.advance([], now)
         assert m.state is State.RUNNING
         m.driver_heard(Answer(ok=False), [], now)
@@ -146,9 +146,9 @@ def test_a_failed_checkpoint_is_nobodys_fault():
 
 def test_who_asks_while_the_driver_runs_was_answered_too():
     m = machine(Slow(), backoff=10.0)
-    m.want(wish(flow=flow("10.0.0.9")), "comp0", covers=True, now=1.0)
+    m.want(request(flow=flow("10.0.0.9")), "comp0", covers=True, now=1.0)
     m.advance([], 1.0)
-    m.want(wish(flow=flow("10.0.0.8", port=99)), "comp0", covers=True, now=1.1)
+    m.want(request(flow=flow("10.0.0.8", port=99)), "comp0", covers=True, now=1.1)
     m.driver_heard(Answer(ok=True), [], 1.2)
     assert {one["cause"] for one in m.status(1.2)["causes"]} == {"udp port 53", "udp port 99", "10.0.0.9", "10.0.0.8"}
 

@@ -6,7 +6,7 @@ from colo_frame.peer import PEER
 from colo_proto.codec import decode, encode
 from colo_proto.messages import Answer, CheckpointDone, Drain, Flushed, Heartbeat, Query
 
-from .frames import hello, primary, report, told, wish
+from .frames import hello, primary, report, request, told
 
 
 def test_messages_that_are_not_for_a_frame_are_counted():
@@ -22,7 +22,7 @@ def test_an_anonymous_client_may_ask_but_is_not_written_down():
     f = primary()
     name = b"\x00k\x8bE\xff".decode(errors="surrogateescape")
     assert told(f.hear(name, Query("checkpoint"), 1.0), Answer, name)[0].ok
-    for message in (hello(), report(), wish(), Flushed(1, "comp0")):
+    for message in (hello(), report(), request(), Flushed(1, "comp0")):
         f.hear(name, message, 1.0)
     (reply,) = told(f.hear(name, Query("status"), 1.0), Answer, name)
     assert decode(encode(reply)) == reply

@@ -7,7 +7,7 @@ from colo_frame.peer import PEER
 from colo_frame.registry import EVERYBODY
 from colo_proto.messages import CheckpointDone, Flushed, Heartbeat, Hello, Query, Welcome, WorkerTable
 
-from .frames import PRIMARY, Copying, answer, events, hello, idle, primary, report, told, wish
+from .frames import PRIMARY, Copying, answer, events, hello, idle, primary, report, request, told
 
 
 def test_hello_is_welcomed_with_epoch_mode_and_incarnation():
@@ -32,9 +32,9 @@ def test_an_unknown_sender_is_welcomed_so_that_it_says_hello():
     assert answer(f, Query("status")).body["processes"] == []
 
 
-def test_a_wish_of_an_unknown_compare_still_counts():
+def test_a_request_of_an_unknown_compare_still_counts():
     f = Frame(PRIMARY, 5)
-    outputs = f.hear("comp0", wish(epoch=9), 0.0)
+    outputs = f.hear("comp0", request(epoch=9), 0.0)
     assert told(outputs, CheckpointDone, EVERYBODY) == [CheckpointDone(10, state_copied=False)]
 
 

@@ -226,7 +226,7 @@ def test_the_secondary_dies_and_a_new_one_is_brought_in():
     world.until(world.s.could_write, DETECTION + 0.6)
 
 
-def test_a_lost_secondary_that_is_back_is_taken_in_by_itself_where_that_is_wished():
+def test_a_lost_secondary_that_is_back_is_taken_in_by_itself_where_that_is_requested():
     world = up(resync="auto")
     world.freeze("s")
     world.run(10.0)

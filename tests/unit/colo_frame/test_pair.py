@@ -8,7 +8,7 @@ from colo_proto.codec import decode, encode
 from colo_proto.core import Tell
 from colo_proto.messages import Answer, CheckpointDone, CheckpointWanted, Flushed, Heartbeat, Query, Reason, WorkerTable
 
-from .frames import PRIMARY, SECONDARY, Copying, events, hello, report, told, wish
+from .frames import PRIMARY, SECONDARY, Copying, events, hello, report, request, told
 
 
 class Pair:
@@ -87,7 +87,7 @@ def test_a_silent_peer_is_lost_after_the_missed_heartbeats_and_found_again():
 
 def test_a_checkpoint_reaches_the_secondarys_processes_first():
     pair = Pair()
-    outputs = pair.hear("p", "comp0", wish())
+    outputs = pair.hear("p", "comp0", request())
     assert [o.to for o in outputs if isinstance(o, Tell) and isinstance(o.message, CheckpointDone)] == [PEER, EVERYBODY]
     assert told(pair.heard["s"], CheckpointDone, EVERYBODY) == [CheckpointDone(1, state_copied=False)]
     assert pair.s.side.checkpoints.epoch == 1
@@ -95,7 +95,7 @@ def test_a_checkpoint_reaches_the_secondarys_processes_first():
 
 def test_a_gap_on_the_secondary_becomes_a_checkpoint_of_the_pair():
     pair = Pair()
-    pair.hear("s", "rew0", wish(Reason.MIRROR_GAP, source=""))
+    pair.hear("s", "rew0", request(Reason.MIRROR_GAP, source=""))
     assert pair.p.counters["checkpoints_wanted.mirror_gap"] == 1
     assert pair.p.status(0.0)["checkpoint"]["wanted"][0]["source"] == "rew0"
     assert told(pair.heard["s"], CheckpointDone, EVERYBODY) == [CheckpointDone(1, state_copied=False)]
@@ -105,7 +105,7 @@ def test_a_gap_while_the_link_is_cut_is_told_when_it_is_back():
     pair = Pair()
     pair.cut = True
     pair.run(5.0)
-    assert not told(pair.hear("s", "rew0", wish(Reason.MIRROR_GAP, source="rew0")), CheckpointWanted)
+    assert not told(pair.hear("s", "rew0", request(Reason.MIRROR_GAP, source="rew0")), CheckpointWanted)
     pair.run(9.0)
     assert pair.p.side.checkpoints.epoch == 0
     pair.cut = False
@@ -119,7 +119,7 @@ def test_a_checkpoint_that_the_secondary_missed_is_made_up_for():
     pair = Pair()
     pair.p.side.checkpoints.driver = Copying()
     pair.cut = True
-    pair.hear("p", "comp0", wish())
+    pair.hear("p", "comp0", request())
     pair.hear("p", "comp0", Flushed(1, "comp0"))
     assert pair.s.side.checkpoints.epoch == 0
     pair.cut = False

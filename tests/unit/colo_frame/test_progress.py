@@ -5,12 +5,12 @@ from colo_frame.registry import EVERYBODY
 from colo_proto.core import Tell
 from colo_proto.messages import Answer, CheckpointDone, Flushed, Query, Reason
 
-from .frames import events, hello, idle, primary, report, told, wish
+from .frames import events, hello, idle, primary, report, request, told
 
 
-def test_from_wish_to_flushed():
+def test_from_request_to_flushed():
     f = primary()
-    outputs = f.hear("comp0", wish(), 1.0)
+    outputs = f.hear("comp0", request(), 1.0)
     done = [o for o in outputs if isinstance(o, Tell) and isinstance(o.message, CheckpointDone)]
     assert [(o.to, o.message.epoch) for o in done] == [(PEER, 1), (EVERYBODY, 1)]
     outputs = f.hear("comp0", Flushed(1, "comp0", 5, 6), 1.1)
@@ -19,12 +19,12 @@ def test_from_wish_to_flushed():
     assert f.status(1.1)["checkpoint"]["wanted"][0]["flow"] == "tcp 10.0.0.2:80 > 10.0.0.9:5000"
 
 
-def test_many_wishes_one_checkpoint():
+def test_many_requests_one_checkpoint():
     f = primary(workers="comp0,comp1")
     f.hear("comp1", hello(name="comp1"), 0.0)
     outputs = []
     for number in range(100):
-        outputs += f.hear(f"comp{number % 2}", wish(source=f"comp{number % 2}"), 1.0)
+        outputs += f.hear(f"comp{number % 2}", request(source=f"comp{number % 2}"), 1.0)
     assert len(told(outputs, CheckpointDone, EVERYBODY)) == 1
     assert f.counters["checkpoints_coalesced"] == 99
 
@@ -33,7 +33,7 @@ def test_a_lost_worker_does_not_hold_a_checkpoint_up():
     f = primary(workers="comp0,comp1", flush_timeout=60000)
     f.hear("comp1", hello(name="comp1"), 0.0)
     idle(f, 4.5)
-    f.hear("comp0", wish(), 4.5)
+    f.hear("comp0", request(), 4.5)
     f.hear("comp0", Flushed(1, "comp0"), 4.6)
     assert f.counters["checkpoints_done"] == 0
     idle(f, 5.0)
@@ -43,7 +43,7 @@ def test_a_lost_worker_does_not_hold_a_checkpoint_up():
 def test_the_flush_timeout_is_a_deadline():
     f = primary(heartbeat_interval=60000)
     f.on_timer(0.0)
-    f.hear("comp0", wish(), 1.0)
+    f.hear("comp0", request(), 1.0)
     assert f.deadline() == 3.0
     outputs = f.on_timer(3.0)
     assert "checkpoint.completed" in events(outputs)
@@ -52,10 +52,10 @@ def test_the_flush_timeout_is_a_deadline():
 
 def test_a_mirror_gap_is_never_taken_for_covered():
     f = primary()
-    f.hear("comp0", wish(), 1.0)
+    f.hear("comp0", request(), 1.0)
     f.hear("comp0", Flushed(1, "comp0"), 1.1)
     f.hear("redire1", hello("redirector", "redire1"), 1.2)
-    outputs = f.hear("redire1", wish(Reason.MIRROR_GAP, epoch=0, source="redire1"), 1.3)
+    outputs = f.hear("redire1", request(Reason.MIRROR_GAP, epoch=0, source="redire1"), 1.3)
     assert not told(outputs, CheckpointDone), "the interval since the last one is not over"
     outputs = idle(f, 2.1)
     assert told(outputs, CheckpointDone, EVERYBODY) == [CheckpointDone(2, state_copied=False)]
@@ -71,8 +71,8 @@ def test_a_demanded_checkpoint():
 
 def test_checkpoint_interval():
     f = primary(checkpoint_interval=10000)
-    f.hear("comp0", wish(), 1.0)
+    f.hear("comp0", request(), 1.0)
     f.hear("comp0", Flushed(1, "comp0"), 1.0)
-    assert not told(f.hear("comp0", wish(epoch=1), 2.0), CheckpointDone)
+    assert not told(f.hear("comp0", request(epoch=1), 2.0), CheckpointDone)
     f.hear("comp0", report(), 10.0)
     assert told(f.on_timer(11.0), CheckpointDone, EVERYBODY) == [CheckpointDone(2, state_copied=False)]

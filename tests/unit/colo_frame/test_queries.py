@@ -7,7 +7,7 @@ from colo_proto.codec import decode, encode
 from colo_proto.core import Tell
 from colo_proto.messages import Answer, Query, SetMode, SetRules, Welcome
 
-from .frames import PRIMARY, SECONDARY, answer, hello, primary, report, told, wish
+from .frames import PRIMARY, SECONDARY, answer, hello, primary, report, request, told
 
 
 def test_a_mode_reaches_every_compare_and_later_ones():
@@ -41,7 +41,7 @@ def test_an_unknown_query_is_refused():
 def test_status_has_everything_and_fits_a_message():
     f = primary()
     f.hear("comp0", report(counters={"released": 4}, gauges={"held": 2}, status={"mode": "enforce"}), 1.0)
-    f.hear("comp0", wish(), 1.5)
+    f.hear("comp0", request(), 1.5)
     reply = answer(f, Query("status"), 2.0)
     assert decode(encode(reply)) == reply
     body = reply.body

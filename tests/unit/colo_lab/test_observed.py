@@ -1,4 +1,4 @@
-"""What is read from the processes: sums over instances, wishes that two of them counted, frames and drops."""
+"""What is read from the processes: sums over instances, requests that two of them counted, frames and drops."""
 
 from collections import Counter
 
@@ -29,7 +29,7 @@ def test_labels():
     assert labelled(counters, "dropped") == {"reset": 2}
 
 
-def test_wishes_of_compare_are_not_counted_twice_and_those_of_others_not_left_out():
+def test_requests_of_compare_are_not_counted_twice_and_those_of_others_not_left_out():
     some = [
         process("compare", "comp0", counters={"checkpoints_wanted.payload": 2}),
         process("frame", "frame-p", counters={"checkpoints_wanted.payload": 1, "checkpoints_wanted.mirror_gap": 1}),

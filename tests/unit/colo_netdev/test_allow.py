@@ -105,11 +105,11 @@ class Running:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.connect(self.netdev.config.listen)
             self.reactor.turn(0)
-            return what(Asking(sock, self.reactor))
+            return what(ClientSocket(sock, self.reactor))
 
 
-class Asking:
-    """A client's socket: netdev runs once before each answer is read."""
+class ClientSocket:
+    """The socket of a client: netdev runs once before each answer is read."""
 
     def __init__(self, sock, reactor):
         self.sock, self.reactor = sock, reactor

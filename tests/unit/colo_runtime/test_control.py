@@ -217,7 +217,7 @@ def test_messages_of_several_parts_are_counted(bench, joined):
     bench.until(lambda: count(shell, "wire_errors.multipart"))
 
 
-def test_without_a_frame_a_wish_is_counted_and_logged(bench):
+def test_without_a_frame_a_request_is_counted_and_logged(bench):
     shell = bench.shell(sink(), "x", in_="inproc://in?server=on")
     for _ in range(5):
         shell._tell(CheckpointWanted("payload", "tcp a > b"))

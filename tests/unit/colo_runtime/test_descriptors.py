@@ -17,7 +17,7 @@ from colo_netdev.server import Server
 from colo_proto.core import Way
 from colo_proto.errors import ConfigError, WireError
 from colo_proto.netdev import RefusedError, Request, TapInfo, decode_reply, decode_request, encode_reply, encode_request
-from colo_runtime import curve, zmqsocket
+from colo_runtime import curve, stream, zmqsocket
 from colo_runtime.descriptors import NO_DESCRIPTORS, receive
 from colo_runtime.reactor import Reactor
 from runtime_helpers import Log, sink
@@ -99,7 +99,8 @@ def test_what_the_kernel_threw_away_is_said():
 
 
 @pytest.mark.parametrize("scheme", ["unix", "tcp"])
-def test_a_chardev_does_not_turn_in_vain(bench, scheme):
+def test_a_chardev_does_not_turn_in_vain(bench, scheme, monkeypatch):
+    monkeypatch.setattr(stream, "RETRY_MAX", 0.3)
     if scheme == "unix":
         endpoint, where = f"chardev+unix://{bench.path('c.sock')}", bench.path("c.sock")
     else:
@@ -115,7 +116,7 @@ def test_a_chardev_does_not_turn_in_vain(bench, scheme):
         bench.until(lambda: shell.snapshot().gauges["link.in.peers"])
 
 
-def calls_of(bench, owner, name, seconds=0.5):
+def calls_of(bench, owner, name, seconds=0.25):
     """How often the loop calls a handler in that time."""
     calls = []
     for watch in bench.shells[0].reactor._watches.values():
@@ -185,14 +186,14 @@ def test_the_list_of_peers_cannot_be_read(tmp_path):
 
 def test_a_name_cannot_be_looked_up(bench, monkeypatch):
     shell = bench.shell(sink(**{"in": Way.IN}), "b", in_="chardev+tcp://127.0.0.1:1")
-    stream = shell.links["in"]._stream
-    bench.until(lambda: stream._timer.pending)
-    stream._timer.cancel()
-    object.__setattr__(stream, "endpoint", type(stream.endpoint)("chardev+tcp", "nobody.test:9"))
+    one = shell.links["in"]._stream
+    bench.until(lambda: one._timer.pending)
+    one._timer.cancel()
+    object.__setattr__(one, "endpoint", type(one.endpoint)("chardev+tcp", "nobody.test:9"))
     with no_descriptors():
-        stream._connect()
-    assert stream._lookup is None
-    assert stream._timer.pending
+        one._connect()
+    assert one._lookup is None
+    assert one._timer.pending
 
 
 def test_sighup_with_keys_changes_nothing_and_ends_nobody(bench, tmp_path, monkeypatch):

@@ -92,7 +92,7 @@ def test_the_status_holds_what_processes_report(bench):
     assert entry["counters"] == {"frames": 3}
 
 
-def test_a_checkpoint_from_wish_to_flush(bench):
+def test_a_checkpoint_from_request_to_flush(bench):
     frame_of(bench, workers="comp0")
     one, two = Process(bench, "comp0"), Process(bench, "rew0", "rewriter")
     for process in (one, two):

@@ -7,7 +7,7 @@ from struct import pack
 import pytest
 import zmq
 
-from colo_proto import codec
+from colo_proto import codec, replay
 from colo_proto.chardev import ChardevParser
 from colo_proto.core import Send, Way
 from colo_proto.messages import CheckpointWanted, Reason
@@ -78,7 +78,8 @@ def test_nothing_is_taken_before_the_peer_is_there(bench):
     assert b.waiting_for() == ()
 
 
-def test_a_peer_that_leaves_is_waited_for(bench):
+def test_a_peer_that_leaves_is_waited_for(bench, monkeypatch):
+    monkeypatch.setattr(replay, "SENDER_SILENCE", 0.1)
     a, b = mirror(bench), redirector(bench)
     reader = Reader(bench)
     send(a, frames(0, 10))
@@ -90,7 +91,7 @@ def test_a_peer_that_leaves_is_waited_for(bench):
         for one in bench.shells:
             one.step(0.0)
     # Long enough for the silence that otherwise makes a receiver ask again.
-    bench.turn(1.0)
+    bench.turn(0.25)
     assert a.links["out"].sender.unacknowledged == 200
     assert a.snapshot().counters["link.out.replayed"] == 0
     reader = Reader(bench)

@@ -24,7 +24,7 @@ def test_the_hostname_stands_in_an_id(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "a6c4384")
     found = named("comp-{hostname}")
     assert found.common.id == "comp-a6c4384"
-    assert found.config.id == "comp-a6c4384", "the core, too: it is the source of its wishes for checkpoints"
+    assert found.config.id == "comp-a6c4384", "the core, too: it is the source of its requests for checkpoints"
     assert named("comp0").common.id == "comp0"
 
 

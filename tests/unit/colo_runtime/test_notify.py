@@ -48,7 +48,7 @@ def hear(bench, peer, expected):
     peer.setblocking(True)
 
 
-def wish(shell):
+def request(shell):
     shell._tell(CheckpointWanted("payload"))
 
 
@@ -59,7 +59,7 @@ def test_the_whole_conversation(bench, talk, query):
     said = (lambda w: len(w).to_bytes(4, "big") + bytes(4) + w) if query else word
     peer.sendall(said(INIT))
     hear(bench, peer, word(ANSWER))
-    wish(shell)
+    request(shell)
     hear(bench, peer, word(WANTED))
     peer.sendall(said(DONE))
     bench.until(lambda: core.told)
@@ -70,12 +70,12 @@ def test_the_whole_conversation(bench, talk, query):
 def test_one_request_is_outstanding_at_a_time(bench, talk):
     core, shell, peer = talk()
     for _ in range(10):
-        wish(shell)
+        request(shell)
     hear(bench, peer, word(WANTED))
     assert (count(shell, "checkpoints_asked"), count(shell, "coalesced")) == (1, 9)
     peer.sendall(word(DONE))
     bench.until(lambda: core.told)
-    wish(shell)
+    request(shell)
     hear(bench, peer, word(WANTED))
     assert count(shell, "checkpoints_asked") == 2
 
@@ -83,14 +83,14 @@ def test_one_request_is_outstanding_at_a_time(bench, talk):
 def test_a_request_that_nobody_answers_may_be_said_again(bench, talk, monkeypatch):
     monkeypatch.setattr(notify, "AGAIN", 0.0)
     _, shell, peer = talk()
-    wish(shell)
-    wish(shell)
+    request(shell)
+    request(shell)
     hear(bench, peer, word(WANTED) * 2)
 
 
 def test_a_frame_that_comes_later_hears_what_is_outstanding(bench, talk):
     _, shell, peer = talk()
-    wish(shell)
+    request(shell)
     peer.close()
     bench.until(lambda: shell.log.events("stream.closed"))
     again = bench.unix(bench.path("ntf"))
@@ -130,18 +130,18 @@ def test_an_oversized_word_ends_the_connection_and_the_next_is_good(bench, talk)
     bench.until(lambda: core.told)
 
 
-def test_only_wishes_have_a_word(bench, talk):
+def test_only_requests_have_a_word(bench, talk):
     _, shell, peer = talk()
     shell._tell(SetMode("shadow"))
-    wish(shell)
+    request(shell)
     hear(bench, peer, word(WANTED))
 
 
-def test_a_wish_with_nobody_there_is_not_lost(bench):
+def test_a_request_with_nobody_there_is_not_lost(bench):
     shell = bench.shell(
         source(), "comp0", out="inproc://out?server=on", notify_dev=f"chardev+unix://{bench.path('ntf')}?server=on"
     )
-    wish(shell)
+    request(shell)
     peer = bench.unix(bench.path("ntf"))
     hear(bench, peer, word(WANTED))
     assert isinstance(peer, socket.socket)

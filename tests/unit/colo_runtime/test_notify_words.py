@@ -97,7 +97,7 @@ def test_a_difference_asks_once_and_done_releases(compare):
     assert compare.silent()
     compare.say(DONE)
     assert sorted(compare.take() for _ in held) == sorted(held)
-    # The next difference is a wish of its own.
+    # The next difference is a request of its own.
     compare.put(compare.pri, datagram(b"more"))
     compare.put(compare.sec, datagram(b"less"))
     assert compare.hear() == WANTED
@@ -114,8 +114,8 @@ def test_other_words_are_refused_and_nothing_else_happens(compare):
     assert compare.take() == datagram(b"held")
 
 
-def test_a_frame_that_comes_late_hears_the_wish(compare):
-    """The wish is said again to whoever connects while it is open: that frame was restarted, or is late."""
+def test_a_frame_that_comes_late_hears_the_request(compare):
+    """The request is said again to whoever connects while it is open: that frame was restarted, or is late."""
     compare.put(compare.pri, datagram(b"mine"))
     compare.put(compare.sec, datagram(b"its!"))
     assert compare.hear() == WANTED

@@ -8,6 +8,7 @@ from colo_proto.core import Port, Way
 from colo_proto.errors import ConfigError
 from colo_proto.messages import WorkerTable
 from colo_proto.net.flow import SLOTS
+from colo_runtime import zmqlink, zmqoptions
 from runtime_helpers import Probe, frame, frames, number, send, sink, source
 
 
@@ -67,7 +68,9 @@ def test_frames_for_a_worker_that_is_not_there_are_dropped_by_reason(bench):
     assert a.snapshot().counters["link.out.dropped.no_worker"] == 3
 
 
-def test_one_stuck_worker_does_not_hold_up_another(bench):
+def test_one_stuck_worker_does_not_hold_up_another(bench, monkeypatch):
+    # What the stuck worker does not take is not waited for when the test has ended.
+    monkeypatch.setattr(zmqoptions, "LINGER_MS", 20)
     a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on", queue_bytes=1 << 20)
     bench.zmq(zmq.DEALER, bench.ipc("w"), identity=b"stuck", hwm=1)
     good, _ = worker(bench, "good")
@@ -103,7 +106,7 @@ def adds_up(sender, receiver):
 
 def barriered(bench, name, where="w"):
     """A worker that hears barriers, as compare does: its link says hello when it is connected."""
-    into = Marking()
+    into = HearsBarriers()
     return into, bench.shell(into, name, in_=bench.ipc(where))
 
 
@@ -128,7 +131,8 @@ def test_what_was_dropped_for_want_of_a_worker_is_not_lost_as_well(bench):
     assert adds_up(a, b) == (25, 25)
 
 
-def test_what_waited_for_a_worker_that_went_is_not_lost_as_well(bench):
+def test_what_waited_for_a_worker_that_went_is_not_lost_as_well(bench, monkeypatch):
+    monkeypatch.setattr(zmqlink, "ASK", 0.1)
     a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on", queue_bytes=1 << 20)
     _, b = barriered(bench, "comp0")
     connected(bench, a, 1)
@@ -183,7 +187,7 @@ def test_what_does_not_go_together(bench, endpoint, way, named):
         bench.shell(source(port=way), "a", port=endpoint)
 
 
-class Marking(Probe):
+class HearsBarriers(Probe):
     """A core that hears barriers, and keeps them among the frames as they came."""
 
     def __init__(self):
@@ -207,7 +211,7 @@ def table(version, *workers):
 class TestBarriers:
     def test_whoever_comes_hears_which_table_is_in_force(self, bench):
         a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on")
-        early, late = Marking(), Marking()
+        early, late = HearsBarriers(), HearsBarriers()
         bench.shell(early, "comp0", in_=bench.ipc("w"))
         bench.until(lambda: early.came == ["in -1"])
         a.links["out"].table(table(3, "comp0"))
@@ -215,10 +219,10 @@ class TestBarriers:
         bench.until(lambda: late.came == ["in 3"])
         bench.until(lambda: early.came == ["in -1", "in 3"])
 
-    def test_a_mark_stands_where_the_table_was_taken_over(self, bench):
+    def test_a_barrier_stands_where_the_table_was_taken_over(self, bench):
         """Also behind a queue, for whoever loses slots, and for whoever gets some."""
         a = bench.shell(source(), "a", out=bench.ipc("w") + "?server=on&split=on")
-        old, new = Marking(), Marking()
+        old, new = HearsBarriers(), HearsBarriers()
         bench.shell(old, "comp0", in_=bench.ipc("w"))
         bench.shell(new, "comp1", in_=bench.ipc("w"))
         bench.until(lambda: old.came and new.came)

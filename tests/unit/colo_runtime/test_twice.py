@@ -8,6 +8,7 @@ import pytest
 from colo_frame.config import FrameConfig
 from colo_frame.frame import Frame
 from colo_frame.shell import FrameShell
+from colo_proto import replay
 from colo_proto.core import Port, Send, Way
 from colo_proto.endpoint import parse_endpoint
 from colo_proto.messages import WorkerTable
@@ -23,17 +24,23 @@ def frame_of(bench, name="frame-p", peer="", listen=""):
         endpoints["peer"] = parse_endpoint(peer)
     side = "secondary" if name.endswith("s") else "primary"
     core = Frame(FrameConfig(id=name, side=side, peer=peer, heartbeat_interval=20), 1 + len(name + listen), 0.0)
-    return bench.add(FrameShell(core, endpoints, CommonConfig(id=name), Log(), zmq_context=bench.context))
+    shell = FrameShell(core, endpoints, CommonConfig(id=name), Log(), zmq_context=bench.context)
+    # The shell looks once a second whether it hears the other host. Here a second takes 50 ms.
+    later = shell.reactor.call_later
+    shell.reactor.call_later = lambda seconds, fn: later(seconds / 20, fn)
+    return bench.add(shell)
 
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch):
     monkeypatch.setattr(zmqsocket, "SILENT", 3)
-    monkeypatch.setattr(control, "INTERVAL", 0.1)
-    monkeypatch.setattr(control, "SILENCE", 0.15)
-    monkeypatch.setattr(zmqlink, "ASK", 0.1)
+    monkeypatch.setattr(control, "INTERVAL", 0.05)
+    monkeypatch.setattr(control, "SILENCE", 0.08)
+    monkeypatch.setattr(zmqlink, "ASK", 0.05)
+    monkeypatch.setattr(reliable, "TICK", 0.03)
     monkeypatch.setattr(reliable, "TICKS", 3)
-    monkeypatch.setattr(reliable, "ANNOUNCE", 0.05)
+    monkeypatch.setattr(replay, "SENDER_SILENCE", 0.15)
+    monkeypatch.setattr(reliable, "ANNOUNCE", 0.03)
 
 
 def send(shell, some):
@@ -59,7 +66,7 @@ def test_control(bench):
     assert said["lost_incarnation"] == two.context.incarnation
     assert frame.snapshot().counters["ids_twice"] >= 1
     calm = one.control.counters["redialled"]
-    bench.turn(1)
+    bench.turn(0.5)
     assert one.control.counters["redialled"] <= calm + 1, "it hears, and stays"
 
 
@@ -88,7 +95,7 @@ def test_a_worker_of_a_split_link(bench):
     assert one.links["in"]._wire.peers == 1
     assert one.log.events("link.silent")[0]["port"] == "in"
     calm = one.links["in"].counters["redialled"]
-    bench.turn(1)
+    bench.turn(0.5)
     assert one.links["in"].counters["redialled"] == calm, "an idle link is not a silent one"
 
 
@@ -96,7 +103,7 @@ def test_a_worker_of_one_that_does_not_share_out_is_left_alone(bench):
     bench.shell(source(), "a", out=bench.ipc("s") + "?server=on")
     one = bench.shell(worker(), "comp0", in_=bench.ipc("s"))
     bench.until(lambda: one.links["in"]._wire.peers)
-    bench.turn(1)
+    bench.turn(0.5)
     assert not one.links["in"].counters["redialled"]
 
 
@@ -112,7 +119,7 @@ def test_a_reliable_input(bench):
     send(a, frames(3, 3))
     bench.until(lambda: one.core.got["in"][-1:] == frames(5, 1))
     calm = one.links["in"].counters["redialled"]
-    bench.turn(1)
+    bench.turn(0.5)
     assert one.links["in"].counters["redialled"] == calm
 
 
@@ -129,7 +136,7 @@ def test_a_reliable_output(bench):
     bench.until(lambda: frames(5, 1)[0] in into.core.got["in"])
     assert one.links["out"].counters["redialled"]
     calm = one.links["out"].counters["redialled"]
-    bench.turn(1)
+    bench.turn(0.5)
     assert one.links["out"].counters["redialled"] == calm
 
 
