@@ -46,7 +46,7 @@ MAX_CONTROL: Final = 512 * 1024
 memory for a moment.
 """
 
-LARGE = frozenset({messages.Answer.TYPE, messages.Handover.TYPE})
+LARGE = frozenset({messages.NAMES[messages.Answer], messages.NAMES[messages.Handover]})
 """Control messages that may be larger: they carry the status of a whole host, or the state of flows."""
 
 MAX_LINK_NAME: Final = 512
@@ -112,7 +112,7 @@ class LinkBarrier(NamedTuple):
 Chatter = LinkHello | LinkAck | LinkReset | LinkStart | LinkBarrier
 Wire = Batch | Chatter | messages.Message
 
-_packer = msgpack.Packer(use_bin_type=True)
+_pack: Final[Callable[[object], bytes]] = msgpack.Packer(use_bin_type=True).pack
 
 _ARRAY_OF_8 = b"\x98"
 _BIN16, _BIN32 = Struct(">BH").pack, Struct(">BI").pack
@@ -127,10 +127,8 @@ def encode_batch(
 ) -> bytes:
     """The bytes of one batch."""
     if len(frames) < _FIX and sum(map(len, frames)) > _LARGE * len(frames):
-        return _joined(_packer.pack((WIRE_VERSION, KIND_BATCH, link, incarnation, sequence, epoch, timestamp)), frames)
-    return cast(
-        "bytes", _packer.pack((WIRE_VERSION, KIND_BATCH, link, incarnation, sequence, epoch, timestamp, frames))
-    )
+        return _joined(_pack((WIRE_VERSION, KIND_BATCH, link, incarnation, sequence, epoch, timestamp)), frames)
+    return _pack((WIRE_VERSION, KIND_BATCH, link, incarnation, sequence, epoch, timestamp, frames))
 
 
 def _joined(head: bytes, frames: Sequence[Buffer]) -> bytes:
@@ -149,8 +147,8 @@ def _joined(head: bytes, frames: Sequence[Buffer]) -> bytes:
 def encode(value: Chatter | messages.Message) -> bytes:
     """The bytes of one message about a link, or of one control message."""
     if isinstance(value, tuple):
-        return cast("bytes", _packer.pack((WIRE_VERSION, _KIND[type(value)], *value)))
-    return cast("bytes", _packer.pack((WIRE_VERSION, KIND_CONTROL, value.TYPE, messages.to_dict(value))))
+        return _pack((WIRE_VERSION, _KIND[type(value)], *value))
+    return _pack((WIRE_VERSION, KIND_CONTROL, messages.NAMES[type(value)], messages.to_dict(value)))
 
 
 def decode(data: Buffer) -> Wire:
@@ -298,6 +296,4 @@ _CHATTER: dict[int, Callable[[str, int, int], Chatter]] = {
 }  # fmt: skip
 _KIND: dict[object, int] = {cls: kind for kind, cls in _CHATTER.items()}
 
-_SCHEMA: dict[str, dict[str, Any]] = {
-    name: {k: v for k, v in get_type_hints(cls).items() if k != "TYPE"} for name, cls in messages.TYPES.items()
-}
+_SCHEMA: dict[str, dict[str, Any]] = {name: get_type_hints(cls) for name, cls in messages.TYPES.items()}
