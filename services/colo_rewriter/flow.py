@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from colo_proto.net import flow as flows
 from colo_proto.net.craft import Connection, Ethernet, vlan_tags
 from colo_proto.net.packet import PROTO_TCP
-from colo_proto.net.tcp import Segment
+from colo_proto.net.tcp import Segment, segment
 from colo_proto.seq import HALF, MASK
 
 MAX_GAPS: Final = 64
@@ -262,6 +262,13 @@ class Flow:
         self.predecessor = None
         if self.ts_secondary is not None and self.ts_primary is not None:
             self.ts_offset = (self.ts_secondary - self.ts_primary) & MASK
+
+    def last_segment(self) -> Segment | None:
+        """The guest's last segment, in its own numbers; None while it has sent none."""
+        if self.last_guest is None:
+            return None
+        header, l4, length = self.last_guest
+        return segment(header, l4, len(header) + length)
 
     def text(self) -> str:
         """The flow in words, from the guest's point of view."""

@@ -16,29 +16,24 @@ compare is told that this connection can be judged no more.
 """
 
 from collections import Counter
-from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import update
 from colo_proto.net.shorten import shorten
 from colo_proto.net.stamp import tsval
-from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FIN, FLAGS_AT, PSH, RST, SEQ_AT, SYN, WINDOW_AT, Segment
+from colo_proto.net.tcp import ACK, FIN, PSH, RST, Segment
 from colo_proto.net.window import window_update
 from colo_proto.seq import MASK, diff
 from colo_rewriter.flow import Arrival, Flow, Frames, Pace, State, Timer
 from colo_rewriter.segments import (
-    guest_scale,
     is_pure_ack,
     merged_ack,
     not_older_than,
+    offered_window,
     raised_window,
     sack_blocks,
     with_ack,
 )
 from colo_rewriter.shift import toward_client
-
-_U16: Final = Struct("!H")
-_U32: Final = Struct("!I")
 
 PROGRESS_TIMEOUT: Final = 3.0
 """Seconds without a byte from the guest after which nothing waits for it any more: compare's default timeout."""
@@ -114,13 +109,11 @@ class Pacing:
         pace = flow.pace
         if pace is None:
             snd_nxt = rcv_nxt = edge = 0
-            if flow.last_guest is not None:
-                header, l4, length = flow.last_guest
-                flags = header[l4 + FLAGS_AT]
-                snd_nxt = _U32.unpack_from(header, l4 + SEQ_AT)[0] + length + (flags & FIN) + (flags >> 1 & 1)
-                window = _U16.unpack_from(header, l4 + WINDOW_AT)[0]
-                rcv_nxt = _U32.unpack_from(header, l4 + ACK_AT)[0] if flags & ACK else (flow.client_isn or 0) + 1
-                edge = rcv_nxt + (window if flags & SYN else window << guest_scale(flow))
+            last = flow.last_segment()
+            if last is not None:
+                snd_nxt = last.seq + last.length
+                rcv_nxt = last.ack if last.flags & ACK else (flow.client_isn or 0) + 1
+                edge = rcv_nxt + offered_window(flow, last)
             flow.pace = pace = Pace(snd_nxt & MASK, rcv_nxt & MASK, edge & MASK)
         return pace
 
@@ -132,10 +125,9 @@ class Pacing:
 
     def heard(self, flow: Flow, seg: Segment) -> None:
         """Note that a segment of the guest has passed."""
-        if seg.flags & RST:
-            return
-        window = seg.window if seg.flags & SYN else seg.window << guest_scale(flow)
-        self.of(flow).heard(seg.seq, (seg.seq + seg.length) & MASK, seg.ack, window, bool(seg.flags & ACK))
+        if not seg.flags & RST:
+            after, window = (seg.seq + seg.length) & MASK, offered_window(flow, seg)
+            self.of(flow).heard(seg.seq, after, seg.ack, window, bool(seg.flags & ACK))
 
     def ready(self, flow: Flow, now: float) -> list[Arrival]:
         """What may go to the guest now that it has sent more, in order."""
@@ -196,11 +188,9 @@ class Pacing:
             return []
         header, l4, _ = flow.last_guest
         pace = self.of(flow)
-        frame = bytearray(window_update(header, l4, len(header), pace.snd_nxt, pace.rcv_nxt, 0))
-        frame[l4 + FLAGS_AT] = flags
-        _U16.pack_into(frame, l4 + CSUM_AT, update(_U16.unpack_from(frame, l4 + CSUM_AT)[0], flags - ACK))
+        frame = window_update(header, l4, len(header), pace.snd_nxt, pace.rcv_nxt, 0, flags=flags)
         self.counters[counter] += 1
-        return [toward_client(bytes(frame), l4, len(frame), flow, False)]
+        return [toward_client(frame, l4, len(frame), flow, False)]
 
     # -- what waits too long ----------------------------------------------------------------------
 
@@ -231,9 +221,7 @@ class Pacing:
         pace = flow.pace
         if pace is None or not pace.queue:
             return []
-        found = []
-        while pace.queue:
-            found.append(self._lower(flow, pace, self._take(pace)))
+        found = [self._lower(flow, pace, self._take(pace)) for _ in range(len(pace.queue))]
         self._emptied(flow, pace)
         self.counters["held_passed"] += len(found)
         return found

@@ -5,9 +5,7 @@
     towards the guest     ack += offset      SACK edges += offset      TSecr += ts_offset
     towards the client    seq -= offset                                TSval -= ts_offset
 
-The checksum is updated by the changes alone (RFC 1624, `colo_proto.checksum.update`), so a wrong checksum stays wrong.
-With `NEEDS_CSUM` the field holds only the sum of the pseudo-header. No field of the TCP header is a part of that, so it
-is left alone.
+The checksum is updated by the changes alone (`colo_proto.net.tcp.update_checksum`).
 """
 
 from collections.abc import Callable
@@ -16,17 +14,12 @@ from typing import Final
 
 from colo_proto.checksum import update
 from colo_proto.frame import F_NEEDS_CSUM
-from colo_proto.net.tcp import ACK, OPT_FAST_OPEN, OPT_SACK, OPT_TIMESTAMPS, OPTIONS_AT, options, syn_options
+from colo_proto.net import tcp
+from colo_proto.net.tcp import ACK
 from colo_proto.seq import HALF, MASK
 from colo_rewriter.flow import Flow
 
-_U16: Final = Struct("!H")
-_U32: Final = Struct("!I")
 _PAIR: Final = Struct("!II")
-_read32: Final[Callable[[bytes, int], tuple[int]]] = _U32.unpack_from
-_write32: Final = _U32.pack_into
-_read16: Final[Callable[[bytes, int], tuple[int]]] = _U16.unpack_from
-_write16: Final = _U16.pack_into
 _read_pair: Final[Callable[[bytes, int], tuple[int, int]]] = _PAIR.unpack_from
 _write_pair: Final = _PAIR.pack_into
 
@@ -72,25 +65,24 @@ def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> by
             _write_stamped(buf, l4 + 4, seq, new, window, csum, urgent, head, tsval, stamp)
             return buf
     buf = bytearray(frame)
-    ack = _read32(frame, l4 + 8)[0]
+    ack = tcp.read32(frame, l4 + 8)
     new = (ack + flow.offset) & MASK
-    _write32(buf, l4 + 8, new)
+    tcp.write32(buf, l4 + 8, new)
     delta = new - ack
-    if data > l4 + OPTIONS_AT:
+    if data > l4 + tcp.OPTIONS_AT:
         delta += _options_toward_guest(frame, buf, l4, data, flow)
-    if not frame[0] & F_NEEDS_CSUM:
-        _write16(buf, l4 + 16, update(_read16(frame, l4 + 16)[0], delta))
+    tcp.update_checksum(buf, l4, delta)
     return buf
 
 
 def _options_toward_guest(frame: bytes, buf: bytearray, l4: int, data: int, flow: Flow) -> int:
     delta = 0
-    for kind, start, length in options(frame, l4, data):
-        if kind == OPT_SACK and (length - 2) % 8 == 0:
+    for kind, start, length in tcp.options(frame, l4, data):
+        if kind == tcp.OPT_SACK and (length - 2) % 8 == 0:
             change = _shift_edges(frame, buf, start + 2, length >> 3, flow.offset)
             delta += change << 8 if (start - l4) & 1 else change
-        elif kind == OPT_TIMESTAMPS and length == 10:
-            echoed = _read32(frame, start + 6)[0]
+        elif kind == tcp.OPT_TIMESTAMPS and length == 10:
+            echoed = tcp.read32(frame, start + 6)
             if echoed:
                 note_echo(flow, echoed)
                 delta += _add(frame, buf, l4, start + 6, flow.ts_offset)
@@ -111,9 +103,9 @@ def _shift_edges(frame: bytes, buf: bytearray, at: int, blocks: int, offset: int
 
 def _add(frame: bytes, buf: bytearray, l4: int, at: int, amount: int) -> int:
     """Add to the field at `at`; returns the change to the one's complement sum."""
-    old = _read32(frame, at)[0]
+    old = tcp.read32(frame, at)
     new = (old + amount) & MASK
-    _write32(buf, at, new)
+    tcp.write32(buf, at, new)
     return (new - old) << 8 if (at - l4) & 1 else new - old
 
 
@@ -136,18 +128,17 @@ def toward_client(frame: bytes, l4: int, data: int, flow: Flow, floor: bool) -> 
                 csum = update(csum, new - seq + stamp - tsval)
             _write_stamped(buf, l4 + 4, new, ack, window, csum, urgent, head, stamp, tsecr)
             return buf
-    seq = _read32(frame, l4 + 4)[0]
+    seq = tcp.read32(frame, l4 + 4)
     new = (seq - flow.offset) & MASK
-    _write32(buf, l4 + 4, new)
+    tcp.write32(buf, l4 + 4, new)
     delta = new - seq
-    if data > l4 + OPTIONS_AT:
-        for kind, start, length in options(frame, l4, data):
-            if kind == OPT_TIMESTAMPS and length == 10:
+    if data > l4 + tcp.OPTIONS_AT:
+        for kind, start, length in tcp.options(frame, l4, data):
+            if kind == tcp.OPT_TIMESTAMPS and length == 10:
                 if floor:
-                    _raise_floor(flow, _read32(frame, start + 2)[0])
+                    _raise_floor(flow, tcp.read32(frame, start + 2))
                 delta += _add(frame, buf, l4, start + 2, -flow.ts_offset)
-    if not frame[0] & F_NEEDS_CSUM:
-        _write16(buf, l4 + 16, update(_read16(frame, l4 + 16)[0], delta))
+    tcp.update_checksum(buf, l4, delta)
     return buf
 
 
@@ -165,19 +156,16 @@ def note_echo(flow: Flow, tsecr: int) -> None:
 
 def timestamps(frame: bytes, l4: int, data: int) -> tuple[int, int] | None:
     """TSval and TSecr of a segment, or None when it carries no well-formed timestamps option."""
-    for kind, start, length in options(frame, l4, data):
-        if kind == OPT_TIMESTAMPS and length == 10:
-            first, second = _read_pair(frame, start + 2)
-            return first, second
-    return None
+    at = tcp.timestamps_at(frame, l4, data)
+    return None if at is None else _read_pair(frame, at)
 
 
 def window_scale(frame: bytes, l4: int, data: int) -> int:
     """The window scale that a SYN offers, or -1."""
-    scale = syn_options(frame, l4, data).wscale
+    scale = tcp.syn_options(frame, l4, data).wscale
     return -1 if scale is None else scale
 
 
 def has_cookie(frame: bytes, l4: int, data: int) -> bool:
     """Does a SYN/ACK carry a new Fast Open cookie? A server that refuses the data sends one (RFC 7413 §4.2.2)."""
-    return any(kind == OPT_FAST_OPEN for kind, _, _ in options(frame, l4, data))
+    return any(kind == tcp.OPT_FAST_OPEN for kind, _, _ in tcp.options(frame, l4, data))

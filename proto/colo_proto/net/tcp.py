@@ -3,7 +3,8 @@
 from struct import Struct
 from typing import Final, NamedTuple
 
-from colo_proto.frame import Buffer
+from colo_proto.checksum import update
+from colo_proto.frame import F_NEEDS_CSUM, Buffer
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 
@@ -13,6 +14,7 @@ OPT_FAST_OPEN = 34
 SEQ_AT, ACK_AT, OFFSET_AT, FLAGS_AT, WINDOW_AT, CSUM_AT, URGENT_AT, OPTIONS_AT = 4, 8, 12, 13, 14, 16, 18, 20
 
 _FIELDS: Final = Struct("!IIBBH")
+_U16: Final = Struct("!H")
 _U32: Final = Struct("!I")
 
 
@@ -113,3 +115,14 @@ def read32(frame: Buffer, at: int) -> int:
 def write32(frame: bytearray, at: int, value: int) -> None:
     """Store a 32-bit big-endian field at `at`."""
     _U32.pack_into(frame, at, value)
+
+
+def update_checksum(frame: bytearray, l4: int, change: int) -> None:
+    """The header at `l4` changed by `change` in sum, so its checksum does (RFC 1624). A wrong one stays wrong.
+
+    With `NEEDS_CSUM` the field holds only the sum of the pseudo-header. No field of the TCP header is a part of that,
+    so it is left alone.
+    """
+    if not frame[0] & F_NEEDS_CSUM:
+        csum: int = _U16.unpack_from(frame, l4 + CSUM_AT)[0]
+        _U16.pack_into(frame, l4 + CSUM_AT, update(csum, change))
