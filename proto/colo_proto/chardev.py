@@ -37,7 +37,7 @@ _U32X2 = Struct("!II")
 
 
 class Parser:
-    """The state that both parsers have: bytes of a message that is not complete yet, and the longest one accepted."""
+    """Turns bytes, in pieces of any size, into the messages behind their lengths."""
 
     def __init__(self, limit: int, *, vnet_hdr: bool) -> None:
         self._vnet = vnet_hdr
@@ -57,6 +57,57 @@ class Parser:
         """Bytes of a message that is not complete yet."""
         return len(self._rest)
 
+    def feed(self, data: Buffer) -> list[bytes]:
+        """The messages that `data` completes. `data` is not kept. After a length above the limit the messages before it
+        are returned, and `check` raises.
+        """
+        found: list[bytes] = []
+        while self._rest and len(data):
+            # Only the message that was cut is joined; the others are taken from `data` directly.
+            short = self._missing()
+            if not short:
+                return found
+            cut = self._rest + data[:short]
+            data, self._rest = data[short:], b""
+            self._take(cut, found)
+        if len(data):
+            # One copy of everything: slices of bytes cost half as much as slices of a view.
+            self._take(bytes(data), found)
+        return found
+
+    def _missing(self) -> int:
+        """Bytes that are missing until the next length, or the message, is complete; 0 when the length is above the
+        limit.
+        """
+        rest = self._rest
+        if len(rest) < 4:
+            return 4 - len(rest)
+        (length,) = _U32.unpack_from(rest)
+        return 0 if length > self._limit else self._head + int(length) - len(rest)
+
+    def _take(self, data: bytes, found: list[bytes]) -> None:
+        at, size, head, limit = 0, len(data), self._head, self._limit
+        while size - at >= 4:
+            (length,) = _LENGTH(data, at)
+            if length > limit or size - at < head + length:
+                break
+            body = at + head
+            at = body + length
+            self._add(data, body, at, found)
+        self._rest = data[at:]
+
+    def _add(self, data: bytes, body: int, end: int, found: list[bytes]) -> None:
+        """Add the message from `body` to `end` of `data`, unless it is left out."""
+        if body < end:
+            found.append(data[body:end])
+
+
+class WordParser(Parser):
+    """Turns bytes, in pieces of any size, into the words of the `notify_dev` conversation. Empty ones are left out."""
+
+    def __init__(self, *, vnet_hdr: bool = False, limit: int = 1024) -> None:
+        super().__init__(limit, vnet_hdr=vnet_hdr)
+
 
 class ChardevParser(Parser):
     """Turns the bytes of one connection, in pieces of any size, into frames.
@@ -70,58 +121,19 @@ class ChardevParser(Parser):
         self.vnet_hdr_len: int | None = None
         """Header length of the last frame that had one."""
 
-    def feed(self, data: Buffer) -> list[bytes]:
-        """The frames that `data` completes. `data` is not kept. After a length above the limit the frames before it are
-        returned, and `check` raises.
-        """
-        frames: list[bytes] = []
-        while self._rest and len(data):
-            # Only the frame that was cut is joined; the others are taken from `data` directly.
-            short = self._missing()
-            if not short:
-                return frames
-            cut = self._rest + data[:short]
-            data, self._rest = data[short:], b""
-            self._take(cut, frames)
-        if len(data):
-            # One copy of everything: slices of bytes cost half as much as slices of a view.
-            self._take(bytes(data), frames)
-        return frames
-
-    def _missing(self) -> int:
-        """Bytes that are missing until the next length, or the frame, is complete; 0 when the length is above the
-        limit.
-        """
-        rest = self._rest
-        if len(rest) < 4:
-            return 4 - len(rest)
-        (length,) = _U32.unpack_from(rest)
-        return 0 if length > self._limit else self._head + int(length) - len(rest)
-
-    def _take(self, data: bytes, frames: list[bytes]) -> None:
-        at, size, head, limit = 0, len(data), self._head, self._limit
-        while size - at >= 4:
-            (length,) = _LENGTH(data, at)
-            if length > limit or size - at < head + length:
-                break
-            body = at + head
-            at = body + length
-            if not length:
-                self.counters["empty"] += 1
-                continue
-            if not self._vnet:
-                frame: bytes | None = NO_OFFLOAD + data[body:at]
-            else:
-                frame = self._with_header(data, body, at)
-            if frame is None:
-                continue
-            if len(frame) < MIN_FRAME:
-                self.counters["runt"] += 1
-            elif len(frame) > MAX_FRAME:
-                self.counters["giant"] += 1
-            else:
-                frames.append(frame)
-        self._rest = data[at:]
+    def _add(self, data: bytes, body: int, end: int, found: list[bytes]) -> None:
+        if body == end:
+            self.counters["empty"] += 1
+            return
+        frame = self._with_header(data, body, end) if self._vnet else NO_OFFLOAD + data[body:end]
+        if frame is None:
+            return
+        if len(frame) < MIN_FRAME:
+            self.counters["runt"] += 1
+        elif len(frame) > MAX_FRAME:
+            self.counters["giant"] += 1
+        else:
+            found.append(frame)
 
     def _with_header(self, data: bytes, body: int, end: int) -> bytes | None:
         (header,) = _LENGTH(data, body - 4)
@@ -160,29 +172,6 @@ def encode(frames: Sequence[Buffer], *, vnet_hdr: bool, vnet_hdr_len: int = VNET
         ))
         for frame in frames
     ]  # fmt: skip
-
-
-class WordParser(Parser):
-    """Turns bytes, in pieces of any size, into the words of the `notify_dev` conversation; the framing is the same."""
-
-    def __init__(self, *, vnet_hdr: bool = False, limit: int = 1024) -> None:
-        super().__init__(limit, vnet_hdr=vnet_hdr)
-
-    def feed(self, data: Buffer) -> list[bytes]:
-        """The words that `data` completes; empty ones are left out."""
-        data = self._rest + data
-        words = []
-        at = 0
-        while len(data) - at >= 4:
-            (length,) = _U32.unpack_from(data, at)
-            end = at + self._head + length
-            if length > self._limit or end > len(data):
-                break
-            if length:
-                words.append(data[at + self._head : end])
-            at = end
-        self._rest = data[at:]
-        return words
 
 
 def word(message: bytes) -> bytes:

@@ -208,11 +208,12 @@ class ReplayReceiver:
         self.asking = True
         """True when a hello is to be sent as soon as the link accepts it."""
         self._asked = float("-inf")
-        self._heard = float("-inf")
+        self.heard = float("-inf")
+        """When the sender was last heard."""
 
     def batch(self, batch: Batch, now: float) -> list[bytes]:
         """The frames of `batch` that come next in order; empty when they are old, or come too early."""
-        self._heard = now
+        self.heard = now
         if batch.incarnation != self.incarnation or self.next < 0:
             # This sender has not answered our hello: what it sends may begin anywhere.
             self._ask(now)
@@ -233,7 +234,7 @@ class ReplayReceiver:
 
     def answer(self, answer: LinkStart | LinkReset, now: float) -> bool:
         """The sender has answered a hello. Returns True when frames are lost for ever."""
-        self._heard = now
+        self.heard = now
         if answer.incarnation == self.incarnation and self.next >= 0:
             if answer.sequence <= self.next:
                 # What follows overlaps what we have, or the answer came twice.
@@ -260,14 +261,9 @@ class ReplayReceiver:
         """A connection was made: the sender may be new, or may have sent frames that nobody received."""
         self.asking = True
 
-    @property
-    def heard(self) -> float:
-        """When the sender was last heard."""
-        return self._heard
-
     def deadline(self) -> float:
         """When `on_timer` is due."""
-        return max(self._asked, self._heard) + SENDER_SILENCE
+        return max(self._asked, self.heard) + SENDER_SILENCE
 
     def on_timer(self, now: float) -> None:
         """Say hello when the sender has been silent for `SENDER_SILENCE`."""

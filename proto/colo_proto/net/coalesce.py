@@ -118,10 +118,7 @@ def _joins(run: _Run, frame: bytes, data: int, segment: int, length: int) -> boo
 def _join(run: _Run) -> bytes:
     """One frame made of all segments."""
     head, l4, data = run.head, run.l4, run.data
-    parts = run.parts
-    more = 0
-    for part in parts:
-        more += len(part)
+    more = MAX_JOINED - len(head) - run.free
     new = bytearray(head)
     # A partial checksum field holds the sum of the pseudo-header, and the length is a part of that.
     total: int = _U16.unpack_from(head, l4 + CSUM_AT)[0] + more
@@ -138,4 +135,4 @@ def _join(run: _Run) -> bytes:
         _U16.pack_into(new, _L3 + 4, len(head) - _V6 + more)
         gso = GSO_TCPV6
     VNET_HDR.pack_into(new, 0, head[0], gso, data - ETH, run.size, l4 - ETH, CSUM_AT)
-    return b"".join([new, *parts])
+    return b"".join([new, *run.parts])

@@ -14,6 +14,7 @@ duplicates are kept with the others.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from colo_proto.frame import Buffer
@@ -121,10 +122,7 @@ class Reassembler:
 
     def expire(self, now: float) -> None:
         """Give up datagrams that are older than `timeout`."""
-        while self._partials:
-            key, partial = next(iter(self._partials.items()))
-            if now - partial.began < self.timeout:
-                break
+        for key in list(takewhile(lambda key: now - self._partials[key].began >= self.timeout, self._partials)):
             self._drop(key)
 
     def extract(self, wanted: Callable[[bytes], bool]) -> list[tuple[float, list[Buffer]]]:
@@ -147,7 +145,6 @@ class Reassembler:
 
     def clear(self) -> list[Buffer]:
         """Forget everything, and return the frames that were kept."""
-        frames = [frame for partial in self._partials.values() for frame in partial.frames]
-        self._partials.clear()
-        self.size = 0
-        return frames
+        for key in list(self._partials):
+            self._drop(key)
+        return self.dropped()
