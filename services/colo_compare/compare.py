@@ -22,21 +22,11 @@ from colo_compare.handover.protocol import Handovers
 from colo_compare.ledger import Ledger
 from colo_compare.table import Table
 from colo_compare.unit import frames_of
+from colo_proto import messages
 from colo_proto.core import Log, Output, Port, Send, Tell, Way
 from colo_proto.errors import ConfigError
 from colo_proto.frame import Buffer
-from colo_proto.messages import (
-    CheckpointDone,
-    Flushed,
-    Handover,
-    HandoverTaken,
-    Message,
-    Mode,
-    SetMode,
-    SetRules,
-    Welcome,
-    WorkerTable,
-)
+from colo_proto.messages import Message, Mode
 from colo_proto.rules import COMPARE, parse_rules
 
 
@@ -52,7 +42,6 @@ class Compare:
     def __init__(self, config: CompareConfig) -> None:
         self.config = config
         self.mode = config.mode
-        self.timeout = config.compare_timeout / 1000
         self.cycle = config.expired_scan_cycle / 1000
         self.ledger = Ledger(config)
         self.ledger.shadow = config.mode == Mode.SHADOW
@@ -61,7 +50,7 @@ class Compare:
         self.next_scan: float | None = None
         self.oldest = 0.0
         """Age of the oldest held frame at the last scan."""
-        self._frame_rules: SetRules | None = None
+        self._frame_rules: messages.SetRules | None = None
         """Rules that the COLO frame has set; they come before our own."""
         self._frame_incarnation = 0
         self._reached = 0.0
@@ -133,12 +122,8 @@ class Compare:
         suspects, stuck, handover = self.ledger.suspects, self.ledger.stuck, self.handovers.deadline()
         if not suspects and not stuck and handover is None:
             return self.next_scan
-        due = [self.next_scan, handover]
-        if suspects:
-            due.append(min(suspects.values()))
-        if stuck:
-            # All wait equally long, so the first in the dictionary is the first that is due.
-            due.append(next(iter(stuck.values())))
+        # All that are stuck wait equally long, so the first in the dictionary is the first that is due.
+        due = (self.next_scan, handover, min(suspects.values(), default=None), next(iter(stuck.values()), None))
         return min(when for when in due if when is not None)
 
     def barrier(self, port: str, version: int, now: float) -> list[Output]:
@@ -168,7 +153,7 @@ class Compare:
     def _scan(self, now: float) -> None:
         ledger = self.ledger
         self.next_scan = now + self.cycle if self.table.flows or ledger.held or ledger.held_secondary else None
-        limit = now - self.timeout
+        limit = now - self.ledger.timeout
         first = now
         for flow in list(ledger.holding):
             oldest = flow.oldest()
@@ -199,31 +184,31 @@ class Compare:
         reached = self.ledger.reached
         if reached > self._reached:
             self._reached, self._progress = reached, now
-        self.behind = now - reached if now - self._progress < self.timeout else 0.0
+        self.behind = now - reached if now - self._progress < self.ledger.timeout else 0.0
         return limit - self.behind
 
     # -- control -------------------------------------------------------------------------------------
 
     def tell(self, message: Message, now: float) -> list[Output]:
         """A message of the COLO frame."""
-        if isinstance(message, CheckpointDone):
+        if isinstance(message, messages.CheckpointDone):
             self._checkpoint(message)
-        elif isinstance(message, SetMode):
+        elif isinstance(message, messages.SetMode):
             self._set_mode(message.mode)
             if message.resync:
                 self._resync()
-        elif isinstance(message, SetRules):
+        elif isinstance(message, messages.SetRules):
             self._frame_rules = message
             self._rules(message.rules, "the frame's rules")
-        elif isinstance(message, WorkerTable):
+        elif isinstance(message, messages.WorkerTable):
             self.handovers.table_changed(message, now)
-        elif isinstance(message, Handover):
+        elif isinstance(message, messages.Handover):
             self.handovers.part_arrived(message, now)
             if self.table.flows and self.next_scan is None:
                 self.next_scan = now + self.cycle
-        elif isinstance(message, HandoverTaken):
+        elif isinstance(message, messages.HandoverTaken):
             self.handovers.part_taken(message, now)
-        elif isinstance(message, Welcome):
+        elif isinstance(message, messages.Welcome):
             requests = self.ledger.requests
             requests.epoch = max(requests.epoch, message.epoch)
             self._set_mode(message.mode)
@@ -264,7 +249,7 @@ class Compare:
                 flow.unbound()
             self.table.forget(flow, "rule")
 
-    def _checkpoint(self, done: CheckpointDone) -> None:
+    def _checkpoint(self, done: messages.CheckpointDone) -> None:
         """Release what the checkpoint covers.
 
         If state was copied, everything held leaves, because the secondary is a copy of the primary now. Otherwise only
@@ -287,7 +272,9 @@ class Compare:
         ledger.requests.epoch = max(ledger.requests.epoch, done.epoch)
         ledger.counters["checkpoints_done"] += 1
         released = sum(frames_of(unit) for unit in ledger.sink[before:]) - ledger.counters["synthesized"] + made
-        ledger.outputs.append(Tell(Flushed(done.epoch, self.config.id, released, held - ledger.held - released)))
+        ledger.outputs.append(
+            Tell(messages.Flushed(done.epoch, self.config.id, released, held - ledger.held - released))
+        )
         ledger.outputs.append(
             Log("info", "checkpoint.flushed", {"epoch": done.epoch, "copied": done.state_copied, "released": released})
         )
@@ -332,7 +319,7 @@ class Compare:
             flow.judge(now)
         ledger.suspects.clear()
         # As late as any of it can become.
-        late = now + self.timeout + self.cycle
+        late = now + self.ledger.timeout + self.cycle
         for flow in list(ledger.holding):
             oldest = flow.oldest()
             if oldest is not None and not flow.wanted:
@@ -386,6 +373,6 @@ class Compare:
             "rules": [rule.text for rule in ledger.rules.rules],
             "workers": self.handovers.workers,
             "rules_from": "frame" if self._frame_rules is not None else "file" if self.config.rules else "",
-            "asks_after_ms": int((self.timeout + self.cycle) * 1000),
+            "asks_after_ms": int((self.ledger.timeout + self.cycle) * 1000),
             "last": ledger.requests.last,
         }

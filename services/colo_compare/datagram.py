@@ -30,9 +30,6 @@ from colo_proto.rules import Rule
 GRACE: Final = 0.1
 """Seconds that both sides may hold unequal fresh datagrams before they count as different."""
 
-IDLE: Final = 120.0
-"""Seconds after which a silent flow is forgotten (RFC 4787 REQ-5 asks NATs for at least two minutes)."""
-
 
 @mypyc_attr(acyclic=True)
 class HeldDatagram(HeldUnit):
@@ -236,17 +233,12 @@ class DatagramFlow(Flow):
             "secondary_pending": len(self.sec),
             "length": len(held.body),
         }
-        at = 0
+        at = 0 if other is None else first_difference(held.body, other)
+        low, high = max(at - CONTEXT_BYTES, 0), at + CONTEXT_BYTES
         if other is not None:
-            at = first_difference(held.body, other)
-            detail["secondary_length"] = len(other)
-            detail["byte"] = at
-            low = max(at - CONTEXT_BYTES, 0)
-            detail["context"] = detail["secondary_context"] = at - low
-            detail["secondary"] = other[low : at + CONTEXT_BYTES].hex()
-        low = max(at - CONTEXT_BYTES, 0)
-        detail["primary"] = held.body[low : at + CONTEXT_BYTES].hex()
-        return detail
+            detail |= {"secondary_length": len(other), "byte": at, "context": at - low, "secondary_context": at - low}
+            detail["secondary"] = other[low:high].hex()
+        return detail | {"primary": held.body[low:high].hex()}
 
     # -- what the compare asks of every kind of flow -------------------------------------------------
 
@@ -324,7 +316,3 @@ class DatagramFlow(Flow):
         for _, at, unit in its:
             shown += [Shown(1, at, frame, "secondary, unequal") for frame in frames_in(unit)]
         return shown
-
-    def idle_since(self, now: float) -> bool:
-        """Can the flow be forgotten?"""
-        return now - self.touched > IDLE

@@ -10,12 +10,15 @@
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from colo_compare.arrival import Arrival
 from colo_proto.net.flow import describe
 from colo_proto.pcapng import Shown
 from colo_proto.rules import SHADOW, Rule
+
+IDLE: Final = 120.0
+"""Seconds after which a silent flow is forgotten (RFC 4787 REQ-5 asks NATs for at least two minutes)."""
 
 
 class Flow(ABC):
@@ -98,9 +101,9 @@ class Flow(ABC):
         """Frames of both sides around a difference, with `verdict` as the comment of the frame that differs."""
         return []
 
-    @abstractmethod
     def idle_since(self, now: float) -> bool:
         """Can the flow be forgotten?"""
+        return now - self.touched > IDLE
 
     def describe(self) -> str:
         """The flow in words."""

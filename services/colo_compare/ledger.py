@@ -148,19 +148,14 @@ class Ledger:
         """Do the primary's frames leave at once? Then it may be ahead by any amount, which is no difference."""
         return self.shadow or flow.shadow
 
-    def crowded(self, flow: Flow) -> bool:
-        """Does `flow` wait for a checkpoint while half of the memory for held frames is used? The rest is for others:
-        the COLO frame may put the checkpoint off, and what `flow` sends meanwhile it would only send again.
-        """
-        return bool(flow.wanted) and self.held_bytes >= self.max_held_bytes >> 1
-
     def full(self, flow: Flow, held: HeldUnit, queued: int, bound: int) -> bool:
         """Apply the bounds before `held` is queued behind `queued` others, of at most `bound`. True when it is refused.
 
         A refused frame is dropped and counted, and a checkpoint is asked for. What was sent already is only left
-        uncompared.
+        uncompared. A flow that waits for a checkpoint may use half of the memory: the rest is for others, because the
+        COLO frame may put the checkpoint off, and what the flow sends meanwhile it would only send again.
         """
-        if queued < bound and self.held_bytes < self.max_held_bytes and not self.crowded(flow):
+        if queued < bound and self.held_bytes < (self.max_held_bytes >> 1 if flow.wanted else self.max_held_bytes):
             return False
         if self.ahead(flow):
             return True
@@ -206,13 +201,6 @@ class Ledger:
         self.held_secondary += count
         self.secondary_bytes += size
         self.counters["secondary_taken_over"] += count
-
-    def secondary_pieces(self, pieces: int) -> None:
-        """A stored frame became `pieces` pieces instead of one."""
-        if pieces == 0:
-            self.counters["secondary_dropped.duplicate"] += 1
-        else:
-            self.counters["secondary_split"] += pieces - 1
 
     # -- checkpoints ---------------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ def unpack(table: Table, data: bytes, now: float) -> int:
                     counters["secondary_taken_over"] += 1
                 elif not table.ledger.shadow:
                     counters["taken_over"] += 1
-                table.receive_fragment(frame, began, primary=is_primary)
+                table.receive_any(frame, began, primary=is_primary)
     counters["flows_taken_over"] += taken
     return taken
 
