@@ -101,7 +101,7 @@ class Plain:
     def __init__(self, world, link, source, target, port, split):
         self.world, self.name, self.split = world, link.name, split
         self.source, self.target, self.port = source, target, port
-        self.cross = link.cross_host
+        self.cross = link.scheme == "tcp"
         base, jitter = world.plan.latency(self.cross)
         self.wire = Wire(world, base, jitter, self._arrive)
         self.pending = deque()
@@ -180,7 +180,7 @@ class Reliable:
         self.world, self.name = world, link.name
         self.source, self.target, self.port = source, target, port
         self.id = f"{source.id}.{source_port}"
-        self.cross = link.cross_host
+        self.cross = link.scheme == "tcp"
         self.bound_at_source = link.bound == "source"
         base, jitter = world.plan.latency(self.cross)
         self.forth = Wire(world, base, jitter, self._at_target)
