@@ -23,16 +23,8 @@ from colo_proto.net.stamp import tsval
 from colo_proto.net.tcp import ACK, FIN, PSH, RST, Segment
 from colo_proto.net.window import window_update
 from colo_proto.seq import MASK, diff
+from colo_rewriter import segments
 from colo_rewriter.flow import Arrival, Flow, Frames, Pace, State, Timer
-from colo_rewriter.segments import (
-    is_pure_ack,
-    merged_ack,
-    not_older_than,
-    offered_window,
-    raised_window,
-    sack_blocks,
-    with_ack,
-)
 from colo_rewriter.shift import toward_client
 
 PROGRESS_TIMEOUT: Final = 3.0
@@ -65,7 +57,7 @@ class Pacing:
             return [arrival]
         if pace.overrun_noted or (pace.lowering and not queue and _in_window(pace, arrival)):
             return [self._lower(flow, pace, arrival)]
-        if queue and (kept := merged_ack(queue[-1], arrival)) is not None:
+        if queue and (kept := segments.merged_ack(queue[-1], arrival)) is not None:
             self._take(pace, -1)
             self._put(pace, kept)
             self.counters["dropped.merged_ack"] += 1
@@ -91,7 +83,7 @@ class Pacing:
                 # A guest that does not hear of the reset would go on alone.
                 reset, dropped = dropped, self._take(pace, -1)
                 self._put(pace, reset)
-            if not is_pure_ack(dropped) and not any(_covers(one, dropped.segment.seq) for one in pace.queue):
+            if not segments.is_pure_ack(dropped) and not any(_covers(one, dropped.segment.seq) for one in pace.queue):
                 pace.dropped_at = dropped.segment.seq
             self.counters["dropped.overrun"] += 1
         if not pace.queue:
@@ -113,7 +105,7 @@ class Pacing:
             if last is not None:
                 snd_nxt = last.seq + last.length
                 rcv_nxt = last.ack if last.flags & ACK else (flow.client_isn or 0) + 1
-                edge = rcv_nxt + offered_window(flow, last)
+                edge = rcv_nxt + segments.offered_window(flow, last)
             flow.pace = pace = Pace(snd_nxt & MASK, rcv_nxt & MASK, edge & MASK)
         return pace
 
@@ -126,7 +118,7 @@ class Pacing:
     def heard(self, flow: Flow, seg: Segment) -> None:
         """Note that a segment of the guest has passed."""
         if not seg.flags & RST:
-            after, window = (seg.seq + seg.length) & MASK, offered_window(flow, seg)
+            after, window = (seg.seq + seg.length) & MASK, segments.offered_window(flow, seg)
             self.of(flow).heard(seg.seq, after, seg.ack, window, bool(seg.flags & ACK))
 
     def ready(self, flow: Flow, now: float) -> list[Arrival]:
@@ -255,7 +247,7 @@ class Pacing:
             pace.owed = Arrival(arrival.frame[: seg.data], arrival.key, arrival.l4, after, True)
         pace.snd_una = pace.snd_nxt
         self.counters["acks_lowered"] += 1
-        return with_ack(arrival, ack, raised_window(flow, seg, ack))
+        return segments.with_ack(arrival, ack, segments.raised_window(flow, seg, ack))
 
     def _bring_forward(self, pace: Pace) -> None:
         """Put a retransmission of the next byte that the guest expects in front of what lies behind that byte.
@@ -273,10 +265,10 @@ class Pacing:
                 stamp = tsval(again.frame, again.l4, seg.data)
                 before = [queue.popleft() for _ in range(at)]
                 del queue[0]
-                queue.extendleft(not_older_than(other, stamp) for other in reversed(before))
+                queue.extendleft(segments.not_older_than(other, stamp) for other in reversed(before))
                 # The client had sent these bytes before it knew what it acknowledges with them now.
                 early = diff(seg.ack, head.ack) > 0
-                queue.appendleft(with_ack(again, head.ack, seg.window) if early else again)
+                queue.appendleft(segments.with_ack(again, head.ack, seg.window) if early else again)
                 return
 
     def _cut(self, pace: Pace, size: int) -> Arrival:
@@ -296,8 +288,8 @@ class Pacing:
     def _make_ack(self, flow: Flow, source: Arrival, ack: int) -> Arrival:
         """A pure ACK of `ack` with the headers and sequence number of another segment of the client."""
         l4, seg = source.l4, source.segment
-        window = raised_window(flow, seg, ack)
-        frame = window_update(source.frame, l4, seg.data, seg.seq, ack, window, sack_blocks(flow))
+        window = segments.raised_window(flow, seg, ack)
+        frame = window_update(source.frame, l4, seg.data, seg.seq, ack, window, segments.sack_blocks(flow))
         self.counters["acks_made"] += 1
         return Arrival(frame, source.key, l4, Segment(seg.seq, ack, ACK, window, len(frame), len(frame)), True)
 
@@ -333,7 +325,7 @@ def _covers(arrival: Arrival, seq: int) -> bool:
 def _behind_drop(pace: Pace, arrival: Arrival) -> bool:
     """Is this segment of no use to a guest that never gets what was dropped?"""
     seg = arrival.segment
-    return not (seg.flags & RST or is_pure_ack(arrival)) and diff(seg.seq, pace.dropped_at) > 0
+    return not (seg.flags & RST or segments.is_pure_ack(arrival)) and diff(seg.seq, pace.dropped_at) > 0
 
 
 def _bytes_in_window(flow: Flow, pace: Pace, arrival: Arrival) -> int:
