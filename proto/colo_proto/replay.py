@@ -38,7 +38,6 @@ from typing import Final, NamedTuple, TypeVar
 from colo_proto.codec import MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Batch, LinkReset, LinkStart
 from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
-from colo_proto.topology import REPLAY_BYTES
 
 SomeBuffer = TypeVar("SomeBuffer", bytes, Buffer)
 """The type of a frame stays what it is."""
@@ -81,20 +80,12 @@ class ReplaySender:
     `counters`, of the link that this is a part of, counts the frames `evicted` and `replayed`, and the `resets`.
     """
 
-    def __init__(
-        self,
-        link: str,
-        incarnation: int,
-        limit: int = REPLAY_BYTES,
-        *,
-        source: bool = True,
-        counters: Counter[str] | None = None,
-    ) -> None:
+    def __init__(self, link: str, incarnation: int, limit: int, counters: Counter[str], *, source: bool = True) -> None:
         self.link = link
         self.incarnation = incarnation
         self.limit = limit
         self.source = source
-        self.counters: Counter[str] = Counter() if counters is None else counters
+        self.counters = counters
         self.ring_bytes = 0
         self.end = 0
         """Sequence number of the next frame to be pushed."""
@@ -199,12 +190,12 @@ class ReplaySender:
 class ReplayReceiver:
     """The receiving end for one sender. `counters` are those of the link that this is a part of."""
 
-    def __init__(self, link: str = "", counters: Counter[str] | None = None) -> None:
-        self.link = link
+    def __init__(self, counters: Counter[str]) -> None:
+        self.link = ""
         self.incarnation = 0
         self.next = -1
         """Sequence number of the next frame to pass on; -1 until a sender has answered."""
-        self.counters: Counter[str] = Counter() if counters is None else counters
+        self.counters = counters
         self.asking = True
         """True when a hello is to be sent as soon as the link accepts it."""
         self._asked = float("-inf")

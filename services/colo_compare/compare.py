@@ -133,7 +133,8 @@ class Compare:
 
     def leave(self, now: float) -> list[Output]:
         """Before the process stops: ask for our flows to be handed over. Nothing when no input is shared out."""
-        return self._out() if self.handovers.leave() else []
+        self.handovers.leave()
+        return self._out()
 
     def on_timer(self, now: float) -> list[Output]:
         """Judge the flows that are due. Every `expired_scan_cycle` look for frames older than `compare_timeout`."""

@@ -202,6 +202,13 @@ class Ledger:
         self.secondary_bytes += size
         self.counters["secondary_taken_over"] += count
 
+    def secondary_pieces(self, pieces: int) -> None:
+        """A stored frame became `pieces` pieces instead of one."""
+        if pieces == 0:
+            self.counters["secondary_dropped.duplicate"] += 1
+        else:
+            self.counters["secondary_split"] += pieces - 1
+
     # -- checkpoints ---------------------------------------------------------------------------------
 
     def want(self, flow: Flow, reason: str, offset: int | None, detail: dict[str, Any], now: float) -> None:

@@ -107,11 +107,6 @@ class Pace:
     All numbers are the guest's own, with the names of RFC 9293 §3.3.1.
     """
 
-    __slots__ = (
-        "bytes", "dropped_at", "gap_grew", "gaps", "lowering", "overrun_noted", "owed", "queue", "rcv_edge", "rcv_nxt",
-        "snd_nxt", "snd_una",
-    )  # fmt: skip
-
     def __init__(self, snd_nxt: int, rcv_nxt: int, rcv_edge: int) -> None:
         self.snd_nxt = self.snd_una = snd_nxt
         """What follows the last byte that it has sent without a gap; what follows the last that was acknowledged to it
@@ -375,12 +370,9 @@ class FlowTable:
         """Remove and return every flow that was idle for the time of its state."""
         gone: list[Flow] = []
         for queue, timeout in zip(self._queues, self._timeouts, strict=True):
-            while queue:
-                flow = next(iter(queue))
-                if flow.seen + timeout > now:
-                    break
-                self.remove(flow)
-                gone.append(flow)
+            gone += takewhile(lambda flow, idle=timeout: flow.seen + idle <= now, queue)  # type: ignore[misc]
+        for flow in gone:
+            self.remove(flow)
         # At most one sweep a second, so that many idle flows do not mean as many timers.
         self._next_sweep = now + 1.0
         return gone

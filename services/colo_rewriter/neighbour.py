@@ -171,7 +171,7 @@ class Neighbours:
         if key in self._own or not _is_address(target):
             return None
         neighbour = self._known.get(key) or self._unicast_target(packet, target) or self._seen.get(key)
-        neighbour = neighbour or self._router(tags, key, target)
+        neighbour = neighbour or self._guessed.get(key) or self._router(tags, key, target)
         return neighbour if neighbour is not None and neighbour.mac != asker_mac else None
 
     @staticmethod
@@ -182,9 +182,6 @@ class Neighbours:
 
     def _router(self, tags: bytes, key: bytes, target: bytes) -> _Neighbour | None:
         """The station that forwards, for an address of which nothing is known."""
-        found = self._guessed.get(key)
-        if found is not None:
-            return found
         family = _station(tags, target, b"")
         for station, addresses in self._seen.addresses.items():
             strange = addresses > 1 and not self._known.addresses[station]

@@ -53,7 +53,7 @@ class Pacing:
         """What may go to the guest now that this segment of the client has come, in order."""
         pace = self.of(flow)
         queue = pace.queue
-        if not queue and _acceptable(flow, pace, arrival):
+        if not queue and not _acks_too_much(flow, pace, arrival.segment) and _in_window(pace, arrival):
             return [arrival]
         if pace.overrun_noted or (pace.lowering and not queue and _in_window(pace, arrival)):
             return [self._lower(flow, pace, arrival)]
@@ -297,11 +297,6 @@ class Pacing:
 def _acks_too_much(flow: Flow, pace: Pace, seg: Segment) -> bool:
     """Does the segment acknowledge what the guest has not sent yet?"""
     return bool(seg.flags & ACK) and diff(seg.ack + flow.offset, pace.snd_nxt) > 0
-
-
-def _acceptable(flow: Flow, pace: Pace, arrival: Arrival) -> bool:
-    """Would the guest accept this segment as it is?"""
-    return not _acks_too_much(flow, pace, arrival.segment) and _in_window(pace, arrival)
 
 
 def _in_window(pace: Pace, arrival: Arrival) -> bool:

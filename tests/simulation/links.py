@@ -10,7 +10,7 @@
 `cut()` and `mend()` are called for the network, `source_up`, `target_down`, … for the processes at the ends.
 """
 
-from collections import deque
+from collections import Counter, deque
 
 from colo_proto.codec import LinkReset
 from colo_proto.errors import WireError
@@ -345,10 +345,10 @@ class Reliable:
     def end_up(self, process):
         if process is self.source:
             self.sender = ReplaySender(
-                self.id, self.source.incarnation, self.world.plan.ring_bytes, source=not self.inputs
+                self.id, self.source.incarnation, self.world.plan.ring_bytes, Counter(), source=not self.inputs
             )
         else:
-            self.receiver = ReplayReceiver()
+            self.receiver = ReplayReceiver(Counter())
             self.held.clear()
             self.done = self.acked = 0
             self.ack_due = False

@@ -21,10 +21,8 @@ def store(flow: Connection, start: int, stop: int, arrival: Arrival, base: int) 
     ledger.held_secondary += added
     ledger.secondary_bytes += added * (len(buf) + PIECE_COST)
     # A frame that only fills holes may become several pieces, or none: the count of frames stays right.
-    if not added:
-        ledger.secondary_gone(1, "duplicate")
-    elif added > 1:
-        ledger.counters["secondary_split"] += added - 1
+    if added != 1:
+        ledger.secondary_pieces(added)
 
 
 def remember(flow: Connection, arrival: Arrival, start: int, stop: int) -> None:

@@ -124,7 +124,8 @@ def _told(flow: Connection, buf: Buffer, l4: int, data: int, end: int, ack: int,
         if ack > told.ack or (ack == told.ack and _edge(flow, ack, win) > _edge(flow, ack, told.win)):
             told.ack, told.win = ack, win
     # Does the primary offer more than the client has been told, in either reading of an opener's windows?
-    owes = _offered(flow, told) > told.edge or (flow.opener and flow.p_ack + abs(flow.p_win) > told.plain_edge)
+    offered = max([_edge(flow, its_ack, its_win) for its_ack, its_win in _offers(flow, told)])
+    owes = offered > told.edge or (flow.opener and flow.p_ack + abs(flow.p_win) > told.plain_edge)
     flow.clamped = told if owes else None
 
 
@@ -139,18 +140,18 @@ def _edge(flow: Connection, ack: int, win: int) -> int:
     return ack - win if win < 0 else ack + (win << flow.p_scale)
 
 
-def _offered(flow: Connection, told: LoweredWindow) -> int:
-    """The right edge of the primary's newest segment that does not wait for an ACK of the secondary.
+def _offers(flow: Connection, told: LoweredWindow) -> list[tuple[int, int]]:
+    """ACK and window of the primary's newest segment that does not wait for an ACK of the secondary. Of two, that
+    counts which offers more.
 
     One that waits will offer its window itself when it leaves. Were it offered before, the segments that wait with it
     would take it back.
     """
-    ack = flow.p_ack
-    if told.ack <= ack <= flow.s_ack:
-        return _edge(flow, ack, flow.p_win)
+    newest, before = (flow.p_ack, flow.p_win), (told.ack, told.win)
+    if told.ack <= flow.p_ack <= flow.s_ack:
+        return [newest]
     # Or its ACK is older than what has left: it was overtaken on its way here, and says nothing about now.
-    edge = _edge(flow, told.ack, told.win)
-    return max(edge, _edge(flow, ack, flow.p_win)) if ack < told.ack else edge
+    return [before, newest] if flow.p_ack < told.ack else [before]
 
 
 def _field_at(flow: Connection, ack: int, at: int, win: int) -> int:
@@ -163,15 +164,6 @@ def _field_at(flow: Connection, ack: int, at: int, win: int) -> int:
     return min(field, at + abs(win) - ack) if flow.opener else field
 
 
-def _offered_field(flow: Connection, told: LoweredWindow, ack: int) -> int:
-    """What `_offered` says as a window field beside `ack`."""
-    at = flow.p_ack
-    if told.ack <= at <= flow.s_ack:
-        return _field_at(flow, ack, at, flow.p_win)
-    field = _field_at(flow, ack, told.ack, told.win)
-    return max(field, _field_at(flow, ack, at, flow.p_win)) if at < told.ack else field
-
-
 def reopen(flow: Connection, told: LoweredWindow) -> None:
     """The secondary's window grew after the primary's was lowered: tell the client, which waits for it.
 
@@ -182,7 +174,7 @@ def reopen(flow: Connection, told: LoweredWindow) -> None:
         return
     scale = flow.p_scale
     ack = max(told.ack, min(flow.p_ack, flow.s_ack))
-    offered = _offered_field(flow, told, ack)
+    offered = max([_field_at(flow, ack, at, win) for at, win in _offers(flow, told)])
     full = min(offered, MAX_FIELD)
     window = min(full, _largest_field(flow, ack, scale))
     if window <= 0:
