@@ -39,7 +39,7 @@ _U32X2 = Struct("!II")
 class Parser:
     """Turns bytes, in pieces of any size, into the messages behind their lengths."""
 
-    def __init__(self, limit: int, *, vnet_hdr: bool) -> None:
+    def __init__(self, limit: int = 1024, *, vnet_hdr: bool = False) -> None:
         self._vnet = vnet_hdr
         self._head = 8 if vnet_hdr else 4
         self._limit = limit
@@ -104,9 +104,6 @@ class Parser:
 
 class WordParser(Parser):
     """Turns bytes, in pieces of any size, into the words of the `notify_dev` conversation. Empty ones are left out."""
-
-    def __init__(self, *, vnet_hdr: bool = False, limit: int = 1024) -> None:
-        super().__init__(limit, vnet_hdr=vnet_hdr)
 
 
 class ChardevParser(Parser):

@@ -183,10 +183,8 @@ def peek(frame: Buffer, gates: Sequence[bytes]) -> tuple[int, int, int] | None:
     if magic != _MAGIC:
         return None
     body, gate = bytes(frame[_AT:_END]), bytes(frame[_END : _END + _SEAL])
-    for key in gates:
-        if compare_digest(gate, _sign(body, key)):
-            return side, incarnation, count
-    return None
+    passes = any(compare_digest(gate, _sign(body, key)) for key in gates)
+    return (side, incarnation, count) if passes else None
 
 
 def believed_speaker(frame: Buffer) -> int:

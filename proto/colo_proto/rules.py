@@ -121,15 +121,9 @@ class Rule:
             return False
         if self.client is not None and flow.client not in self.client:
             return False
-        ports = (
-            (self.guest_port, (flow.guest_port,)),
-            (self.client_port, (flow.client_port,)),
-            (self.port, (flow.guest_port, flow.client_port)),
-        )
-        return all(
-            limits is None or (flow.proto in p.WITH_PORTS and any(limits[0] <= value <= limits[1] for value in values))
-            for limits, values in ports
-        )
+        ports = (flow.guest_port, flow.client_port) if flow.proto in p.WITH_PORTS else ()
+        wanted = ((self.guest_port, ports[:1]), (self.client_port, ports[1:]), (self.port, ports))
+        return all(not limits or any(limits[0] <= port <= limits[1] for port in found) for limits, found in wanted)
 
     def normal(self, body: bytes) -> bytes:
         """A datagram with zeros in place of all masked bytes: datagrams that may differ there become equal."""

@@ -192,16 +192,13 @@ def links(wiring: Wiring, workers: int = 1) -> tuple[Link, ...]:
         Link("claims", s(receiver, "claims"), lan_s, "tap", optional=True),
     ]
     for one in everybody:
-        source, target = End(one.id, control_port(one.role), one.side), End(f"frame-{one.side[0]}", "listen", one.side)
+        # QEMU's `notify_dev` where QEMU has that property.
+        port = "notify-dev" if one.role == "compare" else "frame"
+        source, target = End(one.id, port, one.side), End(f"frame-{one.side[0]}", "listen", one.side)
         if one.role != "frame":
             out.append(Link("control", source, target, "ipc", "target"))
     out.append(Link("peer", s("frame-s", "peer"), p("frame-p", "peer"), "tcp", "target"))
     return tuple(out)
-
-
-def control_port(role: str) -> str:
-    """The option that names the control link: QEMU's `notify_dev` where QEMU has that property."""
-    return "notify-dev" if role == "compare" else "frame"
 
 
 def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSpec]:

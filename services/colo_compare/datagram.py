@@ -242,9 +242,9 @@ class DatagramFlow(Flow):
 
     # -- what the compare asks of every kind of flow -------------------------------------------------
 
-    def oldest(self) -> float | None:
-        """Arrival time of the oldest held primary datagram."""
-        return min((h.at for h in self.pri if not h.out), default=None)
+    def held(self) -> list[HeldDatagram]:
+        """The primary's datagrams that wait."""
+        return self.pri
 
     def leftover(self) -> bool:
         """Does it keep something of the secondary that the primary has not sent?"""
@@ -267,7 +267,7 @@ class DatagramFlow(Flow):
 
     def lingers(self) -> bool:
         """May `expire` still have something to do?"""
-        return bool(self.sec) or any(held.out for held in self.pri)
+        return bool(self.sec) or super().lingers()
 
     def timed_out(self, now: float) -> None:
         """A datagram has waited longer than compare_timeout."""

@@ -10,9 +10,11 @@
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from colo_compare.arrival import Arrival
+from colo_compare.unit import HeldUnit
 from colo_proto.net.flow import describe
 from colo_proto.pcapng import Shown
 from colo_proto.rules import SHADOW, Rule
@@ -61,9 +63,13 @@ class Flow(ABC):
         """
         return False
 
+    def held(self) -> Sequence[HeldUnit]:
+        """The units of the primary that it keeps."""
+        return ()
+
     def oldest(self) -> float | None:
-        """Arrival time of the oldest held unit of the primary."""
-        return None
+        """Arrival time of the oldest unit of the primary that has not left."""
+        return min((held.at for held in self.held() if not held.out), default=None)
 
     def leftover(self) -> bool:
         """Does it keep something of the secondary that the primary has not sent?"""
@@ -80,7 +86,7 @@ class Flow(ABC):
 
     def lingers(self) -> bool:
         """May `expire` still have something to do?"""
-        return False
+        return any(held.out for held in self.held())
 
     def sweep(self) -> None:
         """Free what is no longer needed."""

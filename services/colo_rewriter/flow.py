@@ -311,21 +311,19 @@ class FlowTable:
 
     def add(self, flow: Flow) -> Flow | None:
         """Put a new flow in; returns the flow that had to make room, if any."""
-        victim = self._victim() if len(self.by_client) >= self._limit else None
-        if victim is not None:
+        victim = None
+        if len(self.by_client) >= self._limit:
+            # A flood of SYNs or of short connections must not push out established connections. So the larger one of
+            # these two queues gives up an entry first.
+            half, established, closed = self._queues
+            queue = max(half, closed, key=len) or established
+            victim = next(iter(queue))
             self.remove(victim)
         self.by_client[flow.key_client] = flow
         self.by_guest[flow.key_guest] = flow
         flow.queue = self._queues[self._QUEUE_OF[flow.state]]
         flow.queue[flow] = None
         return victim
-
-    def _victim(self) -> Flow:
-        # A flood of SYNs or of short connections must not push out established connections. So the larger one of
-        # these two queues gives up an entry first.
-        half, established, closed = self._queues
-        queue = max(half, closed, key=len) or established
-        return next(iter(queue))
 
     def excess_established(self) -> Flow | None:
         """The established flow that has to go after another became established, if any. The caller removes it.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import update16
+from colo_proto.checksum import update
 from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, VNET_HDR, Buffer
 from colo_proto.net.packet import PROTO_TCP, glance
 from colo_proto.net.tcp import ACK, CSUM_AT, FLAGS_AT, PSH
@@ -129,7 +129,7 @@ def _join(run: _Run) -> bytes:
         old: int = _U16.unpack_from(head, _L3 + 2)[0]
         csum: int = _U16.unpack_from(head, _L3 + 10)[0]
         _U16.pack_into(new, _L3 + 2, length)
-        _U16.pack_into(new, _L3 + 10, update16(csum, old, length))
+        _U16.pack_into(new, _L3 + 10, update(csum, length - old))
         gso = GSO_TCPV4
     else:
         _U16.pack_into(new, _L3 + 4, len(head) - _V6 + more)
