@@ -181,10 +181,7 @@ class ReplaySender:
 
     def _index(self, sequence: int) -> int:
         """Index of the batch that contains `sequence`. It may begin earlier: the receiver drops the duplicates."""
-        at = bisect_right(self._ring, sequence, key=lambda entry: entry.sequence) - 1
-        if at >= 0 and self._ring[at].sequence + len(self._ring[at].frames) > sequence:
-            return at
-        return at + 1
+        return bisect_right(self._ring, sequence, key=lambda entry: entry.sequence + len(entry.frames))
 
 
 class ReplayReceiver:

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 from colo_compare.config import CompareConfig
 from colo_compare.exempt import already_sent
-from colo_compare.flow import Flow
 from colo_compare.handover.protocol import Handovers
 from colo_compare.ledger import Ledger
 from colo_compare.table import Table
@@ -268,7 +267,7 @@ class Compare:
             self.table.release_fragments("checkpoint")
         else:
             for flow in ledger.requests.waiting:
-                self._unprotect(flow)
+                ledger.unprotect(flow)
         ledger.requests.waiting.clear()
         ledger.requests.epoch = max(ledger.requests.epoch, done.epoch)
         ledger.counters["checkpoints_done"] += 1
@@ -279,10 +278,6 @@ class Compare:
         ledger.outputs.append(
             Log("info", "checkpoint.flushed", {"epoch": done.epoch, "copied": done.state_copied, "released": released})
         )
-
-    def _unprotect(self, flow: Flow) -> None:
-        flow.flush(copied=False)
-        self.ledger.unprotected.add(flow.key)
 
     def _set_mode(self, mode: str) -> None:
         if mode == self.mode or mode not in Mode.ALL:
@@ -310,7 +305,7 @@ class Compare:
         """
         self.ledger.strangers = True
         for flow in self.table.flows.values():
-            self._unprotect(flow)
+            self.ledger.unprotect(flow)
         self.ledger.requests.waiting.clear()
 
     def finish(self, now: float) -> list[Output]:

@@ -219,10 +219,14 @@ class Ledger:
         self.requests.report(flow, reason, offset, detail, now)
         if self.ahead(flow):
             # Nothing is held and no checkpoint will come: the flow was reported and is left alone now.
-            flow.flush(copied=False)
-            self.unprotected.add(flow.key)
+            self.unprotect(flow)
         else:
             self.requests.ask(flow, reason, offset, detail)
+
+    def unprotect(self, flow: Flow) -> None:
+        """Stop comparing `flow`, until a checkpoint copies state or the flow ends."""
+        flow.flush(copied=False)
+        self.unprotected.add(flow.key)
 
     def give_up(self, flow: Flow) -> None:
         """Stop comparing `flow`: the secondary did not get all that its client sent (`colo_rewriter.pace`)."""

@@ -156,7 +156,5 @@ class Passage:
         if packet.kind == Kind.IP:
             return True
         self.counters["fragments"] += 1
-        l4 = packet.l4
-        if packet.frag_offset or packet.end - l4 < 20:
-            return False
-        return packet.end - l4 >= (packet.frame[l4 + 12] >> 4) * 4
+        size = packet.end - packet.l4
+        return not packet.frag_offset and size >= 20 and size >= (packet.frame[packet.l4 + 12] >> 4) * 4
