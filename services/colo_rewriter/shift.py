@@ -15,7 +15,7 @@ from typing import Final
 from colo_proto.checksum import update
 from colo_proto.frame import F_NEEDS_CSUM
 from colo_proto.net import tcp
-from colo_proto.net.tcp import ACK
+from colo_proto.net.tcp import ACK, OPTIONS_AT
 from colo_proto.seq import HALF, MASK
 from colo_rewriter.flow import Flow
 
@@ -69,7 +69,7 @@ def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> by
     new = (ack + flow.offset) & MASK
     tcp.write32(buf, l4 + 8, new)
     delta = new - ack
-    if data > l4 + tcp.OPTIONS_AT:
+    if data > l4 + OPTIONS_AT:
         delta += _options_toward_guest(frame, buf, l4, data, flow)
     tcp.update_checksum(buf, l4, delta)
     return buf
@@ -132,7 +132,7 @@ def toward_client(frame: bytes, l4: int, data: int, flow: Flow, floor: bool) -> 
     new = (seq - flow.offset) & MASK
     tcp.write32(buf, l4 + 4, new)
     delta = new - seq
-    if data > l4 + tcp.OPTIONS_AT:
+    if data > l4 + OPTIONS_AT:
         for kind, start, length in tcp.options(frame, l4, data):
             if kind == tcp.OPT_TIMESTAMPS and length == 10:
                 if floor:
