@@ -36,8 +36,10 @@ _LENGTH: Final[Callable[[bytes, int], tuple[int]]] = _U32.unpack_from
 _U32X2 = Struct("!II")
 
 
-class Parser:
-    """Turns bytes, in pieces of any size, into the messages behind their lengths."""
+class WordParser:
+    """Turns bytes, in pieces of any size, into the messages behind their lengths: by itself, into the words of the
+    `notify_dev` conversation. Empty ones are left out.
+    """
 
     def __init__(self, limit: int = 1024, *, vnet_hdr: bool = False) -> None:
         self._vnet = vnet_hdr
@@ -86,27 +88,20 @@ class Parser:
         return 0 if length > self._limit else self._head + int(length) - len(rest)
 
     def _take(self, data: bytes, found: list[bytes]) -> None:
-        at, size, head, limit = 0, len(data), self._head, self._limit
-        while size - at >= 4:
+        """Add the messages that `data` begins with to `found`, and keep the rest."""
+        at = 0
+        while len(data) - at >= 4:
             (length,) = _LENGTH(data, at)
-            if length > limit or size - at < head + length:
+            end = at + self._head + length
+            if length > self._limit or end > len(data):
                 break
-            body = at + head
-            at = body + length
-            self._add(data, body, at, found)
+            if length:
+                found.append(data[at + self._head : end])
+            at = end
         self._rest = data[at:]
 
-    def _add(self, data: bytes, body: int, end: int, found: list[bytes]) -> None:
-        """Add the message from `body` to `end` of `data`, unless it is left out."""
-        if body < end:
-            found.append(data[body:end])
 
-
-class WordParser(Parser):
-    """Turns bytes, in pieces of any size, into the words of the `notify_dev` conversation. Empty ones are left out."""
-
-
-class ChardevParser(Parser):
+class ChardevParser(WordParser):
     """Turns the bytes of one connection, in pieces of any size, into frames.
 
     `counters` counts the frames that are left out, by reason: `empty` (length 0), `runt`, `giant`, `vnet_hdr_len`.
@@ -118,19 +113,27 @@ class ChardevParser(Parser):
         self.vnet_hdr_len: int | None = None
         """Header length of the last frame that had one."""
 
-    def _add(self, data: bytes, body: int, end: int, found: list[bytes]) -> None:
-        if body == end:
-            self.counters["empty"] += 1
-            return
-        frame = self._with_header(data, body, end) if self._vnet else NO_OFFLOAD + data[body:end]
-        if frame is None:
-            return
-        if len(frame) < MIN_FRAME:
-            self.counters["runt"] += 1
-        elif len(frame) > MAX_FRAME:
-            self.counters["giant"] += 1
-        else:
-            found.append(frame)
+    def _take(self, data: bytes, found: list[bytes]) -> None:
+        at, size, head, limit = 0, len(data), self._head, self._limit
+        while size - at >= 4:
+            (length,) = _LENGTH(data, at)
+            if length > limit or size - at < head + length:
+                break
+            body = at + head
+            at = body + length
+            if not length:
+                self.counters["empty"] += 1
+                continue
+            frame = self._with_header(data, body, at) if self._vnet else NO_OFFLOAD + data[body:at]
+            if frame is None:
+                continue
+            if len(frame) < MIN_FRAME:
+                self.counters["runt"] += 1
+            elif len(frame) > MAX_FRAME:
+                self.counters["giant"] += 1
+            else:
+                found.append(frame)
+        self._rest = data[at:]
 
     def _with_header(self, data: bytes, body: int, end: int) -> bytes | None:
         (header,) = _LENGTH(data, body - 4)

@@ -210,9 +210,8 @@ class DatagramFlow(Flow):
         self.suspect = 0.0
         self.ledger.suspects.pop(self, None)
         if self._fresh():
-            since = max(self.pri[self.pri_over].at, self.sec[self.sec_over][1])
-            self.suspect = since
-            self.ledger.suspects[self] = since + GRACE
+            self.suspect = max(self.pri[self.pri_over].at, self.sec[self.sec_over][1])
+            self.ledger.suspects[self] = self.suspect + GRACE
 
     def judge(self, now: float) -> None:
         """The grace is over: the datagrams that are fresh on both sides differ."""

@@ -50,16 +50,13 @@ class Rewriter:
         self._out = Outbox()
         self._tracker = Tracker(self._table, self._waiting, self._out, self.counters)
         self._config = config
-        self._passage = Passage(self._tracker, self._neighbours(), self.counters)
+        self._passage = Passage(self._tracker, Neighbours() if config.answer_neighbours else None, self.counters)
         self._checkpoints = 0
         self._fence = 0
         self._promoted = False
         self._revivals: list[float] = []
         self._announcer = Announcer() if config.standby else None
         self._lan = Lan(self.counters) if config.claims else None
-
-    def _neighbours(self) -> Neighbours | None:
-        return Neighbours() if self._config.answer_neighbours else None
 
     # -- the core's shape -----------------------------------------------------------------------
 
@@ -131,7 +128,7 @@ class Rewriter:
         self._tracker.promote(now, on=False)
         self._fence = fence
         self._revivals = []
-        self._passage.neighbours = self._neighbours()
+        self._passage.neighbours = Neighbours() if self._config.answer_neighbours else None
         if self._announcer is not None:
             self._announcer.stop()
 
