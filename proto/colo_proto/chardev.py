@@ -36,10 +36,12 @@ _LENGTH: Final[Callable[[bytes, int], tuple[int]]] = _U32.unpack_from
 _U32X2 = Struct("!II")
 
 
-class Parser:
-    """The state that both parsers have: bytes of a message that is not complete yet, and the longest one accepted."""
+class WordParser:
+    """Turns bytes, in pieces of any size, into the messages behind their lengths: by itself, into the words of the
+    `notify_dev` conversation. Empty ones are left out.
+    """
 
-    def __init__(self, limit: int, *, vnet_hdr: bool) -> None:
+    def __init__(self, limit: int = 1024, *, vnet_hdr: bool = False) -> None:
         self._vnet = vnet_hdr
         self._head = 8 if vnet_hdr else 4
         self._limit = limit
@@ -57,8 +59,49 @@ class Parser:
         """Bytes of a message that is not complete yet."""
         return len(self._rest)
 
+    def feed(self, data: Buffer) -> list[bytes]:
+        """The messages that `data` completes. `data` is not kept. After a length above the limit the messages before it
+        are returned, and `check` raises.
+        """
+        found: list[bytes] = []
+        while self._rest and len(data):
+            # Only the message that was cut is joined; the others are taken from `data` directly.
+            short = self._missing()
+            if not short:
+                return found
+            cut = self._rest + data[:short]
+            data, self._rest = data[short:], b""
+            self._take(cut, found)
+        if len(data):
+            # One copy of everything: slices of bytes cost half as much as slices of a view.
+            self._take(bytes(data), found)
+        return found
 
-class ChardevParser(Parser):
+    def _missing(self) -> int:
+        """Bytes that are missing until the next length, or the message, is complete; 0 when the length is above the
+        limit.
+        """
+        rest = self._rest
+        if len(rest) < 4:
+            return 4 - len(rest)
+        (length,) = _U32.unpack_from(rest)
+        return 0 if length > self._limit else self._head + int(length) - len(rest)
+
+    def _take(self, data: bytes, found: list[bytes]) -> None:
+        """Add the messages that `data` begins with to `found`, and keep the rest."""
+        at = 0
+        while len(data) - at >= 4:
+            (length,) = _LENGTH(data, at)
+            end = at + self._head + length
+            if length > self._limit or end > len(data):
+                break
+            if length:
+                found.append(data[at + self._head : end])
+            at = end
+        self._rest = data[at:]
+
+
+class ChardevParser(WordParser):
     """Turns the bytes of one connection, in pieces of any size, into frames.
 
     `counters` counts the frames that are left out, by reason: `empty` (length 0), `runt`, `giant`, `vnet_hdr_len`.
@@ -70,35 +113,7 @@ class ChardevParser(Parser):
         self.vnet_hdr_len: int | None = None
         """Header length of the last frame that had one."""
 
-    def feed(self, data: Buffer) -> list[bytes]:
-        """The frames that `data` completes. `data` is not kept. After a length above the limit the frames before it are
-        returned, and `check` raises.
-        """
-        frames: list[bytes] = []
-        while self._rest and len(data):
-            # Only the frame that was cut is joined; the others are taken from `data` directly.
-            short = self._missing()
-            if not short:
-                return frames
-            cut = self._rest + data[:short]
-            data, self._rest = data[short:], b""
-            self._take(cut, frames)
-        if len(data):
-            # One copy of everything: slices of bytes cost half as much as slices of a view.
-            self._take(bytes(data), frames)
-        return frames
-
-    def _missing(self) -> int:
-        """Bytes that are missing until the next length, or the frame, is complete; 0 when the length is above the
-        limit.
-        """
-        rest = self._rest
-        if len(rest) < 4:
-            return 4 - len(rest)
-        (length,) = _U32.unpack_from(rest)
-        return 0 if length > self._limit else self._head + int(length) - len(rest)
-
-    def _take(self, data: bytes, frames: list[bytes]) -> None:
+    def _take(self, data: bytes, found: list[bytes]) -> None:
         at, size, head, limit = 0, len(data), self._head, self._limit
         while size - at >= 4:
             (length,) = _LENGTH(data, at)
@@ -109,10 +124,7 @@ class ChardevParser(Parser):
             if not length:
                 self.counters["empty"] += 1
                 continue
-            if not self._vnet:
-                frame: bytes | None = NO_OFFLOAD + data[body:at]
-            else:
-                frame = self._with_header(data, body, at)
+            frame = self._with_header(data, body, at) if self._vnet else NO_OFFLOAD + data[body:at]
             if frame is None:
                 continue
             if len(frame) < MIN_FRAME:
@@ -120,7 +132,7 @@ class ChardevParser(Parser):
             elif len(frame) > MAX_FRAME:
                 self.counters["giant"] += 1
             else:
-                frames.append(frame)
+                found.append(frame)
         self._rest = data[at:]
 
     def _with_header(self, data: bytes, body: int, end: int) -> bytes | None:
@@ -160,29 +172,6 @@ def encode(frames: Sequence[Buffer], *, vnet_hdr: bool, vnet_hdr_len: int = VNET
         ))
         for frame in frames
     ]  # fmt: skip
-
-
-class WordParser(Parser):
-    """Turns bytes, in pieces of any size, into the words of the `notify_dev` conversation; the framing is the same."""
-
-    def __init__(self, *, vnet_hdr: bool = False, limit: int = 1024) -> None:
-        super().__init__(limit, vnet_hdr=vnet_hdr)
-
-    def feed(self, data: Buffer) -> list[bytes]:
-        """The words that `data` completes; empty ones are left out."""
-        data = self._rest + data
-        words = []
-        at = 0
-        while len(data) - at >= 4:
-            (length,) = _U32.unpack_from(data, at)
-            end = at + self._head + length
-            if length > self._limit or end > len(data):
-                break
-            if length:
-                words.append(data[at + self._head : end])
-            at = end
-        self._rest = data[at:]
-        return words
 
 
 def word(message: bytes) -> bytes:

@@ -40,8 +40,3 @@ def update(csum: int, change: int) -> int:
     A field at an odd offset enters shifted left by 8 bits.
     """
     return (((csum ^ 0xFFFF) + change) % 0xFFFF or 0xFFFF) ^ 0xFFFF
-
-
-def update16(csum: int, old: int, new: int) -> int:
-    """Checksum after one aligned 16-bit word changed from `old` to `new`."""
-    return update(csum, new - old)

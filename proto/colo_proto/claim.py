@@ -38,8 +38,6 @@ _SEAL: Final = 16
 _AT: Final = ETH + 14
 _END: Final = _AT + _BODY.size
 _HEAD: Final = Struct("!5sBQQ").unpack_from
-_ECHO_OF: Final = Struct("!Q").unpack_from
-_ECHO_AT: Final = _AT + 30
 _LIMIT: Final = 1 << 63
 """Numbers in control messages are smaller. Tokens and counts go on from what was heard, so they must stay far below."""
 _SIDES: Final = ("primary", "secondary")
@@ -185,15 +183,13 @@ def peek(frame: Buffer, gates: Sequence[bytes]) -> tuple[int, int, int] | None:
     if magic != _MAGIC:
         return None
     body, gate = bytes(frame[_AT:_END]), bytes(frame[_END : _END + _SEAL])
-    for key in gates:
-        if compare_digest(gate, _sign(body, key)):
-            return side, incarnation, count
-    return None
+    passes = any(compare_digest(gate, _sign(body, key)) for key in gates)
+    return (side, incarnation, count) if passes else None
 
 
 def believed_speaker(frame: Buffer) -> int:
     """The incarnation of the other side that our own claim `frame` believes; 0 when it believes none."""
-    return int(_ECHO_OF(frame, _ECHO_AT)[0]) if len(frame) == CLAIM else 0
+    return int(_BODY.unpack_from(frame, _AT)[5]) if len(frame) == CLAIM else 0
 
 
 def _sign(body: bytes, key: bytes) -> bytes:

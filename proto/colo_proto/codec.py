@@ -46,7 +46,7 @@ MAX_CONTROL: Final = 512 * 1024
 memory for a moment.
 """
 
-LARGE = frozenset({messages.Answer.TYPE, messages.Handover.TYPE})
+LARGE = (messages.Answer, messages.Handover)
 """Control messages that may be larger: they carry the status of a whole host, or the state of flows."""
 
 MAX_LINK_NAME: Final = 512
@@ -112,7 +112,7 @@ class LinkBarrier(NamedTuple):
 Chatter = LinkHello | LinkAck | LinkReset | LinkStart | LinkBarrier
 Wire = Batch | Chatter | messages.Message
 
-_packer = msgpack.Packer(use_bin_type=True)
+_pack: Final[Callable[[object], bytes]] = msgpack.Packer(use_bin_type=True).pack
 
 _ARRAY_OF_8 = b"\x98"
 _BIN16, _BIN32 = Struct(">BH").pack, Struct(">BI").pack
@@ -127,10 +127,8 @@ def encode_batch(
 ) -> bytes:
     """The bytes of one batch."""
     if len(frames) < _FIX and sum(map(len, frames)) > _LARGE * len(frames):
-        return _joined(_packer.pack((WIRE_VERSION, KIND_BATCH, link, incarnation, sequence, epoch, timestamp)), frames)
-    return cast(
-        "bytes", _packer.pack((WIRE_VERSION, KIND_BATCH, link, incarnation, sequence, epoch, timestamp, frames))
-    )
+        return _joined(_pack((WIRE_VERSION, KIND_BATCH, link, incarnation, sequence, epoch, timestamp)), frames)
+    return _pack((WIRE_VERSION, KIND_BATCH, link, incarnation, sequence, epoch, timestamp, frames))
 
 
 def _joined(head: bytes, frames: Sequence[Buffer]) -> bytes:
@@ -149,8 +147,8 @@ def _joined(head: bytes, frames: Sequence[Buffer]) -> bytes:
 def encode(value: Chatter | messages.Message) -> bytes:
     """The bytes of one message about a link, or of one control message."""
     if isinstance(value, tuple):
-        return cast("bytes", _packer.pack((WIRE_VERSION, _KIND[type(value)], *value)))
-    return cast("bytes", _packer.pack((WIRE_VERSION, KIND_CONTROL, value.TYPE, messages.to_dict(value))))
+        return _pack((WIRE_VERSION, _KIND[type(value)], *value))
+    return _pack((WIRE_VERSION, KIND_CONTROL, messages.NAMES[type(value)], messages.to_dict(value)))
 
 
 def decode(data: Buffer) -> Wire:
@@ -179,24 +177,12 @@ def decode(data: Buffer) -> Wire:
 
 def decode_message(data: Buffer) -> messages.Message:
     """The value of one message on a control link: a `WireError` as well for anything but a control message."""
-    if len(data) > MAX_CONTROL and _type(data) not in LARGE:
+    if len(data) > MAX_CONTROL and not bytes(data[:64]).startswith(_LARGE_HEADS):
         raise WireError("oversized", f"{len(data)} bytes of a control message")
     value = decode(data)
     if isinstance(value, messages.Message):
         return value
     raise WireError("unexpected", f"{type(value).__name__} on a control link")
-
-
-def _type(data: Buffer) -> str:
-    """The type of a control message, found without decoding all of it; empty when it is not a control message."""
-    reader = msgpack.Unpacker(raw=False, max_buffer_size=0)
-    reader.feed(bytes(data[:64]))
-    try:
-        if reader.read_array_header() != 4 or reader.unpack() != WIRE_VERSION or reader.unpack() != KIND_CONTROL:
-            return ""
-        return str(reader.unpack())[:40]
-    except (ValueError, TypeError, msgpack.UnpackException):
-        return ""
 
 
 def _batch(body: list[Any]) -> Batch:
@@ -298,6 +284,6 @@ _CHATTER: dict[int, Callable[[str, int, int], Chatter]] = {
 }  # fmt: skip
 _KIND: dict[object, int] = {cls: kind for kind, cls in _CHATTER.items()}
 
-_SCHEMA: dict[str, dict[str, Any]] = {
-    name: {k: v for k, v in get_type_hints(cls).items() if k != "TYPE"} for name, cls in messages.TYPES.items()
-}
+_LARGE_HEADS = tuple(b"\x94" + _pack((WIRE_VERSION, KIND_CONTROL, messages.NAMES[cls]))[1:] for cls in LARGE)
+"""How a large one begins: an array of four elements, of which these are the first three."""
+_SCHEMA: dict[str, dict[str, Any]] = {name: get_type_hints(cls) for name, cls in messages.TYPES.items()}

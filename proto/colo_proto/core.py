@@ -49,7 +49,6 @@ class HearsBarriers(Protocol):
 
     def barrier(self, port: str, version: int, now: float) -> list["Output"]:
         """From here on the frames on `port` are distributed by the worker table `version` (-1: there is none yet)."""
-        ...
 
 
 class Send(NamedTuple):
@@ -94,32 +93,24 @@ class Core(Protocol):
     @property
     def ports(self) -> tuple[Port, ...]:
         """An attribute of the class, where the configuration does not change the ports."""
-        ...
 
     def receive(self, port: str, frames: Sequence[bytes], now: float) -> list[Output]:
         """A batch of frames has arrived on `port`. Frames may be hostile, and must not be modified."""
-        ...
 
     def tell(self, message: Message, now: float) -> list[Output]:
         """A control message has arrived from the COLO frame. Unknown messages are ignored."""
-        ...
 
     def deadline(self) -> float | None:
         """When `on_timer` must be called next (monotonic seconds), or None."""
-        ...
 
     def on_timer(self, now: float) -> list[Output]:
         """The deadline has passed. Calling it too early is harmless."""
-        ...
 
     def drain(self, now: float) -> list[Output]:
         """The process is about to stop: return the outputs that may still go out."""
-        ...
 
     def gauges(self) -> dict[str, int]:
         """Levels for status and metrics: `held`, `flows`, …"""
-        ...
 
     def status(self) -> dict[str, Any]:
         """Details for `colo status`: mode, last difference, …; only values that JSON can hold."""
-        ...

@@ -1,8 +1,9 @@
 """Control messages: what filters and the COLO frame send to each other.
 
 They travel on the control link between a process and the COLO frame of its host, and between the two frames, never
-directly between filters. Each is a frozen dataclass; `codec` encodes it. The wire format only grows: a new field has a
-default, the name of a removed field is never used again, and an unknown message is ignored.
+directly between filters. Each is a frozen dataclass; `codec` encodes it, with the names that the class and its fields
+have here, so nothing is renamed. The wire format only grows: a new field has a default, the name of a removed field is
+never used again, and an unknown message is ignored.
 
 ======================  ==================  ===============================================================
 message                 direction           meaning
@@ -33,8 +34,9 @@ message                 direction           meaning
 ======================  ==================  ===============================================================
 """
 
+import re
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 
 class Mode:
@@ -75,7 +77,6 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    TYPE: ClassVar[str] = "hello"
     role: str
     id: str
     incarnation: int
@@ -96,7 +97,6 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    TYPE: ClassVar[str] = "welcome"
     epoch: int
     mode: str = Mode.ENFORCE
     incarnation: int = 0
@@ -105,7 +105,6 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    TYPE: ClassVar[str] = "report"
     role: str
     id: str
     incarnation: int
@@ -117,7 +116,6 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointWanted:
-    TYPE: ClassVar[str] = "checkpoint_wanted"
     reason: str
     flow: str = ""
     """`colo_proto.net.flow.describe` of the flow; empty when the reason is not a single flow."""
@@ -134,14 +132,12 @@ class CheckpointWanted:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointDone:
-    TYPE: ClassVar[str] = "checkpoint_done"
     epoch: int
     state_copied: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    TYPE: ClassVar[str] = "flushed"
     epoch: int
     id: str
     released: int = 0
@@ -150,7 +146,6 @@ class Flushed:
 
 @dataclass(frozen=True, slots=True)
 class SetMode:
-    TYPE: ClassVar[str] = "set_mode"
     mode: str
     """A rewriter gets `shadow` also when a rule releases some flows at once."""
     resync: bool = False
@@ -160,14 +155,12 @@ class SetMode:
 
 @dataclass(frozen=True, slots=True)
 class SetRules:
-    TYPE: ClassVar[str] = "set_rules"
     rules: str
     """The text of a file (`colo_proto.rules`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerTable:
-    TYPE: ClassVar[str] = "worker_table"
     version: int
     workers: list[str]
     """Ids of the compare workers (their ZeroMQ routing ids)."""
@@ -181,13 +174,11 @@ class WorkerTable:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    TYPE: ClassVar[str] = "leaving"
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    TYPE: ClassVar[str] = "handover"
     version: int
     """Version of the table that moved the slots."""
     source: str
@@ -200,7 +191,6 @@ class Handover:
 
 @dataclass(frozen=True, slots=True)
 class HandoverTaken:
-    TYPE: ClassVar[str] = "handover_taken"
     version: int
     source: str
     target: str
@@ -209,19 +199,17 @@ class HandoverTaken:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    TYPE: ClassVar[str] = "settled"
     id: str
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    TYPE: ClassVar[str] = "drain"
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    TYPE: ClassVar[str] = "query"
     what: str = "status"
     """`status`, `checkpoint`, `mode`, `rules`, `failover` or `resync`; the frame answers each with an `Answer`."""
     args: dict[str, Any] = field(default_factory=dict)
@@ -229,7 +217,6 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    TYPE: ClassVar[str] = "answer"
     ok: bool
     body: dict[str, Any] = field(default_factory=dict)
     error: str = ""
@@ -237,7 +224,6 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    TYPE: ClassVar[str] = "heartbeat"
     role: str
     """`primary` or `secondary`: the side that sends it."""
     incarnation: int
@@ -263,20 +249,17 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    TYPE: ClassVar[str] = "promote"
     fence: int
     side: str = "secondary"
 
 
 @dataclass(frozen=True, slots=True)
 class Demote:
-    TYPE: ClassVar[str] = "demote"
     fence: int
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    TYPE: ClassVar[str] = "lease"
     until: float
     """Monotonic seconds of this host (all its processes share that clock); 0: stop now. A permission that a stopped
     process finds in its queue later has ended by then."""
@@ -285,13 +268,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Yielded:
-    TYPE: ClassVar[str] = "yielded"
     fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LanSay:
-    TYPE: ClassVar[str] = "lan_say"
     frame: bytes
     count: int = 0
     """The number of the claim in the frame."""
@@ -301,13 +282,11 @@ class LanSay:
 
 @dataclass(frozen=True, slots=True)
 class LanSaid:
-    TYPE: ClassVar[str] = "lan_said"
     count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LanHeard:
-    TYPE: ClassVar[str] = "lan_heard"
     frame: bytes
 
 
@@ -317,7 +296,9 @@ Message = (
     | Yielded | LanSay | LanSaid | LanHeard
 )  # fmt: skip
 
-TYPES: dict[str, type[Any]] = {cls.TYPE: cls for cls in get_args(Message)}
+NAMES: dict[type[Any], str] = {cls: re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__).lower() for cls in get_args(Message)}
+"""The name of each message on the wire, which is that of its class: `set_mode` for `SetMode`."""
+TYPES: dict[str, type[Any]] = {name: cls for cls, name in NAMES.items()}
 
 
 def to_dict(message: Message) -> dict[str, Any]:

@@ -38,7 +38,6 @@ from typing import Final, NamedTuple, TypeVar
 from colo_proto.codec import MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Batch, LinkReset, LinkStart
 from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
-from colo_proto.topology import REPLAY_BYTES
 
 SomeBuffer = TypeVar("SomeBuffer", bytes, Buffer)
 """The type of a frame stays what it is."""
@@ -81,20 +80,12 @@ class ReplaySender:
     `counters`, of the link that this is a part of, counts the frames `evicted` and `replayed`, and the `resets`.
     """
 
-    def __init__(
-        self,
-        link: str,
-        incarnation: int,
-        limit: int = REPLAY_BYTES,
-        *,
-        source: bool = True,
-        counters: Counter[str] | None = None,
-    ) -> None:
+    def __init__(self, link: str, incarnation: int, limit: int, counters: Counter[str], *, source: bool = True) -> None:
         self.link = link
         self.incarnation = incarnation
         self.limit = limit
         self.source = source
-        self.counters: Counter[str] = Counter() if counters is None else counters
+        self.counters = counters
         self.ring_bytes = 0
         self.end = 0
         """Sequence number of the next frame to be pushed."""
@@ -190,29 +181,27 @@ class ReplaySender:
 
     def _index(self, sequence: int) -> int:
         """Index of the batch that contains `sequence`. It may begin earlier: the receiver drops the duplicates."""
-        at = bisect_right(self._ring, sequence, key=lambda entry: entry.sequence) - 1
-        if at >= 0 and self._ring[at].sequence + len(self._ring[at].frames) > sequence:
-            return at
-        return at + 1
+        return bisect_right(self._ring, sequence, key=lambda entry: entry.sequence + len(entry.frames))
 
 
 class ReplayReceiver:
     """The receiving end for one sender. `counters` are those of the link that this is a part of."""
 
-    def __init__(self, link: str = "", counters: Counter[str] | None = None) -> None:
-        self.link = link
+    def __init__(self, counters: Counter[str]) -> None:
+        self.link = ""
         self.incarnation = 0
         self.next = -1
         """Sequence number of the next frame to pass on; -1 until a sender has answered."""
-        self.counters: Counter[str] = Counter() if counters is None else counters
+        self.counters = counters
         self.asking = True
         """True when a hello is to be sent as soon as the link accepts it."""
         self._asked = float("-inf")
-        self._heard = float("-inf")
+        self.heard = float("-inf")
+        """When the sender was last heard."""
 
     def batch(self, batch: Batch, now: float) -> list[bytes]:
         """The frames of `batch` that come next in order; empty when they are old, or come too early."""
-        self._heard = now
+        self.heard = now
         if batch.incarnation != self.incarnation or self.next < 0:
             # This sender has not answered our hello: what it sends may begin anywhere.
             self._ask(now)
@@ -233,7 +222,7 @@ class ReplayReceiver:
 
     def answer(self, answer: LinkStart | LinkReset, now: float) -> bool:
         """The sender has answered a hello. Returns True when frames are lost for ever."""
-        self._heard = now
+        self.heard = now
         if answer.incarnation == self.incarnation and self.next >= 0:
             if answer.sequence <= self.next:
                 # What follows overlaps what we have, or the answer came twice.
@@ -260,14 +249,9 @@ class ReplayReceiver:
         """A connection was made: the sender may be new, or may have sent frames that nobody received."""
         self.asking = True
 
-    @property
-    def heard(self) -> float:
-        """When the sender was last heard."""
-        return self._heard
-
     def deadline(self) -> float:
         """When `on_timer` is due."""
-        return max(self._asked, self._heard) + SENDER_SILENCE
+        return max(self._asked, self.heard) + SENDER_SILENCE
 
     def on_timer(self, now: float) -> None:
         """Say hello when the sender has been silent for `SENDER_SILENCE`."""

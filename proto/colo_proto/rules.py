@@ -20,7 +20,7 @@ Expressions are RE2's because its matching takes time linear in the bytes that i
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final, NamedTuple
@@ -66,7 +66,7 @@ class Mask:
 
     def place(self, position: int) -> int | None:
         """For a mask by place: where the masked bytes around the stream offset `position` end; None outside of them."""
-        return self.stop if self.pattern is None and self.start <= position < self.stop else None
+        return self.stop if self.start <= position < self.stop else None
 
     def covers(self, mine: bytes, its: bytes, at: int) -> int:
         """How far the mask reaches beyond `at` when it matches the same range around `at` on both sides, else 0."""
@@ -121,15 +121,9 @@ class Rule:
             return False
         if self.client is not None and flow.client not in self.client:
             return False
-        ports = (
-            (self.guest_port, (flow.guest_port,)),
-            (self.client_port, (flow.client_port,)),
-            (self.port, (flow.guest_port, flow.client_port)),
-        )
-        return all(
-            limits is None or (flow.proto in p.WITH_PORTS and any(limits[0] <= value <= limits[1] for value in values))
-            for limits, values in ports
-        )
+        ports = (flow.guest_port, flow.client_port) if flow.proto in p.WITH_PORTS else ()
+        wanted = ((self.guest_port, ports[:1]), (self.client_port, ports[1:]), (self.port, ports))
+        return all(not limits or any(limits[0] <= port <= limits[1] for port in found) for limits, found in wanted)
 
     def normal(self, body: bytes) -> bytes:
         """A datagram with zeros in place of all masked bytes: datagrams that may differ there become equal."""
@@ -150,7 +144,7 @@ DEFAULT: Final = Rule()
 class Rules:
     """All rules, in their order."""
 
-    rules: tuple[Rule, ...] = field(default=())
+    rules: tuple[Rule, ...] = ()
 
     def find(self, key: bytes) -> Rule:
         """The first rule that matches the flow, or the default."""

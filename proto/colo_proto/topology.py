@@ -1,17 +1,14 @@
 """The one table of processes and links, and everything that is derived from it.
 
 Two wirings share it. *Faithful* is QEMU's figure, with a redirector at each end. *Lean* connects the ports directly and
-runs no process that is not needed. Whatever says which processes are connected is derived from `links`: the command
-lines of `plan` (used by the lab, and checked against the compose files) and the tables of `markdown` (checked against
-the documents)::
+runs no process that is not needed. The command lines are derived from `links`; the lab uses them, and the compose files
+are checked against them. So is the table in ARCHITECTURE.md, by `tests/unit/proto/test_topology.py`::
 
     links(wiring, workers) --> plan(side, wiring, workers, site) --> [ProcessSpec(role, id, options)]
-            |
-            +----------------> markdown() --> ARCHITECTURE.md
 
 A port that several links share (`netdev` reads and writes one tap) has the same endpoint in each of them. There is no
-I/O here; addresses and paths come from a `Site`. The bounds of queues are defined here as well, because the table shows
-them; the options of the processes have them as defaults.
+I/O here; addresses and paths come from a `Site`. The bounds of queues are defined here as well, because they belong to
+the links; the options of the processes have them as defaults.
 """
 
 from collections.abc import Mapping
@@ -44,12 +41,11 @@ TCP_PORTS: Final[Mapping[str, int]] = {"mirror0": 9003, "compare1": 9004, "peer"
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process of one side. `many` is true for the kind that is scaled out (`compare`)."""
+    """A process of one side."""
 
     role: str
     id: str
     side: Side
-    many: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Which end sends to which, over what, and what happens when the link is full."""
+    """Which end sends to which, and over what."""
 
     name: str
     source: End
@@ -76,31 +72,13 @@ class Link:
     scheme: Literal["tap", "ipc", "tcp"]
     bound: Literal["source", "target", "-"] = "-"
     """The end that binds; the other one connects. A tap has no such end."""
-    pattern: str = "one to one"
-    sockets: str = "DEALER, DEALER"
     reliable: bool = False
     split: bool = False
+    """The source distributes its frames over several such links, by flow."""
     leased: bool = False
     """Frames go to the client LAN here, and only while the COLO frame permits it."""
     optional: bool = False
     """Left out on a side that has no such tap."""
-
-    @property
-    def cross_host(self) -> bool:
-        """True when the two ends are on different hosts."""
-        return self.source.side != self.target.side
-
-    @property
-    def bound_cells(self) -> str:
-        """The bound, in batches and bytes, and what happens there; two cells of the table in the documents."""
-        if self.scheme == "tap":
-            return f"{TAP_QUEUE} frames in the kernel | the kernel drops (`tap_dropped`): loss on a wire"
-        if self.name in ("control", "peer"):
-            return f"{HWM_BATCHES} messages | dropped, and sent again a second later"
-        text = f"{HWM_BATCHES} batches, then {PENDING_BYTES >> 20} MiB"
-        if self.reliable:
-            return f"{text}, replay {REPLAY_BYTES >> 20} MiB | oldest leave the ring; a gap demands a checkpoint"
-        return f"{text} | dropped, counted `queue_full`; the guest retransmits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +138,7 @@ def processes(wiring: Wiring, workers: int = 1) -> tuple[Process, ...]:
         secondary += [("redirector", "f1"), ("redirector", "f2")]
     secondary.append(("rewriter", "rew0"))
     return (
-        *(Process(role, name, "primary", many=role == "compare") for role, name in primary),
+        *(Process(role, name, "primary") for role, name in primary),
         *(Process(role, name, "secondary") for role, name in secondary),
     )
 
@@ -168,7 +146,7 @@ def processes(wiring: Wiring, workers: int = 1) -> tuple[Process, ...]:
 def links(wiring: Wiring, workers: int = 1) -> tuple[Link, ...]:
     """All links for frames and control, in the order in which a client's frame and its answer travel."""
     everybody = processes(wiring, workers)
-    comps = [one.id for one in everybody if one.many]
+    comps = [one.id for one in everybody if one.role == "compare"]
     faithful = wiring == "faithful"
 
     def p(process: str, port: str) -> End:
@@ -178,10 +156,7 @@ def links(wiring: Wiring, workers: int = 1) -> tuple[Link, ...]:
         return End(process, port, "secondary")
 
     def split(name: str, source: End, port: str, scheme: Literal["ipc", "tcp"]) -> list[Link]:
-        return [
-            Link(name, source, p(comp, port), scheme, "source", "split by flow", "ROUTER, DEALER", split=True)
-            for comp in comps
-        ]
+        return [Link(name, source, p(comp, port), scheme, "source", split=True) for comp in comps]
 
     lan, lan_s, guest, guest_s = p("", TAP_LAN), s("", TAP_LAN), p("", TAP_GUEST), s("", TAP_GUEST)
     # The secondary's process that receives the mirrored frames, and the one that sends the answers of its guest.
@@ -205,7 +180,7 @@ def links(wiring: Wiring, workers: int = 1) -> tuple[Link, ...]:
     # To the client.
     if faithful:
         outputs, target = [p(comp, "outdev") for comp in comps], p("redire0", "indev")
-        out += [Link("compare_out", source, target, "ipc", "target", "many to one") for source in outputs]
+        out += [Link("compare_out", source, target, "ipc", "target") for source in outputs]
         out.append(Link("client tap", p("redire0", "netdev"), lan, "tap", leased=True))
     else:
         out += [Link("client tap", p(comp, "outdev"), lan, "tap", leased=True) for comp in comps]
@@ -217,16 +192,13 @@ def links(wiring: Wiring, workers: int = 1) -> tuple[Link, ...]:
         Link("claims", s(receiver, "claims"), lan_s, "tap", optional=True),
     ]
     for one in everybody:
-        source, target = End(one.id, control_port(one.role), one.side), End(f"frame-{one.side[0]}", "listen", one.side)
+        # QEMU's `notify_dev` where QEMU has that property.
+        port = "notify-dev" if one.role == "compare" else "frame"
+        source, target = End(one.id, port, one.side), End(f"frame-{one.side[0]}", "listen", one.side)
         if one.role != "frame":
-            out.append(Link("control", source, target, "ipc", "target", "many to one", "DEALER, ROUTER"))
+            out.append(Link("control", source, target, "ipc", "target"))
     out.append(Link("peer", s("frame-s", "peer"), p("frame-p", "peer"), "tcp", "target"))
     return tuple(out)
-
-
-def control_port(role: str) -> str:
-    """The option that names the control link: QEMU's `notify_dev` where QEMU has that property."""
-    return "notify-dev" if role == "compare" else "frame"
 
 
 def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSpec]:
@@ -258,7 +230,7 @@ def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSp
             options["side"] = side
             if side == "primary":
                 # So that the worker table is complete before the first frame arrives.
-                options["workers"] = ",".join(p.id for p in processes(wiring, workers) if p.many)
+                options["workers"] = ",".join(p.id for p in processes(wiring, workers) if p.role == "compare")
         options.update(ports.get(process.id, {}))
         options.update(site.extra.get(process.role, {}))
         options.update(site.extra.get(process.id, {}))
@@ -319,26 +291,3 @@ def _endpoint(link: Link, end: End, name: str, site: Site) -> str:
     if link.reliable:
         options.append("reliable=on")
     return address + ("?" + "&".join(options) if options else "")
-
-
-def markdown(wiring: Wiring, workers: int = 1) -> str:
-    """The table of links of one wiring, for the documents. All workers have the same rows, so one stands for all."""
-    rows = ["| link | from | to | over | bound by | pattern | at most | then |", "|---|---|---|---|---|---|---|---|"]
-    for link in links(wiring, workers):
-        source, target = _end_text(link.source), _end_text(link.target)
-        if link.name == "control":
-            source, target = "every process `frame` (compare: `notify-dev`)", "frame `listen`"
-        over = link.scheme + (", cross-host" if link.cross_host else "") + (", reliable" if link.reliable else "")
-        over += ", leased" if link.leased else ""
-        binder = {"source": source, "target": target, "-": "-"}[link.bound].split(" `")[0]
-        pattern = "-" if link.scheme == "tap" else f"{link.pattern} ({link.sockets})"
-        cells = (link.name, source, target, over, binder, pattern, link.bound_cells)
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(dict.fromkeys(rows)) + "\n"
-
-
-def _end_text(end: End) -> str:
-    if end.is_tap:
-        return f"tap `{end.port}` ({end.side})"
-    name = "comp*" if end.process.startswith("comp") else end.process
-    return f"{name} `{end.port}`"

@@ -16,26 +16,15 @@ from typing import Any, ClassVar
 
 from colo_compare.config import CompareConfig
 from colo_compare.exempt import already_sent
-from colo_compare.flow import Flow
 from colo_compare.handover.protocol import Handovers
 from colo_compare.ledger import Ledger
 from colo_compare.table import Table
 from colo_compare.unit import frames_of
+from colo_proto import messages
 from colo_proto.core import Log, Output, Port, Send, Tell, Way
 from colo_proto.errors import ConfigError
 from colo_proto.frame import Buffer
-from colo_proto.messages import (
-    CheckpointDone,
-    Flushed,
-    Handover,
-    HandoverTaken,
-    Message,
-    Mode,
-    SetMode,
-    SetRules,
-    Welcome,
-    WorkerTable,
-)
+from colo_proto.messages import Message, Mode
 from colo_proto.rules import COMPARE, parse_rules
 
 
@@ -51,7 +40,6 @@ class Compare:
     def __init__(self, config: CompareConfig) -> None:
         self.config = config
         self.mode = config.mode
-        self.timeout = config.compare_timeout / 1000
         self.cycle = config.expired_scan_cycle / 1000
         self.ledger = Ledger(config)
         self.ledger.shadow = config.mode == Mode.SHADOW
@@ -60,7 +48,7 @@ class Compare:
         self.next_scan: float | None = None
         self.oldest = 0.0
         """Age of the oldest held frame at the last scan."""
-        self._frame_rules: SetRules | None = None
+        self._frame_rules: messages.SetRules | None = None
         """Rules that the COLO frame has set; they come before our own."""
         self._frame_incarnation = 0
         self._leftovers = 0
@@ -127,12 +115,8 @@ class Compare:
         suspects, stuck, handover = self.ledger.suspects, self.ledger.stuck, self.handovers.deadline()
         if not suspects and not stuck and handover is None:
             return self.next_scan
-        due = [self.next_scan, handover]
-        if suspects:
-            due.append(min(suspects.values()))
-        if stuck:
-            # All wait equally long, so the first in the dictionary is the first that is due.
-            due.append(next(iter(stuck.values())))
+        # All that are stuck wait equally long, so the first in the dictionary is the first that is due.
+        due = (self.next_scan, handover, min(suspects.values(), default=None), next(iter(stuck.values()), None))
         return min(when for when in due if when is not None)
 
     def barrier(self, port: str, version: int, now: float) -> list[Output]:
@@ -142,7 +126,8 @@ class Compare:
 
     def leave(self, now: float) -> list[Output]:
         """Before the process stops: ask for our flows to be handed over. Nothing when no input is shared out."""
-        return self._out() if self.handovers.leave() else []
+        self.handovers.leave()
+        return self._out()
 
     def on_timer(self, now: float) -> list[Output]:
         """Judge the flows that are due. Every `expired_scan_cycle` look for frames older than `compare_timeout`."""
@@ -163,7 +148,7 @@ class Compare:
         ledger = self.ledger
         self.next_scan = now + self.cycle if self.table.flows or ledger.held or ledger.held_secondary else None
         ledger.lag.measure(now)
-        limit = now - self.timeout
+        limit = now - ledger.timeout
         first = now
         for flow in list(ledger.holding):
             oldest = flow.oldest()
@@ -189,24 +174,24 @@ class Compare:
 
     def tell(self, message: Message, now: float) -> list[Output]:
         """A message of the COLO frame."""
-        if isinstance(message, CheckpointDone):
+        if isinstance(message, messages.CheckpointDone):
             self._checkpoint(message)
-        elif isinstance(message, SetMode):
+        elif isinstance(message, messages.SetMode):
             self._set_mode(message.mode)
             if message.resync:
                 self._resync()
-        elif isinstance(message, SetRules):
+        elif isinstance(message, messages.SetRules):
             self._frame_rules = message
             self._rules(message.rules, "the frame's rules")
-        elif isinstance(message, WorkerTable):
+        elif isinstance(message, messages.WorkerTable):
             self.handovers.table_changed(message, now)
-        elif isinstance(message, Handover):
+        elif isinstance(message, messages.Handover):
             self.handovers.part_arrived(message, now)
             if self.table.flows and self.next_scan is None:
                 self.next_scan = now + self.cycle
-        elif isinstance(message, HandoverTaken):
+        elif isinstance(message, messages.HandoverTaken):
             self.handovers.part_taken(message, now)
-        elif isinstance(message, Welcome):
+        elif isinstance(message, messages.Welcome):
             requests = self.ledger.requests
             requests.epoch = max(requests.epoch, message.epoch)
             self._set_mode(message.mode)
@@ -247,7 +232,7 @@ class Compare:
                 flow.unbound()
             self.table.forget(flow, "rule")
 
-    def _checkpoint(self, done: CheckpointDone) -> None:
+    def _checkpoint(self, done: messages.CheckpointDone) -> None:
         """Release what the checkpoint covers.
 
         If state was copied, everything held leaves, because the secondary is a copy of the primary now. Otherwise only
@@ -265,19 +250,17 @@ class Compare:
             self.table.release_fragments("checkpoint")
         else:
             for flow in ledger.requests.waiting:
-                self._unprotect(flow)
+                ledger.unprotect(flow)
         ledger.requests.waiting.clear()
         ledger.requests.epoch = max(ledger.requests.epoch, done.epoch)
         ledger.counters["checkpoints_done"] += 1
         released = sum(frames_of(unit) for unit in ledger.sink[before:]) - ledger.counters["synthesized"] + made
-        ledger.outputs.append(Tell(Flushed(done.epoch, self.config.id, released, held - ledger.held - released)))
+        ledger.outputs.append(
+            Tell(messages.Flushed(done.epoch, self.config.id, released, held - ledger.held - released))
+        )
         ledger.outputs.append(
             Log("info", "checkpoint.flushed", {"epoch": done.epoch, "copied": done.state_copied, "released": released})
         )
-
-    def _unprotect(self, flow: Flow) -> None:
-        flow.flush(copied=False)
-        self.ledger.unprotected.add(flow.key)
 
     def _set_mode(self, mode: str) -> None:
         if mode == self.mode or mode not in Mode.ALL:
@@ -305,7 +288,7 @@ class Compare:
         """
         self.ledger.strangers = True
         for flow in self.table.flows.values():
-            self._unprotect(flow)
+            self.ledger.unprotect(flow)
         self.ledger.requests.waiting.clear()
 
     def finish(self, now: float) -> list[Output]:
@@ -315,7 +298,7 @@ class Compare:
             flow.judge(now)
         ledger.suspects.clear()
         # As late as any of it can become.
-        late = now + self.timeout + self.cycle
+        late = now + self.ledger.timeout + self.cycle
         for flow in list(ledger.holding):
             oldest = flow.oldest()
             if oldest is not None and not flow.wanted:
@@ -369,6 +352,6 @@ class Compare:
             "rules": [rule.text for rule in ledger.rules.rules],
             "workers": self.handovers.workers,
             "rules_from": "frame" if self._frame_rules is not None else "file" if self.config.rules else "",
-            "asks_after_ms": int((self.timeout + self.cycle) * 1000),
+            "asks_after_ms": int((self.ledger.timeout + self.cycle) * 1000),
             "last": ledger.requests.last,
         }

@@ -29,9 +29,7 @@ class CompareConfig:
     max_secondary_mib: int = option(256, **_MIB, help=_SECONDARY_MIB)
     rules: str = option("", kind="rules", help=_RULES)
     evidence_dir: str = option("", kind="path", help="keep the frames around each difference there, as pcapng")
-    evidence_files: int = option(
-        32, unit="files", least=0, most=1_000_000, help="how many of them; the oldest is overwritten"
-    )
+    evidence_files: int = option(32, unit="files", least=0, most=1_000_000, help=_FILES)
     notify_dev: str = option(
         "", kind="endpoint", help="control link to the COLO frame; on a chardev, QEMU's notify_dev words"
     )

@@ -30,9 +30,6 @@ from colo_proto.rules import Rule
 GRACE: Final = 0.1
 """Seconds that both sides may hold unequal fresh datagrams before they count as different."""
 
-IDLE: Final = 120.0
-"""Seconds after which a silent flow is forgotten (RFC 4787 REQ-5 asks NATs for at least two minutes)."""
-
 
 @mypyc_attr(acyclic=True)
 class HeldDatagram(HeldUnit):
@@ -124,7 +121,7 @@ class DatagramFlow(Flow):
             return
         held = HeldDatagram(unit, body, now, index)
         pri = self.pri
-        if ledger.full(self, len(pri), ledger.max_queue_size):
+        if len(pri) >= ledger.max_queue_size or not ledger.room(self):
             if not ledger.ahead(self):
                 ledger.refuse(self, held, len(pri))
             elif not self.optional():
@@ -216,9 +213,8 @@ class DatagramFlow(Flow):
         self.suspect = 0.0
         self.ledger.suspects.pop(self, None)
         if self._fresh():
-            since = max(self.pri[self.pri_over].at, self.sec[self.sec_over][1])
-            self.suspect = since
-            self.ledger.suspects[self] = since + GRACE
+            self.suspect = max(self.pri[self.pri_over].at, self.sec[self.sec_over][1])
+            self.ledger.suspects[self] = self.suspect + GRACE
 
     def judge(self, now: float) -> None:
         """The grace is over: the datagrams that are fresh on both sides differ."""
@@ -239,23 +235,18 @@ class DatagramFlow(Flow):
             "secondary_pending": len(self.sec),
             "length": len(held.body),
         }
-        at = 0
+        at = 0 if other is None else first_difference(held.body, other)
+        low, high = max(at - CONTEXT_BYTES, 0), at + CONTEXT_BYTES
         if other is not None:
-            at = first_difference(held.body, other)
-            detail["secondary_length"] = len(other)
-            detail["byte"] = at
-            low = max(at - CONTEXT_BYTES, 0)
-            detail["context"] = detail["secondary_context"] = at - low
-            detail["secondary"] = other[low : at + CONTEXT_BYTES].hex()
-        low = max(at - CONTEXT_BYTES, 0)
-        detail["primary"] = held.body[low : at + CONTEXT_BYTES].hex()
-        return detail
+            detail |= {"secondary_length": len(other), "byte": at, "context": at - low, "secondary_context": at - low}
+            detail["secondary"] = other[low:high].hex()
+        return detail | {"primary": held.body[low:high].hex()}
 
     # -- what the compare asks of every kind of flow -------------------------------------------------
 
-    def oldest(self) -> float | None:
-        """Arrival time of the oldest held primary datagram."""
-        return min((h.at for h in self.pri if not h.out), default=None)
+    def held(self) -> list[HeldDatagram]:
+        """The primary's datagrams that wait."""
+        return self.pri
 
     def leftover(self) -> bool:
         """Does it keep something of the secondary that the primary has not sent?"""
@@ -278,7 +269,7 @@ class DatagramFlow(Flow):
 
     def lingers(self) -> bool:
         """May `expire` still have something to do?"""
-        return bool(self.sec) or any(held.out for held in self.pri)
+        return bool(self.sec) or super().lingers()
 
     def timed_out(self, now: float) -> None:
         """A datagram has waited longer than compare_timeout."""
@@ -327,7 +318,3 @@ class DatagramFlow(Flow):
         for _, at, unit in its:
             shown += [Shown(1, at, frame, "secondary, unequal") for frame in frames_in(unit)]
         return shown
-
-    def idle_since(self, now: float) -> bool:
-        """Can the flow be forgotten?"""
-        return now - self.touched > IDLE

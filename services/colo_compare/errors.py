@@ -17,7 +17,8 @@ Errors of both guests are compared. They differ when both quote the same packet 
 from typing import Final
 
 from colo_compare.arrival import Arrival
-from colo_compare.datagram import IDLE, DatagramFlow, HeldDatagram
+from colo_compare.datagram import DatagramFlow, HeldDatagram
+from colo_compare.flow import IDLE
 from colo_compare.unit import frames_of
 
 QUOTE: Final = 6

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Final
 
 from colo_compare.arrival import Arrival
-from colo_compare.datagram import IDLE
 from colo_compare.flow import Flow
 from colo_compare.ledger import Ledger
 from colo_proto.rules import Rule
@@ -50,7 +49,3 @@ class PassedFlow(Flow):
         """Drop it."""
         self.touched = now
         self.ledger.secondary_gone(1, CAUSE)
-
-    def idle_since(self, now: float) -> bool:
-        """Can the flow be forgotten? Early, because the next packet finds its rule again."""
-        return now - self.touched > IDLE

@@ -10,12 +10,17 @@
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Final
 
 from colo_compare.arrival import Arrival
+from colo_compare.unit import HeldUnit
 from colo_proto.net.flow import describe
 from colo_proto.pcapng import Shown
 from colo_proto.rules import SHADOW, Rule
+
+IDLE: Final = 120.0
+"""Seconds after which a silent flow is forgotten (RFC 4787 REQ-5 asks NATs for at least two minutes)."""
 
 
 class Flow(ABC):
@@ -58,9 +63,13 @@ class Flow(ABC):
         """
         return False
 
+    def held(self) -> Sequence[HeldUnit]:
+        """The units of the primary that it keeps."""
+        return ()
+
     def oldest(self) -> float | None:
-        """Arrival time of the oldest held unit of the primary."""
-        return None
+        """Arrival time of the oldest unit of the primary that has not left."""
+        return min((held.at for held in self.held() if not held.out), default=None)
 
     def leftover(self) -> bool:
         """Does it keep something of the secondary that the primary has not sent?"""
@@ -77,7 +86,7 @@ class Flow(ABC):
 
     def lingers(self) -> bool:
         """May `expire` still have something to do?"""
-        return False
+        return any(held.out for held in self.held())
 
     def sweep(self) -> None:
         """Free what is no longer needed."""
@@ -98,9 +107,9 @@ class Flow(ABC):
         """Frames of both sides around a difference, with `verdict` as the comment of the frame that differs."""
         return []
 
-    @abstractmethod
     def idle_since(self, now: float) -> bool:
         """Can the flow be forgotten?"""
+        return now - self.touched > IDLE
 
     def describe(self) -> str:
         """The flow in words."""

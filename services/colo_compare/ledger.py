@@ -143,15 +143,12 @@ class Ledger:
         """Do the primary's frames leave at once? Then it may be ahead by any amount, which is no difference."""
         return self.shadow or flow.shadow
 
-    def crowded(self, flow: Flow) -> bool:
-        """Does `flow` wait for a checkpoint while half of the memory for held frames is used? The rest is for others:
-        the COLO frame may put the checkpoint off, and what `flow` sends meanwhile it would only send again.
+    def room(self, flow: Flow) -> bool:
+        """Is there memory for more of `flow`? One that waits for a checkpoint may use half of it: the rest is for
+        others, because the COLO frame may put the checkpoint off, and what the flow sends meanwhile it would only send
+        again.
         """
-        return bool(flow.wanted) and self.held_bytes >= self.max_held_bytes >> 1
-
-    def full(self, flow: Flow, queued: int, bound: int) -> bool:
-        """Is there no room for one more frame of `flow`, of which `queued` are held, and `bound` may be?"""
-        return queued >= bound or self.held_bytes >= self.max_held_bytes or self.crowded(flow)
+        return self.held_bytes < (self.max_held_bytes >> 1 if flow.wanted else self.max_held_bytes)
 
     def refuse(self, flow: Flow, held: HeldUnit, queued: int, *, ask: bool = True) -> None:
         """There is no room for `held`: drop it, and ask for a checkpoint unless it may be missing or comes again."""
@@ -214,10 +211,14 @@ class Ledger:
         self.requests.report(flow, reason, offset, detail, now)
         if self.ahead(flow):
             # Nothing is held and no checkpoint will come: the flow was reported and is left alone now.
-            flow.flush(copied=False)
-            self.unprotected.add(flow.key)
+            self.unprotect(flow)
         else:
             self.requests.ask(flow, reason, offset, detail)
+
+    def unprotect(self, flow: Flow) -> None:
+        """Stop comparing `flow`, until a checkpoint copies state or the flow ends."""
+        flow.flush(copied=False)
+        self.unprotected.add(flow.key)
 
     def give_up(self, flow: Flow) -> None:
         """Stop comparing `flow`: the secondary did not get all that its client sent (`colo_rewriter.pace`)."""

@@ -5,7 +5,7 @@ headers) are read here at fixed offsets, because nearly all frames have them and
 other frame is read by `dissect`, which gives the same keys.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final
 
@@ -86,7 +86,7 @@ class Table:
                 else:
                     ends = frame[32:68]
             if not l4 or end > size:
-                self._any(frame, now, primary=primary)
+                self.receive_any(frame, now, primary=primary)
             elif proto == 6 and end >= l4 + 20:
                 key = TCP_KEY + ends
                 arrival.unit = arrival.buf = frame
@@ -97,7 +97,7 @@ class Table:
                 arrival.unit, arrival.body = frame, frame[l4 + 8 : end]
                 self._give(flows.get(key) or self._open(key, now), now, primary=primary)
             else:
-                self._any(frame, now, primary=primary)
+                self.receive_any(frame, now, primary=primary)
 
     def _give(self, flow: Flow, now: float, *, primary: bool) -> None:
         """Give what has arrived to its flow."""
@@ -111,7 +111,7 @@ class Table:
         else:
             flow.secondary(self._arrival, now)
 
-    def _any(self, frame: bytes, now: float, *, primary: bool) -> None:
+    def receive_any(self, frame: bytes, now: float, *, primary: bool) -> None:
         """Any frame, by dissection."""
         packet = p.dissect(frame)
         if packet.kind == p.Kind.IP:
@@ -125,21 +125,15 @@ class Table:
             self._uncompared(frame, "malformed" if packet.kind == p.Kind.MALFORMED else "pass", primary=primary)
 
     def _fragment(self, packet: p.Packet, now: float, *, primary: bool) -> None:
-        ledger = self.ledger
         assembler = self.fragments[0 if primary else 1]
-        if not primary:
-            ledger.held_secondary += 1
-        elif not ledger.shadow:
-            ledger.held += 1
+        self._hold_fragments(1, primary=primary)
         datagram = assembler.add(packet, now)
         if datagram is not None:
             body = datagram.body
             count = len(datagram.frames)
-            if primary:
-                ledger.held -= 0 if ledger.shadow else count
-            else:
-                ledger.held_secondary -= count
-                ledger.secondary_gone(count - 1, "compared")
+            self._hold_fragments(-count, primary=primary)
+            if not primary:
+                self.ledger.secondary_gone(count - 1, "compared")
             self._whole(datagram.frames, body, datagram.key, datagram.proto, 0, len(body), now, primary=primary)
         self._drop_fragments(assembler.dropped(), "fragments", primary=primary)
 
@@ -176,7 +170,7 @@ class Table:
         elif not ledger.shadow:
             ledger.frames_primary += more
         for one in plain:
-            self._any(one, now, primary=primary)
+            self.receive_any(one, now, primary=primary)
 
     def _uncompared(self, unit: Unit, cause: str, *, primary: bool) -> None:
         if primary:
@@ -185,6 +179,13 @@ class Table:
             self.ledger.secondary_gone(1, cause)
 
     # -- fragments -----------------------------------------------------------------------------------
+
+    def _hold_fragments(self, count: int, *, primary: bool) -> None:
+        """So many more are held."""
+        if not primary:
+            self.ledger.held_secondary += count
+        elif not self.ledger.shadow:
+            self.ledger.held += count
 
     def expire_fragments(self, now: float) -> None:
         """Drop the fragments of datagrams that did not become whole in time."""
@@ -201,20 +202,18 @@ class Table:
         """Release the fragments of the primary, and drop those of the secondary."""
         ledger = self.ledger
         mine, its = (assembler.clear() for assembler in self.fragments)
-        if not ledger.shadow:
-            ledger.held -= len(mine)
-            for frame in mine:
-                ledger.passed(frame, cause)
+        self._hold_fragments(-len(mine), primary=True)
+        for frame in mine:
+            ledger.passed(frame, cause)
         ledger.secondary_gone(len(its), cause, stored=True)
 
-    def _drop_fragments(self, frames: Iterable[Buffer], reason: str, *, primary: bool) -> int:
-        count = len(list(frames))
-        if count and primary:
-            if not self.ledger.shadow:
-                self.ledger.held -= count
-                self.ledger.counters["dropped." + reason] += count
-        else:
-            self.ledger.secondary_gone(count, reason, stored=True)
+    def _drop_fragments(self, frames: Sequence[Buffer], reason: str, *, primary: bool) -> int:
+        count = len(frames)
+        self._hold_fragments(-count, primary=primary)
+        if not primary:
+            self.ledger.secondary_gone(count, reason)
+        elif count and not self.ledger.shadow:
+            self.ledger.counters["dropped." + reason] += count
         return count
 
     # -- flows ---------------------------------------------------------------------------------------
@@ -276,7 +275,3 @@ class Table:
         # It was counted where it was opened.
         self.ledger.counters["flows_opened"] -= 1
         return flow
-
-    def receive_fragment(self, frame: bytes, now: float, *, primary: bool) -> None:
-        """A fragment that is handed over by another worker, which had begun to put its datagram together."""
-        self._any(frame, now, primary=primary)

@@ -5,16 +5,12 @@ segment may change what is known of an open connection. What the guest would do 
 tells the next byte that the guest expects, and the window that it offers.
 """
 
-from struct import Struct
 from typing import Final
 
-from colo_proto.net.tcp import ACK, ACK_AT, FLAGS_AT, RST, SEQ_AT, SYN, WINDOW_AT, Segment
+from colo_proto.net.tcp import ACK, RST, SYN, Segment
 from colo_proto.seq import MASK
 from colo_rewriter.flow import Arrival, Flow, State, sender
-from colo_rewriter.segments import guest_scale
-
-_U16: Final = Struct("!H")
-_U32: Final = Struct("!I")
+from colo_rewriter.segments import offered_window
 
 FIRST_FLIGHT: Final = 1 << 20
 """A client's segment this close after its SYN belongs to that handshake (first flight, GSO frames)."""
@@ -40,22 +36,16 @@ def answers_syn(flow: Flow, number: int) -> bool:
 
 def rcv_nxt(flow: Flow) -> int | None:
     """The next byte of the client that the guest expects, by its last segment; None if it is not known."""
-    if flow.last_guest is not None:
-        header, l4, _ = flow.last_guest
-        if header[l4 + FLAGS_AT] & ACK:
-            number: int = _U32.unpack_from(header, l4 + ACK_AT)[0]
-            return number
+    last = flow.last_segment()
+    if last is not None and last.flags & ACK:
+        return last.ack
     return None if flow.client_isn is None else (flow.client_isn + 1) & MASK
 
 
 def guest_window(flow: Flow) -> int:
     """The window that the guest offered last, but at least the largest one that needs no scaling."""
-    if flow.last_guest is None:
-        return UNSCALED
-    header, l4, _ = flow.last_guest
-    offered: int = _U16.unpack_from(header, l4 + WINDOW_AT)[0]
-    scale = 0 if header[l4 + FLAGS_AT] & SYN else guest_scale(flow)
-    return max(offered << scale, UNSCALED)
+    last = flow.last_segment()
+    return UNSCALED if last is None else max(offered_window(flow, last), UNSCALED)
 
 
 def accepts_reset(flow: Flow, seq: int) -> bool:
@@ -84,15 +74,14 @@ def belongs_to(flow: Flow, seg: Segment) -> bool:
     if flow.reset_by_guest:
         return False
     ack = (seg.ack + flow.offset) & MASK
-    fin, last = flow.client_fin, flow.guest_fin
-    if flow.guest_fin_acked and flow.client_fin_acked and fin is not None and last is not None:
-        return (fin - seg.seq) & MASK < LATE and (last - ack) & MASK < LATE
-    number = rcv_nxt(flow)
-    if number is None or flow.last_guest is None:
+    client_fin, guest_fin = flow.client_fin, flow.guest_fin
+    if flow.guest_fin_acked and flow.client_fin_acked and client_fin is not None and guest_fin is not None:
+        return (client_fin - seg.seq) & MASK < LATE and (guest_fin - ack) & MASK < LATE
+    number, last = rcv_nxt(flow), flow.last_segment()
+    if number is None or last is None:
         return False
-    header, l4, _ = flow.last_guest
-    sent = _U32.unpack_from(header, l4 + SEQ_AT)[0]
-    return (seg.seq - number + LATE) & MASK <= LATE + guest_window(flow) and (ack - sent + AHEAD) & MASK < 2 * AHEAD
+    behind = (seg.seq - number + LATE) & MASK
+    return behind <= LATE + guest_window(flow) and (ack - last.seq + AHEAD) & MASK < 2 * AHEAD
 
 
 def belongs_to_successor(flow: Flow, seg: Segment) -> bool:
@@ -121,13 +110,13 @@ def belongs_to_predecessor(flow: Flow, seg: Segment) -> bool:
     about the new one. If the client itself opens a connection, both numbers lie beyond those of the old one (RFC 6528).
     """
     predecessor = flow.predecessor
-    if predecessor is None or predecessor.last_guest is None:
+    last = None if predecessor is None else predecessor.last_segment()
+    if predecessor is None or last is None:
         return False
     seq = rcv_nxt(predecessor) if predecessor.client_fin is None else predecessor.client_fin
     ack = predecessor.guest_fin
     if ack is None:
-        header, l4, length = predecessor.last_guest
-        ack = (_U32.unpack_from(header, l4 + SEQ_AT)[0] + length) & MASK
+        ack = (last.seq + last.end - last.data) & MASK
     return seq is not None and (seq - seg.seq) & MASK < LATE and (ack - seg.ack - predecessor.offset) & MASK < LATE
 
 

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from colo_proto.net import craft
-from colo_proto.net.tcp import ACK, ACK_AT, FIN, FLAGS_AT, OPT_TIMESTAMPS, SEQ_AT, SYN, WINDOW_AT, options
+from colo_proto.net.tcp import ACK, timestamps_at
+from colo_proto.seq import MASK
 from colo_rewriter.flow import Flow, State, sender
 from colo_rewriter.shift import toward_client
 
@@ -38,22 +39,19 @@ def may_be_waiting(flow: Flow) -> bool:
 
 def end_backoff(flow: Flow) -> tuple[bytes, list[bytes | bytearray]]:
     """The frame for the guest and the two for the client of a connection that `may_be_waiting`."""
+    last = flow.last_segment()
     assert flow.last_guest is not None
-    last, l4, length = flow.last_guest
-    guest = sender(flow.key_guest, last[16:22], last[10:16])
-    client = sender(flow.key_client, last[10:16], last[16:22])
-    seq, ack = (int.from_bytes(last[at : at + 4], "big") for at in (l4 + SEQ_AT, l4 + ACK_AT))
-    flags, window = last[l4 + FLAGS_AT], int.from_bytes(last[l4 + WINDOW_AT : l4 + WINDOW_AT + 2], "big")
-    after = (seq + length + bool(flags & SYN) + bool(flags & FIN)) & 0xFFFFFFFF
-    stamps = b""
-    for option, start, size in options(last, l4, len(last)):
-        if option == OPT_TIMESTAMPS and size == 10:
-            stamps = b"\x01\x01" + last[start : start + 10]
+    assert last is not None
+    header, l4, _ = flow.last_guest
+    guest = sender(flow.key_guest, header[16:22], header[10:16])
+    client = sender(flow.key_client, header[10:16], header[16:22])
+    at = timestamps_at(header, l4, len(header))
+    stamps = b"" if at is None else b"\x01\x01" + header[at - 2 : at + 8]
     kind, code = _UNREACHABLE[len(guest.src)]
-    again = guest.tcp(after, ack, ACK, window, stamps)
+    again = guest.tcp((last.seq + last.length) & MASK, last.ack, ACK, last.window, stamps)
     shifted = toward_client(again, len(again) - 20 - len(stamps), len(again), flow, True)
-    sent = guest.tcp(seq, ack, ACK)
-    behind = client.tcp(ack, 0, ACK)
+    sent = guest.tcp(last.seq, last.ack, ACK)
+    behind = client.tcp(last.ack, 0, ACK)
     for_guest = craft.icmp_error(client.ethernet, client.src, client.dst, kind, code, sent)
     for_client = craft.icmp_error(guest.ethernet, guest.src, guest.dst, kind, code, behind)
     return for_guest, [shifted, for_client]

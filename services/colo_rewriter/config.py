@@ -1,9 +1,12 @@
 """Options of `colo rewriter`; the ports have QEMU's names."""
 
 from dataclasses import dataclass
+from typing import Any, Final
 
 from colo_proto.config import DAY_MS, MAX_FLOWS, MAX_IDLE, option
 from colo_proto.errors import ConfigError
+
+_IDLE: Final[dict[str, Any]] = {"unit": "s", "least": 1, "most": MAX_IDLE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +27,10 @@ class RewriterConfig:
         help="connections tracked at once; half-open and closed ones make room first",
     )  # fmt: skip
     established_timeout: int = option(
-        7440, unit="s", least=1, most=MAX_IDLE,
-        help="idle time after which an open connection is forgotten (RFC 5382: 2 h 4 min)",
-    )  # fmt: skip
-    half_open_timeout: int = option(
-        60, unit="s", least=1, most=MAX_IDLE, help="the same for a handshake that does not complete"
+        7440, **_IDLE, help="idle time after which an open connection is forgotten (RFC 5382: 2 h 4 min)"
     )
-    closed_timeout: int = option(
-        60, unit="s", least=1, most=MAX_IDLE, help="how long a closed connection is kept for late segments"
-    )
+    half_open_timeout: int = option(60, **_IDLE, help="the same for a handshake that does not complete")
+    closed_timeout: int = option(60, **_IDLE, help="how long a closed connection is kept for late segments")
     hold_frames: int = option(
         64, unit="frames", least=0, most=65536,
         help="early client frames held per connection until the guest's SYN or SYN/ACK",

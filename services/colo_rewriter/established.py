@@ -25,12 +25,10 @@ class Established:
 
     def from_client(self, flow: Flow, arrival: Arrival, now: float) -> None:
         """A segment of the client; it waits if the guest could not accept it yet."""
-        if not flow.paced:
+        if flow.paced:
+            self._pass(flow, self.pacing.admit(flow, arrival, now), now)
+        else:
             self._to_guest(flow, arrival, now)
-            return
-        for one in self.pacing.admit(flow, arrival, now):
-            self._to_guest(flow, one, now)
-        self._note_overrun(flow, now)
 
     def _to_guest(self, flow: Flow, arrival: Arrival, now: float) -> None:
         seg = arrival.segment
@@ -94,7 +92,10 @@ class Established:
 
     def proceed(self, flow: Flow, now: float) -> None:
         """The guest has sent more: what waited for that may go."""
-        for arrival in self.pacing.ready(flow, now):
+        self._pass(flow, self.pacing.ready(flow, now), now)
+
+    def _pass(self, flow: Flow, arrivals: list[Arrival], now: float) -> None:
+        for arrival in arrivals:
             self._to_guest(flow, arrival, now)
         self._note_overrun(flow, now)
 
@@ -127,6 +128,4 @@ class Established:
     def tick(self, now: float) -> None:
         """Let go what waited too long."""
         for flow in self.pacing.timer.overdue(now):
-            for arrival in self.pacing.lower_overdue(flow, now):
-                self._to_guest(flow, arrival, now)
-            self._note_overrun(flow, now)
+            self._pass(flow, self.pacing.lower_overdue(flow, now), now)

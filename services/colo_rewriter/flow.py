@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from colo_proto.net import flow as flows
 from colo_proto.net.craft import Connection, Ethernet, vlan_tags
 from colo_proto.net.packet import PROTO_TCP
-from colo_proto.net.tcp import Segment
+from colo_proto.net.tcp import Segment, segment
 from colo_proto.seq import HALF, MASK
 
 MAX_GAPS: Final = 64
@@ -106,11 +106,6 @@ class Pace:
 
     All numbers are the guest's own, with the names of RFC 9293 §3.3.1.
     """
-
-    __slots__ = (
-        "bytes", "dropped_at", "gap_grew", "gaps", "lowering", "overrun_noted", "owed", "queue", "rcv_edge", "rcv_nxt",
-        "snd_nxt", "snd_una",
-    )  # fmt: skip
 
     def __init__(self, snd_nxt: int, rcv_nxt: int, rcv_edge: int) -> None:
         self.snd_nxt = self.snd_una = snd_nxt
@@ -263,6 +258,13 @@ class Flow:
         if self.ts_secondary is not None and self.ts_primary is not None:
             self.ts_offset = (self.ts_secondary - self.ts_primary) & MASK
 
+    def last_segment(self) -> Segment | None:
+        """The guest's last segment, in its own numbers; None while it has sent none."""
+        if self.last_guest is None:
+            return None
+        header, l4, length = self.last_guest
+        return segment(header, l4, len(header) + length)
+
     def text(self) -> str:
         """The flow in words, from the guest's point of view."""
         return flows.describe(bytes((PROTO_TCP,)) + self.key_guest)
@@ -309,21 +311,19 @@ class FlowTable:
 
     def add(self, flow: Flow) -> Flow | None:
         """Put a new flow in; returns the flow that had to make room, if any."""
-        victim = self._victim() if len(self.by_client) >= self._limit else None
-        if victim is not None:
+        victim = None
+        if len(self.by_client) >= self._limit:
+            # A flood of SYNs or of short connections must not push out established connections. So the larger one of
+            # these two queues gives up an entry first.
+            half, established, closed = self._queues
+            queue = max(half, closed, key=len) or established
+            victim = next(iter(queue))
             self.remove(victim)
         self.by_client[flow.key_client] = flow
         self.by_guest[flow.key_guest] = flow
         flow.queue = self._queues[self._QUEUE_OF[flow.state]]
         flow.queue[flow] = None
         return victim
-
-    def _victim(self) -> Flow:
-        # A flood of SYNs or of short connections must not push out established connections. So the larger one of
-        # these two queues gives up an entry first.
-        half, established, closed = self._queues
-        queue = max(half, closed, key=len) or established
-        return next(iter(queue))
 
     def excess_established(self) -> Flow | None:
         """The established flow that has to go after another became established, if any. The caller removes it.
@@ -368,12 +368,9 @@ class FlowTable:
         """Remove and return every flow that was idle for the time of its state."""
         gone: list[Flow] = []
         for queue, timeout in zip(self._queues, self._timeouts, strict=True):
-            while queue:
-                flow = next(iter(queue))
-                if flow.seen + timeout > now:
-                    break
-                self.remove(flow)
-                gone.append(flow)
+            gone += takewhile(lambda flow, idle=timeout: flow.seen + idle <= now, queue)  # type: ignore[misc]
+        for flow in gone:
+            self.remove(flow)
         # At most one sweep a second, so that many idle flows do not mean as many timers.
         self._next_sweep = now + 1.0
         return gone

@@ -170,21 +170,15 @@ class Neighbours:
         key = tags + target
         if key in self._own or not _is_address(target):
             return None
-        neighbour = self._known.get(key) or self._unicast_target(packet, target) or self._seen.get(key)
+        # A request as unicast goes to the station that had the address before (RFC 1122 §2.3.2.1, RFC 4861 §7.3.3).
+        mac = bytes(packet.frame[ETH : ETH + 6])
+        asked = _Neighbour(mac, None, _station(tags, target, mac)) if _is_station(mac) else None
+        neighbour = self._known.get(key) or asked or self._seen.get(key) or self._guessed.get(key)
         neighbour = neighbour or self._router(tags, key, target)
         return neighbour if neighbour is not None and neighbour.mac != asker_mac else None
 
-    @staticmethod
-    def _unicast_target(packet: Packet, target: bytes) -> _Neighbour | None:
-        """The station to which the guest sends its request as unicast (RFC 1122 §2.3.2.1, RFC 4861 §7.3.3), or None."""
-        mac = bytes(packet.frame[ETH : ETH + 6])
-        return _Neighbour(mac, None, _station(packet.tags, target, mac)) if _is_station(mac) else None
-
     def _router(self, tags: bytes, key: bytes, target: bytes) -> _Neighbour | None:
         """The station that forwards, for an address of which nothing is known."""
-        found = self._guessed.get(key)
-        if found is not None:
-            return found
         family = _station(tags, target, b"")
         for station, addresses in self._seen.addresses.items():
             strange = addresses > 1 and not self._known.addresses[station]

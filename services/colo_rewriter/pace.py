@@ -16,29 +16,16 @@ compare is told that this connection can be judged no more.
 """
 
 from collections import Counter
-from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import update
 from colo_proto.net.shorten import shorten
 from colo_proto.net.stamp import tsval
-from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FIN, FLAGS_AT, PSH, RST, SEQ_AT, SYN, WINDOW_AT, Segment
+from colo_proto.net.tcp import ACK, FIN, PSH, RST, Segment
 from colo_proto.net.window import window_update
 from colo_proto.seq import MASK, diff
+from colo_rewriter import segments
 from colo_rewriter.flow import Arrival, Flow, Frames, Pace, State, Timer
-from colo_rewriter.segments import (
-    guest_scale,
-    is_pure_ack,
-    merged_ack,
-    not_older_than,
-    raised_window,
-    sack_blocks,
-    with_ack,
-)
 from colo_rewriter.shift import toward_client
-
-_U16: Final = Struct("!H")
-_U32: Final = Struct("!I")
 
 PROGRESS_TIMEOUT: Final = 3.0
 """Seconds without a byte from the guest after which nothing waits for it any more: compare's default timeout."""
@@ -66,11 +53,11 @@ class Pacing:
         """What may go to the guest now that this segment of the client has come, in order."""
         pace = self.of(flow)
         queue = pace.queue
-        if not queue and _acceptable(flow, pace, arrival):
+        if not queue and not _acks_too_much(flow, pace, arrival.segment) and _in_window(pace, arrival):
             return [arrival]
         if pace.overrun_noted or (pace.lowering and not queue and _in_window(pace, arrival)):
             return [self._lower(flow, pace, arrival)]
-        if queue and (kept := merged_ack(queue[-1], arrival)) is not None:
+        if queue and (kept := segments.merged_ack(queue[-1], arrival)) is not None:
             self._take(pace, -1)
             self._put(pace, kept)
             self.counters["dropped.merged_ack"] += 1
@@ -96,7 +83,7 @@ class Pacing:
                 # A guest that does not hear of the reset would go on alone.
                 reset, dropped = dropped, self._take(pace, -1)
                 self._put(pace, reset)
-            if not is_pure_ack(dropped) and not any(_covers(one, dropped.segment.seq) for one in pace.queue):
+            if not segments.is_pure_ack(dropped) and not any(_covers(one, dropped.segment.seq) for one in pace.queue):
                 pace.dropped_at = dropped.segment.seq
             self.counters["dropped.overrun"] += 1
         if not pace.queue:
@@ -114,13 +101,11 @@ class Pacing:
         pace = flow.pace
         if pace is None:
             snd_nxt = rcv_nxt = edge = 0
-            if flow.last_guest is not None:
-                header, l4, length = flow.last_guest
-                flags = header[l4 + FLAGS_AT]
-                snd_nxt = _U32.unpack_from(header, l4 + SEQ_AT)[0] + length + (flags & FIN) + (flags >> 1 & 1)
-                window = _U16.unpack_from(header, l4 + WINDOW_AT)[0]
-                rcv_nxt = _U32.unpack_from(header, l4 + ACK_AT)[0] if flags & ACK else (flow.client_isn or 0) + 1
-                edge = rcv_nxt + (window if flags & SYN else window << guest_scale(flow))
+            last = flow.last_segment()
+            if last is not None:
+                snd_nxt = last.seq + last.length
+                rcv_nxt = last.ack if last.flags & ACK else (flow.client_isn or 0) + 1
+                edge = rcv_nxt + segments.offered_window(flow, last)
             flow.pace = pace = Pace(snd_nxt & MASK, rcv_nxt & MASK, edge & MASK)
         return pace
 
@@ -132,10 +117,9 @@ class Pacing:
 
     def heard(self, flow: Flow, seg: Segment) -> None:
         """Note that a segment of the guest has passed."""
-        if seg.flags & RST:
-            return
-        window = seg.window if seg.flags & SYN else seg.window << guest_scale(flow)
-        self.of(flow).heard(seg.seq, (seg.seq + seg.length) & MASK, seg.ack, window, bool(seg.flags & ACK))
+        if not seg.flags & RST:
+            after, window = (seg.seq + seg.length) & MASK, segments.offered_window(flow, seg)
+            self.of(flow).heard(seg.seq, after, seg.ack, window, bool(seg.flags & ACK))
 
     def ready(self, flow: Flow, now: float) -> list[Arrival]:
         """What may go to the guest now that it has sent more, in order."""
@@ -196,11 +180,9 @@ class Pacing:
             return []
         header, l4, _ = flow.last_guest
         pace = self.of(flow)
-        frame = bytearray(window_update(header, l4, len(header), pace.snd_nxt, pace.rcv_nxt, 0))
-        frame[l4 + FLAGS_AT] = flags
-        _U16.pack_into(frame, l4 + CSUM_AT, update(_U16.unpack_from(frame, l4 + CSUM_AT)[0], flags - ACK))
+        frame = window_update(header, l4, len(header), pace.snd_nxt, pace.rcv_nxt, 0, flags=flags)
         self.counters[counter] += 1
-        return [toward_client(bytes(frame), l4, len(frame), flow, False)]
+        return [toward_client(frame, l4, len(frame), flow, False)]
 
     # -- what waits too long ----------------------------------------------------------------------
 
@@ -231,9 +213,7 @@ class Pacing:
         pace = flow.pace
         if pace is None or not pace.queue:
             return []
-        found = []
-        while pace.queue:
-            found.append(self._lower(flow, pace, self._take(pace)))
+        found = [self._lower(flow, pace, self._take(pace)) for _ in range(len(pace.queue))]
         self._emptied(flow, pace)
         self.counters["held_passed"] += len(found)
         return found
@@ -267,7 +247,7 @@ class Pacing:
             pace.owed = Arrival(arrival.frame[: seg.data], arrival.key, arrival.l4, after, True)
         pace.snd_una = pace.snd_nxt
         self.counters["acks_lowered"] += 1
-        return with_ack(arrival, ack, raised_window(flow, seg, ack))
+        return segments.with_ack(arrival, ack, segments.raised_window(flow, seg, ack))
 
     def _bring_forward(self, pace: Pace) -> None:
         """Put a retransmission of the next byte that the guest expects in front of what lies behind that byte.
@@ -285,10 +265,10 @@ class Pacing:
                 stamp = tsval(again.frame, again.l4, seg.data)
                 before = [queue.popleft() for _ in range(at)]
                 del queue[0]
-                queue.extendleft(not_older_than(other, stamp) for other in reversed(before))
+                queue.extendleft(segments.not_older_than(other, stamp) for other in reversed(before))
                 # The client had sent these bytes before it knew what it acknowledges with them now.
                 early = diff(seg.ack, head.ack) > 0
-                queue.appendleft(with_ack(again, head.ack, seg.window) if early else again)
+                queue.appendleft(segments.with_ack(again, head.ack, seg.window) if early else again)
                 return
 
     def _cut(self, pace: Pace, size: int) -> Arrival:
@@ -308,8 +288,8 @@ class Pacing:
     def _make_ack(self, flow: Flow, source: Arrival, ack: int) -> Arrival:
         """A pure ACK of `ack` with the headers and sequence number of another segment of the client."""
         l4, seg = source.l4, source.segment
-        window = raised_window(flow, seg, ack)
-        frame = window_update(source.frame, l4, seg.data, seg.seq, ack, window, sack_blocks(flow))
+        window = segments.raised_window(flow, seg, ack)
+        frame = window_update(source.frame, l4, seg.data, seg.seq, ack, window, segments.sack_blocks(flow))
         self.counters["acks_made"] += 1
         return Arrival(frame, source.key, l4, Segment(seg.seq, ack, ACK, window, len(frame), len(frame)), True)
 
@@ -317,11 +297,6 @@ class Pacing:
 def _acks_too_much(flow: Flow, pace: Pace, seg: Segment) -> bool:
     """Does the segment acknowledge what the guest has not sent yet?"""
     return bool(seg.flags & ACK) and diff(seg.ack + flow.offset, pace.snd_nxt) > 0
-
-
-def _acceptable(flow: Flow, pace: Pace, arrival: Arrival) -> bool:
-    """Would the guest accept this segment as it is?"""
-    return not _acks_too_much(flow, pace, arrival.segment) and _in_window(pace, arrival)
 
 
 def _in_window(pace: Pace, arrival: Arrival) -> bool:
@@ -345,7 +320,7 @@ def _covers(arrival: Arrival, seq: int) -> bool:
 def _behind_drop(pace: Pace, arrival: Arrival) -> bool:
     """Is this segment of no use to a guest that never gets what was dropped?"""
     seg = arrival.segment
-    return not (seg.flags & RST or is_pure_ack(arrival)) and diff(seg.seq, pace.dropped_at) > 0
+    return not (seg.flags & RST or segments.is_pure_ack(arrival)) and diff(seg.seq, pace.dropped_at) > 0
 
 
 def _bytes_in_window(flow: Flow, pace: Pace, arrival: Arrival) -> int:

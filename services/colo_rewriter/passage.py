@@ -136,7 +136,7 @@ class Passage:
                         self.tracker.from_client(arrival, now)
                     return
                 self.counters["malformed"] += 1
-        elif self.neighbours is not None and _may_be_neighbour_message(packet):
+        elif self.neighbours is not None and (packet.ethertype == ETH_ARP or packet.proto == PROTO_ICMPV6):
             if not outward:
                 self.neighbours.learn(packet)
             elif (reply := self.neighbours.answer(packet)) is not None:
@@ -156,11 +156,5 @@ class Passage:
         if packet.kind == Kind.IP:
             return True
         self.counters["fragments"] += 1
-        l4 = packet.l4
-        if packet.frag_offset or packet.end - l4 < 20:
-            return False
-        return packet.end - l4 >= (packet.frame[l4 + 12] >> 4) * 4
-
-
-def _may_be_neighbour_message(packet: Packet) -> bool:
-    return packet.ethertype == ETH_ARP or packet.proto == PROTO_ICMPV6
+        size = packet.end - packet.l4
+        return not packet.frag_offset and size >= 20 and size >= (packet.frame[packet.l4 + 12] >> 4) * 4

@@ -49,18 +49,14 @@ class Rewriter:
         self._waiting = Waiting(config.hold_frames, config.hold_ms / 1000)
         self._out = Outbox()
         self._tracker = Tracker(self._table, self._waiting, self._out, self.counters)
-        self._answer_neighbours = config.answer_neighbours
-        self._passage = Passage(self._tracker, self._neighbours(), self.counters)
-        self._revive_flows = config.revive
+        self._config = config
+        self._passage = Passage(self._tracker, Neighbours() if config.answer_neighbours else None, self.counters)
         self._checkpoints = 0
         self._fence = 0
         self._promoted = False
         self._revivals: list[float] = []
         self._announcer = Announcer() if config.standby else None
         self._lan = Lan(self.counters) if config.claims else None
-
-    def _neighbours(self) -> Neighbours | None:
-        return Neighbours() if self._answer_neighbours else None
 
     # -- the core's shape -----------------------------------------------------------------------
 
@@ -120,7 +116,7 @@ class Rewriter:
         self._tracker.promote(now, on=True)
         # The guest is on the LAN from now on and hears its neighbours itself.
         self._passage.neighbours = None
-        self._revivals = [now + after for after in REVIVE_AT] if self._revive_flows else []
+        self._revivals = [now + after for after in REVIVE_AT] if self._config.revive else []
         outputs: list[Output] = [Log("info", "rewriter.promoted", {"fence": fence, "flows": len(self._table)})]
         if self._announcer is not None:
             self._announcer.start(now)
@@ -132,7 +128,7 @@ class Rewriter:
         self._tracker.promote(now, on=False)
         self._fence = fence
         self._revivals = []
-        self._passage.neighbours = self._neighbours()
+        self._passage.neighbours = Neighbours() if self._config.answer_neighbours else None
         if self._announcer is not None:
             self._announcer.stop()
 

@@ -3,20 +3,22 @@
 from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import update
-from colo_proto.frame import F_NEEDS_CSUM
 from colo_proto.net.stamp import NO_STAMP, tsval, with_tsval
-from colo_proto.net.tcp import ACK, ACK_AT, CSUM_AT, FIN, RST, SYN, WINDOW_AT, Segment
+from colo_proto.net.tcp import ACK, ACK_AT, FIN, RST, SYN, WINDOW_AT, Segment, update_checksum, write32
 from colo_proto.seq import MASK, diff
 from colo_rewriter.flow import Arrival, Flow
 
 _U16: Final = Struct("!H")
-_U32: Final = Struct("!I")
 
 
 def guest_scale(flow: Flow) -> int:
     """By how many bits the guest's window fields are shifted (RFC 7323 §2.2: only if both ends offered it)."""
     return max(flow.guest_scale, 0) if flow.client_scale >= 0 else 0
+
+
+def offered_window(flow: Flow, seg: Segment) -> int:
+    """The window that the guest offers with this segment. That of a SYN is never scaled (RFC 7323 §2.2)."""
+    return seg.window if seg.flags & SYN else seg.window << guest_scale(flow)
 
 
 def raised_window(flow: Flow, seg: Segment, ack: int) -> int:
@@ -30,11 +32,9 @@ def with_ack(arrival: Arrival, ack: int, window: int) -> Arrival:
     """The segment with another acknowledgement number and window field."""
     l4, seg = arrival.l4, arrival.segment
     out = bytearray(arrival.frame)
-    _U32.pack_into(out, l4 + ACK_AT, ack)
+    write32(out, l4 + ACK_AT, ack)
     _U16.pack_into(out, l4 + WINDOW_AT, window)
-    if not out[0] & F_NEEDS_CSUM:
-        csum: int = _U16.unpack_from(out, l4 + CSUM_AT)[0]
-        _U16.pack_into(out, l4 + CSUM_AT, update(csum, ack - seg.ack + window - seg.window))
+    update_checksum(out, l4, ack - seg.ack + window - seg.window)
     return Arrival(bytes(out), arrival.key, l4, seg._replace(ack=ack, window=window), arrival.whole)
 
 

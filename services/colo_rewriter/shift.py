@@ -5,9 +5,7 @@
     towards the guest     ack += offset      SACK edges += offset      TSecr += ts_offset
     towards the client    seq -= offset                                TSval -= ts_offset
 
-The checksum is updated by the changes alone (RFC 1624, `colo_proto.checksum.update`), so a wrong checksum stays wrong.
-With `NEEDS_CSUM` the field holds only the sum of the pseudo-header. No field of the TCP header is a part of that, so it
-is left alone.
+The checksum is updated by the changes alone, as in `colo_proto.net.tcp.update_checksum`.
 """
 
 from collections.abc import Callable
@@ -16,19 +14,18 @@ from typing import Final
 
 from colo_proto.checksum import update
 from colo_proto.frame import F_NEEDS_CSUM
-from colo_proto.net.tcp import ACK, OPT_FAST_OPEN, OPT_SACK, OPT_TIMESTAMPS, OPTIONS_AT, options, syn_options
+from colo_proto.net import tcp
+from colo_proto.net.tcp import ACK, OPTIONS_AT
 from colo_proto.seq import HALF, MASK
 from colo_rewriter.flow import Flow
 
-_U16: Final = Struct("!H")
-_U32: Final = Struct("!I")
-_PAIR: Final = Struct("!II")
-_read32: Final[Callable[[bytes, int], tuple[int]]] = _U32.unpack_from
-_write32: Final = _U32.pack_into
-_read16: Final[Callable[[bytes, int], tuple[int]]] = _U16.unpack_from
-_write16: Final = _U16.pack_into
-_read_pair: Final[Callable[[bytes, int], tuple[int, int]]] = _PAIR.unpack_from
-_write_pair: Final = _PAIR.pack_into
+# Every frame passes here, and a call of a function of `colo_proto.net.tcp` would cost as much as what it does.
+_read16: Final[Callable[[bytes, int], tuple[int]]] = Struct("!H").unpack_from
+_write16: Final = Struct("!H").pack_into
+_read32: Final[Callable[[bytes, int], tuple[int]]] = Struct("!I").unpack_from
+_write32: Final = Struct("!I").pack_into
+_read_pair: Final[Callable[[bytes, int], tuple[int, int]]] = Struct("!II").unpack_from
+_write_pair: Final = Struct("!II").pack_into
 
 # A header from its sequence number on, with the options NOP NOP timestamps(10): the layout of every modern stack
 # for a segment without other options (RFC 7323 appendix A):
@@ -85,11 +82,11 @@ def toward_guest(frame: bytes, l4: int, data: int, flags: int, flow: Flow) -> by
 
 def _options_toward_guest(frame: bytes, buf: bytearray, l4: int, data: int, flow: Flow) -> int:
     delta = 0
-    for kind, start, length in options(frame, l4, data):
-        if kind == OPT_SACK and (length - 2) % 8 == 0:
+    for kind, start, length in tcp.options(frame, l4, data):
+        if kind == tcp.OPT_SACK and (length - 2) % 8 == 0:
             change = _shift_edges(frame, buf, start + 2, length >> 3, flow.offset)
             delta += change << 8 if (start - l4) & 1 else change
-        elif kind == OPT_TIMESTAMPS and length == 10:
+        elif kind == tcp.OPT_TIMESTAMPS and length == 10:
             echoed = _read32(frame, start + 6)[0]
             if echoed:
                 note_echo(flow, echoed)
@@ -141,8 +138,8 @@ def toward_client(frame: bytes, l4: int, data: int, flow: Flow, floor: bool) -> 
     _write32(buf, l4 + 4, new)
     delta = new - seq
     if data > l4 + OPTIONS_AT:
-        for kind, start, length in options(frame, l4, data):
-            if kind == OPT_TIMESTAMPS and length == 10:
+        for kind, start, length in tcp.options(frame, l4, data):
+            if kind == tcp.OPT_TIMESTAMPS and length == 10:
                 if floor:
                     _raise_floor(flow, _read32(frame, start + 2)[0])
                 delta += _add(frame, buf, l4, start + 2, -flow.ts_offset)
@@ -165,19 +162,16 @@ def note_echo(flow: Flow, tsecr: int) -> None:
 
 def timestamps(frame: bytes, l4: int, data: int) -> tuple[int, int] | None:
     """TSval and TSecr of a segment, or None when it carries no well-formed timestamps option."""
-    for kind, start, length in options(frame, l4, data):
-        if kind == OPT_TIMESTAMPS and length == 10:
-            first, second = _read_pair(frame, start + 2)
-            return first, second
-    return None
+    at = tcp.timestamps_at(frame, l4, data)
+    return None if at is None else _read_pair(frame, at)
 
 
 def window_scale(frame: bytes, l4: int, data: int) -> int:
     """The window scale that a SYN offers, or -1."""
-    scale = syn_options(frame, l4, data).wscale
+    scale = tcp.syn_options(frame, l4, data).wscale
     return -1 if scale is None else scale
 
 
 def has_cookie(frame: bytes, l4: int, data: int) -> bool:
     """Does a SYN/ACK carry a new Fast Open cookie? A server that refuses the data sends one (RFC 7413 §4.2.2)."""
-    return any(kind == OPT_FAST_OPEN for kind, _, _ in options(frame, l4, data))
+    return any(kind == tcp.OPT_FAST_OPEN for kind, _, _ in tcp.options(frame, l4, data))

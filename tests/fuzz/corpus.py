@@ -46,7 +46,7 @@ def frames() -> list[bytes]:
                 craft.icmp_echo(a, b),
                 craft.ip(a, b, p.PROTO_SCTP, TEXT[:40]),
                 craft.ip(a, b, 47, TEXT[:40]),
-                craft.ip(a, b, p.PROTO_AH, TEXT[:40]),
+                craft.ip(a, b, 51, TEXT[:40]),
                 *craft.fragments(craft.udp(a, b, 53, 5000, TEXT[:3000]), 1280),
                 *craft.fragments(big, 1280),
             ]

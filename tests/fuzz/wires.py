@@ -77,8 +77,8 @@ class _Everybody:
         self.books = Books(random)
         self.rewriter = Rewriter(RewriterConfig(outdev="ipc:///run/x?server=on&split=on"))
         self.frames = [Frame(FrameConfig(side=side, peer="ipc:///run/p"), 7) for side in ("primary", "secondary")]
-        self.sender = ReplaySender("mirror0", 5, 100000, source=False)
-        self.receiver = ReplayReceiver("mirror0")
+        self.sender = ReplaySender("mirror0", 5, 100000, Counter(), source=False)
+        self.receiver = ReplayReceiver(Counter())
 
     def hear(self, random: Random, value: Any, now: float) -> None:
         if isinstance(value, codec.Batch):

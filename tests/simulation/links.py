@@ -10,7 +10,7 @@
 `cut()` and `mend()` are called for the network, `source_up`, `target_down`, … for the processes at the ends.
 """
 
-from collections import deque
+from collections import Counter, deque
 
 from colo_proto.codec import LinkReset
 from colo_proto.errors import WireError
@@ -101,7 +101,7 @@ class Plain:
     def __init__(self, world, link, source, target, port, split):
         self.world, self.name, self.split = world, link.name, split
         self.source, self.target, self.port = source, target, port
-        self.cross = link.cross_host
+        self.cross = link.scheme == "tcp"
         base, jitter = world.plan.latency(self.cross)
         self.wire = Wire(world, base, jitter, self._arrive)
         self.pending = deque()
@@ -180,7 +180,7 @@ class Reliable:
         self.world, self.name = world, link.name
         self.source, self.target, self.port = source, target, port
         self.id = f"{source.id}.{source_port}"
-        self.cross = link.cross_host
+        self.cross = link.scheme == "tcp"
         self.bound_at_source = link.bound == "source"
         base, jitter = world.plan.latency(self.cross)
         self.forth = Wire(world, base, jitter, self._at_target)
@@ -345,10 +345,10 @@ class Reliable:
     def end_up(self, process):
         if process is self.source:
             self.sender = ReplaySender(
-                self.id, self.source.incarnation, self.world.plan.ring_bytes, source=not self.inputs
+                self.id, self.source.incarnation, self.world.plan.ring_bytes, Counter(), source=not self.inputs
             )
         else:
-            self.receiver = ReplayReceiver()
+            self.receiver = ReplayReceiver(Counter())
             self.held.clear()
             self.done = self.acked = 0
             self.ack_due = False

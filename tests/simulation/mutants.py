@@ -9,7 +9,7 @@ from colo_compare.datagram import DatagramFlow
 from colo_compare.tcp import commit, control, departure, opening, partial, window
 from colo_compare.tcp.flow import TcpFlow
 from colo_mirror.mirror import Mirror
-from colo_proto.checksum import internet_checksum, pseudo_sum, update16
+from colo_proto.checksum import internet_checksum, pseudo_sum, update
 from colo_proto.core import Send
 from colo_proto.messages import Reason
 from colo_proto.net.packet import dissect
@@ -82,7 +82,7 @@ def _no_fin(self, arrival, now):
         buf, l4 = bytearray(arrival.buf), arrival.l4
         buf[l4 + 13] &= ~FIN & 0xFF
         if not buf[0] & 1:
-            csum = update16(int.from_bytes(buf[l4 + 16 : l4 + 18], "big"), FIN, 0)
+            csum = update(int.from_bytes(buf[l4 + 16 : l4 + 18], "big"), -FIN)
             buf[l4 + 16 : l4 + 18] = csum.to_bytes(2, "big")
         arrival.buf = bytes(buf)
         arrival.flags &= ~FIN

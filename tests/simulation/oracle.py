@@ -309,7 +309,7 @@ class Oracle:
     def _held_too_long(self, process, core, watch):
         """L1. Only compare knows which frames it holds and how old they are; the oracle knows whether it has asked."""
         now = self.world.clock.now
-        limit = now - core.timeout - core.cycle - 0.01
+        limit = now - core.ledger.timeout - core.cycle - 0.01
         for flow in core.ledger.holding:
             oldest = flow.oldest()
             if oldest is None or oldest >= limit or now == process.woke_at:

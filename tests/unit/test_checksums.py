@@ -81,8 +81,8 @@ def test_a_udp_checksum_that_comes_out_as_zero_is_sent_as_ffff():
     "frame",
     [
         craft.arp_request(A4, B4),
-        craft.ip(A4, B4, p.PROTO_ESP, bytes(20)),
-        craft.ip(A6, B6, p.PROTO_NONE, b""),
+        craft.ip(A4, B4, 50, bytes(20)),
+        craft.ip(A6, B6, 59, b""),
         craft.fragments(craft.udp(A4, B4, 1, 2, bytes(3000), dont_fragment=False), 1280)[1],
         craft.udp(A4, B4, 1, 2)[:-1],
         bytes(30),

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
-from colo_proto.checksum import update16
+from colo_proto.checksum import update
 from colo_proto.frame import ETH, F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, VNET_HDR, Buffer
 from colo_proto.net.packet import PROTO_TCP, glance
 from colo_proto.net.tcp import ACK, CSUM_AT, FLAGS_AT, PSH
@@ -118,10 +118,7 @@ def _joins(run: _Run, frame: bytes, data: int, segment: int, length: int) -> boo
 def _join(run: _Run) -> bytes:
     """One frame made of all segments."""
     head, l4, data = run.head, run.l4, run.data
-    parts = run.parts
-    more = 0
-    for part in parts:
-        more += len(part)
+    more = MAX_JOINED - len(head) - run.free
     new = bytearray(head)
     # A partial checksum field holds the sum of the pseudo-header, and the length is a part of that.
     total: int = _U16.unpack_from(head, l4 + CSUM_AT)[0] + more
@@ -132,10 +129,10 @@ def _join(run: _Run) -> bytes:
         old: int = _U16.unpack_from(head, _L3 + 2)[0]
         csum: int = _U16.unpack_from(head, _L3 + 10)[0]
         _U16.pack_into(new, _L3 + 2, length)
-        _U16.pack_into(new, _L3 + 10, update16(csum, old, length))
+        _U16.pack_into(new, _L3 + 10, update(csum, length - old))
         gso = GSO_TCPV4
     else:
         _U16.pack_into(new, _L3 + 4, len(head) - _V6 + more)
         gso = GSO_TCPV6
     VNET_HDR.pack_into(new, 0, head[0], gso, data - ETH, run.size, l4 - ETH, CSUM_AT)
-    return b"".join([new, *parts])
+    return b"".join([new, *run.parts])

@@ -26,11 +26,6 @@ def reverse(key: bytes) -> bytes:
     return b"%c%b%b%b%b%b" % (key[0], dst, src, ports[2:], ports[:2], tags)
 
 
-def canonical(key: bytes) -> bytes:
-    """The key that stands for both directions: the smaller one of the key and its reverse."""
-    return min(key, reverse(key))
-
-
 def error_key(key: bytes, quoted: bytes) -> bytes:
     """The key of the flow of an ICMP error: the `key` of the error itself, followed by the reverse of the `quoted` one.
 
@@ -77,6 +72,6 @@ def describe(key: bytes) -> str:
 
 
 def slot(key: bytes, seed: bytes = b"") -> int:
-    """Slot of a flow, 0 to 1023: keyed 64-bit BLAKE2b of the canonical key (both directions agree)."""
-    digest = blake2b(canonical(key), digest_size=8, key=seed).digest()
+    """Slot of a flow, 0 to 1023: keyed 64-bit BLAKE2b of the smaller key of both directions, so that they agree."""
+    digest = blake2b(min(key, reverse(key)), digest_size=8, key=seed).digest()
     return int.from_bytes(digest, "big") % SLOTS

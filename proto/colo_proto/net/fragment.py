@@ -14,6 +14,7 @@ duplicates are kept with the others.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from colo_proto.frame import Buffer
@@ -37,7 +38,7 @@ class Datagram(NamedTuple):
 
 
 class _Partial:
-    __slots__ = ("began", "end", "frames", "key", "parts", "size")
+    __slots__ = ("began", "end", "frames", "key", "parts")
 
     def __init__(self, now: float) -> None:
         self.began = now
@@ -45,7 +46,6 @@ class _Partial:
         self.parts: dict[int, bytes] = {}
         self.end = -1
         self.key = b""
-        self.size = 0
 
 
 class Reassembler:
@@ -66,18 +66,16 @@ class Reassembler:
         if partial is None:
             partial = self._partials[key] = _Partial(now)
         partial.frames.append(packet.frame)
-        partial.size += len(packet.frame)
         self.size += len(packet.frame)
         if not self._place(partial, packet):
-            self._drop(key)
+            self._dropped += self._take(key).frames
             return None
         whole = self._whole(partial)
         if whole is not None:
-            del self._partials[key]
-            self.size -= partial.size
+            self._take(key)
             return Datagram(tuple(partial.frames), partial.key, packet.proto, whole)
         while len(self._partials) > self.max_datagrams or self.size > self.max_bytes:
-            self._drop(next(iter(self._partials)))
+            self._dropped += self._take(next(iter(self._partials))).frames
         return None
 
     @staticmethod
@@ -114,18 +112,15 @@ class Reassembler:
             position += len(part)
         return b"".join(part for _, part in ordered) if position == partial.end else None
 
-    def _drop(self, key: _Key) -> None:
+    def _take(self, key: _Key) -> _Partial:
         partial = self._partials.pop(key)
-        self.size -= partial.size
-        self._dropped.extend(partial.frames)
+        self.size -= sum(map(len, partial.frames))
+        return partial
 
     def expire(self, now: float) -> None:
         """Give up datagrams that are older than `timeout`."""
-        while self._partials:
-            key, partial = next(iter(self._partials.items()))
-            if now - partial.began < self.timeout:
-                break
-            self._drop(key)
+        for key in list(takewhile(lambda key: now - self._partials[key].began >= self.timeout, self._partials)):
+            self._dropped += self._take(key).frames
 
     def extract(self, wanted: Callable[[bytes], bool]) -> list[tuple[float, list[Buffer]]]:
         """Remove the unfinished datagrams whose flow key `wanted` chooses; returns when each began, and its fragments.
@@ -135,8 +130,7 @@ class Reassembler:
         taken = []
         for key, partial in list(self._partials.items()):
             if wanted(partial.key or dissect(partial.frames[0]).key):
-                del self._partials[key]
-                self.size -= partial.size
+                self._take(key)
                 taken.append((partial.began, partial.frames))
         return taken
 
@@ -147,7 +141,4 @@ class Reassembler:
 
     def clear(self) -> list[Buffer]:
         """Forget everything, and return the frames that were kept."""
-        frames = [frame for partial in self._partials.values() for frame in partial.frames]
-        self._partials.clear()
-        self.size = 0
-        return frames
+        return [frame for key in list(self._partials) for frame in self._take(key).frames]

@@ -23,10 +23,9 @@ from colo_proto.frame import (
     Buffer,
 )
 from colo_proto.net.packet import PROTO_FRAGMENT, PROTO_TCP, PROTO_UDP, Kind, Packet, dissect, set_length
-from colo_proto.net.tcp import CSUM_AT, CWR, FIN, FLAGS_AT, OFFSET_AT, PSH, SEQ_AT
+from colo_proto.net.tcp import CSUM_AT, CWR, FIN, FLAGS_AT, PSH, SEQ_AT, Segment, segment, write32
 
 _U16: Final = Struct("!H")
-_U32: Final = Struct("!I")
 _MORE_V4: Final = 0x2000
 _NOTHING: Final = b"\0\0"
 
@@ -49,7 +48,8 @@ def to_plain(frame: Buffer) -> list[bytes]:
     if packet.kind is not Kind.IP or not gso_size:
         return []
     if packet.proto == PROTO_TCP and gso == (GSO_TCPV4 if packet.version == 4 else GSO_TCPV6):
-        return _tcp(packet, gso_size)
+        seg = segment(frame, packet.l4, packet.end)
+        return [] if seg is None else _tcp(packet, seg, gso_size)
     if packet.proto == PROTO_UDP and packet.end - packet.l4 >= 8:
         if gso == GSO_UDP_L4:
             return _udp(packet, gso_size)
@@ -68,15 +68,10 @@ def _checksum(frame: Buffer, start: int, offset: int) -> list[bytes]:
     return [bytes(out)]
 
 
-def _tcp(packet: Packet, size: int) -> list[bytes]:
-    frame, l4, end = packet.frame, packet.l4, packet.end
-    data = l4 + (frame[l4 + OFFSET_AT] >> 4) * 4 if end - l4 >= 20 else 0
-    if data < l4 + 20 or data > end:
-        return []
+def _tcp(packet: Packet, seg: Segment, size: int) -> list[bytes]:
+    frame, data, end = packet.frame, seg.data, packet.end
     header = bytearray(frame[ETH:data])
-    at = l4 - ETH
-    seq = _U32.unpack_from(header, at + SEQ_AT)[0]
-    flags = header[at + FLAGS_AT]
+    at = packet.l4 - ETH
     out = []
     for index, begin in enumerate(range(data, max(end, data + 1), size)):
         upto = min(begin + size, end)
@@ -84,8 +79,8 @@ def _tcp(packet: Packet, size: int) -> list[bytes]:
         keep = 0xFF if not index else 0xFF & ~CWR
         if upto < end:
             keep &= ~(FIN | PSH)
-        _U32.pack_into(header, at + SEQ_AT, (seq + begin - data) & 0xFFFFFFFF)
-        header[at + FLAGS_AT] = flags & keep
+        write32(header, at + SEQ_AT, (seg.seq + begin - data) & 0xFFFFFFFF)
+        header[at + FLAGS_AT] = seg.flags & keep
         out.append(_finish(packet, header, at + CSUM_AT, bytes(frame[begin:upto]), index))
     return out
 
@@ -138,7 +133,7 @@ def _fragments(packet: Packet, size: int) -> list[bytes]:
         if packet.version == 4:
             _U16.pack_into(header, l3 + 6, offset >> 3 | (_MORE_V4 if more else 0))
         else:
-            extension = bytes((PROTO_UDP, 0)) + _U16.pack(offset | more) + _U32.pack(ident)
+            extension = bytes((PROTO_UDP, 0)) + _U16.pack(offset | more) + ident.to_bytes(4, "big")
         set_length(header, l3, len(header), len(header) + len(extension) + len(piece))
         out.append(bytes(header) + extension + piece)
     return out

@@ -12,11 +12,10 @@ from typing import Final
 from colo_proto.checksum import ones_sum, update
 from colo_proto.frame import F_NEEDS_CSUM, GSO_NONE, VNET_HDR, VNET_HDR_LEN, Buffer
 from colo_proto.net.packet import network_at, set_length
-from colo_proto.net.tcp import CSUM_AT, FIN, FLAGS_AT, PSH, SEQ_AT, URG, URGENT_AT
+from colo_proto.net.tcp import CSUM_AT, FIN, FLAGS_AT, PSH, SEQ_AT, URG, URGENT_AT, read32, write32
 from colo_proto.seq import MASK
 
 _U16: Final = Struct("!H")
-_U32: Final = Struct("!I")
 
 
 def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 0, *, fin: bool = True) -> bytes:
@@ -39,7 +38,7 @@ def shorten(frame: Buffer, l4: int, data: int, end: int, keep: int, skip: int = 
     elif not fin:
         out[l4 + FLAGS_AT] &= ~FIN & 0xFF
     if skip:
-        _U32.pack_into(out, l4 + SEQ_AT, (_U32.unpack_from(out, l4 + SEQ_AT)[0] + skip) & MASK)
+        write32(out, l4 + SEQ_AT, (read32(out, l4 + SEQ_AT) + skip) & MASK)
         urgent = _U16.unpack_from(out, l4 + URGENT_AT)[0]
         if out[l4 + FLAGS_AT] & URG and urgent <= skip:
             out[l4 + FLAGS_AT] &= ~URG & 0xFF

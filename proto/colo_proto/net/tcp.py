@@ -1,9 +1,11 @@
 """The TCP header (RFC 9293 §3.1) and its options (RFC 7323, RFC 2018), read in place."""
 
+from collections.abc import Callable
 from struct import Struct
 from typing import Final, NamedTuple
 
-from colo_proto.frame import Buffer
+from colo_proto.checksum import update
+from colo_proto.frame import F_NEEDS_CSUM, Buffer
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 
@@ -13,7 +15,10 @@ OPT_FAST_OPEN = 34
 SEQ_AT, ACK_AT, OFFSET_AT, FLAGS_AT, WINDOW_AT, CSUM_AT, URGENT_AT, OPTIONS_AT = 4, 8, 12, 13, 14, 16, 18, 20
 
 _FIELDS: Final = Struct("!IIBBH")
-_U32: Final = Struct("!I")
+_read16: Final[Callable[[Buffer, int], tuple[int]]] = Struct("!H").unpack_from
+_write16: Final = Struct("!H").pack_into
+_read32: Final[Callable[[Buffer, int], tuple[int]]] = Struct("!I").unpack_from
+_write32: Final = Struct("!I").pack_into
 
 
 class Segment(NamedTuple):
@@ -106,10 +111,19 @@ def syn_options(frame: Buffer, l4: int, data: int) -> SynOptions:
 
 def read32(frame: Buffer, at: int) -> int:
     """The 32-bit big-endian field at `at`."""
-    value: int = _U32.unpack_from(frame, at)[0]
-    return value
+    return _read32(frame, at)[0]
 
 
 def write32(frame: bytearray, at: int, value: int) -> None:
     """Store a 32-bit big-endian field at `at`."""
-    _U32.pack_into(frame, at, value)
+    _write32(frame, at, value)
+
+
+def update_checksum(frame: bytearray, l4: int, change: int) -> None:
+    """The header at `l4` changed by `change` in sum, so its checksum does (RFC 1624). A wrong one stays wrong.
+
+    With `NEEDS_CSUM` the field holds only the sum of the pseudo-header. No field of the TCP header is a part of that,
+    so it is left alone.
+    """
+    if not frame[0] & F_NEEDS_CSUM:
+        _write16(frame, l4 + CSUM_AT, update(_read16(frame, l4 + CSUM_AT)[0], change))

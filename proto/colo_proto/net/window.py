@@ -11,29 +11,21 @@ from typing import Final
 from colo_proto.checksum import internet_checksum, pseudo_sum
 from colo_proto.frame import ETH, NO_OFFLOAD, Buffer
 from colo_proto.net.packet import PROTO_TCP, network_at, set_length
-from colo_proto.net.tcp import (
-    ACK,
-    ACK_AT,
-    CSUM_AT,
-    FLAGS_AT,
-    OFFSET_AT,
-    OPTIONS_AT,
-    SEQ_AT,
-    URGENT_AT,
-    WINDOW_AT,
-    timestamps_at,
-)
+from colo_proto.net.tcp import ACK, CSUM_AT, OPTIONS_AT, SEQ_AT, timestamps_at
 
 _U16: Final = Struct("!H")
-_U32: Final = Struct("!I")
+_FIELDS: Final = Struct("!IIBBHHH")
+"""Sequence and acknowledgement number, data offset (upper half), flags, window, checksum, urgent pointer."""
 
 
-def window_update(frame: Buffer, l4: int, data: int, seq: int, ack: int, window: int, more: bytes = b"") -> bytes:
+def window_update(
+    frame: Buffer, l4: int, data: int, seq: int, ack: int, window: int, more: bytes = b"", flags: int = ACK
+) -> bytes:
     """A pure ACK with the headers of `frame` (TCP at `l4`, payload from `data`), IPv4 or IPv6.
 
     `seq`, `ack` and the raw `window` field are wire values. Only the timestamps are kept of the options: the last ones
     may be repeated (RFC 7323). Options of a SYN do not belong here, and SACK blocks would mean something else beside
-    another ACK (RFC 2883). `more` are additional options.
+    another ACK (RFC 2883). `more` are additional options, and `flags` other flags.
     """
     stamps = timestamps_at(frame, l4, data)
     out = bytearray(frame[: l4 + OPTIONS_AT])
@@ -42,13 +34,7 @@ def window_update(frame: Buffer, l4: int, data: int, seq: int, ack: int, window:
     out += more
     data = len(out)
     out[:ETH] = NO_OFFLOAD
-    out[l4 + OFFSET_AT] = (data - l4) << 2
-    _U32.pack_into(out, l4 + SEQ_AT, seq)
-    _U32.pack_into(out, l4 + ACK_AT, ack)
-    out[l4 + FLAGS_AT] = ACK
-    _U16.pack_into(out, l4 + WINDOW_AT, window)
-    _U16.pack_into(out, l4 + CSUM_AT, 0)
-    _U16.pack_into(out, l4 + URGENT_AT, 0)
+    _FIELDS.pack_into(out, l4 + SEQ_AT, seq, ack, (data - l4) << 2, flags, window, 0, 0)
     l3 = network_at(out)
     set_length(out, l3, l4, data)
     at, width = (l3 + 12, 4) if out[l3] >> 4 == 4 else (l3 + 8, 16)

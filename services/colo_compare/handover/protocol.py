@@ -318,16 +318,13 @@ class Handovers:
 
     # -- the end ----------------------------------------------------------------------------------
 
-    def leave(self) -> bool:
-        """Ask the COLO frame to have our flows handed over before we stop. False when no input is shared out, so that
-        there is nobody who could take them over.
+    def leave(self) -> None:
+        """Ask the COLO frame to have our flows handed over before we stop. When no input is shared out, there is nobody
+        who could take them over.
         """
-        if not self.linked:
-            return False
-        if not self._leaving:
+        if self.linked and not self._leaving:
             self._leaving = True
             self._say(Leaving(self.id))
-        return True
 
     def _say(self, message: Message) -> None:
         self._ledger.outputs.append(Tell(message))

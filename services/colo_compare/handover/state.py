@@ -93,8 +93,8 @@ def pack(table: Table, chosen: Chosen, now: float) -> bytes:
     return packed
 
 
-def unpack(table: Table, data: bytes, now: float) -> int:
-    """Put what `pack` returned into `table`. Returns how many flows came; `WireError` when nothing can be read."""
+def unpack(table: Table, data: bytes, now: float) -> None:
+    """Put what `pack` returned into `table`; `WireError` when nothing can be read."""
     try:
         flows, fragments = msgpack.unpackb(data, raw=False, strict_map_key=False)
         primary, secondary = ([(now - age, list(frames)) for age, frames in side] for side in fragments)
@@ -103,11 +103,10 @@ def unpack(table: Table, data: bytes, now: float) -> int:
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise WireError("flow_state", str(error)[:120]) from None
     counters = table.ledger.counters
-    taken = 0
     for body in flows:
         try:
             (_unpack_stream if body["kind"] == TcpFlow.kept else _unpack_datagrams)(table, body, now)
-            taken += 1
+            counters["flows_taken_over"] += 1
         except (KeyError, ValueError, TypeError, IndexError, OverflowError):
             counters["handovers_malformed"] += 1
     for is_primary, side in ((True, primary), (False, secondary)):
@@ -117,9 +116,7 @@ def unpack(table: Table, data: bytes, now: float) -> int:
                     counters["secondary_taken_over"] += 1
                 elif not table.ledger.shadow:
                     counters["taken_over"] += 1
-                table.receive_fragment(frame, began, primary=is_primary)
-    counters["flows_taken_over"] += taken
-    return taken
+                table.receive_any(frame, began, primary=is_primary)
 
 
 # -- flows of either kind ----------------------------------------------------------------------------
@@ -193,9 +190,8 @@ def _pack_stream(flow: TcpFlow, now: float) -> dict[str, Any]:
     body = _pack_flow(flow, now)
     body |= {WIRE_NAMES.get(name, name): getattr(flow, name) for name in FIELDS}
     body |= {name: [_pack_held(one, now) for one in getattr(flow, name)] for name in ("data", "waiting", "resets")}
+    body |= {f"{name}_left": [(one.left, one.overtakes) for one in getattr(flow, name)] for name in ("data", "waiting")}
     body |= {
-        "data_left": [(one.left, one.overtakes) for one in flow.data],
-        "waiting_left": [(one.left, one.overtakes) for one in flow.waiting],
         "p_syn": flow.p_syn,
         "s_syn": flow.s_syn,
         "next_syn": [*flow.next_syn[:-1], now - flow.next_syn.at] if flow.next_syn else None,
@@ -231,9 +227,8 @@ def _unpack_stream(table: Table, body: dict[str, Any], now: float) -> None:
     if not 0 <= ref.first <= len(ref.pieces):
         raise ValueError("more history than pieces")
     fields |= queues
+    fields |= {name: SynOptions(*body[name]) if body[name] else None for name in ("p_syn", "s_syn")}
     fields |= {
-        "p_syn": SynOptions(*body["p_syn"]) if body["p_syn"] else None,
-        "s_syn": SynOptions(*body["s_syn"]) if body["s_syn"] else None,
         "next_syn": _unpack_next_syn(body["next_syn"], now) if body["next_syn"] else None,
         "clamped": _unpack_lowered(body["clamped"]) if body["clamped"] else None,
         "rivals": tuple(map(int, body.get("rivals", ()))),

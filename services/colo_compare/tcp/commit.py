@@ -43,9 +43,8 @@ def confirm(flow: Connection, committed: int) -> None:
 def _full(flow: Connection, held: Held, queued: int) -> bool:
     # In shadow mode a guest may be ahead of the other as far as there is memory: its client waits for neither.
     ledger = flow.ledger
-    if _awaited(flow, held) and not ledger.crowded(flow):
-        return False
-    if not ledger.full(flow, queued, ledger.max_ahead if ledger.ahead(flow) else ledger.max_queue_size):
+    bound = ledger.max_ahead if ledger.ahead(flow) else ledger.max_queue_size
+    if (queued < bound and ledger.room(flow)) or (_awaited(flow, held) and not flow.wanted):
         return False
     if not ledger.ahead(flow):
         ledger.refuse(flow, held, queued, ask=not may_come_later(flow, held.at))

@@ -3,15 +3,9 @@ not known yet, in which a difference was found, or which are unprotected.
 """
 
 from colo_compare.arrival import Arrival
+from colo_compare.tcp import opening
 from colo_compare.tcp.commit import advance, compare_new, hold, hold_reset, reset, secondary_advanced, unblock, wait
 from colo_compare.tcp.intake import remember, store
-from colo_compare.tcp.opening import (
-    adopt,
-    leave_stranger,
-    open_connection,
-    release_former_resets,
-    secondary_syn,
-)
 from colo_compare.tcp.partial import release_head
 from colo_compare.tcp.reference import LOWEST
 from colo_compare.tcp.state import Connection, Held
@@ -25,9 +19,9 @@ def primary(flow: Connection, arrival: Arrival, now: float) -> None:
     ledger, flags, seq = flow.ledger, arrival.flags, arrival.seq
     if flags & SYN and not flags & RST and (flow.isn is None or flow.isn & MASK != seq):
         number = flow.unwrap_ack(arrival.ack) if flags & ACK else LOWEST
-        open_connection(flow, seq, number, syn_options(arrival.buf, arrival.l4, arrival.data), now)
+        opening.open_connection(flow, seq, number, syn_options(arrival.buf, arrival.l4, arrival.data), now)
     if ledger.strangers and flow.p_first is None and flow.committed < 0 and not flow.unprotected:
-        leave_stranger(flow)
+        opening.leave_stranger(flow)
     syn, fin = flags >> 1 & 1, flags & 1
     start = flow.position(seq)
     stop = start + arrival.end - arrival.data + syn
@@ -58,7 +52,7 @@ def primary(flow: Connection, arrival: Arrival, now: float) -> None:
         flow.opener = not flags & ACK and bool(flow.p_syn.wscale)
     if flow.p_first is None:
         flow.p_first = start
-        adopt(flow, now)
+        opening.adopt(flow, now)
     if flow.diverged or flow.committed < 0 or held.end > held.start:
         hold(flow, held)
         compare_new(flow, start, stop, now)
@@ -75,13 +69,13 @@ def secondary(flow: Connection, arrival: Arrival, now: float) -> None:
         ledger.secondary_gone(1, "unprotected")
         return
     if flags & SYN:
-        secondary_syn(flow, arrival, now)
+        opening.secondary_syn(flow, arrival, now)
         return
     if flow.isn is not None and flow.s_syn is None:
         # The primary opened a new connection here; this still belongs to the one before.
         ledger.secondary_gone(1, "overtaken")
         if flags & RST and flow.resets:
-            release_former_resets(flow)
+            opening.release_former_resets(flow)
         return
     size = arrival.end - arrival.data
     if flow.s_rst and not flags & RST:
@@ -99,7 +93,7 @@ def secondary(flow: Connection, arrival: Arrival, now: float) -> None:
     stop = start + size
     if flow.s_first is None:
         flow.s_first = start
-        adopt(flow, now)
+        opening.adopt(flow, now)
     base = flow.committed
     if flags & FIN and flow.ref.fin is None and (stop >= base or stop < flow.unproven):
         # A FIN that lies before `committed` is stale: a checkpoint has passed it, or both would have sent it.

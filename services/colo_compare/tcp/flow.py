@@ -211,17 +211,9 @@ class TcpFlow(Connection):
 
     # -- what compare asks of every kind of flow -----------------------------------------------------
 
-    def oldest(self) -> float | None:
-        """Arrival time of the oldest held primary frame."""
-        return min((held.at for held in self.held() if not held.out), default=None)
-
     def leftover(self) -> bool:
         """Does it keep something of the secondary that the primary has not sent?"""
         return self.ref.pending() > 0
-
-    def lingers(self) -> bool:
-        """May `expire` still have something to do?"""
-        return any(held.out for held in self.held())
 
     def sweep(self) -> None:
         """Free what is no longer needed."""

@@ -22,10 +22,9 @@ def timed_out(flow: Connection, now: float) -> None:
     secondary may be merely late (`lateness`).
     """
     limit = now - flow.ledger.timeout
-    for held in [one for one in flow.resets if one.start == FORMER and one.at < limit and not one.out]:
-        # The secondary has not reset the connection before, so the client will be told by the secondary's answer.
-        flow.resets.remove(held)
-        flow.ledger.drop(held, "replaced")
+    # The secondary has not reset the connection before, so the client will be told by the secondary's answer.
+    former = [held for held in flow.resets if held.start == FORMER and held.at < limit and not held.out]
+    _drop(flow, flow.resets, former, "replaced")
     if flow.closed and flow.s_rst:
         # Both have reset it, and the primary's RST has overtaken what both had sent before.
         _drop_old(flow, limit, flow.s_reset, "reset")
@@ -48,8 +47,13 @@ def _report(flow: Connection, held: Held, now: float) -> None:
 
 def _drop_old(flow: Connection, limit: float, end: int, reason: str) -> None:
     """Drop what came before `limit` and lies before `end`."""
-    for held in [held for held in flow.data if held.at < limit and held.end <= end and not held.out]:
-        flow.data.remove(held)
+    old = [held for held in flow.data if held.at < limit and held.end <= end and not held.out]
+    _drop(flow, flow.data, old, reason)
+
+
+def _drop(flow: Connection, queue: list[Held], gone: list[Held], reason: str) -> None:
+    for held in gone:
+        queue.remove(held)
         flow.ledger.drop(held, reason)
 
 
@@ -65,7 +69,7 @@ def expire(flow: Connection, limit: float, now: float) -> None:
     """
     if flow.closed:
         # Both have ended the stream. Which guest still remembers it when something late comes, is a matter of time.
-        _drop(flow, [held for held in flow.resets if held.out and held.at <= limit])
+        _drop(flow, flow.resets, [held for held in flow.resets if held.out and held.at <= limit], "reset")
     late = [held for held in flow.held() if held.out and held.at <= limit]
     if not late or flow.wanted or flow.advanced_at > limit or _client_reset(flow, late) or _skip_missing(flow, now):
         return
@@ -77,16 +81,10 @@ def _client_reset(flow: Connection, late: list[Held]) -> bool:
     """Did the client reset the connection? How far a guest had come before it heard of that is no difference."""
     if any(held.at * 1000 > flow.client_reset + RESET_GRACE for held in late):
         return False
-    _drop(flow, late)
+    for queue in (flow.data, flow.waiting, flow.resets):
+        _drop(flow, queue, [held for held in queue if held in late], "reset")
     flow.closed = True
     return True
-
-
-def _drop(flow: Connection, late: list[Held]) -> None:
-    for queue in (flow.data, flow.waiting, flow.resets):
-        for held in [held for held in queue if held in late]:
-            queue.remove(held)
-            flow.ledger.drop(held, "reset")
 
 
 def _skip_missing(flow: Connection, now: float) -> bool:

@@ -28,11 +28,9 @@ def open_connection(flow: Connection, seq: int, number: int, options: SynOptions
     pending = flow.next_syn
     if pending is not None and pending.ack != number:
         pending = None  # the answer to another SYN of the client
-    if fresh and flow.s_syn is not None:
-        pending = NextSyn(flow.s_syn, flow.s_isn, flow.s_ack, flow.s_edge, now)
     rivals = _rivals_of(flow, seq, number)
-    if rivals and pending is None and flow.s_syn is not None and flow.s_ack == number:
-        # The secondary's earlier answer to this SYN is still its answer.
+    # With rivals, the secondary's earlier answer to this SYN is still its answer.
+    if flow.s_syn is not None and (fresh or (rivals and pending is None and flow.s_ack == number)):
         pending = NextSyn(flow.s_syn, flow.s_isn, flow.s_ack, flow.s_edge, now)
     ack_base = flow.ack_base
     resets = _take_former_resets(flow)

@@ -15,6 +15,7 @@ would be a cache miss when there are ten thousand flows.
 """
 
 from bisect import bisect_right
+from operator import attrgetter
 from typing import Final
 
 from colo_compare.tcp.history import History, Piece, cost
@@ -26,8 +27,7 @@ MIN_FORGOTTEN: Final = 8
 """Pieces without bytes that a short list may have; a long list may have a quarter more than its history."""
 
 
-def _start(piece: Piece) -> int:
-    return piece.start
+_start, _stop = attrgetter("start"), attrgetter("stop")
 
 
 class Reference:
@@ -123,10 +123,7 @@ class Reference:
 
     def find(self, position: int) -> int:
         """Index of the piece that holds `position`, or of the first one after it."""
-        at = bisect_right(self.pieces, position, key=_start) - 1
-        if at >= 0 and self.pieces[at].stop > position:
-            return at
-        return at + 1
+        return bisect_right(self.pieces, position, key=_stop)
 
     def slice(self, start: int, stop: int) -> tuple[bytes, int]:
         """The first contiguous bytes within `[start, stop)` that are kept, and the position where they begin."""

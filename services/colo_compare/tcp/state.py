@@ -7,6 +7,7 @@ secondary's numbers into the primary's space, except for those of its SYN, of wh
 Names that begin with `p_` are about the primary, those with `s_` about the secondary.
 """
 
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from colo_compare.arrival import Arrival
@@ -82,16 +83,7 @@ class LoweredWindow:
         self.win = win
 
 
-def by_start(held: Held) -> int:
-    return held.start
-
-
-def by_arrival(held: Held) -> float:
-    return held.at
-
-
-def by_ack(held: Held) -> int:
-    return held.ack
+by_start, by_arrival, by_ack = attrgetter("start"), attrgetter("at"), attrgetter("ack")
 
 
 class Connection(Flow):

@@ -21,10 +21,9 @@ from colo_compare.tcp.departure import let_out as let_held_out
 from colo_compare.tcp.reference import LOWEST
 from colo_compare.tcp.state import Connection, Held, LoweredWindow
 from colo_compare.unit import Unit
-from colo_proto.checksum import update16
-from colo_proto.frame import F_NEEDS_CSUM, Buffer
+from colo_proto.frame import Buffer
 from colo_proto.net.stamp import NO_STAMP, tsval, with_tsval
-from colo_proto.net.tcp import CSUM_AT, WINDOW_AT, read32, timestamps_at
+from colo_proto.net.tcp import WINDOW_AT, read32, timestamps_at, update_checksum
 from colo_proto.net.window import window_update
 from colo_proto.seq import HALF, MASK
 
@@ -94,9 +93,7 @@ def _clamp(flow: Connection, buf: bytes, l4: int, data: int, end: int, ack: int,
     window = _largest_field(flow, ack, scale)
     patched = bytearray(buf)
     _U16.pack_into(patched, l4 + WINDOW_AT, window)
-    if not patched[0] & F_NEEDS_CSUM:
-        old = _U16.unpack_from(patched, l4 + CSUM_AT)[0]
-        _U16.pack_into(patched, l4 + CSUM_AT, update16(old, win, window))
+    update_checksum(patched, l4, window - win)
     flow.ledger.counters["windows_lowered"] += 1
     _told(flow, patched, l4, data, end, ack, win if scale else -win, window)
     return patched

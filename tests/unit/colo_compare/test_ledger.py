@@ -75,10 +75,14 @@ def test_only_the_last_differences_are_kept(ledger):
 
 def test_the_bounds_are_looked_at_before_anything_is_kept(ledger):
     who = flow(ledger)
-    assert not ledger.full(who, 3, 4)
-    assert ledger.full(who, 4, 4)
+    assert ledger.room(who)
+    ledger.held_bytes = ledger.max_held_bytes // 2
+    assert ledger.room(who)
+    who.wanted = 1.0
+    assert not ledger.room(who), "the other half is for those that wait for no checkpoint"
+    assert ledger.room(flow(ledger, 1))
     ledger.held_bytes = ledger.max_held_bytes
-    assert ledger.full(flow(ledger, 1), 0, 4)
+    assert not ledger.room(flow(ledger, 1))
 
 
 def test_what_is_refused_is_counted_and_asks_for_a_checkpoint(ledger):

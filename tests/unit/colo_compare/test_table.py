@@ -25,9 +25,9 @@ class Counting(Table):
 
     dissected = 0
 
-    def _any(self, frame, now, *, primary):
+    def receive_any(self, frame, now, *, primary):
         self.dissected += 1
-        super()._any(frame, now, primary=primary)
+        super().receive_any(frame, now, primary=primary)
 
 
 class Dissecting(Counting):
@@ -35,7 +35,7 @@ class Dissecting(Counting):
 
     def receive(self, frames, now, *, primary):
         for frame in frames:
-            self._any(frame, now, primary=primary)
+            self.receive_any(frame, now, primary=primary)
 
 
 def any_frame(chance):

@@ -1,5 +1,7 @@
 """The two ends of a reliable link: every frame arrives in order, or a gap is reported."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from colo_proto.codec import MAX_BATCH_BYTES, MAX_BATCH_FRAMES, Batch, LinkReset, LinkStart
 from colo_proto.errors import WireError
 from colo_proto.replay import FRAME_OVERHEAD, HELLO_INTERVAL, SENDER_SILENCE, ReplayReceiver, ReplaySender, cut
+from colo_proto.topology import REPLAY_BYTES
 
 
 def frames(first: int, count: int) -> list[bytes]:
@@ -25,8 +28,12 @@ def pump(sender: ReplaySender, receiver: ReplayReceiver, now: float = 0.0) -> li
     return out
 
 
+def a_sender(incarnation=7, limit=REPLAY_BYTES, *, source=True):
+    return ReplaySender("m0.outdev", incarnation, limit, Counter(), source=source)
+
+
 def pair(**options) -> tuple[ReplaySender, ReplayReceiver]:
-    sender, receiver = ReplaySender("m0.outdev", 7, **options), ReplayReceiver()
+    sender, receiver = a_sender(**options), ReplayReceiver(Counter())
     attach(sender, receiver)
     return sender, receiver
 
@@ -50,7 +57,7 @@ class TestCut:
 
 class TestInOrder:
     def test_frames_pushed_before_a_receiver_came_are_waiting_for_it(self):
-        sender, receiver = ReplaySender("l", 7), ReplayReceiver()
+        sender, receiver = a_sender(), ReplayReceiver(Counter())
         sender.push(frames(0, 3))
         assert sender.due() is None
         assert attach(sender, receiver) is False
@@ -92,7 +99,7 @@ class TestReceiverKilled:
         sender.push(frames(4, 4))
         pump(sender, receiver)
         sender.ack(7, 4)
-        fresh = ReplayReceiver()
+        fresh = ReplayReceiver(Counter())
         assert attach(sender, fresh) is False
         assert pump(sender, fresh) == frames(4, 4)
         assert sender.counters["replayed"] == 4
@@ -107,7 +114,7 @@ class TestReceiverKilled:
         sender.push(frames(4, 4))
         late = sender.due()
         assert late is not None
-        fresh = ReplayReceiver()
+        fresh = ReplayReceiver(Counter())
         assert fresh.batch(late, 0.0) == []
         attach(sender, fresh)
         assert pump(sender, fresh) == frames(0, 8)
@@ -119,7 +126,7 @@ class TestReceiverKilled:
         sender.detached()
         for n in range(5, 30):
             sender.push(frames(n, 1))
-        fresh = ReplayReceiver()
+        fresh = ReplayReceiver(Counter())
         assert attach(sender, fresh) is True
         assert pump(sender, fresh) == frames(20, 10)
         assert (sender.counters["evicted"], sender.counters["resets"], fresh.counters["gaps"]) == (20, 1, 1)
@@ -131,7 +138,7 @@ class TestReceiverKilled:
             pump(sender, receiver)
             sender.ack(7, n + 1)
         assert sender.counters["evicted"] == 0
-        fresh = ReplayReceiver()
+        fresh = ReplayReceiver(Counter())
         assert attach(sender, fresh) is False
 
 
@@ -204,7 +211,7 @@ class TestSenderKilled:
         sender, receiver = pair()
         sender.push(frames(0, 5))
         pump(sender, receiver)
-        again = ReplaySender("m0.outdev", 8)
+        again = a_sender(8)
         again.push(frames(0, 2))
         assert isinstance(again.hello(*receiver.hello(1.0)), LinkReset)
         assert attach(again, receiver, 2.0) is True
@@ -212,7 +219,7 @@ class TestSenderKilled:
 
     def test_a_relay_does_not_its_upstream_sends_again(self):
         _, receiver = pair()
-        again = ReplaySender("m0.outdev", 8, source=False)
+        again = a_sender(8, source=False)
         again.push(frames(0, 2))
         assert isinstance(again.hello(*receiver.hello(1.0)), LinkStart)
         assert attach(again, receiver, 2.0) is False

@@ -33,8 +33,8 @@ class World:
     pushed: list = field(default_factory=list)
 
     def __post_init__(self):
-        self.sender = ReplaySender("l", 1000, self.limit, source=self.source)
-        self.receiver = ReplayReceiver()
+        self.sender = ReplaySender("l", 1000, self.limit, Counter(), source=self.source)
+        self.receiver = ReplayReceiver(Counter())
         self.lives: list[list[int]] = [[]]
 
     def push(self, count):
@@ -99,7 +99,7 @@ class World:
 
     def kill_receiver(self):
         self.cut()
-        self.receiver = ReplayReceiver()
+        self.receiver = ReplayReceiver(Counter())
         self.lives.append([])
 
     def kill_sender(self):
@@ -109,7 +109,7 @@ class World:
         if not self.source:
             # A relay's upstream sends again what was not acknowledged to it, whether the ring still had it or not.
             unacknowledged = self.pushed[self.sender.acked :]
-        self.sender = ReplaySender("l", 1000 + self.restarts, self.limit, source=self.source)
+        self.sender = ReplaySender("l", 1000 + self.restarts, self.limit, Counter(), source=self.source)
         self.pushed = []
         self._push(unacknowledged)
 
