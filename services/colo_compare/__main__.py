@@ -8,8 +8,6 @@ from colo_runtime.service import Service
 SERVICE = Service(
     "compare",
     "Release what both guests agree on (QEMU's colo-compare).",
-    config="colo_compare.config:CompareConfig",
-    core="colo_compare.compare:Compare",
 )
 
 if __name__ == "__main__":

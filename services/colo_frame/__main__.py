@@ -8,8 +8,6 @@ from colo_runtime.service import Service
 SERVICE = Service(
     "frame",
     "Checkpoints, modes, heartbeat, worker table (the COLO frame).",
-    config="colo_frame.config:FrameConfig",
-    core="colo_frame.frame:Frame",
     make="colo_frame.shell:make",
     check="colo_frame.shell:check",
 )

@@ -8,8 +8,6 @@ from colo_runtime.service import Service
 SERVICE = Service(
     "mirror",
     "Client frames to the guest, and a copy to the secondary (QEMU's filter-mirror).",
-    config="colo_mirror.config:MirrorConfig",
-    core="colo_mirror.mirror:Mirror",
 )
 
 if __name__ == "__main__":

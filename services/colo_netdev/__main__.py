@@ -8,8 +8,6 @@ from colo_runtime.service import Service
 SERVICE = Service(
     "netdev",
     "Open the taps and hand their descriptors to the filters (QEMU's -netdev tap).",
-    config="colo_netdev.config:NetdevConfig",
-    core="colo_netdev.netdev:Netdev",
     make="colo_netdev.shell:make",
 )
 

@@ -8,8 +8,6 @@ from colo_runtime.service import Service
 SERVICE = Service(
     "redirector",
     "Frames out of the chain, or into it (QEMU's filter-redirector).",
-    config="colo_redirector.config:RedirectorConfig",
-    core="colo_redirector.redirector:Redirector",
 )
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from colo_runtime.service import Service
 SERVICE = Service(
     "rewriter",
     "The secondary's TCP numbers in terms of the primary's (QEMU's filter-rewriter).",
-    config="colo_rewriter.config:RewriterConfig",
-    core="colo_rewriter.rewriter:Rewriter",
 )
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from colo_proto.config import Option, flag, options
 from colo_proto.endpoint import Endpoint, parse_endpoint
@@ -25,16 +25,11 @@ from colo_runtime.logs import configure
 from colo_runtime.options import CommonConfig, Settings, Table, build_from, gather
 from colo_runtime.rulesfile import read_rules
 
+if TYPE_CHECKING:
+    from colo_runtime.shell import Shell
+
 GROUP: Final = "colo.services"
 HOSTNAME: Final = "{hostname}"
-
-
-class Process(Protocol):
-    """A shell, as far as the code that starts it needs to know."""
-
-    def run(self) -> int:
-        """Run until the process ends, and return the exit status."""
-        ...
 
 
 def load(path: str, user: str) -> Any:
@@ -53,29 +48,28 @@ def load(path: str, user: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One kind of process. Its parts are named as `module:name` and imported only when they are needed, so that a
+    """One kind of process, with its package `colo_<role>`. Its parts are imported only when they are needed, so that a
     filter starts fast and the list of all services costs nothing.
     """
 
     role: str
     help: str
-    config: str
-    """The frozen dataclass of its options."""
-    core: str
-    """The class of its core, made from the config."""
     make: str = "colo_runtime.filtershell:make"
-    """A function `(Resolved, log, ZeroMQ context or None) -> Process` that puts the core into its shell."""
+    """`module:name` of a function `(Resolved, log, ZeroMQ context or None) -> Shell`: it puts the core into its shell.
+    """
     check: str = ""
-    """A function `(Resolved) -> None` that raises `ConfigError` for mistakes that only this service can recognise."""
+    """`module:name` of a function `(Resolved) -> None`: it raises `ConfigError` for mistakes that only this service can
+    recognise.
+    """
 
     def config_class(self) -> type[Any]:
-        """The frozen dataclass of its options."""
-        found: type[Any] = load(self.config, self.role)
+        """The frozen dataclass of its options: `RoleConfig` in `colo_role.config`."""
+        found: type[Any] = load(f"colo_{self.role}.config:{self.role.title()}Config", self.role)
         return found
 
     def core_class(self) -> type[Any]:
-        """The class of its core."""
-        found: type[Any] = load(self.core, self.role)
+        """The class of its core, made from the config: `Role` in `colo_role.role`."""
+        found: type[Any] = load(f"colo_{self.role}.{self.role}:{self.role.title()}", self.role)
         return found
 
     def table(self) -> dict[str, Option]:
@@ -160,7 +154,7 @@ def run_service(service: Service, table: Table, flags: Mapping[str, Any]) -> int
     return make_shell(found, log).run()
 
 
-def make_shell(found: Resolved, log: Callable[..., None], zmq_context: Any = None) -> Process:
+def make_shell(found: Resolved, log: Callable[..., None], zmq_context: Any = None) -> "Shell":
     """The core of a service in its shell, not yet open. Shells of one process may share a ZeroMQ context."""
-    made: Process = load(found.service.make, found.service.role)(found, log, zmq_context)
+    made: Shell = load(found.service.make, found.service.role)(found, log, zmq_context)
     return made

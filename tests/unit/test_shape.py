@@ -106,7 +106,7 @@ def test_options_are_one_frozen_dataclass(folder):
 @each_filter
 def test_the_core_is_where_it_is_looked_for(folder):
     service = services()[folder.name.removeprefix("colo_")]
-    assert service.config.startswith(f"{folder.name}.config:")
+    assert service.config_class().__module__ == f"{folder.name}.config"
     assert service.core_class().__module__ == f"{folder.name}.{service.role}"
 
 
