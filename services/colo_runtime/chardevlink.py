@@ -29,7 +29,6 @@ class ChardevLink(Link):
         self._stream.on_data = self._data
         self._stream.on_down = self._down
         self._stream.on_drained = self._drained
-        self._reading = self.reads
         self._slow = False
         self._new_parser()
         self._stream.open()
@@ -76,8 +75,9 @@ class ChardevLink(Link):
         self.context.on_lost(self.port, reason, frames)
 
     def _data(self, data: memoryview) -> None:
-        if not self._reading:
-            # An output expects nothing from its peer, but a peer whose data is not read would stand still.
+        if self._stopped or not self.reads:
+            # We expect nothing on an output, and want nothing more when we drain. But a peer whose data is not read
+            # would stand still.
             self.counters["ignored_bytes"] += len(data)
             return
         frames = self._parser.feed(data)
@@ -113,10 +113,6 @@ class ChardevLink(Link):
         if not self._slow and self._stream.pending > min(SLOW_PEER_BYTES, context.common.queue_bytes // 2):
             self._slow = True
             context.on_ready()
-
-    def stop_reading(self) -> None:
-        """Continue to read, so that the peer does not stand still, but ignore what comes."""
-        self._reading = False
 
     def close(self) -> None:
         """Close the connection."""

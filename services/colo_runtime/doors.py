@@ -102,9 +102,6 @@ class Callers:
     def __len__(self) -> int:
         return len(self._all)
 
-    def __contains__(self, fd: int) -> bool:
-        return fd in self._all
-
     def add(self, fd: int) -> None:
         """A connection was accepted, or made by us."""
         self.remove(fd)
@@ -122,8 +119,7 @@ class Callers:
         """
         if not self._all:
             return None
-        fds = list(self._all)
-        found = fds[0] if len(fds) == 1 else max(reversed(fds), key=_received)
+        found = max(reversed(self._all), key=_received)
         self.remove(found)
         return found
 

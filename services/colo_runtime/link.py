@@ -33,7 +33,7 @@ Deliver = Callable[[Sequence[bytes]], None]
 
 
 class Link(ABC):
-    """The base of all links. A subclass implements `open`, `send`, `stop_reading` and `close`."""
+    """The base of all links. A subclass implements `open`, `send` and `close`, and `_interest` if it can rest."""
 
     def __init__(self, port: str, way: Way, endpoint: Endpoint, context: Context, deliver: Deliver) -> None:
         self.port = port
@@ -48,6 +48,8 @@ class Link(ABC):
         self.endpoint = endpoint
         self.context = context
         self.deliver = deliver
+        self._stopped = False
+        self._resting = False
         self.counters: Counter[str] = Counter()
         self.link_name = f"{context.id}.{port}"
         """The name of the link in messages."""
@@ -70,9 +72,20 @@ class Link(ABC):
 
     def rest(self, *, resting: bool) -> None:
         """Stop reading for a while, because an output has as much to send as it may keep. Not every input can."""
+        self._resting = resting
+        self._interest()
 
     def stop_reading(self) -> None:
         """Read no more frames, because the process drains."""
+        self._stopped = True
+        self._interest()
+
+    @property
+    def _reading(self) -> bool:
+        return not (self._stopped or self._resting)
+
+    def _interest(self) -> None:
+        """`_reading` may have changed: watch for what is wanted now."""
 
     def close(self) -> None:
         """Close everything that `open` has opened."""

@@ -68,11 +68,6 @@ class Monitor:
         """The number of live connections."""
         return len(self._up)
 
-    @property
-    def pending(self) -> int:
-        """The number of connections in their handshake."""
-        return len(self._pending)
-
     def _event(self, _events: int) -> None:
         # An event must not be handled later than the messages of its peer. A flood of events still ends at `BURST`.
         for _ in range(BURST):
@@ -89,24 +84,19 @@ class Monitor:
         if event == zmq.EVENT_ACCEPTED:
             self._pending.add(value)
             if len(self._pending) > MAX_PENDING or crowded(value):
-                self._turn_away()
+                caller = self._pending.surplus()
+                if caller is not None:
+                    self._hang_up(caller.fd, caller.inode)
         elif event == zmq.EVENT_CONNECTED:
             self._pending.add(value)
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._arrived()
         elif event == zmq.EVENT_DISCONNECTED:
             self._gone(value)
-        elif event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            # The event of the end of the connection follows, and has its descriptor.
-            return
-        else:
+        elif event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            # After that one, the event of the end of the connection follows, and has its descriptor.
             self._failed = True
             self._on_change("refused", value if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL else event)
-
-    def _turn_away(self) -> None:
-        caller = self._pending.surplus()
-        if caller is not None:
-            self._hang_up(caller.fd, caller.inode)
 
     def _hang_up(self, fd: int, inode: int | None = None) -> None:
         self._ended.add(fd)
@@ -149,14 +139,11 @@ class Monitor:
         self._context.reactor.unwatch(self._socket)
         if not waits:
             self._watched.disable_monitor()
-            self._watched.close(linger)
-            self._socket.close(0)
-            return
         self._watched.close(linger)
         # The thread of libzmq may wait until there is space for an event: read until it has released the socket.
         # (`disable_monitor` needs a lock that this thread holds meanwhile.)
         until = time.monotonic() + STOPPED
-        while time.monotonic() < until:
+        while waits and time.monotonic() < until:
             if not self._socket.poll(ATTEND_MS):
                 # A connection for which ZAP was asked is released only when the request is answered.
                 if self._context.curve is not None:

@@ -97,7 +97,6 @@ class ReliableOut(Link):
     def _pump(self) -> None:
         sender = self.sender
         while (batch := sender.due()) is not None:
-            assert self._peer is not None
             if not self._tell(self.batch(batch.sequence, batch.frames)):
                 return
             sender.sent()
@@ -215,7 +214,6 @@ class ReliableIn(Link):
         self._senders: dict[bytes, _Sender] = {}
         if not self._wire.router:
             self._senders[b""] = _Sender(ReplayReceiver(counters=self.counters))
-        self._reading = True
         self._held = False
         self._greeted = False
         """A hello was sent since a connection ended last."""
@@ -321,7 +319,7 @@ class ReliableIn(Link):
         """Send the hellos that are due."""
         for peer, sender in self._senders.items():
             receiver = sender.receiver
-            if receiver.asking and self._reading and not self._held:
+            if receiver.asking and not (self._stopped or self._held):
                 incarnation, sequence = receiver.hello(monotonic())
                 if self._say(peer, encode(LinkHello(receiver.link or self.link_name, incarnation, sequence))):
                     self._greeted = True
@@ -344,7 +342,7 @@ class ReliableIn(Link):
         if self._ticks % TICKS == 0 and not self._wire.router:
             # A sender that has answered once answers each of our hellos. While we send none, it may be silent.
             receiver = self._senders[b""].receiver
-            expected = self._reading and not self._held and receiver.incarnation
+            expected = not (self._stopped or self._held) and receiver.incarnation
             self._wire.check_silence(receiver.heard if expected else now)
         self._timer = self.context.reactor.call_later(TICK, self._tick)
 
@@ -359,19 +357,18 @@ class ReliableIn(Link):
 
     def hold(self, on: bool) -> None:
         """Stop taking frames for a while, or take them again; meanwhile they stay in the ring of the sender."""
-        if on != self._held and self._reading:
+        if on != self._held and not self._stopped:
             self._held = on
             self._wire.interest(0 if on else READ)
 
     def stop_reading(self) -> None:
         """Take no more frames; acknowledgements are still sent."""
-        self._reading = False
+        self._stopped = True
         self._wire.interest(0)
 
     def close(self) -> None:
         """Acknowledge what was taken, and close the connection."""
-        for sender in self._senders.values():
-            self._release(sender)
+        self.outputs_acknowledged()
         self._acknowledge()
         self._timer.cancel()
         self._wire.close()

@@ -157,12 +157,6 @@ class Shell(ABC):
         """HOST:PORT of the metrics; empty when there are none."""
         return self._http.address if self._http is not None else ""
 
-    def step(self, limit: float = 0.0) -> None:
-        """One turn of the loop, which takes at most `limit` seconds."""
-        deadline = self.core_deadline()
-        until = time.monotonic() + limit
-        self._turn(min(until, deadline) if deadline is not None else until)
-
     def _turn(self, until: float | None) -> None:
         self.reactor.turn(until)
         deadline = self.core_deadline()

@@ -13,6 +13,7 @@ together. Frames for a worker that is not connected are dropped and counted: the
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from colo_proto.codec import LinkBarrier, LinkHello, decode, encode
@@ -93,24 +94,11 @@ class SplitLink(Link):
     def _barrier(self, worker: str) -> None:
         self._say(worker, encode(LinkBarrier(self.link_name, self.context.incarnation, self.splitter.version)))
 
-    def _count(self, worker: str) -> None:
-        """Send an empty batch that says how far we have counted: the worker then knows what was lost with a connection,
-        even if no frame follows.
-        """
-        sequence = self._sequence.get(worker, 0)
-        if sequence and worker not in self._queues:
-            self._say(worker, self.batch(sequence, []))
-
     def _say(self, worker: str, message: bytes) -> None:
-        if worker in self._queues:
-            self._hold(worker, message, 0)
-            return
-        try:
-            if not self._wire.send(worker.encode(), message):
+        # A worker that is not connected says hello when it is.
+        with suppress(ConnectionError):
+            if worker in self._queues or not self._wire.send(worker.encode(), message):
                 self._hold(worker, message, 0)
-        except ConnectionError:
-            # The worker is not connected. It says hello when it is.
-            return
 
     def _hold(self, worker: str, message: bytes, frames: int) -> bool:
         if frames and self._pending_bytes + len(message) > self.context.common.queue_bytes:
@@ -162,7 +150,11 @@ class SplitLink(Link):
                 # An id that is not text does not belong to a process of ours.
                 worker = got[0].decode(errors="replace")
                 self._barrier(worker)
-                self._count(worker)
+                sequence = self._sequence.get(worker, 0)
+                if sequence and worker not in self._queues:
+                    # An empty batch says how far we have counted: the worker then knows what was lost with a
+                    # connection, even if no frame follows.
+                    self._say(worker, self.batch(sequence, []))
             else:
                 self.refuse(WireError("unexpected", "a message on an output"))
 

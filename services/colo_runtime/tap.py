@@ -62,8 +62,6 @@ class TapLink(Link):
         self._verb = "get"
         self._pause = RETRY
         self._timer = IDLE
-        self._reading = self.reads
-        self._resting = False
         self._why = f"tap {self.name}: waiting for netdev at {self._path}"
         self._connect()
 
@@ -153,21 +151,18 @@ class TapLink(Link):
 
     def _connect(self) -> None:
         try:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with contextlib.ExitStack() as opened:
+                sock = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                sock.setblocking(False)
+                sock.connect(self._path)
+                request = encode_request(Request(self._verb, self.name, self.context.id, self.endpoint.lease))
+                if self._verb == "get":
+                    sock.send(request)
+                else:
+                    socket.send_fds(sock, [request], [self._fd])
+                # It was asked; the socket stays open for the answer.
+                opened.pop_all()
         except OSError as error:
-            # There is no free descriptor.
-            self._again(error.strerror or str(error))
-            return
-        try:
-            sock.setblocking(False)
-            sock.connect(self._path)
-            request = encode_request(Request(self._verb, self.name, self.context.id, self.endpoint.lease))
-            if self._verb == "get":
-                sock.send(request)
-            else:
-                socket.send_fds(sock, [request], [self._fd])
-        except OSError as error:
-            sock.close()
             self._again(error.strerror or str(error))
             return
         self._socket = sock
@@ -213,8 +208,8 @@ class TapLink(Link):
         self._detach()
         os.set_blocking(fd, False)
         self._fd, self._vnet_hdr = fd, vnet_hdr
-        if self._reading:
-            self.context.reactor.watch(fd, 0 if self._resting else READ, self._ready)
+        if self.reads:
+            self.context.reactor.watch(fd, READ if self._reading else 0, self._ready)
         self.context.on_ready()
 
     def _detach(self) -> None:
@@ -254,17 +249,12 @@ class TapLink(Link):
 
     # -- end ------------------------------------------------------------------------------------
 
-    def rest(self, *, resting: bool) -> None:
-        """Leave the frames in the kernel for a while: its queue is the longest, and the kernel counts what it drops."""
-        self._resting = resting
-        if self._reading and self._fd >= 0:
-            self.context.reactor.interest(self._fd, 0 if resting else READ)
-
-    def stop_reading(self) -> None:
-        """Leave the frames in the kernel, for the next reader."""
-        self._reading = False
-        if self._fd >= 0:
-            self.context.reactor.unwatch(self._fd)
+    def _interest(self) -> None:
+        """Frames that are not read stay in the kernel, whose queue is the longest, and which counts what it drops. When
+        we drain they are for the next reader.
+        """
+        if self.reads and self._fd >= 0:
+            self.context.reactor.interest(self._fd, READ if self._reading else 0)
 
     def close(self) -> None:
         """Close the descriptor. netdev has its own copy, so the interface stays up."""

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from colo_proto.codec import Batch, Chatter, LinkBarrier, LinkHello, Wire, decode, encode
+from colo_proto.codec import Batch, Chatter, LinkBarrier, LinkHello, decode, encode
 from colo_proto.errors import WireError
 from colo_proto.frame import Buffer
 from colo_proto.replay import cut
@@ -57,12 +57,10 @@ class ZmqLink(Link):
         self._pending: deque[tuple[bytes, int]] = deque()
         self._pending_bytes = 0
         self._sequences = Sequences()
-        self._reading = True
-        self._resting = False
         self._wire.watch(self._ready)
         self._asks = self.on_barrier is not None and not self.endpoint.server
         self._heard = float("-inf")
-        self._marked = False
+        self._barrier_heard = False
         self._timer = IDLE
         if self._asks:
             self._ask()
@@ -94,10 +92,10 @@ class ZmqLink(Link):
         if self._pending_bytes + len(message) > self.context.common.queue_bytes:
             self.drop("queue_full", frames)
             return False
-        if not self._pending:
-            self._interest(writing=True)
         self._pending.append((message, frames))
         self._pending_bytes += len(message)
+        if len(self._pending) == 1:
+            self._interest()
         return True
 
     def _flush(self) -> None:
@@ -107,10 +105,10 @@ class ZmqLink(Link):
                 return
             self._pending.popleft()
             self._pending_bytes -= len(message)
-        self._interest(writing=False)
+        self._interest()
 
-    def _interest(self, *, writing: bool) -> None:
-        self._wire.interest((READ if self._reading and not self._resting else 0) | (WRITE if writing else 0))
+    def _interest(self) -> None:
+        self._wire.interest((READ if self._reading else 0) | (WRITE if self._pending else 0))
 
     # -- in -------------------------------------------------------------------------------------
 
@@ -133,42 +131,36 @@ class ZmqLink(Link):
                 break
             try:
                 value = decode(whole(got[1]))
+            except WireError as error:
+                self.refuse(error)
+                continue
+            if type(value) is not Batch:
                 if type(value) is LinkBarrier and self.on_barrier is not None:
                     if frames:
                         self.pass_on(frames)
                         frames, size = [], 0
-                    self._marked = True
+                    self._barrier_heard = True
                     self.on_barrier(value.version)
-                    continue
-                batch = self._batch(value)
-            except WireError as error:
-                self.refuse(error)
+                elif not isinstance(value, Chatter):
+                    # With `Chatter` the other end takes this for a reliable link. It works as one that never replays.
+                    self.refuse(WireError("unexpected", f"{type(value).__name__} on a link of frames"))
                 continue
-            if batch is None:
+            if not self.reads:
+                self.refuse(WireError("unexpected", "frames on an output"))
                 continue
-            missing = self._sequences.missing(batch)
+            missing = self._sequences.missing(value)
             if missing:
                 self.counters["lost"] += missing
-            frames = frames + batch.frames if frames else batch.frames
-            size += sum(map(len, batch.frames))
+            frames = frames + value.frames if frames else value.frames
+            size += sum(map(len, value.frames))
             if len(frames) >= BATCH_FRAMES or size >= BATCH_BYTES:
                 break
         if frames:
             self.pass_on(frames)
 
-    def _batch(self, value: Wire) -> Batch | None:
-        if type(value) is Batch:
-            if not self.reads:
-                raise WireError("unexpected", "frames on an output")
-            return value
-        if isinstance(value, Chatter):
-            # The other end takes this for a reliable link. It works as one that never replays.
-            return None
-        raise WireError("unexpected", f"{type(value).__name__} on a link of frames")
-
     def _ask(self) -> None:
         """Say hello to the sender, which must answer. If it does not, another process has taken over our routing id."""
-        if self._marked and self._reading and not self._resting:
+        if self._barrier_heard and self._reading:
             if monotonic() - self._heard > ASK:
                 self._say_hello()
             self._wire.check_silence(self._heard)
@@ -188,16 +180,6 @@ class ZmqLink(Link):
             self._say_hello()
 
     # -- end ------------------------------------------------------------------------------------
-
-    def rest(self, *, resting: bool) -> None:
-        """Stop reading for a while: the frames then stay with the sender, which rests as well when it has too many."""
-        self._resting = resting
-        self._interest(writing=bool(self._pending))
-
-    def stop_reading(self) -> None:
-        """Read no more."""
-        self._reading = False
-        self._interest(writing=bool(self._pending))
 
     def close(self) -> None:
         """Close the connection. What is still pending is lost, and counted."""

@@ -11,7 +11,7 @@ from colo_proto.chardev import ChardevParser
 from colo_proto.core import Send, Way
 from colo_proto.frame import F_NEEDS_CSUM, NO_OFFLOAD
 from craft import VnetHdr
-from runtime_helpers import frame, frames, free_port, sink, source
+from runtime_helpers import frame, frames, free_port, sink, source, step
 
 
 def framed(*some, vnet_hdr=False):
@@ -49,7 +49,7 @@ class TestIn:
         peer = connect()
         for byte in framed(*frames(0, 3)):
             peer.send(bytes([byte]))
-            shell.step(0.0)
+            step(shell, 0.0)
         bench.until(lambda: len(got) == 3)
         assert got == frames(0, 3)
 
@@ -99,7 +99,7 @@ class TestIn:
         peer.settimeout(60)
         with pytest.raises(ConnectionError):
             while peer.send(b"x"):
-                shell.step(0.01)
+                step(shell, 0.01)
         connect().sendall(framed(frame(1)))
         bench.until(lambda: len(got) == 2)
         assert got == frames(0, 2)

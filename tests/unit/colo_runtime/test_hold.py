@@ -11,7 +11,7 @@ from colo_proto import codec, replay
 from colo_proto.chardev import ChardevParser
 from colo_proto.core import Send, Way
 from colo_proto.messages import CheckpointWanted, Reason
-from runtime_helpers import frames, sink, source
+from runtime_helpers import frames, sink, source, step
 
 
 class Reader:
@@ -89,7 +89,7 @@ def test_a_peer_that_leaves_is_waited_for(bench, monkeypatch):
     for n in range(10, 210, 10):
         send(a, frames(n, 10))
         for one in bench.shells:
-            one.step(0.0)
+            step(one, 0.0)
     # Long enough for the silence that otherwise makes a receiver ask again.
     bench.turn(0.25)
     assert a.links["out"].sender.unacknowledged == 200
@@ -109,7 +109,7 @@ def test_a_peer_that_does_not_keep_up_leaves_the_frames_with_the_sender(bench):
     for n in range(0, 2500, 10):
         send(a, frames(n, 10, 8000))
         for one in bench.shells:
-            one.step(0.0)
+            step(one, 0.0)
         highest = max(highest, b.links["netdev"].pending)
 
     def held_back():

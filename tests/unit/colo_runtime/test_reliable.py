@@ -12,7 +12,7 @@ from colo_proto import codec
 from colo_proto.codec import LinkAck, LinkHello, LinkStart
 from colo_proto.core import Send
 from colo_proto.messages import CheckpointWanted, Reason
-from runtime_helpers import PATIENCE, frame, frames, number, relay, sink, source
+from runtime_helpers import PATIENCE, frame, frames, number, relay, sink, source, step
 
 
 def send(shell, some, port="out"):
@@ -69,7 +69,7 @@ class TestWhole:
         bench.until(lambda: a.links["out"].sender.attached)
         for n in range(2000):
             send(a, [frame(n, 10_000)])
-            a.step()
+            step(a)
         assert a.links["out"].sender.ring_bytes > 10 << 20
         bench.until(lambda: len(into.got["in"]) == 2000)
         assert into.got["in"] == [frame(n, 10_000) for n in range(2000)]
@@ -87,7 +87,7 @@ class TestKilled:
                 send(a, frames(sent, 7))
                 sent += 7
                 for one in bench.shells:
-                    one.step(0.0)
+                    step(one, 0.0)
             bench.until(lambda into=into, life=life: len(into.got["in"]) > 20 * life)
             seen |= set(map(number, into.got["in"]))
             got = list(map(number, into.got["in"]))
@@ -159,7 +159,7 @@ class TestKilled:
                 send(a, frames(sent, 5))
                 sent += 5
                 for one in bench.shells:
-                    one.step(0.0)
+                    step(one, 0.0)
             bench.until(lambda life=life: len(into.got["in"]) > 100 * life)
             bench.drop(b)
         middle()
@@ -245,7 +245,7 @@ class TestRealProcesses:
         child.send_signal(signal.SIGSTOP)
         for n in range(1, 500):
             send(a, frames(n, 1))
-            a.step()
+            step(a)
         child.send_signal(signal.SIGCONT)
         bench.until(lambda: acknowledged(a))
         got: list[int] = []

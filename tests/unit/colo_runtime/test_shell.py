@@ -19,7 +19,7 @@ from colo_proto.pcapng import Capture, Shown
 from colo_runtime.capture import read_capture
 from colo_runtime.filtershell import FilterShell
 from colo_runtime.options import CommonConfig
-from runtime_helpers import Log, frame, frames, relay, sink, source
+from runtime_helpers import Log, frame, frames, relay, sink, source, step
 
 CAPTURE = Capture(("primary",), (Shown(0, 1.0, frame(1), "differs"),), "verdict")
 
@@ -68,7 +68,7 @@ class TestTimer:
     def test_the_core_is_called_when_it_is_due_and_not_before(self, bench):
         core = source()
         shell = bench.shell(core, "a", out="inproc://o?server=on")
-        shell.step()
+        step(shell)
         assert core.timers == []
         core.due = due = time.monotonic() + 0.05
         bench.until(lambda: core.timers)
@@ -113,7 +113,7 @@ class TestStart:
         def whole_life():
             shell = make(relay(), indev=bench.ipc("i") + "?server=on", outdev=bench.ipc("o") + "?server=on&reliable=on")
             shell.open()
-            shell.step()
+            step(shell)
             shell.close()
 
         whole_life()

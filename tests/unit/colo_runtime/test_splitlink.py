@@ -9,7 +9,7 @@ from colo_proto.errors import ConfigError
 from colo_proto.messages import WorkerTable
 from colo_proto.net.flow import SLOTS
 from colo_runtime import zmqlink, zmqoptions
-from runtime_helpers import Probe, frame, frames, number, send, sink, source
+from runtime_helpers import Probe, frame, frames, number, send, sink, source, step
 
 
 def worker(bench, name):
@@ -138,14 +138,14 @@ def test_what_waited_for_a_worker_that_went_is_not_lost_as_well(bench, monkeypat
     connected(bench, a, 1)
     send(a, frames(0, 1), "comp0")
     # Only a worker that knows that its sender has a worker table asks again when that sender is silent.
-    bench.until(lambda: b.snapshot().counters.get("link.in.frames_in") and b.links["in"]._marked)
+    bench.until(lambda: b.snapshot().counters.get("link.in.frames_in") and b.links["in"]._barrier_heard)
     # The worker does not turn meanwhile.
     while True:
         for _ in range(50):
             send(a, [frame(0, 20_000)], "comp0")
         if a.snapshot().counters.get("link.out.dropped.queue_full"):
             break
-        a.step()
+        step(a)
     waiting = sum(n for _, n in a.links["out"]._queues["comp0"])
     assert waiting
     wire = b.links["in"]._wire.socket

@@ -7,7 +7,7 @@ import zmq
 from colo_proto import codec
 from colo_proto.core import Send, Way
 from colo_proto.frame import MAX_FRAME
-from runtime_helpers import frame, frames, free_port, sink, source
+from runtime_helpers import frame, frames, free_port, sink, source, step
 
 
 def send(shell, some, port="out"):
@@ -108,7 +108,7 @@ class TestBound:
         bench.until(lambda: into.got["in"])
         for n in range(1, 1500):
             send(a, [frame(n, 20_000)])
-            a.step()
+            step(a)
         dropped = a.snapshot().counters["link.out.dropped.queue_full"]
         assert dropped > 0
         assert a.links["out"].pending <= 1 << 20

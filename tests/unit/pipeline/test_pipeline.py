@@ -25,7 +25,7 @@ from colo_proto.net import packet as p
 from colo_proto.net import tcp
 from colo_proto.topology import SIDES, WIRINGS, Site, plan
 from colo_runtime.service import make_shell, resolve, services
-from runtime_helpers import Log
+from runtime_helpers import Log, step
 
 ADDRESSES = {4: ("10.77.0.1", "10.77.0.2"), 6: ("fd77::1", "fd77::2")}
 SYN, ACK, FIN, PSH = tcp.SYN, tcp.ACK, tcp.FIN, tcp.PSH
@@ -222,7 +222,7 @@ class World:
 
     def turn(self):
         for shell in list(self.shells.values()):
-            shell.step(0.0)
+            step(shell, 0.0)
         self.tap("guest-p", Way.IN).send(self.primary.hear(self.tap("guest-p", Way.OUT).receive()))
         guest = self.tap("guest-s", Way.BOTH)
         guest.send(self.secondary.hear(guest.receive()))
