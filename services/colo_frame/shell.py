@@ -239,5 +239,5 @@ def make(found: Resolved, log: LogFn, zmq_context: zmq.Context[Any] | None = Non
     core = found.service.core_class()(found.config, incarnation=incarnation(), now=time.monotonic())
     shell = FrameShell(core, found.endpoints, found.common, log, zmq_context=zmq_context)
     shell.files.append(lambda: load_rules(found.config.rules, core))
-    shell.files.append(lambda: load_secrets(found.config.pair_secret, core))
+    shell.files.append(lambda: load_secrets(found.config.pair_secret, core.use_secrets))
     return shell

@@ -18,6 +18,7 @@ our own key changes, every socket between hosts is therefore closed and opened a
 connected again a moment later.
 """
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -145,7 +146,9 @@ class Curve:
         # It imports asyncio, so only a process with keys pays for it. Its coroutine never waits here.
         from zmq.auth.base import Authenticator  # noqa: PLC0415
 
-        self._authenticator = Authenticator(self._zmq, log=_Quiet())
+        # What matters is logged here.
+        logging.getLogger("zmq.auth").setLevel(logging.CRITICAL)
+        self._authenticator = Authenticator(self._zmq)
         self._authenticator.start()
         self._reactor.watch(self._authenticator.zap_socket, READ, self._answer_zap)
         if readable_by_others(self._files[0]):
@@ -219,12 +222,3 @@ class Curve:
         who = {"address": self._address, "key": key.decode()}
         self.complain("peer.refused", f"{domain} {key.decode()}", port=domain, reason="unknown_key", **who)
         return False
-
-
-class _Quiet:
-    """A log for the authenticator that writes nothing: `Curve` logs what matters."""
-
-    def debug(self, *_: object) -> None:
-        pass
-
-    error = debug

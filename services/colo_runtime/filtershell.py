@@ -90,7 +90,7 @@ class FilterShell(Shell):
             link = make_link(port, endpoint, self.context, self._receiver(port.name))
             self.links[port.name] = link
             if port.barriers:
-                link.on_barrier = self._barrier_of(port.name)
+                link.on_barrier = partial(self._barrier, port.name)
             if port.way is not Way.IN:
                 self._out[port.name] = link
                 self._leased |= endpoint.lease
@@ -244,9 +244,8 @@ class FilterShell(Shell):
 
     # -- the core -------------------------------------------------------------------------------
 
-    def _barrier_of(self, port: str) -> Callable[[int], None]:
-        core = cast("HearsBarriers", self.core)
-        return lambda version: self._do(core.barrier(port, version, time.monotonic()))
+    def _barrier(self, port: str, version: int) -> None:
+        self._do(cast("HearsBarriers", self.core).barrier(port, version, time.monotonic()))
 
     def _receiver(self, port: str) -> Callable[[Sequence[bytes]], None]:
         core_receive, do, monotonic = self.core.receive, self._do, time.monotonic

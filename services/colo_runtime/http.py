@@ -45,33 +45,9 @@ RATE: Final = 100.0
 """Connections and answers in a second, on average."""
 BURST: Final = 50.0
 """Connections and answers that are possible at once."""
+PLAIN: Final = "text/plain; charset=utf-8"
 PAUSE: Final = 0.1
 """Seconds without `accept` after there was no free descriptor for it."""
-
-
-class Collector:
-    """The counters and gauges of a snapshot as metrics `colo_<role>_<thing>[_total]`."""
-
-    def __init__(self, last: Callable[[], Snapshot]) -> None:
-        self._last = last
-
-    def collect(self) -> Iterator[Metric]:
-        """Called by prometheus-client for each scrape."""
-        snapshot = self._last()
-        role = snapshot.role
-        for kind, suffix, values in (("counter", "_total", snapshot.counters), ("gauge", "", snapshot.gauges)):
-            for name, rows in families(values).items():
-                clean = "".join(c if c.isalnum() else "_" for c in name)
-                metric = Metric(f"colo_{role}_{clean}", f"{name} of {role}", kind)
-                for labels, value in rows:
-                    metric.add_sample(metric.name + suffix, labels, value)
-                yield metric
-        process = {"role": role, "id": snapshot.id}
-        ready = int(not snapshot.waiting_for)
-        for name, text, value in (("colo_up", "runs", 1), ("colo_ready", "is ready", ready)):
-            metric = Metric(name, f"1 while the process {text}", "gauge")
-            metric.add_sample(name, process, value)
-            yield metric
 
 
 class HttpServer:
@@ -88,7 +64,7 @@ class HttpServer:
         self._wake = wake
         self._turned = turned
         self._registry = CollectorRegistry()
-        self._registry.register(Collector(lambda: self._last))
+        self._registry.register(self)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
@@ -97,13 +73,12 @@ class HttpServer:
         self._budget, self._filled = BURST, time.monotonic()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._listener = socket.create_server((host, port), family=family, backlog=128)
+            with contextlib.ExitStack() as opened:
+                self._listener = opened.enter_context(socket.create_server((host, port), family=family, backlog=128))
+                self._loop = asyncio.new_event_loop()
+                # Both were opened; the thread closes them.
+                opened.pop_all()
         except OSError as error:
-            raise StartError(f"--http {where}: {error.strerror}") from None
-        try:
-            self._loop = asyncio.new_event_loop()
-        except OSError as error:
-            self._listener.close()
             raise StartError(f"--http {where}: {error.strerror}") from None
         self._listener.setblocking(False)
         self._fresh = asyncio.Event()
@@ -224,12 +199,11 @@ class HttpServer:
 
     async def _page(self, path: str) -> tuple[int, bytes, str]:
         """The status, the body and the content type."""
-        plain = "text/plain; charset=utf-8"
         if path == "/health":
             age = time.monotonic() - self._turned()
-            return (200, b"ok\n", plain) if age < STUCK else (503, b"the loop has not turned for %.1f s\n" % age, plain)
+            return (200, b"ok\n", PLAIN) if age < STUCK else (503, b"the loop has not turned for %.1f s\n" % age, PLAIN)
         if path not in ("/metrics", "/ready"):
-            return 404, b"/metrics /health /ready\n", plain
+            return 404, b"/metrics /health /ready\n", PLAIN
         self._fresh.clear()
         self.wanted = True
         self._wake()
@@ -241,11 +215,30 @@ class HttpServer:
         reasons = self._last.waiting_for
         if time.monotonic() - self._turned() >= STUCK:
             reasons = (*reasons, "the loop does not turn")
-        return 503 if reasons else 200, ("\n".join(reasons) or "ready").encode() + b"\n", plain
+        return 503 if reasons else 200, ("\n".join(reasons) or "ready").encode() + b"\n", PLAIN
 
-    def _say(
-        self, status: int, body: bytes, kind: str = "text/plain; charset=utf-8", *, last: bool, head: bool = False
-    ) -> bytes:
+    def collect(self) -> Iterator[Metric]:
+        """The counters and gauges of the last snapshot as metrics `colo_<role>_<thing>[_total]`.
+
+        Called by prometheus-client for each scrape.
+        """
+        snapshot = self._last
+        role = snapshot.role
+        for kind, suffix, values in (("counter", "_total", snapshot.counters), ("gauge", "", snapshot.gauges)):
+            for name, rows in families(values).items():
+                clean = "".join(c if c.isalnum() else "_" for c in name)
+                metric = Metric(f"colo_{role}_{clean}", f"{name} of {role}", kind)
+                for labels, value in rows:
+                    metric.add_sample(metric.name + suffix, labels, value)
+                yield metric
+        process = {"role": role, "id": snapshot.id}
+        ready = int(not snapshot.waiting_for)
+        for name, text, value in (("colo_up", "runs", 1), ("colo_ready", "is ready", ready)):
+            metric = Metric(name, f"1 while the process {text}", "gauge")
+            metric.add_sample(name, process, value)
+            yield metric
+
+    def _say(self, status: int, body: bytes, kind: str = PLAIN, *, last: bool, head: bool = False) -> bytes:
         self._pay()
         lines = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Content-Type: {kind}", f"Content-Length: {len(body)}",

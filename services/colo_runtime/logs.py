@@ -30,8 +30,7 @@ def configure(level: str, form: str, **bound: Any) -> Callable[..., None]:
         cache_logger_on_first_use=True,
     )
     logger = structlog.get_logger().bind(**bound)
-    methods = {name: getattr(logger, name) for name in (*LEVELS, "critical")}
-    methods["warn"] = methods["warning"]
+    methods = {name: getattr(logger, name) for name in LEVELS}
 
     def log(level: str, event: str, /, **fields: Any) -> None:
         # A field of a core may have a reserved name; that must not be an error.

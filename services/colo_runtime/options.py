@@ -98,7 +98,13 @@ def gather(
     if path:
         content = load(path) if content is None else content
         who = (outside["id"].value if "id" in outside else "") or only(content, role)
-        settings = from_file(content, role, who, table, anywhere, path, refuse)
+        section = content.get(role, {})
+        names = tables_of(section)
+        shared = {name: value for name, value in section.items() if name not in names} if names else section
+        settings = read_table(content.get("defaults", {}), f"{path}: [defaults]", table, refuse, anywhere)
+        settings |= read_table(shared, f"{path}: [{role}]", table, refuse)
+        if who in names:
+            settings |= read_table(section[who], f"{path}: [{role}.{who}]", table, refuse)
         if who:
             settings["id"] = Setting(who, f"{path}: [{role}.{who}]")
     return settings | {name: Setting(table[name].parse(*one), one.where) for name, one in outside.items()}
@@ -151,26 +157,6 @@ def only(content: Mapping[str, Any], role: str) -> str:
     """The id of the only table of a role; empty when there are none or several."""
     names = tables_of(content.get(role))
     return names[0] if len(names) == 1 else ""
-
-
-def from_file(
-    content: Mapping[str, Any],
-    role: str,
-    who: str,
-    table: Table,
-    anywhere: Callable[[], Table],
-    path: str,
-    refuse: Refuse = fail,
-) -> Settings:
-    """What a file says for the process `who` of `role`: `[defaults]`, then `[role]`, then `[role.who]`."""
-    section = content.get(role, {})
-    names = tables_of(section)
-    shared = {name: value for name, value in section.items() if name not in names} if names else section
-    found = read_table(content.get("defaults", {}), f"{path}: [defaults]", table, refuse, anywhere)
-    found |= read_table(shared, f"{path}: [{role}]", table, refuse)
-    if who in names:
-        found |= read_table(section[who], f"{path}: [{role}.{who}]", table, refuse)
-    return found
 
 
 def read_table(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -36,9 +36,7 @@ class PcapLink(Link):
         frames = read_capture(self._file)
         try:
             # Reading the first frame shows whether this is a capture at all.
-            self._frames: Iterator[bytes] = chain([next(frames)], frames)
-        except StopIteration:
-            self._frames = frames
+            self._frames: Iterator[bytes] = chain(list(islice(frames, 1)), frames)
         except (WireError, OSError) as error:
             self._file.close()
             why = error.strerror if isinstance(error, OSError) else error

@@ -8,8 +8,9 @@ with each of them. The file is read at the start, and again at SIGHUP.
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from colo_proto.claim import MAX_SECRETS
 from colo_proto.core import Log, Output
@@ -20,14 +21,6 @@ OPTION: Final = "--pair-secret"
 BYTES: Final = 32
 _LINE: Final = re.compile(r"""^[ \t]*pair-secret[ \t]*=[ \t]*["']?([^\s"']*)["']?[ \t]*$""", re.MULTILINE)
 _MAX_FILE: Final = 1 << 16
-
-
-class TakesSecrets(Protocol):
-    """The core of the COLO frame."""
-
-    def use_secrets(self, secrets: list[bytes]) -> list[Output]:
-        """Seal claims with the first secret, and believe claims that are sealed with any of them."""
-        ...
 
 
 def read_secrets(path: str) -> list[bytes]:
@@ -50,14 +43,14 @@ def write_secret(directory: str, name: str) -> Path:
     return path
 
 
-def load_secrets(path: str, core: TakesSecrets) -> list[Output]:
-    """Read the secrets for a core, and return the outputs of the core; with an empty path there is no file.
+def load_secrets(path: str, use: Callable[[list[bytes]], list[Output]]) -> list[Output]:
+    """Read the secrets, give them to `use` of the core, and return its outputs; with an empty path there is no file.
 
     `ConfigError` when the file is wrong; the core then keeps the secrets that it has.
     """
     if not path:
         return []
-    outputs = core.use_secrets(read_secrets(path))
+    outputs = use(read_secrets(path))
     if readable_by_others(path):
         outputs.append(Log("warning", "key.exposed", {"path": path}))
     return outputs

@@ -17,7 +17,7 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import zmq
 
@@ -98,16 +98,12 @@ class SocketFile:
             clear_stale(self._path, "its place is taken", self._kind)
             self._again()
         except (OSError, zmq.ZMQError, ConfigError, StartError) as error:
-            self._complain("socket.lost", path=self._path, error=str(error))
+            if self._reactor.turned - self._complained >= COMPLAIN_EVERY:
+                self._complained = self._reactor.turned
+                self._log("error", "socket.lost", path=self._path, error=str(error))
             return
         self._ours = self._found()
         self._log("warning", "socket.bound_again", path=self._path)
-
-    def _complain(self, event: str, **fields: Any) -> None:
-        now = self._reactor.turned
-        if now - self._complained >= COMPLAIN_EVERY:
-            self._complained = now
-            self._log("error", event, **fields)
 
     def close(self, *, remove: bool = False) -> None:
         """Stop looking. With `remove`, delete the file if it is still ours."""

@@ -177,7 +177,7 @@ class PeerSocket:
             self.socket = self._make()
         except zmq.ZMQError as error:
             # There is no free descriptor. Without one nobody can be connected.
-            self._lost(error, REDIAL, self._open_again)
+            self._lost(error, self._open_again)
             return
         if self._handler is not None:
             self._watch = self._context.reactor.watch(self.socket, self._interest, self._handler)
@@ -190,11 +190,11 @@ class PeerSocket:
             if error.errno == errno.EADDRINUSE:
                 self._timer = self._context.reactor.call_later(REBIND, self._attach_again)
             else:
-                self._lost(error, REDIAL, self._attach_again)
+                self._lost(error, self._attach_again)
 
-    def _lost(self, error: zmq.ZMQError, pause: float, again: Callable[[], None]) -> None:
+    def _lost(self, error: zmq.ZMQError, again: Callable[[], None]) -> None:
         self._context.log("error", "endpoint.lost", endpoint=self.endpoint.url, error=error.strerror)
-        self._timer = self._context.reactor.call_later(pause, again)
+        self._timer = self._context.reactor.call_later(REDIAL, again)
 
     def close(self) -> None:
         """Close the socket; what was sent still goes out within the linger time."""
@@ -288,27 +288,21 @@ class PeerSocket:
         """The next message with its peer; None when there is none. The message is None when it has several parts."""
         if self._watch is not None and not self._watch.readable():
             return None
+        peer = b""
         try:
-            if not self.router:
-                frame = self.socket.recv(zmq.NOBLOCK, copy=False)
-                if not frame.more:
-                    return b"", frame.buffer
-                self._skip()
-                return b"", None
-            peer = self.socket.recv(zmq.NOBLOCK)
+            if self.router:
+                peer = self.socket.recv(zmq.NOBLOCK)
+                if not self.socket.rcvmore:
+                    return peer, None
+            frame = self.socket.recv(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
-        if not self.socket.rcvmore:
-            return peer, None
-        frame = self.socket.recv(copy=False)
         if not frame.more:
             return peer, frame.buffer
-        self._skip()
-        return peer, None
-
-    def _skip(self) -> None:
+        # All parts of a message arrive together.
         while self.socket.rcvmore:
             self.socket.recv()
+        return peer, None
 
     def send(self, peer: bytes, message: bytes) -> bool:
         """Send; False when that is not possible now. `ConnectionError` when a ROUTER does not know the peer."""

@@ -131,26 +131,26 @@ def test_the_frame_seals_with_the_first_and_keeps_what_it_has_when_the_file_is_w
     path = tmp_path / "s"
     path.write_text(f'pair-secret = "{ONE}"\npair-secret = "{TWO}"\n')
     path.chmod(0o600)
-    (loaded,) = load_secrets(str(path), core)
+    (loaded,) = load_secrets(str(path), core.use_secrets)
     assert (loaded.event, loaded.fields) == ("secrets.loaded", {"secrets": 2})
     wanted = [derive(bytes.fromhex(one), "colo") for one in (ONE, TWO)]
     assert core.side.ownership._keys == wanted
     assert core.status(0.0)["leadership"]["sealed"] is True
     path.write_text("nothing\n")
     with pytest.raises(ConfigError):
-        load_secrets(str(path), core)
+        load_secrets(str(path), core.use_secrets)
     assert core.side.ownership._keys == wanted
 
 
 def test_a_secret_that_everybody_may_read_is_warned_about(tmp_path):
     path = write_secret(str(tmp_path), "pair")
     path.chmod(0o644)
-    logs = load_secrets(str(path), Frame(FrameConfig(), 7))
+    logs = load_secrets(str(path), Frame(FrameConfig(), 7).use_secrets)
     assert [(log.level, log.event) for log in logs] == [("info", "secrets.loaded"), ("warning", "key.exposed")]
 
 
 def test_without_a_file_nothing_happens():
     core = Frame(FrameConfig(peer="tcp://192.0.2.1:9005"), 7)
-    assert load_secrets("", core) == []
+    assert load_secrets("", core.use_secrets) == []
     assert core.status(0.0)["leadership"]["sealed"] is False
     assert core.counters == Counter()
