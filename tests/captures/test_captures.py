@@ -81,8 +81,8 @@ def test_a_secondary_with_other_numbers_continues_the_primarys_stream(talks):
         known, opening = trackable(talk)
         for packet in talk.packets:
             seg = segment_of(packet)
-            tcp = known.get(flows.canonical(packet.key)) if seg is not None else None
-            if seg is not None and tcp is None and flows.canonical(packet.key) in opening:
+            tcp = known.get(either_way(packet.key)) if seg is not None else None
+            if seg is not None and tcp is None and either_way(packet.key) in opening:
                 # Half of a handshake, or several: scenarios test what is held then and what passes.
                 continue
             guest = talk.of_guest(packet)
@@ -121,16 +121,21 @@ class Handshake:
         return self.step == 3
 
 
+def either_way(key):
+    """The key that both directions of a flow have in common."""
+    return min(key, flows.reverse(key))
+
+
 def trackable(talk):
-    """By canonical key, connections whose handshake is in the capture completely, once and without resets; and the keys
-    of all that have a SYN.
+    """Connections whose handshake is in the capture completely, once and without resets, by the key of both directions,
+    and the keys of all that have a SYN.
     """
     found, spoilt = {}, set()
     for packet in talk.packets:
         seg = segment_of(packet)
         if seg is None:
             continue
-        key, guest = flows.canonical(packet.key), talk.of_guest(packet)
+        key, guest = either_way(packet.key), talk.of_guest(packet)
         one = found.get(key)
         if one is None:
             one = found[key] = Handshake()

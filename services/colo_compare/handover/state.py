@@ -50,11 +50,6 @@ FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "advanced_at": (float,),
 }
 """Fields of a stream that are sent as they are, and the types that each may have."""
-WIRE_NAMES: Final = {
-    "ack_base": "near", "advanced_at": "moved", "client_reset": "parted", "head_end": "headed",
-    "repeated_at": "repeated",
-}  # fmt: skip
-"""Names of fields in the message, where they are not those in the code."""
 LATER: Final = {
     **dict.fromkeys(
         ("client_reset", "head_end", "p_fin", "repeated_at", "s_reset", "s_top", "stamp_until"), LOWEST
@@ -188,7 +183,7 @@ def _pack_stream(flow: TcpFlow, now: float) -> dict[str, Any]:
     ledger, ref = flow.ledger, flow.ref
     past = [one for one in ref.pieces[: ref.first] if one.buffer and one.start >= flow.committed - HISTORY]
     body = _pack_flow(flow, now)
-    body |= {WIRE_NAMES.get(name, name): getattr(flow, name) for name in FIELDS}
+    body |= {name: getattr(flow, name) for name in FIELDS}
     body |= {name: [_pack_held(one, now) for one in getattr(flow, name)] for name in ("data", "waiting", "resets")}
     body |= {f"{name}_left": [(one.left, one.overtakes) for one in getattr(flow, name)] for name in ("data", "waiting")}
     body |= {
@@ -211,10 +206,9 @@ def _unpack_stream(table: Table, body: dict[str, Any], now: float) -> None:
     ledger = table.ledger
     fields: dict[str, Any] = {}
     for name, types in FIELDS.items():
-        wire = WIRE_NAMES.get(name, name)
-        fields[name] = body.get(wire, LATER[name]) if name in LATER else body[wire]
+        fields[name] = body.get(name, LATER[name]) if name in LATER else body[name]
         if type(fields[name]) not in types:
-            raise ValueError(f"{wire} of a stream has a wrong type")
+            raise ValueError(f"{name} of a stream has a wrong type")
     queues = {name: [_unpack_held(one, now) for one in body[name]] for name in ("data", "waiting", "resets")}
     for name in ("data", "waiting"):
         _unpack_left(queues[name], body.get(f"{name}_left", ()))
@@ -297,7 +291,7 @@ def _pack_datagrams(flow: DatagramFlow, now: float) -> dict[str, Any]:
     ledger = flow.ledger
     body = _pack_flow(flow, now) | {
         "suspect": now - flow.suspect if flow.suspect else None,
-        "moved": now - flow.matched_at,
+        "matched_at": now - flow.matched_at,
         "unkept": flow.unkept,
         "unkept_at": now - flow.unkept_at,
         "count": flow.count,
@@ -327,9 +321,7 @@ def _unpack_datagrams(table: Table, body: dict[str, Any], now: float) -> None:
     numbers = {name: int(body[name]) for name in ("count", "pri_over", "sec_over")}
     # A worker of an older version does not send these.
     numbers["unkept"] = int(body.get("unkept", 0))
-    times = {
-        name: now - float(body.get(wire, now)) for name, wire in (("unkept_at", "unkept_at"), ("matched_at", "moved"))
-    }
+    times = {name: now - float(body.get(name, now)) for name in ("unkept_at", "matched_at")}
     suspect = now - body["suspect"] if body["suspect"] is not None else 0.0
     adopted = _unpack_flow(table, body, DatagramFlow.kept, pri, len(sec), now)
     if adopted is None:

@@ -147,7 +147,7 @@ def test_a_flow_that_cannot_be_read_does_not_hurt_the_others():
     wrong = [
         {}, {"kind": "tcp"}, {"kind": "datagrams", "key": b"k"}, stream | {"data": [1]}, stream | {"segments": [(1,)]},
         stream | {"first": 3}, stream | {"p_syn": [1, 2, 3, 4, 5]}, stream | {"committed": "x"},
-        stream | {"committed": None}, stream | {"p_ack": True}, stream | {"s_rst": 1}, stream | {"moved": None},
+        stream | {"committed": None}, stream | {"p_ack": True}, stream | {"s_rst": 1}, stream | {"advanced_at": None},
         stream | {"isn": 1.5},
     ]  # fmt: skip
     flow_state.unpack(two.table, msgpack.packb([[*wrong, *flows], pieces]), 2.0)
