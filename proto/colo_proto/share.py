@@ -27,10 +27,13 @@ AMPLE: Final = 6 << 20
 
 
 class Share:
-    """The share of each connection in `budget` bytes; with 0 there is no bound."""
+    """The share of each connection in `budget` bytes, but `least` bytes; without a budget there is no bound."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, least: int = LEAST) -> None:
         self.budget = budget
+        self.least = least
+        self.parts = 1
+        """So many processes share the budget, and each has about as many of the connections."""
         self.bytes = AMPLE
         """What each may have under way. `AMPLE` or more is no bound."""
         self.tick = 0
@@ -58,4 +61,4 @@ class Share:
             self._divide(self._counted)
 
     def _divide(self, active: int) -> None:
-        self.bytes = max(self.budget // max(active, 1), LEAST) if self.budget else AMPLE
+        self.bytes = max(self.budget // (self.parts * max(active, 1)), self.least) if self.budget else AMPLE

@@ -15,6 +15,4 @@ class MirrorConfig:
     next: str = option("", kind="endpoint", help="where they go on to, usually the guest tap")
     outdev: str = option("", kind="endpoint", help="where the copies go: the mirror link to the secondary")
     claims: str = option("", kind="endpoint", help=CLAIMS.doc)
-    max_windows_mib: int = option(
-        WINDOWS_BYTES >> 20, unit="MiB", least=0, most=MAX_BYTES >> 20, help=_WINDOWS
-    )
+    max_windows_mib: int = option(WINDOWS_BYTES >> 20, unit="MiB", least=0, most=MAX_BYTES >> 20, help=_WINDOWS)

@@ -38,7 +38,7 @@ class Mirror:
         self.config = config
         self.counters: Counter[str] = Counter()
         self._lan = Lan(self.counters) if config.claims else None
-        self._windows = Windows(config.max_windows_mib << 20, self.counters) if config.max_windows_mib else None
+        self.windows = Windows(config.max_windows_mib << 20, self.counters) if config.max_windows_mib else None
 
     def receive(self, port: str, frames: Sequence[Buffer], now: float) -> list[Output]:
         """Pass `frames` on and copy them."""
@@ -49,7 +49,7 @@ class Mirror:
                 return heard
         self.counters["frames"] += len(frames)
         self.counters["bytes"] += sum(map(len, frames))
-        windows = self._windows
+        windows = self.windows
         if windows is not None:
             windows.share.advance(now)
             frames = [windows.lower(frame) for frame in frames]
@@ -73,7 +73,7 @@ class Mirror:
 
     def gauges(self) -> dict[str, int]:
         """How many connections receive now, and the window that each may have at most (0: not bounded)."""
-        share = self._windows.share if self._windows is not None else None
+        share = self.windows.share if self.windows is not None else None
         if share is None:
             return {}
         return {"active": share.active, "window_bytes": share.bytes if share.bytes < AMPLE else 0}

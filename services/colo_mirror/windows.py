@@ -21,7 +21,7 @@ from colo_proto.frame import Buffer
 from colo_proto.net.packet import PROTO_TCP, glance
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, WINDOW_AT, syn_options, update_checksum
 from colo_proto.seq import HALF, MASK
-from colo_proto.share import AMPLE, Share
+from colo_proto.share import AMPLE, LEAST, Share
 
 MAX_FLOWS: Final = 65536
 UNKNOWN: Final = -1
@@ -35,7 +35,7 @@ _U16: Final = Struct("!H")
 class _Flow:
     """What the guests have been told on one connection."""
 
-    __slots__ = ("ack", "edge", "mark", "scale", "shift", "syn_window")
+    __slots__ = ("ack", "counted", "edge", "mark", "scale", "shift", "syn_window")
 
     def __init__(self, shift: int, syn_window: int) -> None:
         self.shift = shift
@@ -47,8 +47,9 @@ class _Flow:
         """The client's newest ACK, on the wire."""
         self.edge = 0
         """The farthest right edge that the guests were told, on the wire."""
+        self.counted = 0
+        """The client's ACK when the connection was last counted as active, in the tick `mark`."""
         self.mark = 0
-        """The tick in which the connection was last counted as active."""
 
 
 class Windows:
@@ -82,7 +83,8 @@ class Windows:
                 # It is the same in both readings.
                 return frame
             flow.scale = scale = _used(flow.shift, flow.syn_window, window)
-            flow.ack, flow.edge = ack, (ack + (window << scale)) & MASK
+            flow.ack = flow.counted = ack
+            flow.edge = (ack + (window << scale)) & MASK
             return frame
         ahead = (ack - flow.ack) & MASK
         if ahead >= HALF:
@@ -91,8 +93,8 @@ class Windows:
         share = self.share
         if ahead:
             flow.ack = ack
-            if flow.mark != share.tick:
-                flow.mark = share.tick
+            if flow.mark != share.tick and (ack - flow.counted) & MASK >= LEAST:
+                flow.mark, flow.counted = share.tick, ack
                 share.count()
         room = (flow.edge - ack) & MASK
         if room >= HALF:
@@ -140,7 +142,7 @@ class Windows:
         if flags & ACK:
             # The client answers with this option only if the guest had it in its SYN.
             flow.scale = shift
-            flow.ack = int.from_bytes(frame[l4 + _ACK_AT : l4 + _ACK_AT + 4], "big")
+            flow.ack = flow.counted = int.from_bytes(frame[l4 + _ACK_AT : l4 + _ACK_AT + 4], "big")
             flow.edge = (flow.ack + window) & MASK
 
 

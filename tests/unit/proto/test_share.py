@@ -53,6 +53,13 @@ def test_several_batches_of_one_tick_count_together():
     assert share.bytes == 32 * MIB // 200
 
 
+def test_workers_divide_the_budget():
+    share = Share(32 * MIB)
+    share.parts = 4
+    active(share, 8, 0.0)
+    assert share.bytes == MIB
+
+
 def test_without_a_budget_there_is_no_bound():
     share = Share(0)
     active(share, 100_000, 0.0)
