@@ -91,10 +91,10 @@ class Connection(Flow):
 
     __slots__ = (
         "ack_base", "adopted", "advanced_at", "clamped", "client_reset", "closed", "committed", "counted", "data",
-        "edge", "head_end", "isn", "ledger", "mark", "mask_end", "mask_start", "next_syn", "opener", "origin", "p_ack",
-        "p_fin", "p_first", "p_scale", "p_syn", "p_top", "p_win", "p_wire_ack", "ref", "repeated_at", "resets",
-        "rivals", "s_ack", "s_edge", "s_first", "s_isn", "s_last_ack", "s_plain", "s_reset", "s_rst", "s_scale", "s_syn", "s_top",
-        "s_win", "s_wire_ack", "stamp", "stamp_until", "unproven", "waiting",
+        "edge", "head_end", "isn", "ledger", "mark", "mask_end", "mask_start", "next_syn", "opener", "origin",
+        "p_ack", "p_fin", "p_first", "p_scale", "p_syn", "p_top", "p_win", "p_wire_ack", "ref", "repeated_at",
+        "resets", "rivals", "s_ack", "s_edge", "s_first", "s_isn", "s_last_ack", "s_plain", "s_reset", "s_rst",
+        "s_scale", "s_syn", "s_top", "s_win", "s_wire_ack", "stamp", "stamp_until", "unproven", "waiting",
     )  # fmt: skip
 
     def __init__(self, ledger: Ledger, key: bytes, rule: Rule, now: float) -> None:
