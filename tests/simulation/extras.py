@@ -35,7 +35,8 @@ class Extras:
         self.cookies = d.choice((0.02, 0.3, 1.1)) if d.random() < 0.1 else 0.0
         self.strays = d.choice((0, 0, 0, 2, 6))
         self.narrow = d.choice((2048, 4096)) if d.random() < 0.15 else 0
-        self.share = d.choice((2000, 6000, 20000)) if d.random() < 0.2 else 0
+        more = Random(f"share {seed}")
+        self.share = more.choice((2000, 6000, 20000)) if more.random() < 0.2 else 0
 
     @classmethod
     def none(cls):

@@ -214,10 +214,14 @@ class Connection(Flow):
 
     def choose_isn(self, seq: int) -> None:
         """A guest has sent `seq`, in no SYN. That says which of the primary's SYN/ACKs the client has taken: the one
-        whose number is nearest before it, or equal to it as in a keep-alive or a window probe.
+        whose number is nearest before it, or equal to it as in a keep-alive or a window probe. What the primary holds
+        says it better: the secondary's numbers may be wrong (its rewriter was restarted), and then none is near.
         """
         mine = self.isn or 0
+        seq = next((held.start & MASK for held in self.data if not held.syn), seq)
         number = min((mine & MASK, *self.rivals), key=lambda isn: (seq - isn) & MASK)
+        if (seq - number) & MASK > self.ledger.max_stream_bytes:
+            return
         self.rivals = ()
         self.unproven = LOWEST
         if number == mine & MASK:
