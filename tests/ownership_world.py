@@ -72,6 +72,13 @@ class Process:
         return not self.frozen and not self.dead
 
 
+def _word(message):
+    """What a message orders, in the words of `colo_frame.transitions.Said`; empty when it orders nothing of that."""
+    if isinstance(message, Lease):
+        return "lease" if message.until else "stop"
+    return "promote" if isinstance(message, Promote) else "demote" if isinstance(message, Demote) else ""
+
+
 class Host:
     def __init__(self, world, letter, **options):
         self.world = world
@@ -118,11 +125,18 @@ class Host:
         self.world.quiet = 0.0
 
     def take(self, outputs):
+        told = []
         for output in outputs:
             if isinstance(output, Log):
                 self.logs.append(output)
+                if output.event == "leadership.changed":
+                    self.world.story.append((self.world.now, self.letter, output.fields, told))
+                    told = []
                 continue
             assert isinstance(output, Tell)
+            word = _word(output.message)
+            if word and word not in told:
+                told.append(word)
             if output.to == PEER:
                 self.world.over_link(self, output.message)
             elif isinstance(output.message, Answer):
@@ -225,6 +239,8 @@ class World:
         self.lan = True
         self.answers = []
         self.both = []
+        self.story = []
+        """Each change of state: when, which host, what its log says, and what its processes were told."""
         self.p = Host(self, "p", workers="comp0", **options)
         self.s = Host(self, "s", failover=failover, **options)
         self.hosts = {"p": self.p, "s": self.s}

@@ -1,18 +1,8 @@
-r"""Decides which side of the pair may write to the client LAN, so that never two do. Pure: no I/O, no clock.
+"""Decides which side of the pair may write to the client LAN, so that never two do. Pure: no I/O, no clock.
 
-::
-
-    PRIMARY                                              SECONDARY
-
-    ASKING --the peer answers--> HOLDING                 STANDBY --operator, or silence on both ways--> TAKING
-      ^  \\--nobody answers--> ALONE  |  ^                   ^                                              |
-      |                         ^    |  | heard again       | the primary has a higher fence               |
-      |  stalled                |    v  |                   +----------------------------------------------+
-      +--(any writing state)    +--LEAVING                  |                         the primary yields,
-                        the peer has been told, or          |                         or must have stopped
-                        nobody can hear it                  |                                              v
-    any --the secondary's fence is higher--> YIELDING       FENCED <--the primary's fence is higher-- PROMOTED
-    ASKING <--nobody has it-- FENCED <--leases are over                          stalled: back to TAKING --^
+`colo_frame.transitions` has the states and what changes them, as one table for each side. This module decides which
+event of a table has happened: `hear` from a claim of the other side, `tick` from time that has passed, and the other
+methods from orders and from what processes say.
 
 **Fencing tokens** (`fence`) order promotions. The primary takes even numbers and the secondary odd ones. Each takes the
 next number above all that it has seen, so no two are equal. A side that hears of a higher one stops writing.
@@ -34,6 +24,7 @@ on the LAN. No rule for two sides can tell a dead host from one that is cut off 
 from typing import Final
 
 from colo_frame.freshness import NEWS, UNPROVEN, Freshness
+from colo_frame.transitions import ASKS, FIRST, TABLES, TOKEN, WRITING, On
 from colo_proto.claim import Stand, State
 
 PRIMARY: Final = "primary"
@@ -54,8 +45,6 @@ PROOF_RATE: Final = 16
 LAN_MISSED: Final = 3
 """Our LAN heartbeat has failed when no claim of ours was sent for this many intervals."""
 
-WRITING: Final = frozenset({State.HOLDING, State.LEAVING, State.ALONE, State.PROMOTED})
-"""The states in which the filters of this host may write to the client LAN."""
 _PRIMARY_WRITES: Final = WRITING - {State.PROMOTED}
 _SECONDARY_OWNS: Final = frozenset({State.TAKING, State.PROMOTED})
 _ANSWER_WANTED: Final = frozenset({State.ASKING, State.LEAVING, State.TAKING})
@@ -118,7 +107,10 @@ class Leadership:
         self._proof_wanted = False
         """A speaker was heard that needs a claim of ours to prove who it is."""
         self.fresh = Freshness(incarnation, timeout * BELIEVED_PART, now)
-        self.state = State.STANDBY if not self.primary else State.ASKING if peer else State.ALONE
+        self._table = TABLES[side]
+        self.state = State.ALONE if self.primary and not peer else FIRST[side]
+        self.because = ""
+        """The event that brought this side into its present state; empty at the start."""
 
     # -- what may be written -------------------------------------------------------------------------
 
@@ -156,26 +148,27 @@ class Leadership:
         self.stalls += 1
         self.heard = max(self.heard, now)
         self.lan_since = now
-        if self.state in WRITING and not self._single:
-            self._ask(now)
+        if not self._single:
+            self._happen(On.UNSURE, now)
         return True
 
-    def _ask(self, now: float) -> None:
-        """Stop writing until the other side has answered, or has been silent for long enough. A secondary that had the
-        LAN asks as well: a primary that was restarted may have heard nothing meanwhile, and gone on alone.
-        """
-        self._asked_from = self.count + 1
-        self._enter(State.ASKING if self.primary else State.TAKING, now)
-        self.had_lan = self._lan_required = not self.primary
-
-    def _enter(self, state: str, now: float) -> None:
-        self.state, self.since, self.had_lan = state, now, False
-        self._forced &= state == State.PROMOTED
+    def _happen(self, event: str, now: float) -> None:
+        """Follow the table: an event that it does not have for the present state changes nothing."""
+        row = self._table.get((self.state, event))
+        if row is None:
+            return
+        if TOKEN in row.besides:
+            # An even one on the primary, an odd one on the secondary.
+            self.fence += 2 - (self.fence + (not self.primary)) % 2
+        asks = ASKS in row.besides
+        if asks:
+            self._asked_from = self.count + 1
+        self.state, self.since, self.because = row.next, now, event
+        # A primary that was restarted may have heard nothing of us, and gone on alone. So a secondary that had the LAN
+        # counts only the silence that it could hear.
+        self.had_lan = self._lan_required = asks and not self.primary
+        self._forced &= row.next == State.PROMOTED
         self._spoke = float("-inf")
-
-    def _raise_fence(self) -> None:
-        """Take the next token above all that were seen: an even one on the primary, an odd one on the secondary."""
-        self.fence += 2 - (self.fence + (not self.primary)) % 2
 
     def hear(self, stand: Stand, now: float) -> str:
         """A claim of the other side was heard. Returns how `Freshness` judges it. One that is no news changes nothing:
@@ -213,11 +206,10 @@ class Leadership:
         if owns and (stand.fence > self.fence or known or self.state == State.ASKING):
             self.fence = max(self.fence, stand.fence)
             self._vacant = None
-            if self.state not in (State.YIELDING, State.FENCED):
-                self._enter(State.YIELDING, now)
+            self._happen(On.SUPERSEDED, now)
         elif self.state == State.ASKING and self.acknowledged():
             self.fence = max(self.fence, stand.fence)
-            self._enter(State.HOLDING, now)
+            self._happen(On.ANSWERED, now)
         elif not owns:
             self.fence = max(self.fence, stand.fence)
             if self.state == State.FENCED:
@@ -232,18 +224,17 @@ class Leadership:
             self._vacant = (stand.incarnation, now) if idle else None
         elif now >= self._vacant[1] + self.takeover_after:
             self._vacant = None
-            self._raise_fence()
-            self._ask(now)
+            self._happen(On.VACANT, now)
 
     def _secondary_hears(self, stand: Stand, now: float) -> None:
         owns = stand.state in _PRIMARY_WRITES
         if owns and stand.fence > self.fence and self.state in _SECONDARY_OWNS:
             # If this side had the LAN, its guest is no replica of the primary's any more.
             had = self.state == State.PROMOTED or self.had_lan
-            self._enter(State.FENCED if had else State.STANDBY, now)
+            self._happen(On.DEPOSED if had else On.OUTRANKED, now)
         self.fence = max(self.fence, stand.fence)
-        if self.state == State.TAKING and stand.state == State.FENCED and stand.fence == self.fence:
-            self._enter(State.PROMOTED, now)
+        if stand.state == State.FENCED and stand.fence == self.fence:
+            self._happen(On.YIELDED, now)
         # A primary that asks says nothing about what it released before.
         if owns:
             self.promotable = stand.state == State.HOLDING and stand.protected
@@ -268,9 +259,9 @@ class Leadership:
         if self._forced:
             # The other side can hear us again, so the ordinary rules hold again.
             self._forced = False
-        elif now >= self.reached + self.lease_time and self.state in WRITING and self._audible:
+        elif now >= self.reached + self.lease_time and self._audible:
             # The other side could not hear us until our leases ended, so it may have taken over.
-            self._ask(now)
+            self._happen(On.UNSURE, now)
         self.reached = max(self.reached, when)
 
     def claim_due(self, now: float) -> bool:
@@ -294,23 +285,18 @@ class Leadership:
 
     def peer_lost(self, now: float) -> None:
         """Primary: the link between the hosts has been silent for too long."""
-        if self.state == State.HOLDING:
-            self._raise_fence()
-            self._asked_from = self.count + 1
-            self._enter(State.LEAVING, now)
+        self._happen(On.LINK_LOST, now)
 
     def peer_found(self, now: float) -> None:
         """Primary: the secondary speaks on the link between the hosts again."""
-        if self.state in (State.LEAVING, State.ALONE):
-            self._enter(State.HOLDING, now)
+        self._happen(On.LINK_BACK, now)
 
-    def take_over(self, now: float, *, force: bool = False) -> None:
+    def take_over(self, now: float, event: str = On.ORDERED, *, force: bool = False) -> None:
         """Secondary: ask for the LAN, because the operator says so or the primary seems dead. As long as we could not
         hear the primary on the LAN, its silence proves nothing, unless the operator says so with `force`.
         """
-        if self.state in (State.STANDBY, State.FENCED):
-            self._raise_fence()
-            self._enter(State.TAKING, now)
+        if (self.state, event) in self._table:
+            self._happen(event, now)
             # Without a process that can send claims to the LAN there has never been a LAN heartbeat to require.
             self._lan_required, self._forced = not force and self.lan_sent >= 0, force
         elif self.state == State.TAKING and force:
@@ -339,17 +325,16 @@ class Leadership:
         if self.state == State.ASKING:
             # Silence on the LAN proves something only if our question was sent there and no answer was dropped.
             if now >= self._asked_in_vain_at and self.lan_sent >= self.since:
-                self._raise_fence()
-                self._enter(State.ALONE, now)
+                self._happen(On.UNANSWERED, now)
         elif self.state == State.LEAVING:
             announced = now >= self.since + LEAVING_INTERVALS * self.interval and self.lan_sent >= self.since
             if announced or self.acknowledged():
-                self._enter(State.ALONE, now)
+                self._happen(On.ANNOUNCED, now)
         elif self.state == State.YIELDING:
             if not writing:
-                self._enter(State.FENCED, now)
+                self._happen(On.STOPPED, now)
         elif self.state == State.TAKING and self.silent(now, lan_required=self._lan_required):
-            self._enter(State.PROMOTED, now)
+            self._happen(On.SILENT, now)
 
     def deadline(self) -> float:
         """When to call `tick`, or to make the next claim."""
@@ -380,7 +365,7 @@ class Leadership:
         # What the primary has taken back since then is not ours any more, whatever a process remembers.
         if had and not (other is not None and other.state in WRITING and other.fence > fence):
             if leased and (self.state == State.STANDBY or self.had_lan):
-                self._enter(State.PROMOTED, now)
+                self._happen(On.REMEMBERED, now)
             elif self.state == State.STANDBY:
-                self._ask(now)
+                self._happen(On.REMEMBERED_LATE, now)
         self.fence = max(self.fence, fence)

@@ -2,10 +2,11 @@
 
 `leadership` decides which side may write; this module carries it out::
 
-    a state that writes is entered --> Lease(until) to every process that could write, and again with each heartbeat
-                       is left     --> Lease(0), which each of them confirms with Yielded
-    PROMOTED                       --> Promote to every process of the host;  FENCED --> Demote
-    the next claim                 --> LanSay to every process that has a port for claims
+    lease    --> Lease(until) to every process that could write, and again with each heartbeat
+    stop     --> Lease(0), which each of them confirms with Yielded
+    promote  --> Promote to every process of the host
+    demote   --> Demote to every process of the host
+    the next claim --> LanSay to every process that has a port for claims
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,10 @@ from typing import Any, Final
 
 from colo_frame.config import FrameConfig
 from colo_frame.freshness import NEWS
-from colo_frame.leadership import WRITING, Leadership
+from colo_frame.leadership import Leadership
 from colo_frame.outbox import Outbox
 from colo_frame.registry import EVERYBODY, Process, Registry
+from colo_frame.transitions import WRITING, Said, said
 from colo_proto.claim import Stand, State, derive, read_claim, write_claim
 from colo_proto.core import Log
 from colo_proto.errors import WireError
@@ -138,19 +140,21 @@ class Ownership:
             self._changed(before, after, now)
 
     def _changed(self, before: str, after: str, now: float) -> None:
-        fence = self.leadership.fence
-        self.grant(now)
-        if after == State.PROMOTED:
+        """Tell the processes of this host what follows (`transitions.said`)."""
+        fence, words = self.leadership.fence, said(self._config.side, before, after)
+        if Said.LEASE in words:
+            self.grant(now)
+        if Said.PROMOTE in words:
             if self.promoted_at is None:
                 self.promoted_at, self.silence = now, now - self.leadership.heard
             self._out.tell(Promote(fence), EVERYBODY)
-        elif after == State.FENCED and not self.leadership.primary:
+        if Said.DEMOTE in words:
             self.promoted_at = None
             self._out.tell(Demote(fence), EVERYBODY)
-        if after not in WRITING and (before in WRITING or after == State.YIELDING):
+        if Said.STOP in words:
             self._yielded.clear()
             self._out.tell(Lease(0.0, fence), *self._registry.live(*WRITERS))
-        text = {"before": before, "after": after, "fence": fence}
+        text = {"before": before, "after": after, "on": self.leadership.because, "fence": fence}
         if after == State.FENCED:
             text["why"] = "the other side has taken the client LAN over; this side does not write to it"
         self._out.append(Log(_LEVEL.get(after, "info"), "leadership.changed", text))

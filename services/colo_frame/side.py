@@ -10,7 +10,6 @@ from typing import Any
 from colo_frame.checkpoints import Checkpoints
 from colo_frame.config import FrameConfig
 from colo_frame.drivers import DRIVERS, Driver
-from colo_frame.leadership import WRITING
 from colo_frame.modes import Modes
 from colo_frame.outbox import Outbox
 from colo_frame.ownership import Ownership
@@ -18,6 +17,7 @@ from colo_frame.peer import PEER, Peer
 from colo_frame.registry import Registry
 from colo_frame.requests import Requests
 from colo_frame.table import shares
+from colo_frame.transitions import WRITING
 from colo_frame.workers import Workers
 from colo_proto.messages import Heartbeat, Mode, Welcome, WorkerTable, to_dict
 
