@@ -9,6 +9,7 @@ text with what has really happened. So a test compares the two, and a person rea
     start p                         a host that was killed is switched on;  restart p: its COLO frame alone
     cut link|lan|both               the link between the hosts, the client LAN between them;  join link|lan|both
     failover [force], resync        orders
+    store down|up [p|s]             whether the hosts can reach the store of the third vote
     run SECONDS
 
 `PYTHONPATH=tests python -m interactions FILE...` writes these files anew with what happens now: read the difference.
@@ -34,7 +35,8 @@ class Player:
         self.began = 0.0
 
     def pair(self, *options):
-        self.world = World(**dict(one.split("=") for one in options))
+        given = dict(one.split("=") for one in options)
+        self.world = World(**given | {name: on == "on" for name, on in given.items() if name == "vote"})
         self.began = 0.0
         self.world.run(3.0)
 
@@ -67,6 +69,9 @@ class Player:
 
     def join(self, what):
         self.cut(what, works=True)
+
+    def store(self, how, letters="ps"):
+        self.world.store |= dict.fromkeys(letters, how == "up")
 
     def failover(self, *how):
         self.order("s", "failover", force=how == ("force",))

@@ -156,7 +156,7 @@ class Frame:
         side, ownership, leadership = self.side, self.side.ownership, self.side.ownership.leadership
         if side.primary and side.peer.silent(now, leadership.since):
             leadership.peer_lost(now)
-        elif side.config.failover == "auto" and leadership.may_take_over(now):
+        elif side.config.automatic and leadership.may_take_over(now):
             side.out.log("warning", "failover.begun", silent_ms=int((now - leadership.heard) * 1000))
             leadership.take_over(now, On.SILENT)
         ownership.advance(now)

@@ -18,34 +18,20 @@ that an earlier start of this frame promoted, unless a lease of that time is sti
 sign of life. The secondary takes over by itself only when both ways were silent while its own LAN heartbeat worked, and
 when the primary has last said that everything it had sent was compared. So it takes over when the primary's host is
 dead, because then both ways are silent. It does not when only the link is cut, because then it still hears the primary
-on the LAN. No rule for two sides can tell a dead host from one that is cut off on both ways.
+on the LAN. No rule for two sides can tell a dead host from one that is cut off on both ways. A third vote can, where
+there is one (`colo_frame.thirdvote`): besides all of the above, a side writes only while that permits it.
 """
 
 from typing import Final
 
+from colo_frame import timing
 from colo_frame.freshness import NEWS, UNPROVEN, Freshness
+from colo_frame.thirdvote import ThirdVote
 from colo_frame.transitions import ASKS, FIRST, TABLES, TOKEN, WRITING, On
 from colo_proto.claim import Stand, State
 
-PRIMARY: Final = "primary"
-LEAVING_INTERVALS: Final = 2
-"""A primary that has lost the secondary announces for this many heartbeat intervals that it will go on alone."""
-LEASE_PART: Final = 2 / 3
-"""A lease lasts for this part of the timeout after which silence counts as death. The rest allows for the differences
-of two clocks, for queues, and for a slow machine.
-"""
-BELIEVED_PART: Final = 0.9
-"""A claim that may be older than this part of the timeout is not believed."""
-LEASE_MARGIN: Final = 1.25
-"""A secondary waits for at least this many times the length of the primary's leases before it takes over."""
-WAITING_RATE: Final = 4
-"""While a side waits for an answer of the other side, it speaks this many times as often as usual."""
-PROOF_RATE: Final = 16
-"""A side speaks at most this many times as often as usual to answer a speaker that has proved nothing yet."""
-LAN_MISSED: Final = 3
-"""Our LAN heartbeat has failed when no claim of ours was sent for this many intervals."""
-
 _PRIMARY_WRITES: Final = WRITING - {State.PROMOTED}
+IDLE: Final = frozenset({State.STANDBY, State.FENCED})
 _SECONDARY_OWNS: Final = frozenset({State.TAKING, State.PROMOTED})
 _ANSWER_WANTED: Final = frozenset({State.ASKING, State.LEAVING, State.TAKING})
 _WAITING: Final = _ANSWER_WANTED | {State.YIELDING}
@@ -58,13 +44,15 @@ class Leadership:
     there is another side at all.
     """
 
-    def __init__(self, side: str, incarnation: int, interval: float, timeout: float, now: float, *, peer: bool) -> None:
+    def __init__(
+        self, side: str, incarnation: int, interval: float, timeout: float, now: float, *, peer: bool, vote: bool
+    ) -> None:
         self.side = side
-        self.primary = side == PRIMARY
+        self.primary = side == "primary"
         self.incarnation = incarnation
         self.interval = interval
         self.timeout = timeout
-        self.lease_time = timeout * LEASE_PART
+        self.lease_time = timeout * timing.LEASE_PART
         self.fence = 0
         """The highest fencing token that this side has seen or taken."""
         self.count = 0
@@ -99,6 +87,7 @@ class Leadership:
         self._vacant: tuple[int, float] | None = None
         """Primary in FENCED: the incarnation of the other side that says that it does not have the LAN, and since when.
         """
+        self.vote = ThirdVote(side, incarnation, timeout, self.lease_time, now) if vote else None
         self._single = not peer
         self._asked_from = 1
         """Only an answer to a claim with this number or a higher one proves anything."""
@@ -106,7 +95,7 @@ class Leadership:
         """When we last made a claim; minus infinity when the next one is due at once."""
         self._proof_wanted = False
         """A speaker was heard that needs a claim of ours to prove who it is."""
-        self.fresh = Freshness(incarnation, timeout * BELIEVED_PART, now)
+        self.fresh = Freshness(incarnation, timeout * timing.BELIEVED_PART, now)
         self._table = TABLES[side]
         self.state = State.ALONE if self.primary and not peer else FIRST[side]
         self.because = ""
@@ -119,11 +108,19 @@ class Leadership:
         self.notice_stall(now)
         if self.state not in WRITING:
             return 0.0
-        if not self._audible:
-            return now + self.lease_time
         # The other side begins to wait when it last could hear us, so the lease begins then.
-        until = self.reached + self.lease_time
+        until = min((self.reached if self._audible else now) + self.lease_time, self.permitted_until)
         return until if until > now else 0.0
+
+    @property
+    def permitted_until(self) -> float:
+        """Until when the third vote lets this side write; infinity where there is none."""
+        return self.vote.permits_until if self.vote is not None else float("inf")
+
+    def take_token(self, least: int) -> None:
+        """The token of the third vote: ours is not lower. It is even on the primary and odd on the secondary."""
+        if self.fence < least + (not self.primary):
+            self.fence, self._spoke = least + (not self.primary), float("-inf")
 
     @property
     def _audible(self) -> bool:
@@ -136,7 +133,7 @@ class Leadership:
     def takeover_after(self) -> float:
         """Seconds of silence after which the primary has certainly stopped writing."""
         lease = self.other.lease_ms / 1000 if self.other is not None else 0.0
-        return max(self.timeout, lease * LEASE_MARGIN)
+        return max(self.timeout, lease * timing.LEASE_MARGIN)
 
     # -- hearing and speaking --------------------------------------------------------------------------
 
@@ -187,6 +184,9 @@ class Leadership:
             self._spoke = float("-inf")
         if stand.echo_of == self.incarnation:
             self._note_reached(stand.echo, now)
+        if self.vote is not None:
+            agrees = stand.agrees and stand.echo_of == self.incarnation
+            self.vote.agreed(self.fresh.when(stand.echo) if agrees else None)
         if self.primary:
             self._primary_hears(stand, now)
         else:
@@ -207,7 +207,7 @@ class Leadership:
             self.fence = max(self.fence, stand.fence)
             self._vacant = None
             self._happen(On.SUPERSEDED, now)
-        elif self.state == State.ASKING and self.acknowledged():
+        elif self.state == State.ASKING and self.acknowledged() and now < self.permitted_until:
             self.fence = max(self.fence, stand.fence)
             self._happen(On.ANSWERED, now)
         elif not owns:
@@ -219,7 +219,7 @@ class Leadership:
         """Fenced, and the other side does not have the LAN either: it was restarted meanwhile, or each gave way to the
         other. When it has said so for longer than any earlier lease can last, ask for the LAN.
         """
-        idle = stand.state in (State.STANDBY, State.FENCED)
+        idle = stand.state in IDLE
         if not idle or self._vacant is None or self._vacant[0] != stand.incarnation:
             self._vacant = (stand.incarnation, now) if idle else None
         elif now >= self._vacant[1] + self.takeover_after:
@@ -233,20 +233,20 @@ class Leadership:
             had = self.state == State.PROMOTED or self.had_lan
             self._happen(On.DEPOSED if had else On.OUTRANKED, now)
         self.fence = max(self.fence, stand.fence)
-        if stand.state == State.FENCED and stand.fence == self.fence:
+        if stand.state == State.FENCED and stand.fence == self.fence and now < self.permitted_until:
             self._happen(On.YIELDED, now)
         # A primary that asks says nothing about what it released before.
         if owns:
             self.promotable = stand.state == State.HOLDING and stand.protected
 
     def acknowledged(self) -> bool:
-        """Primary: true when the other side has heard a claim that we made since the present state began."""
+        """True when the other side has heard a claim that we made since we asked."""
         other = self.other
         return other is not None and other.echo_of == self.incarnation and other.echo >= self._asked_from
 
     def claim_sent(self, count: int, now: float) -> None:
         """A filter has sent our claim number `count` to the LAN."""
-        if now - self.lan_sent > LAN_MISSED * self.interval:
+        if now - self.lan_sent > timing.LAN_MISSED * self.interval:
             self.lan_since = now
         self.lan_sent = now
         self._note_reached(count, now)
@@ -268,8 +268,10 @@ class Leadership:
         """True when it is time to make the next claim."""
         return now >= self._spoke + self._pause
 
-    def compose(self, now: float, *, protected: bool) -> Stand:
-        """The claim to be made now, on both ways. `protected`: everything that is released has been compared."""
+    def compose(self, now: float, *, protected: bool, writing: bool) -> Stand:
+        """The claim to be made now, on both ways. `protected`: everything that is released has been compared.
+        `writing`: leases that were granted may still be valid.
+        """
         self._spoke, self._proof_wanted = now, False
         self.count += 1
         self.fresh.said(self.count, now)
@@ -278,7 +280,9 @@ class Leadership:
             self.side, self.incarnation, self.count, self.fence, self.state,
             protected=protected, ask=self.state in _ANSWER_WANTED,
             lease_ms=int(self.lease_time * 1000), echo_of=other.incarnation if other else 0,
-            echo=other.count if other else 0, sent_ms=self.fresh.clock(now), answers=self.fresh.answers(now),
+            echo=other.count if other else 0, sent_ms=self.fresh.clock(now), vote=self.vote is not None,
+            agrees=self.vote is not None and self.vote.may_agree(self.state, now, writing=writing),
+            answers=self.fresh.answers(now),
         )  # fmt: skip
 
     # -- time ------------------------------------------------------------------------------------------
@@ -306,7 +310,7 @@ class Leadership:
         """Secondary: has the primary been silent for so long that it must have stopped writing? `lan_required`: count
         only the time in which our own LAN heartbeat worked.
         """
-        works = now - self.lan_sent <= LAN_MISSED * self.interval
+        works = now - self.lan_sent <= timing.LAN_MISSED * self.interval
         return (works or not lan_required) and now >= self._silence_due(lan_required=lan_required)
 
     def _silence_due(self, *, lan_required: bool) -> float:
@@ -316,35 +320,56 @@ class Leadership:
 
     def may_take_over(self, now: float) -> bool:
         """Secondary: true when it may take over without an order."""
+        return self.ready(now) and now < self.permitted_until
+
+    def ready(self, now: float) -> bool:
+        """Secondary: true when nothing but the third vote can keep it from taking over without an order."""
         standby = self.state == State.STANDBY and self.other is not None
         return standby and self.promotable and self.silent(now, lan_required=True)
 
     def tick(self, now: float, *, writing: bool) -> None:
         """Do what is due at `now`. `writing`: leases that were granted may still be valid."""
         self.notice_stall(now)
-        if self.state == State.ASKING:
-            # Silence on the LAN proves something only if our question was sent there and no answer was dropped.
-            if now >= self._asked_in_vain_at and self.lan_sent >= self.since:
-                self._happen(On.UNANSWERED, now)
+        permitted = now < self.permitted_until
+        if not permitted:
+            self._happen(On.UNVOTED, now)
+        if self.state == State.YIELDING and not writing:
+            self._happen(On.STOPPED, now)
         elif self.state == State.LEAVING:
-            announced = now >= self.since + LEAVING_INTERVALS * self.interval and self.lan_sent >= self.since
+            announced = now >= self.since + timing.LEAVING_INTERVALS * self.interval and self.lan_sent >= self.since
             if announced or self.acknowledged():
                 self._happen(On.ANNOUNCED, now)
-        elif self.state == State.YIELDING:
-            if not writing:
-                self._happen(On.STOPPED, now)
-        elif self.state == State.TAKING and self.silent(now, lan_required=self._lan_required):
-            self._happen(On.SILENT, now)
+        elif self.state == State.ASKING and permitted:
+            if self.vote is not None and self.acknowledged():
+                self._happen(On.ANSWERED, now)
+            # Silence on the LAN proves something only if our question was sent there and no answer was dropped.
+            elif now >= self._asked_in_vain_at and self.lan_sent >= self.since:
+                self._happen(On.UNANSWERED, now)
+        elif self.state == State.TAKING and permitted:
+            if self.silent(now, lan_required=self._lan_required):
+                self._happen(On.SILENT, now)
+            elif self.vote is not None:
+                self._take_with_vote(self.vote, now)
+
+    def _take_with_vote(self, vote: ThirdVote, now: float) -> None:
+        """Secondary in TAKING that has just got the third vote: what it waited for besides may have come before."""
+        other = self.other
+        if other is not None and (other.state, other.fence) == (State.FENCED, self.fence) and self.acknowledged():
+            self._happen(On.YIELDED, now)
+        elif self.had_lan and vote.remembers(now):
+            self._happen(On.REMEMBERED, now)
 
     def deadline(self) -> float:
         """When to call `tick`, or to make the next claim."""
         due = [self._spoke + self._pause]
+        if self.state in WRITING:
+            due.append(self.permitted_until)
         if self.state in (State.STANDBY, State.TAKING):
             due.append(self._silence_due(lan_required=self.state == State.STANDBY or self._lan_required))
         elif self.state == State.ASKING:
             due.append(self._asked_in_vain_at)
         elif self.state == State.LEAVING:
-            due.append(self.since + LEAVING_INTERVALS * self.interval)
+            due.append(self.since + timing.LEAVING_INTERVALS * self.interval)
         return min((when for when in due if when > self.ran), default=self.ran)
 
     @property
@@ -355,7 +380,8 @@ class Leadership:
     @property
     def _pause(self) -> float:
         """Seconds from our last claim to the next."""
-        return self.interval / (PROOF_RATE if self._proof_wanted else WAITING_RATE if self.state in _WAITING else 1)
+        waits = timing.WAITING_RATE if self.state in _WAITING else 1
+        return self.interval / (timing.PROOF_RATE if self._proof_wanted else waits)
 
     def restore(self, fence: int, *, promoted: bool, leased: bool, now: float) -> None:
         """A process of this host had heard of `fence` from an earlier start of this frame, which had perhaps promoted
@@ -364,8 +390,10 @@ class Leadership:
         other, had = self.other, promoted and not self.primary
         # What the primary has taken back since then is not ours any more, whatever a process remembers.
         if had and not (other is not None and other.state in WRITING and other.fence > fence):
-            if leased and (self.state == State.STANDBY or self.had_lan):
+            if leased and self.vote is None and (self.state == State.STANDBY or self.had_lan):
                 self._happen(On.REMEMBERED, now)
             elif self.state == State.STANDBY:
                 self._happen(On.REMEMBERED_LATE, now)
+            if leased and self.vote is not None:
+                self.vote.remember(now)
         self.fence = max(self.fence, fence)

@@ -18,6 +18,7 @@ from colo_frame.leadership import Leadership
 from colo_frame.outbox import Outbox
 from colo_frame.registry import EVERYBODY, Process, Registry
 from colo_frame.transitions import WRITING, Said, said
+from colo_frame.votes import Votes
 from colo_proto.claim import Stand, State, derive, read_claim, write_claim
 from colo_proto.core import Log
 from colo_proto.errors import WireError
@@ -38,8 +39,9 @@ class Ownership:
     def __init__(self, config: FrameConfig, registry: Registry, out: Outbox, incarnation: int, now: float) -> None:
         interval = config.heartbeat_interval / 1000
         self.leadership = Leadership(
-            config.side, incarnation, interval, interval * config.heartbeat_missed, now, peer=bool(config.peer)
-        )
+            config.side, incarnation, interval, interval * config.heartbeat_missed, now, peer=bool(config.peer),
+            vote=config.vote,
+        )  # fmt: skip
         self.changes: list[tuple[str, str]] = []
         self.promoted_at: float | None = None
         self.silence = 0.0
@@ -55,6 +57,10 @@ class Ownership:
         self._keys = [derive(b"", config.pair)]
         self.sealed = False
         """True when there is a secret that only the pair knows."""
+        self.votes = Votes(config, self.leadership, registry, out) if config.vote else None
+        """What is said to and of the third vote; None where there is none."""
+        self.mismatch = False
+        """One side has a third vote and the other one has none: two can write when both ways between them are cut."""
         self._refused_at = float("-inf")
         self._dropped: dict[tuple[int, str], int] = {}
         """By incarnation of netdev and tap: how many frames the kernel had dropped at the last report."""
@@ -77,7 +83,7 @@ class Ownership:
             if stand.incarnation != self.leadership.incarnation:
                 self._out.counters["claims_of_our_side"] += 1
             return
-        verdict = self.leadership.hear(stand, now)
+        verdict = self._hear(stand, now)
         self._out.counters["claims_heard" if verdict == NEWS else "claims_" + verdict] += 1
 
     def hear_link(self, claim: bytes, now: float) -> None:
@@ -94,7 +100,15 @@ class Ownership:
                 self._out.log("error", "pair.refused", why=str(error), bytes=len(claim))
             return
         if stand.side != self._config.side:
-            self.leadership.hear(stand, now)
+            self._hear(stand, now)
+
+    def _hear(self, stand: Stand, now: float) -> str:
+        verdict = self.leadership.hear(stand, now)
+        if verdict == NEWS and stand.vote != self._config.vote and not self.mismatch:
+            self._out.log("error", "vote.mismatched", ours=self._config.vote, theirs=stand.vote)
+        if verdict == NEWS:
+            self.mismatch = stand.vote != self._config.vote
+        return verdict
 
     def hear_report(self, process: Process, report: Report, now: float) -> None:
         """Learn from netdev's report whether a tap through which this host hears claims has dropped frames: a claim of
@@ -132,12 +146,14 @@ class Ownership:
             if before == after:
                 leadership.tick(now, writing=self.writing(now))
                 if leadership.state == before:
-                    return
+                    break
                 continue
             self._state = after
             self.changes.append((before, after))
             self._out.counters["leadership." + after] += 1
             self._changed(before, after, now)
+        if self.votes is not None:
+            self.votes.advance(now, writing=self.writing(now))
 
     def _changed(self, before: str, after: str, now: float) -> None:
         """Tell the processes of this host what follows (`transitions.said`)."""
@@ -190,6 +206,8 @@ class Ownership:
     def deadline(self) -> float:
         """When to call `advance`, or to make the next claim."""
         due = self.leadership.deadline()
+        if self.votes is not None:
+            due = min(due, self.votes.deadline())
         if self.leadership.state == State.YIELDING and self._lease_until > self.leadership.ran:
             due = min(due, self._lease_until)
         return due
@@ -207,9 +225,13 @@ class Ownership:
             "stalls": leadership.stalls,
             "sealed": self.sealed,
             "proven": leadership.fresh.believed,
+            "vote_mismatch": self.mismatch,
         }
+        if self.votes is not None:
+            known["vote"] = self.votes.status(now)
         if not leadership.primary:
-            known |= {"promotable": leadership.promotable, "failover": self._config.failover}
+            failover = "auto" if self._config.automatic else "manual"
+            known |= {"promotable": leadership.promotable, "failover": failover}
         if self.promoted_at is not None:
             known["promotion"] = {
                 "at": self.promoted_at,

@@ -74,7 +74,8 @@ class Side:
         """Send a heartbeat to the other host and a claim to the client LAN, and renew the leases that go with them."""
         self.ownership.grant(now)
         mode = self.modes.mode
-        stand = self.ownership.leadership.compose(now, protected=self.primary and mode == Mode.ENFORCE)
+        protected, writing = self.primary and mode == Mode.ENFORCE, self.ownership.writing(now)
+        stand = self.ownership.leadership.compose(now, protected=protected, writing=writing)
         if not self.config.peer and not self.peer.last:
             return
         self.counters["heartbeats_sent"] += 1
@@ -112,6 +113,8 @@ class Side:
             "peer_alive": int(self.peer.alive),
             "fence": leadership.fence,
             "writes": int(leadership.state in WRITING),
+            "vote_mismatch": int(self.ownership.mismatch),
+            **(self.ownership.votes.gauges() if self.ownership.votes is not None else {}),
             **self.checkpoints.levels,
         }
 

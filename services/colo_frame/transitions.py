@@ -27,6 +27,7 @@ class On:
     ANSWERED = "answered"
     UNANSWERED = "unanswered"
     UNSURE = "unsure"
+    UNVOTED = "unvoted"
     LINK_LOST = "link lost"
     LINK_BACK = "link back"
     ANNOUNCED = "announced"
@@ -46,6 +47,7 @@ MEANING: Final[Mapping[str, str]] = {
     On.ANSWERED: "the other side has heard what was asked, and does not have the LAN",
     On.UNANSWERED: "nobody has answered for the timeout, although the question was sent to the LAN",
     On.UNSURE: "leases have ended, because this side stalled or nobody could hear it: what happened is unknown",
+    On.UNVOTED: "the lease of the third vote has ended, and the other side does not agree (only with a third vote)",
     On.LINK_LOST: "the link between the hosts was silent for the timeout",
     On.LINK_BACK: "the other side speaks on the link between the hosts again",
     On.ANNOUNCED: "the other side has heard that this one goes on alone, or could not hear it for two intervals",
@@ -80,13 +82,16 @@ _PRIMARY: Final = (
     Row(State.ASKING, On.SUPERSEDED, State.YIELDING),
     Row(State.HOLDING, On.LINK_LOST, State.LEAVING, (TOKEN, ASKS)),
     Row(State.HOLDING, On.UNSURE, State.ASKING, (ASKS,)),
+    Row(State.HOLDING, On.UNVOTED, State.ASKING, (ASKS,)),
     Row(State.HOLDING, On.SUPERSEDED, State.YIELDING),
     Row(State.LEAVING, On.ANNOUNCED, State.ALONE),
     Row(State.LEAVING, On.LINK_BACK, State.HOLDING),
     Row(State.LEAVING, On.UNSURE, State.ASKING, (ASKS,)),
+    Row(State.LEAVING, On.UNVOTED, State.ASKING, (ASKS,)),
     Row(State.LEAVING, On.SUPERSEDED, State.YIELDING),
     Row(State.ALONE, On.LINK_BACK, State.HOLDING),
     Row(State.ALONE, On.UNSURE, State.ASKING, (ASKS,)),
+    Row(State.ALONE, On.UNVOTED, State.ASKING, (ASKS,)),
     Row(State.ALONE, On.SUPERSEDED, State.YIELDING),
     Row(State.YIELDING, On.STOPPED, State.FENCED),
     Row(State.FENCED, On.VACANT, State.ASKING, (TOKEN, ASKS)),
@@ -103,6 +108,7 @@ _SECONDARY: Final = (
     Row(State.TAKING, On.OUTRANKED, State.STANDBY),
     Row(State.TAKING, On.DEPOSED, State.FENCED),
     Row(State.PROMOTED, On.UNSURE, State.TAKING, (ASKS,)),
+    Row(State.PROMOTED, On.UNVOTED, State.TAKING, (ASKS,)),
     Row(State.PROMOTED, On.DEPOSED, State.FENCED),
     Row(State.FENCED, On.ORDERED, State.TAKING, (TOKEN,)),
 )
