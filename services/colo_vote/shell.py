@@ -6,6 +6,7 @@
 """
 
 import queue
+import socket
 import threading
 import time
 from collections import deque
@@ -147,7 +148,5 @@ def check(found: Resolved) -> None:
 
 def make(found: Resolved, log: LogFn, zmq_context: zmq.Context[Any] | None = None) -> VoteShell:
     """The process in its shell, which is not open yet."""
-    import socket  # noqa: PLC0415  for the name of this host alone
-
     config = replace(found.config, holder=found.config.holder.replace(HOSTNAME, socket.gethostname()))
     return VoteShell(Vote(config), open_store(config), found.common, log, zmq_context)

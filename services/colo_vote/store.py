@@ -55,7 +55,7 @@ class Store(ABC):
 def open_store(config: VoteConfig) -> Store:
     """The store that `--store` names, not connected yet. `ConfigError` when there is no such kind, or it is wrong."""
     scheme, separator, _ = config.store.partition("://")
-    if not separator or not scheme.isidentifier():
+    if not separator or not (scheme.isalnum() and scheme.isascii()):
         raise ConfigError(f"--store {config.store[:80]}: SCHEME://HOST:PORT expected, as in etcd://10.0.0.3:2379")
     name = f"colo_vote.stores.{scheme}"
     try:

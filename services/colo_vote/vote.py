@@ -44,6 +44,8 @@ class Vote:
         """The request that is under way."""
         self._asked = 0.0
         self._due = 0.0
+        self._changed = False
+        """The wish has changed since the last request."""
         self._ours = False
         """We have asked for the key since it was last given up, so the store may keep it for us."""
 
@@ -61,7 +63,7 @@ class Vote:
         if isinstance(message, VoteWanted) and message.side in ("primary", "secondary"):
             before, self.wish = self.wish, message
             if before is None or (before.incarnation, before.count) != (message.incarnation, message.count):
-                self._due = now
+                self._due, self._changed = now, True
         return []
 
     def deadline(self) -> float:
@@ -78,7 +80,7 @@ class Vote:
             self.busy = RELEASE
         else:
             self.busy = LOOK
-        self._asked = now
+        self._asked, self._changed = now, False
         self.counters["requests." + self.busy] += 1
         return self.busy
 
@@ -98,8 +100,7 @@ class Vote:
             out.append(Log("info", "key.changed", text))
         waits = self.wants(now) and not ours
         self._due = self._asked + self.config.ttl * (RETRY if waits else RENEW)
-        if request == HOLD and not self.wants(now):
-            # The frame has changed its mind meanwhile.
+        if self._changed:
             self._due = now
         return [*out, *self._say(ours=ours and self.wants(now))]
 
@@ -111,7 +112,7 @@ class Vote:
         if not self.error or self.error.startswith("the store was not"):
             out.append(Log("warning", "store.lost", {"store": self.config.store, "error": error}))
         self.error = error
-        self._due = now + self.config.ttl * RETRY
+        self._due = now if self._changed else now + self.config.ttl * RETRY
         return [*out, *self._say(ours=False)]
 
     def _say(self, *, ours: bool) -> list[Output]:

@@ -56,9 +56,8 @@ class EtcdStore(Store):
         self._token = ""
         """What authenticates us; empty before the first request, and without a user."""
         self._lease = 0
-        timeout = urllib3.Timeout(connect=config.ttl * ATTEMPT, read=config.ttl * ATTEMPT)
         tls: dict[str, Any] = {"ssl_context": _tls(config)} if config.store_ca else {}
-        self._http = urllib3.PoolManager(num_pools=MAX_MEMBERS, maxsize=1, timeout=timeout, retries=False, **tls)
+        self._http = urllib3.PoolManager(num_pools=MAX_MEMBERS, maxsize=1, retries=False, **tls)
 
     # -- the interface -----------------------------------------------------------------------------
 
@@ -144,14 +143,11 @@ class EtcdStore(Store):
     def _ask(self, member: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """One request to one member."""
         if self._user and not self._token:
-            login = {"name": self._user, "password": self._password}
-            self._token = _word(self._post(member, "/v3/auth/authenticate", login)[1], "token")
+            self._log_in(member)
         status, answer = self._post(member, path, body)
         if status == 401 and self._user:
             # The token has ended, or the member was restarted: once more, with another one.
-            self._token = ""
-            login = {"name": self._user, "password": self._password}
-            self._token = _word(self._post(member, "/v3/auth/authenticate", login)[1], "token")
+            self._log_in(member)
             status, answer = self._post(member, path, body)
         if status != 200:
             raise StoreError(f"{status} {str(answer.get('error') or answer.get('message') or '')[:120]}".strip())
@@ -159,12 +155,21 @@ class EtcdStore(Store):
             raise StoreError(str(answer["error"])[:120])
         return answer
 
-    def _post(self, member: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def _log_in(self, member: str) -> None:
+        """Get a token for our requests. The member hashes the password slowly, on purpose."""
+        self._token = ""
+        login = {"name": self._user, "password": self._password}
+        self._token = _word(self._post(member, "/v3/auth/authenticate", login, ALL)[1], "token")
+
+    def _post(self, member: str, path: str, body: dict[str, Any], part: float = ATTEMPT) -> tuple[int, dict[str, Any]]:
         headers = {"Content-Type": "application/json"} | ({"Authorization": self._token} if self._token else {})
-        reply = self._http.request("POST", member + path, body=json.dumps(body), headers=headers, preload_content=False)
+        timeout = urllib3.Timeout(connect=self._ttl * ATTEMPT, read=self._ttl * part)
+        reply = self._http.request(
+            "POST", member + path, body=json.dumps(body), headers=headers, timeout=timeout, preload_content=False
+        )
         try:
             answer = json.loads(reply.read(MAX_ANSWER))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise StoreError(f"{reply.status}: no JSON") from None
         finally:
             reply.release_conn()
@@ -182,7 +187,7 @@ def _first(answer: dict[str, Any]) -> tuple[Holder, int] | None:
     if not pairs:
         return None
     try:
-        name = base64.b64decode(_word(pairs[0], "value")).decode()
+        name = base64.b64decode(_word(pairs[0], "value"), validate=True).decode()
     except ValueError:
         raise StoreError("the key holds no text") from None
     return Holder(name, _number(pairs[0], "create_revision")), _number(pairs[0], "lease")
@@ -226,7 +231,8 @@ def _text(text: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, urllib3.exceptions.TimeoutError):
+    refused = isinstance(error, urllib3.exceptions.NewConnectionError)
+    if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
         return "no answer in time"
     return str(error).rpartition(": ")[2][:120] or type(error).__name__
 
