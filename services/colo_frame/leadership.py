@@ -22,19 +22,22 @@ on the LAN. No rule for two sides can tell a dead host from one that is cut off 
 there is one (`colo_frame.thirdvote`): besides all of the above, a side writes only while that permits it.
 """
 
-from typing import Final
-
 from colo_frame import timing
 from colo_frame.freshness import NEWS, UNPROVEN, Freshness
 from colo_frame.thirdvote import ThirdVote
-from colo_frame.transitions import ASKS, FIRST, TABLES, TOKEN, WRITING, On
+from colo_frame.transitions import (
+    ANSWER_WANTED,
+    ASKS,
+    FIRST,
+    IDLE,
+    PRIMARY_WRITES,
+    SECONDARY_OWNS,
+    TABLES,
+    TOKEN,
+    WRITING,
+    On,
+)  # fmt: skip
 from colo_proto.claim import Stand, State
-
-_PRIMARY_WRITES: Final = WRITING - {State.PROMOTED}
-IDLE: Final = frozenset({State.STANDBY, State.FENCED})
-_SECONDARY_OWNS: Final = frozenset({State.TAKING, State.PROMOTED})
-_ANSWER_WANTED: Final = frozenset({State.ASKING, State.LEAVING, State.TAKING})
-_WAITING: Final = _ANSWER_WANTED | {State.YIELDING}
 
 
 class Leadership:
@@ -85,8 +88,7 @@ class Leadership:
         self._forced = False
         """The operator wants this side to write although the other side cannot hear it on the LAN."""
         self._vacant: tuple[int, float] | None = None
-        """Primary in FENCED: the incarnation of the other side that says that it does not have the LAN, and since when.
-        """
+        """Primary in FENCED: which start of the other side says that it does not have the LAN, and since when."""
         self.vote = ThirdVote(side, incarnation, timeout, self.lease_time, now) if vote else None
         self._single = not peer
         self._asked_from = 1
@@ -119,8 +121,9 @@ class Leadership:
 
     def take_token(self, least: int) -> None:
         """The token of the third vote: ours is not lower. It is even on the primary and odd on the secondary."""
-        if self.fence < least + (not self.primary):
-            self.fence, self._spoke = least + (not self.primary), float("-inf")
+        own = least + (not self.primary)
+        if self.fence < own:
+            self.fence, self._spoke = own, float("-inf")
 
     @property
     def _audible(self) -> bool:
@@ -180,13 +183,13 @@ class Leadership:
         self.heard = now
         self.other = stand
         if stand.ask or before is None or before.incarnation != stand.incarnation:
-            # It waits for our answer, or should know at once that it is believed from now on.
+            # It waits for our answer, or should know at once that it is believed.
             self._spoke = float("-inf")
         if stand.echo_of == self.incarnation:
             self._note_reached(stand.echo, now)
         if self.vote is not None:
-            agrees = stand.agrees and stand.echo_of == self.incarnation
-            self.vote.agreed(self.fresh.when(stand.echo) if agrees else None)
+            when = self.fresh.when(stand.echo) if stand.agrees and stand.echo_of == self.incarnation else None
+            self.vote.agreed(when, idle=stand.state in IDLE)
         if self.primary:
             self._primary_hears(stand, now)
         else:
@@ -199,7 +202,7 @@ class Leadership:
         self.heard = now
 
     def _primary_hears(self, stand: Stand, now: float) -> None:
-        owns = stand.state in _SECONDARY_OWNS
+        owns = stand.state in SECONDARY_OWNS
         # An odd token that this side knows already was the secondary's before this frame was restarted. A side that
         # only asks yields to the owner of the LAN: it may have taken its own token when nobody could hear it.
         known = stand.fence == self.fence and stand.fence & 1
@@ -227,8 +230,8 @@ class Leadership:
             self._happen(On.VACANT, now)
 
     def _secondary_hears(self, stand: Stand, now: float) -> None:
-        owns = stand.state in _PRIMARY_WRITES
-        if owns and stand.fence > self.fence and self.state in _SECONDARY_OWNS:
+        owns = stand.state in PRIMARY_WRITES
+        if owns and stand.fence > self.fence and self.state in SECONDARY_OWNS:
             # If this side had the LAN, its guest is no replica of the primary's any more.
             had = self.state == State.PROMOTED or self.had_lan
             self._happen(On.DEPOSED if had else On.OUTRANKED, now)
@@ -278,7 +281,7 @@ class Leadership:
         other = self.other
         return Stand(
             self.side, self.incarnation, self.count, self.fence, self.state,
-            protected=protected, ask=self.state in _ANSWER_WANTED,
+            protected=protected, ask=self._wants_answer(now),
             lease_ms=int(self.lease_time * 1000), echo_of=other.incarnation if other else 0,
             echo=other.count if other else 0, sent_ms=self.fresh.clock(now), vote=self.vote is not None,
             agrees=self.vote is not None and self.vote.may_agree(self.state, now, writing=writing),
@@ -337,7 +340,8 @@ class Leadership:
             self._happen(On.STOPPED, now)
         elif self.state == State.LEAVING:
             announced = now >= self.since + timing.LEAVING_INTERVALS * self.interval and self.lan_sent >= self.since
-            if announced or self.acknowledged():
+            # Alone, we release what no secondary has seen. If we cannot keep the key, it takes over as a replica.
+            if (announced and (self.vote is None or self.vote.asked >= self.since)) or self.acknowledged():
                 self._happen(On.ANNOUNCED, now)
         elif self.state == State.ASKING and permitted:
             if self.vote is not None and self.acknowledged():
@@ -380,12 +384,16 @@ class Leadership:
     @property
     def _pause(self) -> float:
         """Seconds from our last claim to the next."""
-        waits = timing.WAITING_RATE if self.state in _WAITING else 1
-        return self.interval / (timing.PROOF_RATE if self._proof_wanted else waits)
+        waits = self.state == State.YIELDING or self._wants_answer(self.ran)
+        return self.interval / (timing.PROOF_RATE if self._proof_wanted else timing.WAITING_RATE if waits else 1)
+
+    def _wants_answer(self, now: float) -> bool:
+        agreed = self.vote is not None and self.state in WRITING and not self.vote.held(now)
+        return agreed or self.state in ANSWER_WANTED
 
     def restore(self, fence: int, *, promoted: bool, leased: bool, now: float) -> None:
-        """A process of this host had heard of `fence` from an earlier start of this frame, which had perhaps promoted
-        it. `leased`: its lease is still valid, so the other side cannot have taken over meanwhile.
+        """A process had heard of `fence` from an earlier start of this frame, which had perhaps promoted it.
+        `leased`: its lease is still valid, so the other side cannot have taken over meanwhile.
         """
         other, had = self.other, promoted and not self.primary
         # What the primary has taken back since then is not ours any more, whatever a process remembers.

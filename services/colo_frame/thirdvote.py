@@ -39,6 +39,8 @@ class ThirdVote:
         self.count = 0
         """How often the wish has changed."""
         self.held_until = NEVER
+        self.asked = NEVER
+        """When the newest request was sent that the store has granted."""
         self.token = 0
         """The fencing token of the key that was held last: the store's number of its creation."""
         self.holder = ""
@@ -55,16 +57,22 @@ class ThirdVote:
         self._lease_time = lease_time
         self._agreed = NEVER
         """When we made the newest claim that the other side agrees to."""
-        self._known_at = now + lease_time / 2
+        self._known_at = now + lease_time / 4
         """From then on all processes have said what they know of an earlier start of this frame."""
         self._leased_at = NEVER
         """When a process last had a valid lease from an earlier start, which had promoted this side."""
 
     # -- the other side ------------------------------------------------------------------------------
 
-    def agreed(self, when: float | None) -> None:
-        """The other side's newest claim agrees to our claim that was made at `when`; None: it does not agree."""
-        self._agreed = NEVER if when is None else when
+    def agreed(self, when: float | None, *, idle: bool) -> None:
+        """The other side's newest claim agrees to our claim that was made at `when`; None: it says nothing of it.
+        `idle`: it does not want to write, so what it has promised before still holds. A frame that was restarted keeps
+        to it as well: it counts silence from its start on.
+        """
+        if when is not None:
+            self._agreed = max(self._agreed, when)
+        elif not idle:
+            self._agreed = NEVER
 
     def may_agree(self, state: str, now: float, *, writing: bool) -> bool:
         """True when this side can promise not to write. A frame that has just started does not know yet whether an
@@ -128,6 +136,7 @@ class ThirdVote:
             return True
         self.holder, self._ours, self._answered = voted.holder[:MAX_TEXT], voted.held, now
         if voted.held and self.wanted and (voted.incarnation, voted.count) == (self.incarnation, self.count):
+            self.asked = max(self.asked, voted.asked)
             self.held_until = max(self.held_until, voted.asked + voted.ttl * PART)
             self.token = voted.token
         elif not voted.held:

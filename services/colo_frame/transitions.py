@@ -19,6 +19,13 @@ ASKS: Final = "asks"
 
 WRITING: Final = frozenset({State.HOLDING, State.LEAVING, State.ALONE, State.PROMOTED})
 """The states in which the filters of this host may write to the client LAN."""
+PRIMARY_WRITES: Final = WRITING - {State.PROMOTED}
+SECONDARY_OWNS: Final = frozenset({State.TAKING, State.PROMOTED})
+"""The states in which the secondary has the LAN, or wants it: the primary yields."""
+IDLE: Final = frozenset({State.STANDBY, State.FENCED})
+"""The states in which a side neither writes nor wants to."""
+ANSWER_WANTED: Final = frozenset({State.ASKING, State.LEAVING, State.TAKING})
+"""The states in which a side waits for what the other one says."""
 
 
 class On:
@@ -50,7 +57,8 @@ MEANING: Final[Mapping[str, str]] = {
     On.UNVOTED: "the lease of the third vote has ended, and the other side does not agree (only with a third vote)",
     On.LINK_LOST: "the link between the hosts was silent for the timeout",
     On.LINK_BACK: "the other side speaks on the link between the hosts again",
-    On.ANNOUNCED: "the other side has heard that this one goes on alone, or could not hear it for two intervals",
+    On.ANNOUNCED: "the other side has heard that this one goes on alone, or could not hear it for two intervals "
+    "(with a third vote: and the key was renewed since)",
     On.SUPERSEDED: "the secondary has the LAN, or wants it, with a higher token; while this side asks: with any token",
     On.STOPPED: "every writer has confirmed that it stopped, or its lease has ended",
     On.VACANT: "the other side has said for longer than a lease lasts that it does not have the LAN either",

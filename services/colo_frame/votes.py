@@ -16,11 +16,11 @@ word           meaning
 from typing import Any, Final
 
 from colo_frame.config import FrameConfig
-from colo_frame.leadership import IDLE, Leadership
+from colo_frame.leadership import Leadership
 from colo_frame.outbox import Outbox
 from colo_frame.registry import Registry
 from colo_frame.thirdvote import ThirdVote
-from colo_frame.transitions import WRITING
+from colo_frame.transitions import IDLE, WRITING
 from colo_proto.claim import State
 from colo_proto.messages import Voted
 

@@ -24,6 +24,17 @@ def etcd():
         yield one
 
 
+def patiently(function):
+    """What a function returns, once the store answers."""
+    until = time.monotonic() + 20
+    while True:
+        try:
+            return function()
+        except StoreError:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+
 def store(where, **options):
     return open_store(VoteConfig(**{"store": where, "ttl": 2, **options}))
 
@@ -95,9 +106,11 @@ def test_members_that_are_dead_or_hang_cost_little_and_one_without_a_majority_gr
         a = store(three.endpoints, ttl=4)
         assert a.hold("primary a").ttl
         three.kill(0)
+        # If it was the leader, the others elect another one first.
+        patiently(lambda: a.hold("primary a").ttl)
         began = time.monotonic()
         assert a.hold("primary a").ttl
-        assert time.monotonic() < began + 3
+        assert time.monotonic() < began + 4 / 5
         three.kill(1)
         until = time.monotonic() + 10
         with pytest.raises(StoreError):
@@ -107,7 +120,7 @@ def test_members_that_are_dead_or_hang_cost_little_and_one_without_a_majority_gr
         with pytest.raises(StoreError):
             store(three.endpoints, ttl=4).look()
         three.start(0).ready()
-        assert a.hold("primary a").name == "primary a"
+        assert patiently(lambda: a.hold("primary a").name) == "primary a"
 
 
 @needs_etcd
@@ -137,14 +150,7 @@ def test_a_user_and_a_password(tmp_path):
         # The member is restarted, and has forgotten the tokens that it gave.
         one.kill(0)
         one.start(0)
-        until = time.monotonic() + 20
-        while True:
-            try:
-                assert a.hold("primary a").name == "primary a"
-                break
-            except StoreError:
-                assert time.monotonic() < until
-                time.sleep(0.1)
+        assert patiently(lambda: a.hold("primary a").name) == "primary a"
         with pytest.raises(StoreError):
             store(one.endpoints).hold("primary a")
         with pytest.raises(StoreError):
