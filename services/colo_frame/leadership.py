@@ -22,16 +22,13 @@ on the LAN. No rule for two sides can tell a dead host from one that is cut off 
 there is one (`colo_frame.thirdvote`): besides all of the above, a side writes only while that permits it.
 """
 
-from colo_frame import timing
+from colo_frame import timing, transitions
 from colo_frame.freshness import NEWS, UNPROVEN, Freshness
 from colo_frame.thirdvote import ThirdVote
 from colo_frame.transitions import (
-    ANSWER_WANTED,
     ASKS,
     FIRST,
     IDLE,
-    PRIMARY_WRITES,
-    SECONDARY_OWNS,
     TABLES,
     TOKEN,
     WRITING,
@@ -202,7 +199,7 @@ class Leadership:
         self.heard = now
 
     def _primary_hears(self, stand: Stand, now: float) -> None:
-        owns = stand.state in SECONDARY_OWNS
+        owns = stand.state in transitions.SECONDARY_OWNS
         # An odd token that this side knows already was the secondary's before this frame was restarted. A side that
         # only asks yields to the owner of the LAN: it may have taken its own token when nobody could hear it.
         known = stand.fence == self.fence and stand.fence & 1
@@ -230,8 +227,8 @@ class Leadership:
             self._happen(On.VACANT, now)
 
     def _secondary_hears(self, stand: Stand, now: float) -> None:
-        owns = stand.state in PRIMARY_WRITES
-        if owns and stand.fence > self.fence and self.state in SECONDARY_OWNS:
+        owns = stand.state in transitions.PRIMARY_WRITES
+        if owns and stand.fence > self.fence and self.state in transitions.SECONDARY_OWNS:
             # If this side had the LAN, its guest is no replica of the primary's any more.
             had = self.state == State.PROMOTED or self.had_lan
             self._happen(On.DEPOSED if had else On.OUTRANKED, now)
@@ -389,7 +386,7 @@ class Leadership:
 
     def _wants_answer(self, now: float) -> bool:
         agreed = self.vote is not None and self.state in WRITING and not self.vote.held(now)
-        return agreed or self.state in ANSWER_WANTED
+        return agreed or self.state in transitions.ANSWER_WANTED
 
     def restore(self, fence: int, *, promoted: bool, leased: bool, now: float) -> None:
         """A process had heard of `fence` from an earlier start of this frame, which had perhaps promoted it.
