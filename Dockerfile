@@ -14,8 +14,8 @@ WORKDIR /src
 COPY pyproject.toml ./
 COPY wheels* ./wheels/
 RUN python3 -m venv --without-pip /opt/colo \
- && python3 -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))" \
-    > requirements.txt \
+ && python3 -c "import tomllib; about = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+      print('\n'.join(about['dependencies'] + about['optional-dependencies']['vote']))" > requirements.txt \
  && python3 -m pip --python /opt/colo/bin/python3 install --find-links wheels ${PIP_ARGS} -r requirements.txt
 COPY README.md LICENSE hatch_build.py ./
 COPY proto proto
@@ -40,7 +40,7 @@ LABEL org.opencontainers.image.title="colo-proxy" \
 COPY --from=build /opt/colo /opt/colo
 # Base images come without bytecode, and a read-only container compiles its imports at every start: do it once, for
 # what a process imports. Then: the sockets of a host's processes live in /run/colo, a volume that they share.
-RUN /opt/colo/bin/python3 -c "import importlib, pkgutil, pyroute2, colo_cli, colo_frame, colo_netdev, colo_runtime; \
+RUN /opt/colo/bin/python3 -c "import importlib, pkgutil, pyroute2, urllib3, colo_cli, colo_frame, colo_netdev, colo_runtime; \
       [importlib.import_module(f'{p.__name__}.{m.name}') for p in (colo_cli, colo_frame, colo_netdev, colo_runtime) \
        for m in pkgutil.iter_modules(p.__path__) if m.name != '__main__']; \
       importlib.import_module('colo_runtime.service').services()" \

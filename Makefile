@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Rings that need only Python: two processes run them, while the image for the rings with containers is built.
 PURE   := tests/unit tests/scenarios tests/simulation
 
-.PHONY: help demo docs quick test lint types check tests bench failovers simulate ownership fuzz chaos faults clean
+.PHONY: help demo docs quick test lint types check tests bench failovers simulate ownership votes fuzz chaos faults clean
 
 help:            ## list these targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -72,6 +72,9 @@ failovers: $(INSTALLED)/bin/colo ## many failovers under load, and the stalls th
 
 ownership: $(BIN)/colo ## search for two writers to the LAN under deaths, cuts, recorded and forged claims: EXAMPLES=20000
 	PYTHONPATH=tests $(BIN)/python -m ownership_search --examples $(EXAMPLES) --jobs $(JOBS) $(ARGS)
+
+votes: $(BIN)/colo ## both ways cut, a dead host, a store without a majority, with a real etcd in the lab (root): ARGS='--runs 50'
+	PYTHONPATH=tests $(BIN)/python -m votes $(ARGS)
 
 fuzz: $(BIN)/colo ## mutated frames, batches and byte streams: INPUTS=10000000
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)

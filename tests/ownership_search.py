@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from colo_proto.lan import Lan
-from ownership_world import TICK, World
+from ownership_world import TICK, TTL, World
 
 PIECE = 250
 """Number of examples with one seed."""
@@ -41,6 +41,16 @@ EVENTS = st.one_of(
     st.tuples(st.just("let go"), LETTERS),
     st.tuples(st.just("peace")),
 )
+VOTE_EVENTS = st.one_of(
+    EVENTS,
+    st.tuples(st.just("store"), st.sampled_from(["p", "s", "ps"]), st.booleans()),
+    st.tuples(st.just("store"), st.sampled_from(["p", "s", "ps"]), st.booleans()),
+    st.tuples(st.just("freeze"), LETTERS, st.just("vote")),
+    st.tuples(st.just("thaw"), LETTERS, st.just("vote")),
+    st.tuples(st.just("new vote"), LETTERS),
+    st.tuples(st.just("cut both"), st.booleans()),
+)
+"""With a third vote: its store, its processes, and both networks at once."""
 WAITS = st.sampled_from([0.03, 0.3, 1.2, 2.0, 3.1, 6.0])
 HISTORIES = {
     "new": [],
@@ -54,18 +64,24 @@ SCRIPTS = st.tuples(
     st.sampled_from(sorted(HISTORIES)), st.lists(st.tuples(EVENTS, WAITS), max_size=12), st.booleans(), st.booleans()
 )
 """A history, the events, whether the primary dies in the end, and whether the LAN heartbeats are `forgetful`."""
+VOTE_SCRIPTS = st.tuples(
+    st.sampled_from(sorted(HISTORIES)),
+    st.lists(st.tuples(VOTE_EVENTS, WAITS), max_size=12),
+    st.booleans(),
+    st.just(False),
+)
 FAILOVER = st.sampled_from(["auto", "manual"])
 DETECTION = 2.5
 """Seconds of silence after which the other host counts as dead."""
 
 
-def play(script, failover, *, packed=True):
-    """Perform a script, in which never both networks are cut at once. `World.check` looks for two writers every 10 ms.
-    Once nothing is broken any more, one side must write, even while the attacker goes on. If the primary then dies, the
-    secondary must write.
+def play(script, failover, *, packed=True, vote=False):
+    """Perform a script, in which both networks are cut at once only with a third vote. `World.check` looks for two
+    writers every 10 ms. Once nothing is broken any more, one side must write, even while the attacker goes on. If the
+    primary then dies, the secondary must write.
     """
     history, events, death, forgetful = script
-    world = World(failover=failover, packed=packed, forgetful=forgetful).run(2.0)
+    world = World(failover=failover, packed=packed, forgetful=forgetful, vote=vote).run(2.0)
     for event, wait in [*HISTORIES[history], *events]:
         step(world, *event)
         world.run(wait)
@@ -73,20 +89,23 @@ def play(script, failover, *, packed=True):
         world.let_go(letter)
         world.freeze(letter, frozen=False)
     world.link = world.lan = True
+    world.store = {"p": True, "s": True}
     world.run(8.0)
-    assert not world.partitioned
+    assert vote or not world.partitioned
     writers = [host.letter for host in world.hosts.values() if host.could_write()]
     assert len(writers) == 1, (world.p.state, world.s.state)
     # A secondary that had the LAN and was fenced waits for an order.
     ready = world.s.state == "standby" and world.s.frame.side.ownership.leadership.promotable
     if death and failover == "auto" and writers == ["p"] and ready:
         world.kill("p")
-        world.run(DETECTION + 0.6)
+        world.run(max(DETECTION, TTL if vote else 0) + 0.6)
         assert world.s.could_write(), "its failover was put off"
 
 
 def step(world, event, *args):
-    """Let one event happen. One of the two networks always works; a LAN on which claims are held back does not."""
+    """Let one event happen. Without a third vote one of the two networks always works; a LAN on which claims are held
+    back does not.
+    """
     match event, args:
         case "link", (on,):
             world.link = on or not world.lan or bool(world.held)
@@ -100,6 +119,12 @@ def step(world, event, *args):
             world.hosts[letter].start_frame()
         case "new heartbeat", (letter,):
             world.hosts[letter].lan = Lan(Counter())
+        case "cut both", (cut,):
+            world.link = world.lan = not cut
+        case "store", (letters, on):
+            world.store |= dict.fromkeys(letters, on)
+        case "new vote", (letter,):
+            world.hosts[letter].start_vote()
         case "start again", ():
             world.start_again()
         case "failover", (force,):
@@ -127,16 +152,16 @@ def step(world, event, *args):
 
 def piece(argument):
     """Search with one seed, and return it with the error that was found, or with an empty text."""
-    number, examples = argument
+    number, examples, vote = argument
 
     @seed(number)
     @settings(
         max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck),
         phases=(Phase.generate, Phase.shrink), print_blob=True,
     )  # fmt: skip
-    @given(SCRIPTS, FAILOVER)
+    @given(VOTE_SCRIPTS if vote else SCRIPTS, FAILOVER)
     def search(script, failover):
-        play(script, failover, packed=False)
+        play(script, failover, packed=False, vote=vote)
 
     try:
         search()
@@ -153,9 +178,10 @@ def main(argv=None):
     options = parser.parse_args(argv)
     began, done, found = time.monotonic(), 0, 0
     pieces = -(-options.examples // PIECE)
-    work = [(options.seed + n, min(PIECE, options.examples - n * PIECE)) for n in range(pieces)]
+    # Every other piece has a third vote.
+    work = [(options.seed + n, min(PIECE, options.examples - n * PIECE), n % 2 == 1) for n in range(pieces)]
     with Pool(options.jobs) as pool:
-        for (number, examples), (_, error) in zip(work, pool.imap(piece, work), strict=True):
+        for (number, examples, _), (_, error) in zip(work, pool.imap(piece, work), strict=True):
             done += examples
             if error:
                 found += 1

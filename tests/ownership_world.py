@@ -5,6 +5,9 @@ Each has an inbox. A frozen process reads nothing until it is thawed, and then f
 a process does after SIGCONT. Messages are encoded and decoded on their way. `run` lets 10 ms pass at a time and checks
 after each step that there are no two hosts that could write. Each host has a clock of its own.
 
+With `vote=True` each host has a `colo vote` as well (the real core), and there is a store that neither host is. `store`
+says which host can reach it. A request that cannot be answered may have been carried out all the same.
+
 There is an attacker on the LAN, too. He records every claim (`tape`), sends to the LAN what he likes (`inject`), and
 can repeat that (`attack`). He can hold back what one host sends (`hold`), which is a cut LAN for as long as it lasts,
 and release it later. He does not have the pair's secret.
@@ -34,6 +37,9 @@ from colo_proto.messages import (
     SetMode,
     Yielded,
 )
+from colo_vote.config import VoteConfig
+from colo_vote.store import Holder
+from colo_vote.vote import Vote
 
 TICK = 0.01
 SECRET = b"known to the pair and nobody else"
@@ -47,7 +53,12 @@ ROLES = {
     "f1": "redirector",
     "f2": "redirector",
     "comp0": "compare",
+    "vote": "vote",
 }
+TTL = 2
+"""Time to live of the key in the store, seconds."""
+LATENCY = 0.02
+"""Seconds until the store carries a request out, and again until the answer is there."""
 SIDES = {"p": ("primary", "m0", "redire0"), "s": ("secondary", "f1", "f2")}
 
 
@@ -72,6 +83,34 @@ class Process:
         return not self.frozen and not self.dead
 
 
+class Key:
+    """The key in the store, on the world's clock: as etcd keeps it."""
+
+    def __init__(self):
+        self.name, self.until, self.token, self.revision = "", 0.0, 0, 1
+
+    def request(self, what, name, now):
+        """Carry out a request; returns what the store answers."""
+        if self.name and now >= self.until:
+            self.name, self.revision = "", self.revision + 1
+        if what == "release" and self.name == name:
+            self.name, self.revision = "", self.revision + 1
+        if what == "hold" and not self.name:
+            self.revision += 1
+            self.name, self.token = name, self.revision
+        if what == "hold" and self.name == name:
+            self.until = now + TTL
+            return Holder(name, self.token, TTL)
+        return Holder(self.name, self.token) if self.name else None
+
+
+def _word(message):
+    """What a message orders, in the words of `colo_frame.transitions.Said`; empty when it orders nothing of that."""
+    if isinstance(message, Lease):
+        return "lease" if message.until else "stop"
+    return "promote" if isinstance(message, Promote) else "demote" if isinstance(message, Demote) else ""
+
+
 class Host:
     def __init__(self, world, letter, **options):
         self.world = world
@@ -86,7 +125,20 @@ class Host:
             self.processes["comp0"] = Process("comp0", 1, mode="enforce")
         self.heartbeat, self.writer = self.processes[heartbeat], self.processes[writer]
         self.lan = Lan(Counter())
+        if options.get("vote"):
+            self.processes["vote"] = Process("vote", 1)
+            self.start_vote()
         self.start_frame()
+
+    def start_vote(self):
+        """`colo vote` is started, or started again."""
+        self.vote = Vote(VoteConfig(store="etcd://192.0.2.9:2379", ttl=TTL, holder=f"host-{self.letter}"))
+        self.request = None
+        one = self.processes["vote"]
+        one.incarnation += 1
+        one.inbox.clear()
+        if hasattr(self, "frame"):
+            self.hello(one)
 
     def start_frame(self):
         one = self.processes["frame"]
@@ -118,11 +170,18 @@ class Host:
         self.world.quiet = 0.0
 
     def take(self, outputs):
+        told = []
         for output in outputs:
             if isinstance(output, Log):
                 self.logs.append(output)
+                if output.event == "leadership.changed":
+                    self.world.story.append((self.world.now, self.letter, output.fields, told))
+                    told = []
                 continue
             assert isinstance(output, Tell)
+            word = _word(output.message)
+            if word and word not in told:
+                told.append(word)
             if output.to == PEER:
                 self.world.over_link(self, output.message)
             elif isinstance(output.message, Answer):
@@ -148,6 +207,8 @@ class Host:
                 if one is self.heartbeat:
                     status["endpoints"] = {"claims": "tap://lan?netdev=/run/netdev.sock"}
                 self.to_frame(one.id, Report(ROLES[one.id], one.id, one.incarnation, {}, gauges, status))
+        if "vote" in self.processes and self.processes["vote"].up:
+            self.ask_store(now)
         one = self.processes["frame"]
         if one.up:
             while one.inbox:
@@ -158,11 +219,34 @@ class Host:
                 self.take(self.frame.on_timer(now))
                 self.due = self.frame.deadline()
 
+    def ask_store(self, now):
+        """Send the request that is due to the store, and take what has come back."""
+        world = self.world
+        if self.request is None and self.vote.deadline() <= now and (what := self.vote.next(now)):
+            self.request = (what, self.vote.name, now, [])
+        if self.request is None:
+            return
+        what, name, asked, answer = self.request
+        if not answer and now >= asked + LATENCY and world.store[self.letter]:
+            answer.append(world.key.request(what, name, world.now))
+        if answer and now >= asked + 2 * LATENCY and world.store[self.letter]:
+            outputs = self.vote.answered(answer[0], now)
+        elif now >= asked + 0.4 * TTL:
+            outputs = self.vote.failed("no answer in time", now)
+        else:
+            return
+        self.request = None
+        for output in outputs:
+            if isinstance(output, Tell):
+                self.to_frame("vote", output.message)
+
     def next(self):
         """When something is due next, on the world's clock."""
         due = [one.reported + 1.0 for one in self.processes.values() if one.up and one.id != "frame"]
         if self.processes["frame"].up:
             due.append(self.due)
+        if "vote" in self.processes and self.processes["vote"].up:
+            due.append(self.vote.deadline() if self.request is None else self.request[2] + LATENCY)
         return min(due, default=float("inf")) - self.clock
 
     def process(self, one, message):
@@ -173,6 +257,9 @@ class Host:
             _, heard = lan.sift([message], self.now)
             for output in heard:
                 self.to_frame(one.id, output.message)
+            return
+        if one.id == "vote":
+            self.vote.tell(message, self.now)
             return
         if isinstance(message, Lease):
             one.lease, one.told = message.until, max(one.told, message.fence)
@@ -223,8 +310,14 @@ class World:
         """For each host whose claims are held back, the claims that nobody has heard yet."""
         self.link = True
         self.lan = True
+        self.store = {"p": True, "s": True}
+        """Which host can reach the store of the third vote."""
+        self.key = Key()
+        self.votes = bool(options.get("vote"))
         self.answers = []
         self.both = []
+        self.story = []
+        """Each change of state: when, which host, what its log says, and what its processes were told."""
         self.p = Host(self, "p", workers="comp0", **options)
         self.s = Host(self, "s", failover=failover, **options)
         self.hosts = {"p": self.p, "s": self.s}
@@ -290,6 +383,8 @@ class World:
                 one.frozen = one.dead = False
                 one.lease, one.fence, one.told, one.promoted = float("-inf"), 0, 0, False
             host.lan = Lan(Counter())
+            if self.votes:
+                host.start_vote()
             host.start_frame()
 
     def recorded(self, letter, *states, until=float("inf")):
@@ -363,7 +458,7 @@ class World:
             self.excuse()
         if self.p.could_write() and self.s.could_write():
             self.both.append(self.now)
-        excused = self.partitioned or self.excused
+        excused = (self.partitioned or self.excused) and not self.votes
         assert excused or not self.both, f"both could write at {self.now}: {self.p.state}, {self.s.state}"
 
     def excuse(self):

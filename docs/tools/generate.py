@@ -1,15 +1,18 @@
-"""Writes the pages of `docs/reference` from the code: `make docs` runs it, and a test looks whether it was run.
+"""Writes the pages of `docs/reference` and the transition tables in the frame's README from the code. `make docs` runs
+it, and a test looks whether it was run.
 
 python docs/tools/generate.py            write them
 python docs/tools/generate.py --check    write nothing; exit 1 when a page is not what it would be now
 """
 
+import re
 import sys
 from pathlib import Path
 
 import events_page
 import metrics_page
 import options_page
+from colo_frame import transitions
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "reference"
@@ -24,7 +27,22 @@ def pages() -> dict[Path, str]:
         "metrics.md": metrics_page.page(services),
         "events.md": events_page.page(services),
     }
-    return {PAGES / name: MADE + text.rstrip() + "\n" for name, text in texts.items()}
+    frame = services / "colo_frame" / "README.md"
+    return {PAGES / name: MADE + text.rstrip() + "\n" for name, text in texts.items()} | {
+        frame: tables(frame.read_text())
+    }
+
+
+def tables(text: str) -> str:
+    """The README of the frame with the transition tables as they are now, each behind its mark."""
+    for part in (*transitions.TABLES, "meanings"):
+        lines = transitions.meanings() if part == "meanings" else transitions.as_lines(part)
+        made = f"<!-- transitions: {part} -->\n\n" + "\n".join(lines) + "\n\n"
+        mark = rf"<!-- transitions: {part} -->\n\n(\|.*\n)*\n*"
+        text, found = re.subn(mark, made.replace("\\", r"\\"), text)
+        if found != 1:
+            raise SystemExit(f"services/colo_frame/README.md: one mark 'transitions: {part}' expected, not {found}")
+    return text
 
 
 def main(arguments: list[str]) -> int:

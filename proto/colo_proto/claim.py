@@ -98,6 +98,12 @@ class Stand:
     """When the claim was made, by the speaker's own clock, which begins at any time. Two claims of a speaker show how
     much time lies between them.
     """
+    vote: bool = False
+    """It writes only with a third vote (`colo vote`)."""
+    agrees: bool = False
+    """It does not write, and will not before the speaker of the claim that it repeats must have stopped. So that one
+    may go on although the store of the third vote is out of reach.
+    """
     answers: tuple[tuple[int, int], ...] = ()
     """Incarnation and count of claims that were heard and not believed, at most `MAX_ANSWERS`. They prove to their
     speaker, if it has made them just now, that this claim is new.
@@ -129,7 +135,7 @@ def source_mac(pair: str, side: str) -> bytes:
 
 def write_claim(stand: Stand, pair: str, keys: Keys) -> bytes:
     """The Ethernet frame, with its offload header, that claims `stand`."""
-    bits = stand.protected | stand.ask << 1
+    bits = stand.protected | stand.ask << 1 | stand.vote << 2 | stand.agrees << 3
     answers = (*stand.answers[:MAX_ANSWERS], *[(0, 0)] * MAX_ANSWERS)[:MAX_ANSWERS]
     body = _BODY.pack(
         _MAGIC, _SIDES.index(stand.side), stand.incarnation, stand.count, stand.fence, stand.echo_of, stand.echo,
@@ -153,7 +159,7 @@ def read_claim(frame: Buffer, keys: Sequence[Keys]) -> Stand:
     answers = tuple(zip(numbers[::2], numbers[1::2], strict=True))
     stand = Stand(
         _SIDES[side], incarnation, count, fence, State.ALL[state], bool(bits & 1), bool(bits & 2), lease, echo_of, echo,
-        sent, tuple(answer for answer in answers if answer != (0, 0)),
+        sent, bool(bits & 4), bool(bits & 8), tuple(answer for answer in answers if answer != (0, 0)),
     )  # fmt: skip
     if not in_range(stand):
         raise WireError("claim", "numbers that cannot be counted on")

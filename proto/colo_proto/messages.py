@@ -31,6 +31,8 @@ message                 direction           meaning
 `LanSay`                frame -> process    send this claim on the client LAN (for a process with a `claims` port)
 `LanSaid`               process -> frame    the claim was sent
 `LanHeard`              process -> frame    a frame of our EtherType has arrived from the client LAN
+`VoteWanted`            frame -> vote       whether this side wants the key of the third vote
+`Voted`                 vote -> frame       what the store has said about that key
 ======================  ==================  ===============================================================
 """
 
@@ -290,10 +292,39 @@ class LanHeard:
     frame: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class VoteWanted:
+    side: str
+    incarnation: int
+    """Of the frame."""
+    count: int
+    """Number of this wish: it changes when `want` does."""
+    want: bool
+    until: float = 0.0
+    """Monotonic seconds of this host: the key is renewed until then, if the frame says nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Voted:
+    incarnation: int
+    count: int
+    """The newest wish that was heard (`VoteWanted`), and of which start of the frame."""
+    held: bool
+    asked: float
+    """Monotonic seconds of this host: when the request was sent that the store has granted."""
+    ttl: float
+    """Seconds after which the store gives the key to somebody else, if it is not renewed."""
+    token: int = 0
+    """The store's fencing token: it grows with each new holder."""
+    holder: str = ""
+    error: str = ""
+    """Why the store did not answer; then nothing else here counts but the wish."""
+
+
 Message = (
     Hello | Welcome | Report | CheckpointWanted | CheckpointDone | Flushed | SetMode | SetRules | WorkerTable
     | Leaving | Handover | HandoverTaken | Settled | Drain | Query | Answer | Heartbeat | Promote | Demote | Lease
-    | Yielded | LanSay | LanSaid | LanHeard
+    | Yielded | LanSay | LanSaid | LanHeard | VoteWanted | Voted
 )  # fmt: skip
 
 NAMES: dict[type[Any], str] = {cls: re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__).lower() for cls in get_args(Message)}

@@ -103,6 +103,8 @@ class Site:
     ports: Mapping[str, int] = field(default_factory=lambda: dict(TCP_PORTS))
     extra: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     users: Mapping[str, int] = field(default_factory=dict)
+    vote: str = ""
+    """The store of the third vote (`etcd://HOST:PORT,...`); empty: there is none, and no `vote` process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +126,24 @@ class ProcessSpec:
         return out
 
 
-def processes(wiring: Wiring, workers: int = 1) -> tuple[Process, ...]:
-    """All processes of both sides. A lean primary has a redirector only for several workers, to split for them."""
+def processes(wiring: Wiring, workers: int = 1, *, vote: bool = False) -> tuple[Process, ...]:
+    """All processes of both sides. A lean primary has a redirector only for several workers, to split for them. `vote`:
+    there is a third vote.
+    """
     if wiring not in WIRINGS:
         raise ConfigError(f"wiring {wiring!r}: one of {', '.join(WIRINGS)}")
     if workers < 1:
         raise ConfigError(f"compare workers: at least 1, not {workers}")
     faithful = wiring == "faithful"
-    primary = [("netdev", "netdev-p"), ("frame", "frame-p"), ("mirror", "m0")]
+    primary = [("netdev", "netdev-p"), ("frame", "frame-p")]
+    secondary = [("netdev", "netdev-s"), ("frame", "frame-s")]
+    if vote:
+        primary.append(("vote", "vote-p"))
+        secondary.append(("vote", "vote-s"))
+    primary.append(("mirror", "m0"))
     if faithful or workers > 1:
         primary.append(("redirector", "redire1"))
     primary += [("compare", f"comp{i}") for i in range(workers)]
-    secondary = [("netdev", "netdev-s"), ("frame", "frame-s")]
     if faithful:
         primary.append(("redirector", "redire0"))
         secondary += [("redirector", "f1"), ("redirector", "f2")]
@@ -146,9 +154,9 @@ def processes(wiring: Wiring, workers: int = 1) -> tuple[Process, ...]:
     )
 
 
-def links(wiring: Wiring, workers: int = 1) -> tuple[Link, ...]:
+def links(wiring: Wiring, workers: int = 1, *, vote: bool = False) -> tuple[Link, ...]:
     """All links for frames and control, in the order in which a client's frame and its answer travel."""
-    everybody = processes(wiring, workers)
+    everybody = processes(wiring, workers, vote=vote)
     comps = [one.id for one in everybody if one.role == "compare"]
     faithful = wiring == "faithful"
 
@@ -210,7 +218,8 @@ def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSp
     They may be started in any order; in this order the taps exist before a process asks for them.
     """
     ports: dict[str, dict[str, str]] = {}
-    for link in links(wiring, workers):
+    vote = bool(site.vote)
+    for link in links(wiring, workers, vote=vote):
         for end, other in ((link.source, link.target), (link.target, link.source)):
             if end.is_tap or end.side != side or (link.optional and TAP_LAN not in site.taps):
                 continue
@@ -220,7 +229,7 @@ def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSp
             if had != endpoint:
                 raise AssertionError(f"{end.process}.{end.port} would be both {had} and {endpoint}")
     out = []
-    for process in processes(wiring, workers):
+    for process in processes(wiring, workers, vote=vote):
         if process.side != side:
             continue
         options: dict[str, str | tuple[str, ...]] = {"id": process.id}
@@ -234,6 +243,10 @@ def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSp
             if side == "primary":
                 # So that the worker table is complete before the first frame arrives.
                 options["workers"] = ",".join(p.id for p in processes(wiring, workers) if p.role == "compare")
+            if vote:
+                options["vote"] = "on"
+        elif process.role == "vote":
+            options["store"] = site.vote
         options.update(ports.get(process.id, {}))
         options.update(site.extra.get(process.role, {}))
         options.update(site.extra.get(process.id, {}))

@@ -18,7 +18,8 @@ module         holds
 `table`        which worker has which slots
 `modes`        the mode and the rules of the compares and rewriters
 `ownership`    leases, promotion and claims: it carries out what `leadership` decides
-`leadership`   which side may write to the client LAN
+`leadership`   which side may write to the client LAN: what has happened
+`transitions`  and what follows, as tables
 `freshness`    whether a claim of the other side is new
 `peer`         the other host's frame
 `registry`     the processes of this host

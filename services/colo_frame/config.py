@@ -8,6 +8,7 @@ from colo_proto.messages import Mode
 
 SIDES = ("primary", "secondary")
 TRIGGER = ("manual", "auto")
+FAILOVER = ("vote", *TRIGGER)
 ON_LOSS = ("bypass", "hold")
 
 
@@ -28,7 +29,12 @@ class FrameConfig:
         5, unit="intervals", least=2, most=1000, help="silence after which the other frame is lost"
     )
     failover: str = option(
-        "manual", choices=TRIGGER, help="secondary: take over when the primary is silent on both ways, or when told to"
+        "vote",
+        choices=FAILOVER,
+        help="secondary: take over when the primary is silent on both ways, or when told to; vote: auto with --vote",
+    )
+    vote: bool = option(
+        False, help="write to the client LAN only with a third vote (colo vote); the same on both sides"
     )
     on_loss: str = option(
         "bypass",
@@ -58,6 +64,11 @@ class FrameConfig:
         most=DAY_MS,
         help="longest that a repeated cause waits for its next checkpoint; 0: it never waits",
     )
+
+    @property
+    def automatic(self) -> bool:
+        """Whether a secondary takes over by itself."""
+        return self.failover == "auto" or (self.failover == "vote" and self.vote)
 
     def expected(self) -> tuple[str, ...]:
         """The ids in `workers`."""

@@ -50,6 +50,7 @@ from colo_frame.queries import Queries
 from colo_frame.requests import REPEAT_AFTER
 from colo_frame.scaling import Scaling
 from colo_frame.side import Side
+from colo_frame.transitions import On
 from colo_proto.claim import State
 from colo_proto.core import Log, Output
 from colo_proto.messages import CheckpointWanted, Message, Mode, Query, Reason
@@ -155,9 +156,9 @@ class Frame:
         side, ownership, leadership = self.side, self.side.ownership, self.side.ownership.leadership
         if side.primary and side.peer.silent(now, leadership.since):
             leadership.peer_lost(now)
-        elif side.config.failover == "auto" and leadership.may_take_over(now):
+        elif side.config.automatic and leadership.may_take_over(now):
             side.out.log("warning", "failover.begun", silent_ms=int((now - leadership.heard) * 1000))
-            leadership.take_over(now)
+            leadership.take_over(now, On.SILENT)
         ownership.advance(now)
         changes, ownership.changes = ownership.changes, []
         # A primary that has never heard of a secondary has lost nobody: the secondary may still be starting.

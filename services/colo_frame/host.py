@@ -13,6 +13,7 @@ from colo_frame.registry import MAX_PROCESSES, Process
 from colo_frame.scaling import HandoverMessage, Scaling
 from colo_frame.side import Side
 from colo_frame.table import named_table
+from colo_frame.votes import ROLE
 from colo_proto.core import Log
 from colo_proto.errors import ConfigError
 from colo_proto.messages import (
@@ -26,6 +27,7 @@ from colo_proto.messages import (
     Report,
     SetMode,
     SetRules,
+    Voted,
     Yielded,
 )
 from colo_proto.rules import parse_rules
@@ -60,6 +62,8 @@ class Host:
             ownership.grant(now)
         elif isinstance(message, Yielded) and process is not None:
             ownership.yielded(sender)
+        elif isinstance(message, Voted) and process is not None and process.role == ROLE and ownership.votes:
+            ownership.votes.hear(message, now)
         elif sender == DRIVER_ID:
             side.out += side.checkpoints.driver_heard(message, side.compares(), now)
         elif isinstance(message, SetRules):
@@ -107,6 +111,8 @@ class Host:
 
         tell(side.welcome())
         side.ownership.welcome(process.id, role, now, promoted=promoted)
+        if role == ROLE and side.ownership.votes:
+            side.ownership.votes.vote.repeat()
         if role == "rewriter":
             tell(SetMode(side.modes.for_rewriters))
         if table.version and role in _SPLITTERS:

@@ -1,18 +1,8 @@
-r"""Decides which side of the pair may write to the client LAN, so that never two do. Pure: no I/O, no clock.
+"""Decides which side of the pair may write to the client LAN, so that never two do. Pure: no I/O, no clock.
 
-::
-
-    PRIMARY                                              SECONDARY
-
-    ASKING --the peer answers--> HOLDING                 STANDBY --operator, or silence on both ways--> TAKING
-      ^  \\--nobody answers--> ALONE  |  ^                   ^                                              |
-      |                         ^    |  | heard again       | the primary has a higher fence               |
-      |  stalled                |    v  |                   +----------------------------------------------+
-      +--(any writing state)    +--LEAVING                  |                         the primary yields,
-                        the peer has been told, or          |                         or must have stopped
-                        nobody can hear it                  |                                              v
-    any --the secondary's fence is higher--> YIELDING       FENCED <--the primary's fence is higher-- PROMOTED
-    ASKING <--nobody has it-- FENCED <--leases are over                          stalled: back to TAKING --^
+`colo_frame.transitions` has the states and what changes them, as one table for each side. This module decides which
+event of a table has happened: `hear` from a claim of the other side, `tick` from time that has passed, and the other
+methods from orders and from what processes say.
 
 **Fencing tokens** (`fence`) order promotions. The primary takes even numbers and the secondary odd ones. Each takes the
 next number above all that it has seen, so no two are equal. A side that hears of a higher one stops writing.
@@ -28,38 +18,23 @@ that an earlier start of this frame promoted, unless a lease of that time is sti
 sign of life. The secondary takes over by itself only when both ways were silent while its own LAN heartbeat worked, and
 when the primary has last said that everything it had sent was compared. So it takes over when the primary's host is
 dead, because then both ways are silent. It does not when only the link is cut, because then it still hears the primary
-on the LAN. No rule for two sides can tell a dead host from one that is cut off on both ways.
+on the LAN. No rule for two sides can tell a dead host from one that is cut off on both ways. A third vote can, where
+there is one (`colo_frame.thirdvote`): besides all of the above, a side writes only while that permits it.
 """
 
-from typing import Final
-
+from colo_frame import timing, transitions
 from colo_frame.freshness import NEWS, UNPROVEN, Freshness
+from colo_frame.thirdvote import ThirdVote
+from colo_frame.transitions import (
+    ASKS,
+    FIRST,
+    IDLE,
+    TABLES,
+    TOKEN,
+    WRITING,
+    On,
+)  # fmt: skip
 from colo_proto.claim import Stand, State
-
-PRIMARY: Final = "primary"
-LEAVING_INTERVALS: Final = 2
-"""A primary that has lost the secondary announces for this many heartbeat intervals that it will go on alone."""
-LEASE_PART: Final = 2 / 3
-"""A lease lasts for this part of the timeout after which silence counts as death. The rest allows for the differences
-of two clocks, for queues, and for a slow machine.
-"""
-BELIEVED_PART: Final = 0.9
-"""A claim that may be older than this part of the timeout is not believed."""
-LEASE_MARGIN: Final = 1.25
-"""A secondary waits for at least this many times the length of the primary's leases before it takes over."""
-WAITING_RATE: Final = 4
-"""While a side waits for an answer of the other side, it speaks this many times as often as usual."""
-PROOF_RATE: Final = 16
-"""A side speaks at most this many times as often as usual to answer a speaker that has proved nothing yet."""
-LAN_MISSED: Final = 3
-"""Our LAN heartbeat has failed when no claim of ours was sent for this many intervals."""
-
-WRITING: Final = frozenset({State.HOLDING, State.LEAVING, State.ALONE, State.PROMOTED})
-"""The states in which the filters of this host may write to the client LAN."""
-_PRIMARY_WRITES: Final = WRITING - {State.PROMOTED}
-_SECONDARY_OWNS: Final = frozenset({State.TAKING, State.PROMOTED})
-_ANSWER_WANTED: Final = frozenset({State.ASKING, State.LEAVING, State.TAKING})
-_WAITING: Final = _ANSWER_WANTED | {State.YIELDING}
 
 
 class Leadership:
@@ -69,13 +44,15 @@ class Leadership:
     there is another side at all.
     """
 
-    def __init__(self, side: str, incarnation: int, interval: float, timeout: float, now: float, *, peer: bool) -> None:
+    def __init__(
+        self, side: str, incarnation: int, interval: float, timeout: float, now: float, *, peer: bool, vote: bool
+    ) -> None:
         self.side = side
-        self.primary = side == PRIMARY
+        self.primary = side == "primary"
         self.incarnation = incarnation
         self.interval = interval
         self.timeout = timeout
-        self.lease_time = timeout * LEASE_PART
+        self.lease_time = timeout * timing.LEASE_PART
         self.fence = 0
         """The highest fencing token that this side has seen or taken."""
         self.count = 0
@@ -108,8 +85,8 @@ class Leadership:
         self._forced = False
         """The operator wants this side to write although the other side cannot hear it on the LAN."""
         self._vacant: tuple[int, float] | None = None
-        """Primary in FENCED: the incarnation of the other side that says that it does not have the LAN, and since when.
-        """
+        """Primary in FENCED: which start of the other side says that it does not have the LAN, and since when."""
+        self.vote = ThirdVote(side, incarnation, timeout, self.lease_time, now) if vote else None
         self._single = not peer
         self._asked_from = 1
         """Only an answer to a claim with this number or a higher one proves anything."""
@@ -117,8 +94,11 @@ class Leadership:
         """When we last made a claim; minus infinity when the next one is due at once."""
         self._proof_wanted = False
         """A speaker was heard that needs a claim of ours to prove who it is."""
-        self.fresh = Freshness(incarnation, timeout * BELIEVED_PART, now)
-        self.state = State.STANDBY if not self.primary else State.ASKING if peer else State.ALONE
+        self.fresh = Freshness(incarnation, timeout * timing.BELIEVED_PART, now)
+        self._table = TABLES[side]
+        self.state = State.ALONE if self.primary and not peer else FIRST[side]
+        self.because = ""
+        """The event that brought this side into its present state; empty at the start."""
 
     # -- what may be written -------------------------------------------------------------------------
 
@@ -127,11 +107,20 @@ class Leadership:
         self.notice_stall(now)
         if self.state not in WRITING:
             return 0.0
-        if not self._audible:
-            return now + self.lease_time
         # The other side begins to wait when it last could hear us, so the lease begins then.
-        until = self.reached + self.lease_time
+        until = min((self.reached if self._audible else now) + self.lease_time, self.permitted_until)
         return until if until > now else 0.0
+
+    @property
+    def permitted_until(self) -> float:
+        """Until when the third vote lets this side write; infinity where there is none."""
+        return self.vote.permits_until if self.vote is not None else float("inf")
+
+    def take_token(self, least: int) -> None:
+        """The token of the third vote: ours is not lower. It is even on the primary and odd on the secondary."""
+        own = least + (not self.primary)
+        if self.fence < own:
+            self.fence, self._spoke = own, float("-inf")
 
     @property
     def _audible(self) -> bool:
@@ -144,7 +133,7 @@ class Leadership:
     def takeover_after(self) -> float:
         """Seconds of silence after which the primary has certainly stopped writing."""
         lease = self.other.lease_ms / 1000 if self.other is not None else 0.0
-        return max(self.timeout, lease * LEASE_MARGIN)
+        return max(self.timeout, lease * timing.LEASE_MARGIN)
 
     # -- hearing and speaking --------------------------------------------------------------------------
 
@@ -156,26 +145,27 @@ class Leadership:
         self.stalls += 1
         self.heard = max(self.heard, now)
         self.lan_since = now
-        if self.state in WRITING and not self._single:
-            self._ask(now)
+        if not self._single:
+            self._happen(On.UNSURE, now)
         return True
 
-    def _ask(self, now: float) -> None:
-        """Stop writing until the other side has answered, or has been silent for long enough. A secondary that had the
-        LAN asks as well: a primary that was restarted may have heard nothing meanwhile, and gone on alone.
-        """
-        self._asked_from = self.count + 1
-        self._enter(State.ASKING if self.primary else State.TAKING, now)
-        self.had_lan = self._lan_required = not self.primary
-
-    def _enter(self, state: str, now: float) -> None:
-        self.state, self.since, self.had_lan = state, now, False
-        self._forced &= state == State.PROMOTED
+    def _happen(self, event: str, now: float) -> None:
+        """Follow the table: an event that it does not have for the present state changes nothing."""
+        row = self._table.get((self.state, event))
+        if row is None:
+            return
+        if TOKEN in row.besides:
+            # An even one on the primary, an odd one on the secondary.
+            self.fence += 2 - (self.fence + (not self.primary)) % 2
+        asks = ASKS in row.besides
+        if asks:
+            self._asked_from = self.count + 1
+        self.state, self.since, self.because = row.next, now, event
+        # A primary that was restarted may have heard nothing of us, and gone on alone. So a secondary that had the LAN
+        # counts only the silence that it could hear.
+        self.had_lan = self._lan_required = asks and not self.primary
+        self._forced &= row.next == State.PROMOTED
         self._spoke = float("-inf")
-
-    def _raise_fence(self) -> None:
-        """Take the next token above all that were seen: an even one on the primary, an odd one on the secondary."""
-        self.fence += 2 - (self.fence + (not self.primary)) % 2
 
     def hear(self, stand: Stand, now: float) -> str:
         """A claim of the other side was heard. Returns how `Freshness` judges it. One that is no news changes nothing:
@@ -190,10 +180,13 @@ class Leadership:
         self.heard = now
         self.other = stand
         if stand.ask or before is None or before.incarnation != stand.incarnation:
-            # It waits for our answer, or should know at once that it is believed from now on.
+            # It waits for our answer, or should know at once that it is believed.
             self._spoke = float("-inf")
         if stand.echo_of == self.incarnation:
             self._note_reached(stand.echo, now)
+        if self.vote is not None:
+            when = self.fresh.when(stand.echo) if stand.agrees and stand.echo_of == self.incarnation else None
+            self.vote.agreed(when, idle=stand.state in IDLE)
         if self.primary:
             self._primary_hears(stand, now)
         else:
@@ -206,18 +199,17 @@ class Leadership:
         self.heard = now
 
     def _primary_hears(self, stand: Stand, now: float) -> None:
-        owns = stand.state in _SECONDARY_OWNS
+        owns = stand.state in transitions.SECONDARY_OWNS
         # An odd token that this side knows already was the secondary's before this frame was restarted. A side that
         # only asks yields to the owner of the LAN: it may have taken its own token when nobody could hear it.
         known = stand.fence == self.fence and stand.fence & 1
         if owns and (stand.fence > self.fence or known or self.state == State.ASKING):
             self.fence = max(self.fence, stand.fence)
             self._vacant = None
-            if self.state not in (State.YIELDING, State.FENCED):
-                self._enter(State.YIELDING, now)
-        elif self.state == State.ASKING and self.acknowledged():
+            self._happen(On.SUPERSEDED, now)
+        elif self.state == State.ASKING and self.acknowledged() and now < self.permitted_until:
             self.fence = max(self.fence, stand.fence)
-            self._enter(State.HOLDING, now)
+            self._happen(On.ANSWERED, now)
         elif not owns:
             self.fence = max(self.fence, stand.fence)
             if self.state == State.FENCED:
@@ -227,35 +219,34 @@ class Leadership:
         """Fenced, and the other side does not have the LAN either: it was restarted meanwhile, or each gave way to the
         other. When it has said so for longer than any earlier lease can last, ask for the LAN.
         """
-        idle = stand.state in (State.STANDBY, State.FENCED)
+        idle = stand.state in IDLE
         if not idle or self._vacant is None or self._vacant[0] != stand.incarnation:
             self._vacant = (stand.incarnation, now) if idle else None
         elif now >= self._vacant[1] + self.takeover_after:
             self._vacant = None
-            self._raise_fence()
-            self._ask(now)
+            self._happen(On.VACANT, now)
 
     def _secondary_hears(self, stand: Stand, now: float) -> None:
-        owns = stand.state in _PRIMARY_WRITES
-        if owns and stand.fence > self.fence and self.state in _SECONDARY_OWNS:
+        owns = stand.state in transitions.PRIMARY_WRITES
+        if owns and stand.fence > self.fence and self.state in transitions.SECONDARY_OWNS:
             # If this side had the LAN, its guest is no replica of the primary's any more.
             had = self.state == State.PROMOTED or self.had_lan
-            self._enter(State.FENCED if had else State.STANDBY, now)
+            self._happen(On.DEPOSED if had else On.OUTRANKED, now)
         self.fence = max(self.fence, stand.fence)
-        if self.state == State.TAKING and stand.state == State.FENCED and stand.fence == self.fence:
-            self._enter(State.PROMOTED, now)
+        if stand.state == State.FENCED and stand.fence == self.fence and now < self.permitted_until:
+            self._happen(On.YIELDED, now)
         # A primary that asks says nothing about what it released before.
         if owns:
             self.promotable = stand.state == State.HOLDING and stand.protected
 
     def acknowledged(self) -> bool:
-        """Primary: true when the other side has heard a claim that we made since the present state began."""
+        """True when the other side has heard a claim that we made since we asked."""
         other = self.other
         return other is not None and other.echo_of == self.incarnation and other.echo >= self._asked_from
 
     def claim_sent(self, count: int, now: float) -> None:
         """A filter has sent our claim number `count` to the LAN."""
-        if now - self.lan_sent > LAN_MISSED * self.interval:
+        if now - self.lan_sent > timing.LAN_MISSED * self.interval:
             self.lan_since = now
         self.lan_sent = now
         self._note_reached(count, now)
@@ -268,49 +259,48 @@ class Leadership:
         if self._forced:
             # The other side can hear us again, so the ordinary rules hold again.
             self._forced = False
-        elif now >= self.reached + self.lease_time and self.state in WRITING and self._audible:
+        elif now >= self.reached + self.lease_time and self._audible:
             # The other side could not hear us until our leases ended, so it may have taken over.
-            self._ask(now)
+            self._happen(On.UNSURE, now)
         self.reached = max(self.reached, when)
 
     def claim_due(self, now: float) -> bool:
         """True when it is time to make the next claim."""
         return now >= self._spoke + self._pause
 
-    def compose(self, now: float, *, protected: bool) -> Stand:
-        """The claim to be made now, on both ways. `protected`: everything that is released has been compared."""
+    def compose(self, now: float, *, protected: bool, writing: bool) -> Stand:
+        """The claim to be made now, on both ways. `protected`: everything that is released has been compared.
+        `writing`: leases that were granted may still be valid.
+        """
         self._spoke, self._proof_wanted = now, False
         self.count += 1
         self.fresh.said(self.count, now)
         other = self.other
         return Stand(
             self.side, self.incarnation, self.count, self.fence, self.state,
-            protected=protected, ask=self.state in _ANSWER_WANTED,
+            protected=protected, ask=self._wants_answer(now),
             lease_ms=int(self.lease_time * 1000), echo_of=other.incarnation if other else 0,
-            echo=other.count if other else 0, sent_ms=self.fresh.clock(now), answers=self.fresh.answers(now),
+            echo=other.count if other else 0, sent_ms=self.fresh.clock(now), vote=self.vote is not None,
+            agrees=self.vote is not None and self.vote.may_agree(self.state, now, writing=writing),
+            answers=self.fresh.answers(now),
         )  # fmt: skip
 
     # -- time ------------------------------------------------------------------------------------------
 
     def peer_lost(self, now: float) -> None:
         """Primary: the link between the hosts has been silent for too long."""
-        if self.state == State.HOLDING:
-            self._raise_fence()
-            self._asked_from = self.count + 1
-            self._enter(State.LEAVING, now)
+        self._happen(On.LINK_LOST, now)
 
     def peer_found(self, now: float) -> None:
         """Primary: the secondary speaks on the link between the hosts again."""
-        if self.state in (State.LEAVING, State.ALONE):
-            self._enter(State.HOLDING, now)
+        self._happen(On.LINK_BACK, now)
 
-    def take_over(self, now: float, *, force: bool = False) -> None:
+    def take_over(self, now: float, event: str = On.ORDERED, *, force: bool = False) -> None:
         """Secondary: ask for the LAN, because the operator says so or the primary seems dead. As long as we could not
         hear the primary on the LAN, its silence proves nothing, unless the operator says so with `force`.
         """
-        if self.state in (State.STANDBY, State.FENCED):
-            self._raise_fence()
-            self._enter(State.TAKING, now)
+        if (self.state, event) in self._table:
+            self._happen(event, now)
             # Without a process that can send claims to the LAN there has never been a LAN heartbeat to require.
             self._lan_required, self._forced = not force and self.lan_sent >= 0, force
         elif self.state == State.TAKING and force:
@@ -320,7 +310,7 @@ class Leadership:
         """Secondary: has the primary been silent for so long that it must have stopped writing? `lan_required`: count
         only the time in which our own LAN heartbeat worked.
         """
-        works = now - self.lan_sent <= LAN_MISSED * self.interval
+        works = now - self.lan_sent <= timing.LAN_MISSED * self.interval
         return (works or not lan_required) and now >= self._silence_due(lan_required=lan_required)
 
     def _silence_due(self, *, lan_required: bool) -> float:
@@ -330,36 +320,57 @@ class Leadership:
 
     def may_take_over(self, now: float) -> bool:
         """Secondary: true when it may take over without an order."""
+        return self.ready(now) and now < self.permitted_until
+
+    def ready(self, now: float) -> bool:
+        """Secondary: true when nothing but the third vote can keep it from taking over without an order."""
         standby = self.state == State.STANDBY and self.other is not None
         return standby and self.promotable and self.silent(now, lan_required=True)
 
     def tick(self, now: float, *, writing: bool) -> None:
         """Do what is due at `now`. `writing`: leases that were granted may still be valid."""
         self.notice_stall(now)
-        if self.state == State.ASKING:
-            # Silence on the LAN proves something only if our question was sent there and no answer was dropped.
-            if now >= self._asked_in_vain_at and self.lan_sent >= self.since:
-                self._raise_fence()
-                self._enter(State.ALONE, now)
+        permitted = now < self.permitted_until
+        if not permitted:
+            self._happen(On.UNVOTED, now)
+        if self.state == State.YIELDING and not writing:
+            self._happen(On.STOPPED, now)
         elif self.state == State.LEAVING:
-            announced = now >= self.since + LEAVING_INTERVALS * self.interval and self.lan_sent >= self.since
-            if announced or self.acknowledged():
-                self._enter(State.ALONE, now)
-        elif self.state == State.YIELDING:
-            if not writing:
-                self._enter(State.FENCED, now)
-        elif self.state == State.TAKING and self.silent(now, lan_required=self._lan_required):
-            self._enter(State.PROMOTED, now)
+            announced = now >= self.since + timing.LEAVING_INTERVALS * self.interval and self.lan_sent >= self.since
+            # Alone, we release what no secondary has seen. If we cannot keep the key, it takes over as a replica.
+            if (announced and (self.vote is None or self.vote.asked >= self.since)) or self.acknowledged():
+                self._happen(On.ANNOUNCED, now)
+        elif self.state == State.ASKING and permitted:
+            if self.vote is not None and self.acknowledged():
+                self._happen(On.ANSWERED, now)
+            # Silence on the LAN proves something only if our question was sent there and no answer was dropped.
+            elif now >= self._asked_in_vain_at and self.lan_sent >= self.since:
+                self._happen(On.UNANSWERED, now)
+        elif self.state == State.TAKING and permitted:
+            if self.silent(now, lan_required=self._lan_required):
+                self._happen(On.SILENT, now)
+            elif self.vote is not None:
+                self._take_with_vote(self.vote, now)
+
+    def _take_with_vote(self, vote: ThirdVote, now: float) -> None:
+        """Secondary in TAKING that has just got the third vote: what it waited for besides may have come before."""
+        other = self.other
+        if other is not None and (other.state, other.fence) == (State.FENCED, self.fence) and self.acknowledged():
+            self._happen(On.YIELDED, now)
+        elif self.had_lan and vote.remembers(now):
+            self._happen(On.REMEMBERED, now)
 
     def deadline(self) -> float:
         """When to call `tick`, or to make the next claim."""
         due = [self._spoke + self._pause]
+        if self.state in WRITING:
+            due.append(self.permitted_until)
         if self.state in (State.STANDBY, State.TAKING):
             due.append(self._silence_due(lan_required=self.state == State.STANDBY or self._lan_required))
         elif self.state == State.ASKING:
             due.append(self._asked_in_vain_at)
         elif self.state == State.LEAVING:
-            due.append(self.since + LEAVING_INTERVALS * self.interval)
+            due.append(self.since + timing.LEAVING_INTERVALS * self.interval)
         return min((when for when in due if when > self.ran), default=self.ran)
 
     @property
@@ -370,17 +381,24 @@ class Leadership:
     @property
     def _pause(self) -> float:
         """Seconds from our last claim to the next."""
-        return self.interval / (PROOF_RATE if self._proof_wanted else WAITING_RATE if self.state in _WAITING else 1)
+        waits = self.state == State.YIELDING or self._wants_answer(self.ran)
+        return self.interval / (timing.PROOF_RATE if self._proof_wanted else timing.WAITING_RATE if waits else 1)
+
+    def _wants_answer(self, now: float) -> bool:
+        agreed = self.vote is not None and self.state in WRITING and not self.vote.held(now)
+        return agreed or self.state in transitions.ANSWER_WANTED
 
     def restore(self, fence: int, *, promoted: bool, leased: bool, now: float) -> None:
-        """A process of this host had heard of `fence` from an earlier start of this frame, which had perhaps promoted
-        it. `leased`: its lease is still valid, so the other side cannot have taken over meanwhile.
+        """A process had heard of `fence` from an earlier start of this frame, which had perhaps promoted it.
+        `leased`: its lease is still valid, so the other side cannot have taken over meanwhile.
         """
         other, had = self.other, promoted and not self.primary
         # What the primary has taken back since then is not ours any more, whatever a process remembers.
         if had and not (other is not None and other.state in WRITING and other.fence > fence):
-            if leased and (self.state == State.STANDBY or self.had_lan):
-                self._enter(State.PROMOTED, now)
+            if leased and self.vote is None and (self.state == State.STANDBY or self.had_lan):
+                self._happen(On.REMEMBERED, now)
             elif self.state == State.STANDBY:
-                self._ask(now)
+                self._happen(On.REMEMBERED_LATE, now)
+            if leased and self.vote is not None:
+                self.vote.remember(now)
         self.fence = max(self.fence, fence)

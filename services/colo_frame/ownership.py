@@ -2,10 +2,11 @@
 
 `leadership` decides which side may write; this module carries it out::
 
-    a state that writes is entered --> Lease(until) to every process that could write, and again with each heartbeat
-                       is left     --> Lease(0), which each of them confirms with Yielded
-    PROMOTED                       --> Promote to every process of the host;  FENCED --> Demote
-    the next claim                 --> LanSay to every process that has a port for claims
+    lease    --> Lease(until) to every process that could write, and again with each heartbeat
+    stop     --> Lease(0), which each of them confirms with Yielded
+    promote  --> Promote to every process of the host
+    demote   --> Demote to every process of the host
+    the next claim --> LanSay to every process that has a port for claims
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,11 @@ from typing import Any, Final
 
 from colo_frame.config import FrameConfig
 from colo_frame.freshness import NEWS
-from colo_frame.leadership import WRITING, Leadership
+from colo_frame.leadership import Leadership
 from colo_frame.outbox import Outbox
 from colo_frame.registry import EVERYBODY, Process, Registry
+from colo_frame.transitions import WRITING, Said, said
+from colo_frame.votes import Votes
 from colo_proto.claim import Stand, State, derive, read_claim, write_claim
 from colo_proto.core import Log
 from colo_proto.errors import WireError
@@ -36,8 +39,9 @@ class Ownership:
     def __init__(self, config: FrameConfig, registry: Registry, out: Outbox, incarnation: int, now: float) -> None:
         interval = config.heartbeat_interval / 1000
         self.leadership = Leadership(
-            config.side, incarnation, interval, interval * config.heartbeat_missed, now, peer=bool(config.peer)
-        )
+            config.side, incarnation, interval, interval * config.heartbeat_missed, now, peer=bool(config.peer),
+            vote=config.vote,
+        )  # fmt: skip
         self.changes: list[tuple[str, str]] = []
         self.promoted_at: float | None = None
         self.silence = 0.0
@@ -53,6 +57,10 @@ class Ownership:
         self._keys = [derive(b"", config.pair)]
         self.sealed = False
         """True when there is a secret that only the pair knows."""
+        self.votes = Votes(config, self.leadership, registry, out) if config.vote else None
+        """What is said to and of the third vote; None where there is none."""
+        self.mismatch = False
+        """One side has a third vote and the other one has none: two can write when both ways between them are cut."""
         self._refused_at = float("-inf")
         self._dropped: dict[tuple[int, str], int] = {}
         """By incarnation of netdev and tap: how many frames the kernel had dropped at the last report."""
@@ -75,7 +83,7 @@ class Ownership:
             if stand.incarnation != self.leadership.incarnation:
                 self._out.counters["claims_of_our_side"] += 1
             return
-        verdict = self.leadership.hear(stand, now)
+        verdict = self._hear(stand, now)
         self._out.counters["claims_heard" if verdict == NEWS else "claims_" + verdict] += 1
 
     def hear_link(self, claim: bytes, now: float) -> None:
@@ -92,7 +100,15 @@ class Ownership:
                 self._out.log("error", "pair.refused", why=str(error), bytes=len(claim))
             return
         if stand.side != self._config.side:
-            self.leadership.hear(stand, now)
+            self._hear(stand, now)
+
+    def _hear(self, stand: Stand, now: float) -> str:
+        verdict = self.leadership.hear(stand, now)
+        if verdict == NEWS and stand.vote != self._config.vote and not self.mismatch:
+            self._out.log("error", "vote.mismatched", ours=self._config.vote, theirs=stand.vote)
+        if verdict == NEWS:
+            self.mismatch = stand.vote != self._config.vote
+        return verdict
 
     def hear_report(self, process: Process, report: Report, now: float) -> None:
         """Learn from netdev's report whether a tap through which this host hears claims has dropped frames: a claim of
@@ -130,27 +146,31 @@ class Ownership:
             if before == after:
                 leadership.tick(now, writing=self.writing(now))
                 if leadership.state == before:
-                    return
+                    break
                 continue
             self._state = after
             self.changes.append((before, after))
             self._out.counters["leadership." + after] += 1
             self._changed(before, after, now)
+        if self.votes is not None:
+            self.votes.advance(now, writing=self.writing(now))
 
     def _changed(self, before: str, after: str, now: float) -> None:
-        fence = self.leadership.fence
-        self.grant(now)
-        if after == State.PROMOTED:
+        """Tell the processes of this host what follows (`transitions.said`)."""
+        fence, words = self.leadership.fence, said(self._config.side, before, after)
+        if Said.LEASE in words:
+            self.grant(now)
+        if Said.PROMOTE in words:
             if self.promoted_at is None:
                 self.promoted_at, self.silence = now, now - self.leadership.heard
             self._out.tell(Promote(fence), EVERYBODY)
-        elif after == State.FENCED and not self.leadership.primary:
+        if Said.DEMOTE in words:
             self.promoted_at = None
             self._out.tell(Demote(fence), EVERYBODY)
-        if after not in WRITING and (before in WRITING or after == State.YIELDING):
+        if Said.STOP in words:
             self._yielded.clear()
             self._out.tell(Lease(0.0, fence), *self._registry.live(*WRITERS))
-        text = {"before": before, "after": after, "fence": fence}
+        text = {"before": before, "after": after, "on": self.leadership.because, "fence": fence}
         if after == State.FENCED:
             text["why"] = "the other side has taken the client LAN over; this side does not write to it"
         self._out.append(Log(_LEVEL.get(after, "info"), "leadership.changed", text))
@@ -186,6 +206,8 @@ class Ownership:
     def deadline(self) -> float:
         """When to call `advance`, or to make the next claim."""
         due = self.leadership.deadline()
+        if self.votes is not None:
+            due = min(due, self.votes.deadline())
         if self.leadership.state == State.YIELDING and self._lease_until > self.leadership.ran:
             due = min(due, self._lease_until)
         return due
@@ -203,9 +225,13 @@ class Ownership:
             "stalls": leadership.stalls,
             "sealed": self.sealed,
             "proven": leadership.fresh.believed,
+            "vote_mismatch": self.mismatch,
         }
+        if self.votes is not None:
+            known["vote"] = self.votes.status(now)
         if not leadership.primary:
-            known |= {"promotable": leadership.promotable, "failover": self._config.failover}
+            failover = "auto" if self._config.automatic else "manual"
+            known |= {"promotable": leadership.promotable, "failover": failover}
         if self.promoted_at is not None:
             known["promotion"] = {
                 "at": self.promoted_at,

@@ -228,6 +228,8 @@ def check(found: Resolved) -> None:
     """The frames of a pair that has keys have a secret as well: by that they know each other on the client LAN."""
     if not found.config.listen:
         raise ConfigError("--listen: required (where the processes of this host find the frame)")
+    if found.config.vote and not found.endpoints.get("peer"):
+        raise ConfigError("--vote: needs a --peer; a side without another one has nobody to vote about")
     if found.config.pair_secret:
         read_secrets(found.config.pair_secret)
     elif found.endpoints.get("peer") and found.keys:

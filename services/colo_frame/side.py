@@ -10,7 +10,6 @@ from typing import Any
 from colo_frame.checkpoints import Checkpoints
 from colo_frame.config import FrameConfig
 from colo_frame.drivers import DRIVERS, Driver
-from colo_frame.leadership import WRITING
 from colo_frame.modes import Modes
 from colo_frame.outbox import Outbox
 from colo_frame.ownership import Ownership
@@ -18,6 +17,7 @@ from colo_frame.peer import PEER, Peer
 from colo_frame.registry import Registry
 from colo_frame.requests import Requests
 from colo_frame.table import shares
+from colo_frame.transitions import WRITING
 from colo_frame.workers import Workers
 from colo_proto.messages import Heartbeat, Mode, Welcome, WorkerTable, to_dict
 
@@ -74,7 +74,8 @@ class Side:
         """Send a heartbeat to the other host and a claim to the client LAN, and renew the leases that go with them."""
         self.ownership.grant(now)
         mode = self.modes.mode
-        stand = self.ownership.leadership.compose(now, protected=self.primary and mode == Mode.ENFORCE)
+        protected, writing = self.primary and mode == Mode.ENFORCE, self.ownership.writing(now)
+        stand = self.ownership.leadership.compose(now, protected=protected, writing=writing)
         if not self.config.peer and not self.peer.last:
             return
         self.counters["heartbeats_sent"] += 1
@@ -112,6 +113,8 @@ class Side:
             "peer_alive": int(self.peer.alive),
             "fence": leadership.fence,
             "writes": int(leadership.state in WRITING),
+            "vote_mismatch": int(self.ownership.mismatch),
+            **(self.ownership.votes.gauges() if self.ownership.votes is not None else {}),
             **self.checkpoints.levels,
         }
 

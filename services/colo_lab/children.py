@@ -37,6 +37,7 @@ class Child:
     """The namespace it runs in."""
     argv: Sequence[str]
     netns_fd: int
+    """Of that namespace; -1: it belongs to that host, and runs in the namespace of the lab itself."""
     env: Mapping[str, str] | None = None
     log: str = ""
     """File for standard output and standard error; empty: they are inherited."""
@@ -145,13 +146,16 @@ class Child:
 
 
 def entering(fd: int) -> Callable[[], None]:
-    """What a child does between fork and exec: ask to be killed with its parent, and enter the namespace of `fd`."""
+    """What a child does between fork and exec: ask to be killed with its parent, and enter the namespace of `fd`
+    unless that is -1.
+    """
     parent = os.getpid()
 
     def enter() -> None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # the parent died before prctl was called
             os._exit(1)
-        netns.enter(fd)
+        if fd >= 0:
+            netns.enter(fd)
 
     return enter

@@ -99,6 +99,7 @@ def _exit_status(name: str, lab: Lab, body: Callable[[Signals], int]) -> int:
 @_seconds("--start-timeout", default=30.0, help="How long everything may take to come up.")
 @click.option("--restart/--no-restart", default=True, help="Start processes again that die.")
 @click.option("--curve", is_flag=True, help="Use CURVE keys on the links between the hosts, as real hosts need them.")
+@click.option("--vote", default="", metavar="STORE", help="Use a third vote: etcd://HOST:PORT[,HOST:PORT...].")
 @click.option("--logs", default="", metavar="DIR", help="Keep the logs of the processes there.")
 @click.option("--log-level", default="info", help="Log level of the processes.")
 @click.option("--quiet", "-q", is_flag=True, help="No live table, no messages of the lab itself.")

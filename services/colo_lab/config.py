@@ -58,6 +58,8 @@ class LabConfig:
     """Percent of them that others overtake."""
     seed: int = 1
     """Which frames those are."""
+    vote: str = ""
+    """The store of a third vote, as the `--store` of `colo vote`; empty: there is none."""
     extra: dict[str, dict[str, str]] = field(default_factory=dict)
     """Further options by role or id, without leading dashes: `{"compare": {"compare-timeout": "500"}}`."""
 
@@ -81,7 +83,7 @@ class LabConfig:
         for name, at in self.kills:
             if not 0 <= at <= DAY_S:
                 raise ConfigError(f"--kill {name}@{at:g}: {within_a_day}")
-        every = processes(self.wiring, max(self.workers, *(n for n, _ in self.scales), 1))
+        every = processes(self.wiring, max(self.workers, *(n for n, _ in self.scales), 1), vote=bool(self.vote))
         known = list(dict.fromkeys([*(one.role for one in every), *(one.id for one in every)]))
         for who in self.extra:
             if who not in known:

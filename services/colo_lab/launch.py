@@ -24,7 +24,7 @@ IMPAIR: Final = "impair"
 LAN_WATCH: Final = "lan"
 LAN_FILE: Final = "lan.json"
 
-_ROLES: Final = ("netdev", "frame", "mirror", "redirector", "compare", "rewriter")
+_ROLES: Final = ("netdev", "frame", "vote", "mirror", "redirector", "compare", "rewriter")
 _PYTHON: Final = (sys.executable, "-P", "-m")
 
 
@@ -107,7 +107,8 @@ class Launcher:
 
     def _filter(self, spec: ProcessSpec, host: str) -> None:
         argv = [*_PYTHON, f"colo_{spec.role}", *spec.argv[1:]]
-        child = self._start(spec.role, spec.id, host, argv)
+        # The store is none of the two hosts: `colo vote` reaches it as this machine does, whatever the lab cuts.
+        child = self._start(spec.role, spec.id, host, argv, here=spec.role == "vote")
         child.endpoints = {
             key: value for key, value in spec.options.items() if isinstance(value, str) and "://" in value
         }
@@ -138,6 +139,7 @@ class Launcher:
                 "guest": f"guest-{letter},netns={namespaces.path(f'guest-{letter}')},ifname={GUEST_IF},mac={GUEST_MAC}",
             },
             extra={role: {**links, **options} for role, options in extra.items()},
+            vote=self._config.vote,
         )
 
     def _links(self, side: Side) -> dict[str, str]:
@@ -179,10 +181,18 @@ class Launcher:
         self._start("watch", LAN_WATCH, "client", [*_PYTHON, "colo_lab.lanwatch", f"{self._directory}/{LAN_FILE}"])
 
     def _start(
-        self, role: str, name: str, namespace: str, argv: Sequence[str], env: Mapping[str, str] | None = None
+        self,
+        role: str,
+        name: str,
+        namespace: str,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        *,
+        here: bool = False,
     ) -> Child:
         logs = Path(self._config.logs or self._directory)
         logs.mkdir(parents=True, exist_ok=True)
-        child = Child(role, name, namespace, argv, self._namespaces.fds[namespace], env=env, log=f"{logs}/{name}.log")
+        fd = -1 if here else self._namespaces.fds[namespace]
+        child = Child(role, name, namespace, argv, fd, env=env, log=f"{logs}/{name}.log")
         self._supervisor.start(child)
         return child

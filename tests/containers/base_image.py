@@ -213,7 +213,8 @@ def wheels(directory: Path) -> None:
     """Fill `directory` with the wheels of all dependencies and build tools for this interpreter."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         project = tomllib.load(file)
-    wanted = project["project"]["dependencies"] + project["build-system"]["requires"]
+    about = project["project"]
+    wanted = about["dependencies"] + about["optional-dependencies"]["vote"] + project["build-system"]["requires"]
     wanted += project["tool"]["colo-proxy"]["compile-requires"]
     with tempfile.TemporaryDirectory(prefix="colo-wheels-") as scratch:
         # The folder gets a pip of its own, because the interpreter may come without one.

@@ -118,7 +118,9 @@ def test_the_reference_is_what_the_code_says():
     made = generate.pages()
     stale = [path.name for path, text in made.items() if not path.exists() or path.read_text() != text]
     assert stale == [], "run `make docs` and commit docs/reference"
-    assert set(generate.PAGES.iterdir()) == set(made), "what nothing makes any more"
+    assert set(generate.PAGES.iterdir()) == {path for path in made if path.parent == generate.PAGES}, (
+        "what nothing makes"
+    )
 
 
 @pytest.mark.parametrize("folder", sorted(SERVICES.glob("colo_*")), ids=lambda folder: folder.name)

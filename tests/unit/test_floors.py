@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = (
     {"colo_proto"},
     {"colo_runtime"},
-    {"colo_netdev", "colo_mirror", "colo_redirector", "colo_rewriter", "colo_compare", "colo_frame"},
+    {"colo_netdev", "colo_mirror", "colo_redirector", "colo_rewriter", "colo_compare", "colo_frame", "colo_vote"},
     {"colo_lab"},
     {"colo_cli"},
 )

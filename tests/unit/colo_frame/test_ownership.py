@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 
 from colo_proto.messages import Mode
-from ownership_search import FAILOVER, SCRIPTS, play
+from ownership_search import FAILOVER, SCRIPTS, VOTE_SCRIPTS, play
 from ownership_world import World
 
 DETECTION = 2.5
@@ -278,3 +278,10 @@ def test_when_both_networks_were_cut_the_higher_fence_stays_once_they_meet():
 def test_never_two_writers(script, failover):
     """`make ownership` runs more examples."""
     play(script, failover)
+
+
+@pytest.mark.slow
+@given(VOTE_SCRIPTS, FAILOVER)
+@settings(max_examples=100, deadline=None)
+def test_never_two_writers_with_a_third_vote(script, failover):
+    play(script, failover, vote=True)

@@ -170,6 +170,28 @@ def test_the_lean_overlays_of_the_hosts_and_of_the_demo_agree():
     assert load("lean.yaml")["services"] == both
 
 
+@pytest.mark.parametrize("name", ["primary.yaml", "secondary.yaml"])
+def test_the_third_vote_is_that_of_the_table(name):
+    overlay = load("vote.yaml", {"COLO_STORE": "etcd://a:1", "COLO_PAIR": "x"})["services"]
+    host = load(name)
+    side = name.removesuffix(".yaml")
+    site = Site("/run/colo", "0.0.0.0", "peer", {"lan": "lan", "guest": "guest"}, vote="etcd://a:1")
+    planned = {spec.role: spec.options for spec in plan(side, "faithful", 1, site)}
+    role, *flags = overlay["vote"]["command"]
+    given = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
+    assert role == "vote"
+    assert given["store"] == planned["vote"]["store"]
+    assert overlay["vote"]["environment"]["COLO_FRAME"] == planned["vote"]["frame"]
+    assert overlay["frame"]["environment"] == {"COLO_FRAME_VOTE": planned["frame"]["vote"]}
+    assert given["pair"] == next(one for one in host["services"]["frame"]["command"] if one.startswith("--pair="))[
+        7:
+    ].replace(defaults()["COLO_PAIR"], "x")
+    users = {about["user"] for about in host["services"].values()}
+    assert overlay["vote"]["user"] not in users
+    for key in ("read_only", "cap_drop", "security_opt", "restart", "healthcheck", "stop_grace_period", "volumes"):
+        assert overlay["vote"][key] == host["services"]["rew0" if side == "secondary" else "redire1"][key], key
+
+
 def test_every_default_is_in_one_place_and_used():
     used = set()
     for name in FILES:
@@ -272,6 +294,7 @@ def test_every_process_that_serves_metrics_is_scraped():
     config = yaml.safe_load((COMPOSE / "observability" / "prometheus.yml").read_text())
     scraped = set(config["scrape_configs"][0]["dns_sd_configs"][0]["names"])
     serving = {name for name, about in load("demo.yaml")["services"].items() if "metrics" in about.get("networks", [])}
+    serving |= {name for name, about in load("vote.yaml")["services"].items() if "metrics" in about.get("networks", [])}
     assert scraped == serving
 
 

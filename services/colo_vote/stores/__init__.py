@@ -1,0 +1,1 @@
+"""Kinds of stores, one file for each (`colo_vote.store`)."""
