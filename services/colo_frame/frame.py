@@ -65,7 +65,7 @@ class Frame:
         self.counters = side.counters
         self._scaling = scaling = Scaling(side)
         self._host = Host(side, scaling)
-        self._pair = Pair(side, scaling, self.resync)
+        self._pair = Pair(side, scaling)
         self._queries = Queries(side, self.resync)
         self._completed = 0
         """How many checkpoints were completed when `_after_checkpoint` last looked."""
@@ -73,6 +73,8 @@ class Frame:
         """The epoch that brings a lost secondary back; None: no resync is under way."""
         self._resync_requested = 0.0
         """When the checkpoint for it was last requested."""
+        self._gave_up = False
+        """The secondary is none although its frame is alive, and this primary goes on without it."""
 
     # -- messages and time ----------------------------------------------------------------------
 
@@ -131,6 +133,7 @@ class Frame:
         # A checkpoint that is under way began before the secondary was there, so the one after it counts.
         self._resync_epoch = checkpoints.epoch + (1 if checkpoints.idle else 2)
         self._resync_requested = now
+        self.side.judging.resyncing = True
         self.side.requests.add(request, own, now)
         self._advance(now)
 
@@ -142,6 +145,7 @@ class Frame:
         self._scaling.after_checkpoint(now)
         if wanted is not None and checkpoints.epoch >= wanted and checkpoints.idle:
             self._resync_epoch = None
+            side.judging.resynced(now)
             copied = checkpoints.copied_epoch >= wanted
             side.counters["resyncs"] += 1
             side.modes.set(Mode.ENFORCE, resync=not copied)
@@ -155,17 +159,46 @@ class Frame:
         side, ownership, leadership = self.side, self.side.ownership, self.side.ownership.leadership
         if side.primary and side.peer.silent(now, leadership.since):
             leadership.peer_lost(now)
-        elif side.config.failover == "auto" and leadership.may_take_over(now):
+        elif side.config.failover == "auto" and leadership.may_take_over(now) and side.promotable(now):
             side.out.log("warning", "failover.begun", silent_ms=int((now - leadership.heard) * 1000))
             leadership.take_over(now)
         ownership.advance(now)
         changes, ownership.changes = ownership.changes, []
         # A primary that has never heard of a secondary has lost nobody: the secondary may still be starting.
+        self._note_takeover(changes, now)
         alone = any(after == State.ALONE for _, after in changes) and leadership.other is not None
         if alone and side.config.on_loss == "bypass" and side.modes.mode == Mode.ENFORCE:
             side.modes.go_alone()
         if changes or leadership.claim_due(now):
             side.beat(now)
+            if side.primary and leadership.state == State.HOLDING:
+                self._mind_secondary(now)
+
+    def _note_takeover(self, changes: Sequence[tuple[str, str]], now: float) -> None:
+        """Remember which side has taken over, for `colo status`."""
+        for _, after in changes:
+            if after == State.PROMOTED or (after == State.FENCED and self.side.primary):
+                self.side.takeover = ("secondary", now)
+            elif after == State.FENCED:
+                self.side.takeover = ("primary", now)
+
+    def _mind_secondary(self, now: float) -> None:
+        """Primary with a secondary whose frame is alive: go on alone if its chain has been broken for the timeout, and
+        bring it back once it is whole. The secondary has heard since the break that it is no replica.
+        """
+        side, judging = self.side, self.side.judging
+        cause = judging.given_up(now, side.peer.timeout)
+        if not judging.grave:
+            self._gave_up = False
+            if side.modes.left_alone and side.config.resync == "auto" and self._resync_epoch is None:
+                self.resync(now)
+        elif cause is not None and not self._gave_up:
+            self._gave_up = True
+            if side.config.on_loss == "bypass" and side.modes.mode == Mode.ENFORCE:
+                side.out.log("warning", "secondary.given_up", reason=cause.reason, why=cause.text)
+                side.counters["secondaries_given_up"] += 1
+                side.modes.go_alone()
+                side.beat(now)
 
     def _losses(self, now: float) -> None:
         """Who has been silent for too long: the other host, and processes of this one."""
@@ -180,6 +213,12 @@ class Frame:
             side.out.log("warning", "process.lost", role=process.role, id=process.id)
             if process.role == "compare":
                 self._scaling.gone(process.id)
+
+    def unreachable(self, name: str, now: float) -> None:
+        """The shell could not send to a process, because its connection has ended."""
+        process = self.side.registry.unreachable(name, now)
+        if process is not None:
+            self.side.out.log("warning", "process.gone", role=process.role, id=process.id)
 
     # -- what the shell reads from files --------------------------------------------------------
 

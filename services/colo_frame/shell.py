@@ -178,6 +178,7 @@ class FrameShell(Shell):
         except ConnectionError:
             self._known.pop(to, None)
             self.counters["control.dropped.gone"] += 1
+            self.core.unreachable(to, time.monotonic())
             return
         self.counters["control.sent" if taken else "control.dropped.queue_full"] += 1
 
