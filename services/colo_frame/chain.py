@@ -2,9 +2,8 @@
 
 ::
 
-    secondary    mirror0 --> f1 --red0--> rew0 <--> guest-s        primary    lan --> m0 --> guest-p --> redire1 --> comp* --> lan
-                             f2 <--red1---+
-                              +--> compare1
+    primary      lan --> m0 --> guest-p --> redire1 --> comp* --> redire0 --> lan
+    secondary    mirror0 --> f1 --> rew0 --> guest-s --> rew0 --> f2 --> compare1
 
 A process is missing when its connection to this frame has ended, which is noticed at the next message for it, or when
 it was silent for `process_timeout`. A link is cut when a report says that nobody is at its other end, or that a tap is
@@ -31,16 +30,18 @@ def broken(registry: Registry, workers: Collection[str], began: float, *, primar
     """
     filters = _filters(registry, workers)
     chain = f"the {HERE[primary]}'s chain is broken: "
+    # While the primary's chain is broken, the secondary could still take over.
+    level = DEGRADED if primary else UNPROTECTED
     if not any(not one.lost for one in filters):
-        return [Cause(Why.NO_FILTERS, UNPROTECTED, chain + "no filter has reported", began)]
+        return [Cause(Why.NO_FILTERS, level, chain + "no filter has reported", began)]
     causes = [
-        Cause(Why.PROCESS, UNPROTECTED, f"{chain}{one.id[:_MAX_ID]} silent", one.seen if one.lost else one.gone)
+        Cause(Why.PROCESS, level, f"{chain}{one.id[:_MAX_ID]} silent", one.seen if one.lost else one.gone)
         for one in filters
         if one.lost or one.gone is not None
     ]
     # If a process is missing, nobody is at the other end of its links: that is no cause of its own.
     causes = causes or [
-        Cause(*_cut(one, port, chain), since=since)
+        _cut(one, port, chain, level, since)
         for one in filters
         for port, since in sorted(one.cut.items())
         if one.endpoint(port).startswith(INSIDE)
@@ -56,7 +57,9 @@ def broken(registry: Registry, workers: Collection[str], began: float, *, primar
 def crossing(registry: Registry, workers: Collection[str]) -> list[Cause]:
     """Primary: links to the other host that nobody is at."""
     return [
-        Cause(Why.LINK, UNPROTECTED, f"the secondary's chain is broken: nobody is connected to {where(one, port)}", since)
+        Cause(
+            Why.LINK, UNPROTECTED, f"the secondary's chain is broken: nobody is connected to {where(one, port)}", since
+        )
         for one in _filters(registry, workers)
         for port, since in sorted(one.cut.items())
         if one.endpoint(port).startswith("tcp://")
@@ -74,7 +77,7 @@ def _filters(registry: Registry, workers: Collection[str]) -> list[Process]:
     return [one for one in found if one.role != "compare" or one.id in workers]
 
 
-def _cut(process: Process, port: str, chain: str) -> tuple[str, str, str]:
+def _cut(process: Process, port: str, chain: str, level: str, since: float) -> Cause:
     if process.endpoint(port).startswith("tap://"):
-        return Why.TAP, UNPROTECTED, f"{chain}{where(process, port)} has no tap"
-    return Why.LINK, UNPROTECTED, f"{chain}nobody is connected to {where(process, port)}"
+        return Cause(Why.TAP, level, f"{chain}{where(process, port)} has no tap", since)
+    return Cause(Why.LINK, level, f"{chain}nobody is connected to {where(process, port)}", since)

@@ -39,7 +39,7 @@ follows from a message, and from time that passes::
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from colo_frame.config import FrameConfig
 from colo_frame.drivers import Driver
@@ -53,6 +53,10 @@ from colo_frame.side import Side
 from colo_proto.claim import State
 from colo_proto.core import Log, Output
 from colo_proto.messages import CheckpointWanted, Message, Mode, Query, Reason
+
+
+STARTING: Final = 60.0
+"""Seconds that a primary waits for the filters of a secondary that was never whole: it may still be starting."""
 
 
 class Frame:
@@ -73,6 +77,8 @@ class Frame:
         """The epoch that brings a lost secondary back; None: no resync is under way."""
         self._resync_requested = 0.0
         """When the checkpoint for it was last requested."""
+        self._was_whole = False
+        """The secondary was whole once, so it is not just starting."""
         self._gave_up = False
         """The secondary is none although its frame is alive, and this primary goes on without it."""
 
@@ -187,9 +193,9 @@ class Frame:
         bring it back once it is whole. The secondary has heard since the break that it is no replica.
         """
         side, judging = self.side, self.side.judging
-        cause = judging.given_up(now, side.peer.timeout)
+        cause = judging.given_up(now, side.peer.timeout if self._was_whole else STARTING)
         if not judging.grave:
-            self._gave_up = False
+            self._gave_up, self._was_whole = False, True
             if side.modes.left_alone and side.config.resync == "auto" and self._resync_epoch is None:
                 self.resync(now)
         elif cause is not None and not self._gave_up:

@@ -27,7 +27,6 @@ from colo_frame.verdict import (
     judge,
 )
 from colo_frame.workers import Workers
-from colo_proto.claim import State
 
 CHAIN: Final = frozenset({Why.PROCESS, Why.LINK, Why.TAP, Why.NO_FILTERS, Why.GUEST})
 """Causes for which a primary does not wait for its secondary for longer than for one that is silent."""

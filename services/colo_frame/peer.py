@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from colo_frame.leadership import WRITING
 from colo_frame.verdict import Cause, Verdict, cause_status
 from colo_proto.messages import Heartbeat
 
@@ -59,6 +60,7 @@ class Peer:
             "age_ms": int((now - self.heard) * 1000),
             **{name: getattr(last, name) for name in ("role", "epoch", "fence", "mode", "incarnation")},
             "leadership": last.state,
+            "writes": last.state in WRITING,
             "broken": [cause_status(one, now) for one in self.broken],
             **{f"peer_{name}": value for name, value in last.body.items() if isinstance(name, str)},
         }

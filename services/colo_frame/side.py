@@ -60,7 +60,7 @@ class Side:
         return self.workers.table
 
     def promotable(self, now: float) -> bool:
-        """Secondary: could it take over? The primary has said that its guest is a replica, and its own chain is whole."""
+        """Secondary: could it take over? The primary has said that its guest is a replica, and it is whole."""
         return self.ownership.leadership.promotable and not self.judging.unfit(now)
 
     def compares(self) -> list[str]:
@@ -105,9 +105,10 @@ class Side:
             body["promotable"] = self.promotable(now)
         table = to_dict(self.table) if self.table.version else None
         claim = self.ownership.claim(stand)
+        mode = self.modes.mode
         beat = Heartbeat(
-            self.config.side, self.incarnation, stand.count, self.checkpoints.epoch, stand.fence, self.modes.mode, table,
-            body, stand.state, claim=claim, verdict=verdict.status(now), broken=self.judging.told(now),
+            self.config.side, self.incarnation, stand.count, self.checkpoints.epoch, stand.fence, mode, table, body,
+            stand.state, claim=claim, verdict=verdict.status(now), broken=self.judging.told(now),
         )  # fmt: skip
         self.out.tell(beat, PEER)
         self.ownership.say(claim, stand.count)

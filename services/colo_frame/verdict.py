@@ -172,7 +172,7 @@ def judge(view: View) -> Verdict:
     """The verdict of one side, from all that it knows."""
     other = view.other
     if view.primary:
-        return verdict([*_lead(view), *_replica(view), *_weak(view)], _lan(view))
+        return verdict([*_lead(view), *_replica(view), *view.broken], _lan(view))
     if view.state in (State.STANDBY, State.FENCED) and other.alive and not other.conflict and other.told is not None:
         # What we know to be broken here counts at once, before the primary has heard of it.
         known = {(one.reason, one.text) for one in other.told.causes}
@@ -243,7 +243,9 @@ def _compared(view: View, *, whole: bool) -> list[Cause]:
         return [Cause(Why.RESYNC_RUNNING, UNPROTECTED, "resync running")]
     if view.mode != Mode.ENFORCE:
         if view.left_alone and whole:
-            return [Cause(Why.RESYNC_NEEDED, UNPROTECTED, f"mode {view.mode}: the secondary is back, colo resync is needed")]
+            return [
+                Cause(Why.RESYNC_NEEDED, UNPROTECTED, f"mode {view.mode}: the secondary is back, colo resync is needed")
+            ]
         return [Cause(Why.MODE, UNPROTECTED, f"mode {view.mode}")]
     if not flows.unprotected:
         return []
@@ -252,12 +254,8 @@ def _compared(view: View, *, whole: bool) -> list[Cause]:
     return [Cause(Why.FLOWS, level, text, flows.since, flows.reason)]
 
 
-def _weak(view: View) -> list[Cause]:
-    """Primary: what is broken on its own host. The secondary could still take over."""
-    return _weakened(view.broken)
-
-
 def _weakened(causes: Iterable[Cause]) -> list[Cause]:
+    """Of a secondary that does not follow: what is broken there is not why nobody could take over from it."""
     return [Cause(one.reason, DEGRADED, one.text, one.since, one.detail) for one in causes]
 
 
@@ -305,8 +303,8 @@ def _read_cause(said: object, now: float) -> Cause | None:
         return None
     if max(len(text), len(detail)) > MAX_TEXT or not reason.isidentifier() or not reason.isascii():
         return None
-    known = type(age) is int and 0 <= age < 1 << 53
-    return Cause(reason, level, text, now - age / 1000 if known else None, detail)
+    since = now - age / 1000 if type(age) is int and 0 <= age < 1 << 53 else None
+    return Cause(reason, level, text, since, detail)
 
 
 def read_verdict(said: object, now: float) -> Verdict | None:
