@@ -75,7 +75,6 @@ def _details(body: Mapping[str, Any]) -> Group:
         )  # fmt: skip
         table.add_row(*(Text(plain(cell)) for cell in cells))
     return Group(
-        verdict_line(body),
         *pair(body),
         head,
         *_shares(mapping(body.get("table"))),

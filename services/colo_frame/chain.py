@@ -32,7 +32,7 @@ def broken(registry: Registry, workers: Collection[str], began: float, *, primar
     chain = f"the {HERE[primary]}'s chain is broken: "
     # While the primary's chain is broken, the secondary could still take over.
     level = DEGRADED if primary else UNPROTECTED
-    if not any(not one.lost for one in filters):
+    if not filters:
         return [Cause(Why.NO_FILTERS, level, chain + "no filter has reported", began)]
     causes = [
         Cause(Why.PROCESS, level, f"{chain}{one.id[:_MAX_ID]} silent", one.seen if one.lost else one.gone)

@@ -54,7 +54,6 @@ from colo_proto.claim import State
 from colo_proto.core import Log, Output
 from colo_proto.messages import CheckpointWanted, Message, Mode, Query, Reason
 
-
 STARTING: Final = 60.0
 """Seconds that a primary waits for the filters of a secondary that was never whole: it may still be starting."""
 

@@ -80,7 +80,7 @@ class Judging:
         return View(
             primary=primary,
             state=leadership.state,
-            other=self._other(),
+            other=self._other(now),
             mode=modes.mode,
             left_alone=modes.left_alone,
             resyncing=self._resync_runs(),
@@ -90,17 +90,16 @@ class Judging:
             deaf=tuple(self.guests.causes(now)) if primary else (),
         )
 
-    def _other(self) -> Other:
+    def _other(self, now: float) -> Other:
         peer, leadership = self._peer, self._ownership.leadership
         last, stand = peer.last, leadership.other
-        if last is None:
-            return Other()
-        promotable = last.body.get("promotable")
+        promotable = last.body.get("promotable") if last is not None else None
         return Other(
             alive=peer.alive,
-            heard=peer.heard,
-            conflict=last.role == leadership.side,
-            state=stand.state if stand is not None else last.state,
+            heard=peer.heard if last is not None else None,
+            present=peer.alive or (stand is not None and now < leadership.heard + leadership.timeout),
+            conflict=last is not None and last.role == leadership.side,
+            state=stand.state if stand is not None else last.state if last is not None else "",
             promotable=promotable if isinstance(promotable, bool) else None,
             broken=peer.broken,
             told=peer.told,
@@ -113,7 +112,7 @@ class Judging:
         failed = leadership.lan_sent + LAN_MISSED * leadership.interval
         # Without a filter that sends claims there has never been a LAN heartbeat.
         if leadership.lan_sent >= 0 and now > failed and not causes:
-            text = f"the LAN heartbeat of the {leadership.side} has failed"
+            text = f"the LAN heartbeat of the {leadership.side} has failed: nobody takes over without an order"
             causes.append(Cause(Why.LAN, DEGRADED, text, leadership.lan_sent))
         return causes
 

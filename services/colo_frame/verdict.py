@@ -136,8 +136,11 @@ class Other:
     """What is known of the other side."""
 
     alive: bool = False
+    """Its heartbeats come."""
     heard: float | None = None
-    """When its frame was last heard; None: never."""
+    """When the last one came; None: never."""
+    present: bool = False
+    """It is heard on one way at least, so its state is known."""
     conflict: bool = False
     """It says that it is on our side."""
     state: str = ""
@@ -177,7 +180,7 @@ def judge(view: View) -> Verdict:
         # What we know to be broken here counts at once, before the primary has heard of it.
         known = {(one.reason, one.text) for one in other.told.causes}
         own = [one for one in view.broken if (one.reason, one.text) not in known]
-        return verdict([*other.told.causes, *own], _lan(view))
+        return verdict([*own, *other.told.causes], _lan(view))
     return verdict([*_follow(view), *_weakened(view.broken)], _lan(view))
 
 
@@ -191,7 +194,7 @@ def _lan(view: View) -> str:
     """On which side the client LAN is."""
     if view.state in WRITING:
         return HERE[view.primary]
-    if not view.other.alive:
+    if not view.other.present:
         return UNKNOWN
     return HERE[not view.primary] if view.other.state in WRITING else NOBODY
 
@@ -267,7 +270,7 @@ def _follow(view: View) -> list[Cause]:
     if state == State.TAKING:
         return [Cause(Why.TAKING, UNPROTECTED, "a failover is under way")]
     if state == State.PROMOTED:
-        if other.alive and other.state in (State.YIELDING, State.FENCED):
+        if other.present and other.state in (State.YIELDING, State.FENCED):
             return [Cause(Why.FENCED, UNPROTECTED, "the primary is fenced: the secondary has the client LAN")]
         return [Cause(Why.NO_SECONDARY, UNPROTECTED, "no secondary")]
     if other.conflict:
@@ -309,7 +312,7 @@ def _read_cause(said: object, now: float) -> Cause | None:
 
 def read_verdict(said: object, now: float) -> Verdict | None:
     """The verdict of another frame; None when it has none, or when no frame can have sent it."""
-    if not isinstance(said, dict) or said.get("level") not in NUMBERS or said.get("lan") not in LANS:
+    if not isinstance(said, dict) or said.get("level") not in tuple(NUMBERS) or said.get("lan") not in LANS:
         return None
     causes = read_causes(said.get("causes"), now)
     # The level follows from the causes, so the two cannot contradict each other.

@@ -15,7 +15,7 @@ from .conftest import SERVER
 
 CLIENT = [sys.executable, "-P", "-m", "colo_lab.programs.client"]
 TIMEOUT = 2.5
-"""The defaults of heartbeat_interval × heartbeat_missed, in seconds."""
+"""The defaults of heartbeat_interval and heartbeat_missed give this, in seconds."""
 NOTICED = 4.0
 """Seconds that a loaded machine may take to notice a break and to hear of it: two heartbeats, and a report."""
 
