@@ -21,6 +21,7 @@
     |             workers      slots of the compare workers (made by the primary)  |
     |             peer         whether the other host is alive                     |
     |             ownership    who may write to the client LAN                     |
+    |             judging      the verdict: would the pair survive a failure now?  |
     +------------------------------------------------------------------------------+
           |  Welcome, CheckpointDone, SetMode, WorkerTable, Promote, Lease, LanSay, Answer
           v
@@ -35,6 +36,7 @@ follows from a message, and from time that passes::
     a process or the other
     host has been silent    --> it is lost
     the leadership changed  --> the other host is told at once; a primary that is alone goes into mode `bypass`
+    the verdict says that the secondary is none, for the timeout --> the same; and back when it is whole
     none of these           --> the next heartbeat, when it is due
 """
 
