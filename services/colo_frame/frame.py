@@ -71,13 +71,15 @@ class Frame:
         self._scaling = scaling = Scaling(side)
         self._host = Host(side, scaling)
         self._pair = Pair(side, scaling)
-        self._queries = Queries(side, self.resync)
+        self._queries = Queries(side, self._order_resync)
         self._completed = 0
         """How many checkpoints were completed when `_after_checkpoint` last looked."""
         self._resync_epoch: int | None = None
         """The epoch that brings a lost secondary back; None: no resync is under way."""
         self._resync_requested = 0.0
         """When the checkpoint for it was last requested."""
+        self._resync_ordered = False
+        """An operator wants the secondary back as soon as it is whole."""
         self._was_whole = False
         """The secondary was whole once, so it is not just starting."""
         self._gave_up = False
@@ -140,9 +142,19 @@ class Frame:
         # A checkpoint that is under way began before the secondary was there, so the one after it counts.
         self._resync_epoch = checkpoints.epoch + (1 if checkpoints.idle else 2)
         self._resync_requested = now
+        self._resync_ordered = False
         self.side.judging.resyncing = True
         self.side.requests.add(request, own, now)
         self._advance(now)
+
+    def _order_resync(self, now: float) -> None:
+        """An operator wants the secondary back: now, or as soon as it is whole."""
+        judging, leadership = self.side.judging, self.side.ownership.leadership
+        judging.judge(now)
+        if judging.grave or leadership.state != State.HOLDING:
+            self._resync_ordered = True
+        else:
+            self.resync(now)
 
     def _after_checkpoint(self, now: float) -> None:
         side, checkpoints, wanted = self.side, self.side.checkpoints, self._resync_epoch
@@ -197,7 +209,8 @@ class Frame:
         cause = judging.given_up(now, side.peer.timeout if self._was_whole else STARTING)
         if not judging.grave:
             self._gave_up, self._was_whole = False, True
-            if side.modes.left_alone and side.config.resync == "auto" and self._resync_epoch is None:
+            wanted = self._resync_ordered or (side.modes.left_alone and side.config.resync == "auto")
+            if wanted and self._resync_epoch is None:
                 self.resync(now)
         elif cause is not None and not self._gave_up:
             self._gave_up = True

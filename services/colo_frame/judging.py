@@ -122,7 +122,9 @@ class Judging:
         if self.resyncing or done is None:
             return self.resyncing
         live = [one for one in self._registry.processes.values() if one.role == "compare" and not one.lost]
-        if all(one.report is None or one.reported >= done for one in live):
+        reports = [(one.reported, one.report.status.get("mode")) for one in live if one.report is not None]
+        # A report may have been under way when the mode was set again; it still names the one before.
+        if all(at >= done and mode in (None, self._modes.mode) for at, mode in reports):
             self._resynced = None
         return self._resynced is not None
 

@@ -102,8 +102,7 @@ class Queries:
         self._at("primary", "a resync is ordered at the primary's frame")
         if not self._side.peer.alive:
             raise RefusedError("there is no secondary: its frame does not answer")
-        verdict = self._side.judging.judge(now)
-        if self._side.ownership.leadership.state != State.HOLDING or self._side.judging.grave:
-            raise RefusedError(f"there is no secondary to bring back: {verdict.text}")
+        if self._side.ownership.leadership.state in (State.YIELDING, State.FENCED):
+            raise RefusedError("this side is fenced: the secondary has the client LAN")
         self._order_resync(now)
         return {"epoch": self._side.checkpoints.epoch, "mode": self._side.modes.mode}

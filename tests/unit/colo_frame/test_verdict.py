@@ -247,9 +247,6 @@ def test_a_primary_does_not_wait_for_it(name, resync):
     assert 2.5 <= took <= 2.5 + 1.6
     assert pair.state("primary") == State.HOLDING
     assert "secondary.given_up" in [one.event for one in pair.logs["primary"]]
-    refused = pair.ask("primary", "resync")
-    assert not refused.ok
-    assert "chain is broken" in refused.error
     pair.run(20.0)
     assert pair.body("primary")["mode"] == Mode.BYPASS
     assert pair.body("primary")["verdict"]["causes"][0]["reason"] in (Why.PROCESS, Why.LINK, Why.TAP)
@@ -262,6 +259,28 @@ def test_a_primary_does_not_wait_for_it(name, resync):
     assert pair.until(pair.protected) < 5.0
     assert pair.body("primary")["mode"] == Mode.ENFORCE
     prove_planned(pair)
+
+
+def test_an_order_to_bring_it_back_waits_until_it_is_whole():
+    pair = whole()
+    pair.kill("rew0")
+    pair.until(lambda: pair.body("primary")["mode"] == Mode.BYPASS)
+    assert pair.ask("primary", "resync").ok
+    pair.run(10.0)
+    assert pair.body("primary")["mode"] == Mode.BYPASS
+    pair.start("rew0")
+    assert pair.until(pair.protected) < 5.0
+    pair.kill("rew0")
+    pair.until(lambda: pair.body("primary")["mode"] == Mode.BYPASS)
+    pair.start("rew0")
+    pair.run(10.0)
+    assert pair.body("primary")["mode"] == Mode.BYPASS, "the order was for the break before"
+
+
+def test_a_fenced_primary_says_so_when_it_is_told_to_compare_again():
+    pair = whole()
+    failed_over(pair)
+    assert "fenced" in pair.ask("primary", "resync").error
 
 
 def prove_planned(pair):
