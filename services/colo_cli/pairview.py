@@ -56,6 +56,12 @@ def _since(age: object) -> str:
     return time.strftime("since %H:%M" if age < _DAY_MS else "since %Y-%m-%d %H:%M", time.localtime(_then(age)))
 
 
+def _when(age: object) -> str:
+    """`3 s ago`, or the time of the day once it is longer than a minute."""
+    since = _since(age)
+    return f"{since.removeprefix('for ')} ago" if since.startswith("for ") else since.replace("since ", "at ")
+
+
 def _then(age_ms: int) -> float:
     return max(time.time() - age_ms / 1000, 0.0)
 
@@ -105,13 +111,13 @@ def _ago(age: object) -> str:
 
 def _last(body: Mapping[str, Any], peer: Mapping[str, Any], leadership: Mapping[str, Any]) -> Iterator[Text]:
     takeover = mapping(leadership.get("takeover"))
-    words = f"to the {takeover.get('side')} {_since(takeover.get('age_ms'))}" if takeover else "none"
+    words = f"to the {takeover.get('side')} {_when(takeover.get('age_ms'))}" if takeover else "none"
     yield _line("last failover", words)
     # The primary's frame makes checkpoints, and its compares know the connections; it tells the secondary of both.
     told = body.get("side") == "secondary"
     checkpoint = mapping(peer.get("peer_checkpoint") if told else mapping(body.get("checkpoint")).get("last"))
     flow = f", {checkpoint.get('flow')}" if checkpoint.get("flow") else ""
-    cause = f"epoch {checkpoint.get('epoch')} {_since(checkpoint.get('age_ms'))}, {checkpoint.get('reason')}{flow}"
+    cause = f"epoch {checkpoint.get('epoch')} {_when(checkpoint.get('age_ms'))}, {checkpoint.get('reason')}{flow}"
     yield _line("last checkpoint", cause if checkpoint else "none")
     flows = mapping(peer.get("peer_flows") if told else body.get("flows"))
     words = f"{flows.get('open')} open, {flows.get('unprotected')} unprotected"
