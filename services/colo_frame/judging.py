@@ -30,6 +30,8 @@ from colo_frame.workers import Workers
 
 CHAIN: Final = frozenset({Why.PROCESS, Why.LINK, Why.TAP, Why.NO_FILTERS, Why.GUEST})
 """Causes for which a primary does not wait for its secondary for longer than for one that is silent."""
+REPORTED: Final = 1.5
+"""Seconds for which a link may have been whole again before a report says so."""
 LAN_MISSED: Final = 3
 """Heartbeat intervals without a claim that was sent to the LAN, after which the LAN heartbeat has failed."""
 _LOG: Final = {"protected": "info", DEGRADED: "warning", UNPROTECTED: "warning"}
@@ -155,6 +157,7 @@ class Judging:
         """Primary: the cause for which it waits no longer for its secondary; None while it waits, or need not."""
         for one in self.grave:
             patience = LONG_DEAF if one.reason == Why.GUEST else timeout
+            patience += REPORTED if one.reason in (Why.LINK, Why.TAP) else 0.0
             if one.since is not None and now >= one.since + patience:
                 return one
         return None

@@ -243,8 +243,9 @@ def test_a_primary_does_not_wait_for_it(name, resync):
     pair = whole(wiring, primary={"resync": resync})
     act(pair)
     took = pair.until(lambda: pair.body("primary")["mode"] == Mode.BYPASS)
-    # The timeout, and two heartbeats or a report until it was heard.
-    assert 2.5 <= took <= 2.5 + 1.6
+    # The timeout, and a report and two heartbeats until it was heard. A link has a report more to be whole again.
+    least = 2.5 + (1.5 if name.endswith(("cut", "tap")) else 0.0)
+    assert least <= took <= least + 2.1
     assert pair.state("primary") == State.HOLDING
     assert "secondary.given_up" in [one.event for one in pair.logs["primary"]]
     pair.run(20.0)
