@@ -151,10 +151,10 @@ class Frame:
         """An operator wants the secondary back: now, or as soon as it is whole."""
         judging, leadership = self.side.judging, self.side.ownership.leadership
         judging.judge(now)
-        if judging.grave or leadership.state != State.HOLDING:
-            self._resync_ordered = True
-        else:
+        if judging.whole and leadership.state == State.HOLDING:
             self.resync(now)
+        else:
+            self._resync_ordered = True
 
     def _after_checkpoint(self, now: float) -> None:
         side, checkpoints, wanted = self.side, self.side.checkpoints, self._resync_epoch
@@ -183,8 +183,8 @@ class Frame:
             leadership.take_over(now)
         ownership.advance(now)
         changes, ownership.changes = ownership.changes, []
-        # A primary that has never heard of a secondary has lost nobody: the secondary may still be starting.
         self._note_takeover(changes, now)
+        # A primary that has never heard of a secondary has lost nobody: the secondary may still be starting.
         alone = any(after == State.ALONE for _, after in changes) and leadership.other is not None
         if alone and side.config.on_loss == "bypass" and side.modes.mode == Mode.ENFORCE:
             side.modes.go_alone()
@@ -207,7 +207,7 @@ class Frame:
         """
         side, judging = self.side, self.side.judging
         cause = judging.given_up(now, side.peer.timeout if self._was_whole else STARTING)
-        if not judging.grave:
+        if judging.whole:
             self._gave_up, self._was_whole = False, True
             wanted = self._resync_ordered or (side.modes.left_alone and side.config.resync == "auto")
             if wanted and self._resync_epoch is None:

@@ -30,6 +30,8 @@ from colo_frame.workers import Workers
 
 CHAIN: Final = frozenset({Why.PROCESS, Why.LINK, Why.TAP, Why.NO_FILTERS, Why.GUEST})
 """Causes for which a primary does not wait for its secondary for longer than for one that is silent."""
+CURABLE: Final = frozenset({Why.MODE, Why.RESYNC_RUNNING, Why.RESYNC_NEEDED, Why.JOINING, Why.FLOWS})
+"""Causes that a resync removes, or that are over in a moment."""
 REPORTED: Final = 1.5
 """Seconds for which a link may have been whole again before a report says so."""
 LAN_MISSED: Final = 3
@@ -152,6 +154,11 @@ class Judging:
     def grave(self) -> list[Cause]:
         """Primary: why its secondary is none although its frame is alive."""
         return [one for one in self.verdict.causes if one.level == UNPROTECTED and one.reason in CHAIN]
+
+    @property
+    def whole(self) -> bool:
+        """Primary: there is a secondary of which nothing is broken. It may need a resync."""
+        return all(one.level != UNPROTECTED or one.reason in CURABLE for one in self.verdict.causes)
 
     def given_up(self, now: float, timeout: float) -> Cause | None:
         """Primary: the cause for which it waits no longer for its secondary; None while it waits, or need not."""
