@@ -8,7 +8,9 @@ import time
 import pytest
 
 from colo_lab.config import LabConfig
+from colo_lab.namespaces import GUEST_IF
 from colo_lab.supervisor import LabError
+from colo_netdev import netns
 from pairlab import Lab
 
 from .conftest import SERVER
@@ -133,3 +135,39 @@ def test_without_automatic_resync_the_verdict_says_what_is_needed():
             yield
 
     Stage(script)
+
+
+@pytest.mark.usefixtures("privileged")
+def test_a_guest_that_answers_nothing_is_no_replica():
+    """Its interface is down: frames are written to it, and nothing comes back, while the primary's guest answers."""
+
+    def script(stage):
+        lab = stage.lab
+
+        def turn(word):
+            with netns.inside(lab.namespaces.fds["guest-s"]):
+                subprocess.run(["ip", "link", "set", GUEST_IF, word], check=True)
+
+        while stage.level("primary") != "protected":
+            yield
+        job = lab.popen("client", [*CLIENT, "http", "--seconds", "40", "--timeout", "60"], stdout=subprocess.PIPE)
+        while not lab.frame("primary")["flows"]["open"]:
+            yield
+        turn("down")
+        while "guest-s answers nothing" not in lab.frame("secondary")["verdict"]["text"]:
+            yield
+        assert lab.frame("primary")["mode"] == "enforce"
+        with pytest.raises(LabError, match=r"guest-s answers nothing.*--force"):
+            lab.order("failover", "secondary")
+        while lab.frame("primary")["mode"] != "bypass":
+            yield
+        answers = yield from stage.new_connections()
+        assert (answers["wrong"], answers["longest_stall"] < 1) == (0, True), answers
+        turn("up")
+        while lab.frame("primary")["mode"] != "enforce" or stage.level("primary") == "unprotected":
+            yield
+        while job.poll() is None:
+            yield
+        assert json.loads(job.communicate()[0].splitlines()[-1])["wrong"] == 0
+
+    Stage(script, extra={"frame-p": {"resync": "auto"}})
