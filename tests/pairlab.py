@@ -3,6 +3,7 @@
 import functools
 import signal
 import subprocess
+import sys
 
 from colo_lab import lab
 from colo_lab.children import entering
@@ -26,6 +27,17 @@ class Lab(lab.Lab):
     def kill(self, name, number=signal.SIGKILL):
         """Send a signal to a process by its id; `guest-p` and `guest-s` are the guests."""
         self.supervisor.children[name].signal(number)
+
+    def end(self, name):
+        """Let a process die as by `docker kill`: nothing starts it again."""
+        self.supervisor.end(self.supervisor.children[name], signal.SIGKILL)
+
+    def begin(self, name):
+        """Start a process again that has ended."""
+        child = self.supervisor.children[name]
+        child.abandoned = False
+        self.supervisor.start(child)
+        self.supervisor.on_change()
 
     def revive(self, name):
         """Start a host that died again, with a fresh guest. It is ready when its COLO frame says so."""
@@ -55,6 +67,12 @@ class Lab(lab.Lab):
         if not answer.ok:
             raise LabError(f"{what}: {answer.error}")
         return answer.body
+
+    def colo(self, command, side, *more):
+        """Run a command for an operator of a host. Returns its exit status, and what it printed."""
+        argv = [sys.executable, "-P", "-m", "colo_cli", command, "--frame", control(self.directory, side), *more]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
 
     def frame(self, side):
         """The status of a COLO frame now."""

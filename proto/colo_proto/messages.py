@@ -247,6 +247,10 @@ class Heartbeat:
     """These four were used before there was `claim`, and are ignored now."""
     claim: bytes = b""
     """The claim that is also sent on the client LAN (`colo_proto.claim`): sealed, with a proof that it is new."""
+    verdict: dict[str, Any] = field(default_factory=dict)
+    """What this side says of the pair (`colo_frame.verdict.Verdict.status`)."""
+    broken: list[dict[str, Any]] = field(default_factory=list)
+    """What is broken on this host (`colo_frame.verdict.cause_status`)."""
 
 
 @dataclass(frozen=True, slots=True)

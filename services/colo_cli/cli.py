@@ -1,4 +1,7 @@
-"""`colo`: one program for everything. Exit status: 0 success, 1 it failed at the moment, 2 usage or configuration."""
+"""`colo`: one program for everything. Exit status: 0 success, 1 it failed at the moment, 2 usage or configuration.
+
+`colo status` also has 3 and 4 (`colo_frame.verdict`), and `colo compare` of captures has 3.
+"""
 
 import contextlib
 import json
@@ -20,7 +23,7 @@ LAZY: Final = {
     "netns": ("colo_netdev.hold", "Hold a network namespace and offer it to netdev."),
     "lab": ("colo_lab.cli", "The whole pair on this machine, around any program."),
     "demo": ("colo_lab.cli", "A tour of it in half a minute."),
-    "status": ("colo_cli.querying", "What every process of this host is doing."),
+    "status": ("colo_cli.querying", "Would the pair survive a failure now, and what is every process doing?"),
     "mode": ("colo_cli.querying", "Put all compares into another mode while they run."),
     "rules": ("colo_cli.querying", "Put rules for chosen flows into force while they run."),
     "failover": ("colo_cli.querying", "Make the secondary take the client LAN over; exit 0 when it has it."),

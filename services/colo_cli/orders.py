@@ -45,18 +45,19 @@ def order_resync(endpoint: str, timeout: float) -> str:
         compares = body["counters"].get("resyncs", 0) > before and body["mode"] == Mode.ENFORCE
         return f"compared again since epoch {body['epoch']}" if compares else ""
 
-    return _wait(endpoint, timeout, done, "no checkpoint has brought the secondary back; the primary keeps trying")
+    return _wait(endpoint, timeout, done, "the secondary has not been brought back; the primary keeps trying")
 
 
 def _wait(endpoint: str, timeout: float, done: Callable[[dict[str, Any]], str], late: str) -> str:
     """Ask for the status until `done` returns a text. `StartError` with `late` after `timeout` seconds."""
     until = time.monotonic() + timeout
     while True:
-        text = done(_status(endpoint, max(POLL_INTERVAL, until - time.monotonic())))
+        body = _status(endpoint, max(POLL_INTERVAL, until - time.monotonic()))
+        text = done(body)
         if text:
             return text
         if time.monotonic() >= until:
-            raise StartError(f"after {timeout:g} s {late}")
+            raise StartError(f"after {timeout:g} s {late}; the pair is {body['verdict']['text']}")
         time.sleep(POLL_INTERVAL)
 
 

@@ -37,8 +37,12 @@ _query = _options("the frame", 60, 2.0, "How long to wait.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @click.option("--watch", is_flag=True, help="Again each second, until interrupted.")
 def status(frame: str, as_json: bool, watch: bool, timeout: float) -> None:
-    """What every process of this host is doing."""
-    from colo_cli.statusview import show, watch_it  # noqa: PLC0415  rich is needed for a table only
+    """Would the pair survive a failure now, and what is every process of this host doing?
+
+    Exit status: 0 protected, 3 degraded, 4 unprotected.
+    """
+    from colo_cli.pairview import exit_status  # noqa: PLC0415  rich is needed for a table only
+    from colo_cli.statusview import show, watch_it  # noqa: PLC0415
 
     if watch:
         watch_it(frame, timeout, as_json=as_json)
@@ -48,6 +52,7 @@ def status(frame: str, as_json: bool, watch: bool, timeout: float) -> None:
         click.echo(json.dumps(body, indent=2, sort_keys=True, default=str))
     else:
         show(body)
+    raise SystemExit(exit_status(body))
 
 
 @click.command()

@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from colo_cli.pairview import pair, verdict_line
+from colo_cli.shown import items, mapping, plain
 from colo_proto.errors import StartError
 from colo_proto.messages import Query
 from colo_runtime.client import request
@@ -24,8 +26,10 @@ _NUMBERS: Final = ("in", "out", "dropped", "held")
 
 
 def show(body: Mapping[str, Any]) -> None:
-    """Print it once."""
-    Console().print(view(body))
+    """Print it once. The verdict is one line, however narrow the terminal is: programs read it, too."""
+    console = Console()
+    console.print(verdict_line(body), soft_wrap=True)
+    console.print(_details(body))
 
 
 def watch_it(where: str, timeout: float, *, as_json: bool) -> None:
@@ -49,36 +53,35 @@ def watch_it(where: str, timeout: float, *, as_json: bool) -> None:
 
 
 def view(body: Mapping[str, Any]) -> Group:
-    """A head line, a row for each process, and what else the frame says."""
-    plain = {k: v for k, v in body.items() if isinstance(v, str | int | float | bool)}
-    head = Text("  ").join(Text.assemble((_plain(k), "dim"), " ", (_plain(v), "bold")) for k, v in plain.items())
+    """The verdict, and everything else."""
+    return Group(verdict_line(body), _details(body))
+
+
+def _details(body: Mapping[str, Any]) -> Group:
+    """Both sides of the pair, a row for each process, and what else the frame says."""
+    scalars = {k: v for k, v in body.items() if isinstance(v, str | int | float | bool)}
+    head = Text("  ").join(Text.assemble((plain(k), "dim"), " ", (plain(v), "bold")) for k, v in scalars.items())
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("id", "role", "state", "ready", *_NUMBERS, "waiting for"):
         table.add_column(name, justify="right" if name in _NUMBERS else "left")
     for one in _processes(body):
-        counters, gauges, detail = (_map(one.get(name)) for name in ("counters", "gauges", "status"))
+        counters, gauges, detail = (mapping(one.get(name)) for name in ("counters", "gauges", "status"))
         ready = detail.get("ready")
         cells = (
             one.get("id", "?"), one.get("role", "?"), one.get("state", ""),
             "yes" if ready is True else "no" if ready is False else "",
             _sum(counters, ".frames_in"), _sum(counters, ".frames_out"), _sum(counters, ".dropped"),
-            gauges.get("held", ""), "; ".join(map(str, _list(detail.get("waiting_for")))),
+            gauges.get("held", ""), "; ".join(map(str, items(detail.get("waiting_for")))),
         )  # fmt: skip
-        table.add_row(*(Text(_plain(cell)) for cell in cells))
-    return Group(head, *_shares(_map(body.get("table"))), table, *_causes(body), *_differences(body))
-
-
-def _map(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _plain(value: object) -> str:
-    """Text without control characters and markup: processes may send anything."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in str(value))
+        table.add_row(*(Text(plain(cell)) for cell in cells))
+    return Group(
+        *pair(body),
+        head,
+        *_shares(mapping(body.get("table"))),
+        table,
+        *_causes(body),
+        *_differences(body),
+    )
 
 
 def _shares(shared: Mapping[str, Any]) -> Iterator[Text]:
@@ -86,33 +89,33 @@ def _shares(shared: Mapping[str, Any]) -> Iterator[Text]:
     if not shared.get("version"):
         return
     line = Text.assemble(("table ", "dim"), (str(shared["version"]), "bold"))
-    for name, slots in sorted(_map(shared.get("workers")).items()):
-        line.append(f"  {_plain(name)} ", "dim")
-        line.append(_plain(slots))
+    for name, slots in sorted(mapping(shared.get("workers")).items()):
+        line.append(f"  {plain(name)} ", "dim")
+        line.append(plain(slots))
     for what in ("unsettled", "leaving"):
-        if names := _list(shared.get(what)):
-            line.append(f"  {what}: {', '.join(map(_plain, names))}", "yellow")
+        if names := items(shared.get(what)):
+            line.append(f"  {what}: {', '.join(map(plain, names))}", "yellow")
     yield line
 
 
 def _causes(body: Mapping[str, Any]) -> Iterator[Text]:
     """The causes that ask for checkpoints repeatedly, and have to wait for the next one."""
-    for one in map(_map, _list(_map(body.get("checkpoint")).get("causes"))[:SHOWN]):
+    for one in map(mapping, items(mapping(body.get("checkpoint")).get("causes"))[:SHOWN]):
         if one.get("wait_ms"):
             words = f"{one.get('cause')}: {one.get('checkpoints')} checkpoints, the next one in {one['wait_ms']} ms"
             seen = f" (last: {one.get('reason')}, {one.get('flow')})" if one.get("flow") else ""
-            yield Text(_plain(words + seen), style="yellow")
+            yield Text(plain(words + seen), style="yellow")
 
 
 def _differences(body: Mapping[str, Any]) -> Iterator[Text]:
     """The last differences of each compare: the place, and the bytes of both sides from there on."""
     for one in _processes(body):
-        for seen in _list(_map(one.get("status")).get("last"))[-SHOWN:]:
+        for seen in items(mapping(one.get("status")).get("last"))[-SHOWN:]:
             if isinstance(seen, dict):
                 words = [f"{one.get('id', '?')}: {seen.get('reason')}, {seen.get('flow')}, at {seen.get('offset')}"]
                 words += [f"{side} {_place(seen, side)}" for side in ("primary", "secondary") if seen.get(side)]
                 words += [f"{name} {seen[name]}" for name in ("waits_for", "rule", "evidence") if seen.get(name)]
-                yield Text(_plain("; ".join(words)))
+                yield Text(plain("; ".join(words)))
 
 
 def _place(seen: Mapping[str, Any], side: str) -> str:
@@ -124,7 +127,7 @@ def _place(seen: Mapping[str, Any], side: str) -> str:
 
 
 def _processes(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    rows = _list(body.get("processes"))
+    rows = items(body.get("processes"))
     return sorted((row for row in rows if isinstance(row, dict)), key=lambda row: str(row.get("id", "")))
 
 

@@ -10,6 +10,7 @@ module         holds
 `queries`      questions and orders of people
 `scaling`      the worker table follows the compare workers
 `side`         `Side`: the parts below side by side, and how they are shown and told
+`judging`      collects what this frame knows, and has it judged
 `requests`     how a request for a checkpoint reaches the primary
 `checkpoints`  requests become checkpoints, counted by epochs
 `causes`       who causes checkpoints again and again, and how long each has to wait
@@ -17,12 +18,15 @@ module         holds
 `workers`      which compare workers there are, and when a change becomes a new table
 `table`        which worker has which slots
 `modes`        the mode and the rules of the compares and rewriters
+`guests`       whether a guest answers
+`chain`        what is broken in this host's chain of filters
 `ownership`    leases, promotion and claims: it carries out what `leadership` decides
 `leadership`   which side may write to the client LAN: what has happened
 `transitions`  and what follows, as tables
 `freshness`    whether a claim of the other side is new
 `peer`         the other host's frame
 `registry`     the processes of this host
+`verdict`      would the pair survive the loss of its primary now?
 `outbox`       what is to be sent and logged
 `bounds`       how much of what others say is kept
 `config`       the options

@@ -98,4 +98,4 @@ def trim_heartbeat(beat: Heartbeat) -> Heartbeat | None:
     """What is kept of a heartbeat; None when no frame can have sent it."""
     if beat.role not in SIDES or max(len(beat.mode), len(beat.state)) > MAX_WORD:
         return None
-    return replace(beat, body=_bounded(beat.body, 2, MAX_BODY), table=None, claim=b"")
+    return replace(beat, body=_bounded(beat.body, 2, MAX_BODY), table=None, claim=b"", verdict={}, broken=[])

@@ -20,6 +20,7 @@ Orders of people (`colo resync`, `colo checkpoint`) do not wait.
 """
 
 from collections import Counter, deque
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -43,6 +44,17 @@ class State(Enum):
     FLUSHING = "flushing"
 
 
+@dataclass(frozen=True, slots=True)
+class Last:
+    """A checkpoint that is over, and the request that it was begun for."""
+
+    epoch: int
+    reason: str
+    flow: str
+    at: float
+    copied: bool
+
+
 class Checkpoints:
     """The primary's checkpoint machine. Times are seconds; `backoff` is the longest delay of a repeated cause."""
 
@@ -57,6 +69,8 @@ class Checkpoints:
         """The last epoch that began with equal guests."""
         self.state = State.IDLE
         self.completed = 0
+        self.last: Last | None = None
+        """The last checkpoint that is over."""
         self.levels = {"causes_repeated": 0, "checkpoint_put_off_ms": 0}
         """Gauges, with the values that they had when the timer last fired."""
         self.wanted: deque[tuple[CheckpointWanted, str, float]] = deque(maxlen=MAX_REMEMBERED)
@@ -70,6 +84,8 @@ class Checkpoints:
         """When the first of the pending requests may be answered."""
         self._ordered = False
         """Somebody has ordered the checkpoint that is pending, so it does not wait."""
+        self._asked = self._begun_for = ("", "")
+        """Reason and flow of the request that the next checkpoint, or the one under way, answers first."""
         self._open: set[CauseNames] = set()
         """Causes of the requests that the next checkpoint will answer."""
         self._answering: set[CauseNames] = set()
@@ -100,6 +116,8 @@ class Checkpoints:
         """Let the next checkpoint answer this request, as soon as its causes may have one."""
         names = causes_of(message)
         due = self.causes.due(names)
+        if not self._pending or (message.reason in ORDERS and not self._ordered):
+            self._asked = (message.reason[:MAX_CAUSE], message.flow[:MAX_FLOW])
         self._ordered |= message.reason in ORDERS
         self._due = min(self._due, due) if self._pending else due
         self._pending = True
@@ -132,6 +150,7 @@ class Checkpoints:
         elif self.state is State.IDLE and self._pending and now >= self._begins():
             self._pending = self._ordered = False
             self._answering, self._open = self._open, set()
+            self._begun_for = self._asked
             self.state = State.RUNNING
             self.counters["checkpoints_started"] += 1
             return self._took(self.driver.start(self.epoch + 1, now), compares, now)
@@ -202,6 +221,7 @@ class Checkpoints:
         self._earliest = now + self._interval
         self.completed += 1
         self.counters["checkpoints_done"] += 1
+        self.last = Last(self.epoch, *self._begun_for, now, self.copied_epoch == self.epoch)
         if not missing:
             return Log("info", "checkpoint.completed", {"epoch": self.epoch, "copied": self.copied_epoch == self.epoch})
         self.counters["flush_timeouts"] += 1
@@ -212,12 +232,21 @@ class Checkpoints:
         waits = self._pending and self.state is State.IDLE
         return max(int((self._begins() - now) * 1000), 0) if waits else 0
 
+    def last_status(self, now: float) -> dict[str, Any]:
+        """The last checkpoint, for `colo status` of both hosts; empty when there was none."""
+        last = self.last
+        if last is None:
+            return {}
+        age = int((now - last.at) * 1000)
+        return {"epoch": last.epoch, "reason": last.reason, "flow": last.flow, "age_ms": age, "copied": last.copied}
+
     def status(self, now: float) -> dict[str, Any]:
         """What `colo status` shows: the newest request comes last, and ages are milliseconds."""
         return {
             "driver": self.driver.name,
             "state": self.state.value,
             "completed": self.completed,
+            "last": self.last_status(now),
             "copied_epoch": self.copied_epoch,
             "pending": self._pending,
             "put_off_ms": self.put_off_ms(now),

@@ -21,6 +21,7 @@
     |             workers      slots of the compare workers (made by the primary)  |
     |             peer         whether the other host is alive                     |
     |             ownership    who may write to the client LAN                     |
+    |             judging      the verdict: would the pair survive a failure now?  |
     +------------------------------------------------------------------------------+
           |  Welcome, CheckpointDone, SetMode, WorkerTable, Promote, Lease, LanSay, Answer
           v
@@ -35,11 +36,12 @@ follows from a message, and from time that passes::
     a process or the other
     host has been silent    --> it is lost
     the leadership changed  --> the other host is told at once; a primary that is alone goes into mode `bypass`
+    the verdict says that the secondary is none, for the timeout --> the same; and back when it is whole
     none of these           --> the next heartbeat, when it is due
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from colo_frame.config import FrameConfig
 from colo_frame.drivers import Driver
@@ -55,6 +57,9 @@ from colo_proto.claim import State
 from colo_proto.core import Log, Output
 from colo_proto.messages import CheckpointWanted, Message, Mode, Query, Reason
 
+STARTING: Final = 60.0
+"""Seconds that a primary waits for the filters of a secondary that was never whole: it may still be starting."""
+
 
 class Frame:
     """See the module. `incarnation` tells this start of the frame from the one before."""
@@ -66,14 +71,20 @@ class Frame:
         self.counters = side.counters
         self._scaling = scaling = Scaling(side)
         self._host = Host(side, scaling)
-        self._pair = Pair(side, scaling, self.resync)
-        self._queries = Queries(side, self.resync)
+        self._pair = Pair(side, scaling)
+        self._queries = Queries(side, self._order_resync)
         self._completed = 0
         """How many checkpoints were completed when `_after_checkpoint` last looked."""
         self._resync_epoch: int | None = None
         """The epoch that brings a lost secondary back; None: no resync is under way."""
         self._resync_requested = 0.0
         """When the checkpoint for it was last requested."""
+        self._resync_ordered = False
+        """An operator wants the secondary back as soon as it is whole."""
+        self._was_whole = False
+        """The secondary was whole once, so it is not just starting."""
+        self._gave_up = False
+        """The secondary is none although its frame is alive, and this primary goes on without it."""
 
     # -- messages and time ----------------------------------------------------------------------
 
@@ -132,8 +143,19 @@ class Frame:
         # A checkpoint that is under way began before the secondary was there, so the one after it counts.
         self._resync_epoch = checkpoints.epoch + (1 if checkpoints.idle else 2)
         self._resync_requested = now
+        self._resync_ordered = False
+        self.side.judging.resyncing = True
         self.side.requests.add(request, own, now)
         self._advance(now)
+
+    def _order_resync(self, now: float) -> None:
+        """An operator wants the secondary back: now, or as soon as it is whole."""
+        judging, leadership = self.side.judging, self.side.ownership.leadership
+        judging.judge(now)
+        if judging.whole and leadership.state == State.HOLDING:
+            self.resync(now)
+        else:
+            self._resync_ordered = True
 
     def _after_checkpoint(self, now: float) -> None:
         side, checkpoints, wanted = self.side, self.side.checkpoints, self._resync_epoch
@@ -143,6 +165,7 @@ class Frame:
         self._scaling.after_checkpoint(now)
         if wanted is not None and checkpoints.epoch >= wanted and checkpoints.idle:
             self._resync_epoch = None
+            side.judging.resynced(now)
             copied = checkpoints.copied_epoch >= wanted
             side.counters["resyncs"] += 1
             side.modes.set(Mode.ENFORCE, resync=not copied)
@@ -156,17 +179,47 @@ class Frame:
         side, ownership, leadership = self.side, self.side.ownership, self.side.ownership.leadership
         if side.primary and side.peer.silent(now, leadership.since):
             leadership.peer_lost(now)
-        elif side.config.automatic and leadership.may_take_over(now):
+        elif side.config.automatic and leadership.may_take_over(now) and side.promotable(now):
             side.out.log("warning", "failover.begun", silent_ms=int((now - leadership.heard) * 1000))
             leadership.take_over(now, On.SILENT)
         ownership.advance(now)
         changes, ownership.changes = ownership.changes, []
+        self._note_takeover(changes, now)
         # A primary that has never heard of a secondary has lost nobody: the secondary may still be starting.
         alone = any(after == State.ALONE for _, after in changes) and leadership.other is not None
         if alone and side.config.on_loss == "bypass" and side.modes.mode == Mode.ENFORCE:
             side.modes.go_alone()
         if changes or leadership.claim_due(now):
             side.beat(now)
+            if side.primary and leadership.state == State.HOLDING:
+                self._mind_secondary(now)
+
+    def _note_takeover(self, changes: Sequence[tuple[str, str]], now: float) -> None:
+        """Remember which side has taken over, for `colo status`."""
+        for _, after in changes:
+            if after == State.PROMOTED or (after == State.FENCED and self.side.primary):
+                self.side.takeover = ("secondary", now)
+            elif after == State.FENCED:
+                self.side.takeover = ("primary", now)
+
+    def _mind_secondary(self, now: float) -> None:
+        """Primary with a secondary whose frame is alive: go on alone if its chain has been broken for the timeout, and
+        bring it back once it is whole. The secondary has heard since the break that it is no replica.
+        """
+        side, judging = self.side, self.side.judging
+        cause = judging.given_up(now, side.peer.timeout if self._was_whole else STARTING)
+        if judging.whole:
+            self._gave_up, self._was_whole = False, True
+            wanted = self._resync_ordered or (side.modes.left_alone and side.config.resync == "auto")
+            if wanted and self._resync_epoch is None:
+                self.resync(now)
+        elif cause is not None and not self._gave_up:
+            self._gave_up = True
+            if side.config.on_loss == "bypass" and side.modes.mode == Mode.ENFORCE:
+                side.out.log("warning", "secondary.given_up", reason=cause.reason, why=cause.text)
+                side.counters["secondaries_given_up"] += 1
+                side.modes.go_alone()
+                side.beat(now)
 
     def _losses(self, now: float) -> None:
         """Who has been silent for too long: the other host, and processes of this one."""
@@ -181,6 +234,12 @@ class Frame:
             side.out.log("warning", "process.lost", role=process.role, id=process.id)
             if process.role == "compare":
                 self._scaling.gone(process.id)
+
+    def unreachable(self, name: str, now: float) -> None:
+        """The shell could not send to a process, because its connection has ended."""
+        process = self.side.registry.unreachable(name, now)
+        if process is not None:
+            self.side.out.log("warning", "process.gone", role=process.role, id=process.id)
 
     # -- what the shell reads from files --------------------------------------------------------
 

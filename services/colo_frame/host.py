@@ -182,7 +182,7 @@ class Host:
             self._report(process, message, now)
 
     def _report(self, process: Process, report: Report, now: float) -> None:
-        side = self._side
+        side, before = self._side, process.report
         try:
             forgotten = side.registry.keep(process, report, now)
         except TooMuchError as error:
@@ -192,6 +192,7 @@ class Host:
         if forgotten:
             side.counters["reports_forgotten"] += len(forgotten)
             self._once("reports.forgotten", process=forgotten[0].id, why="all reports together are too large")
+        side.judging.guests.ours.hear_report(process.role, before, report)
         side.modes.hear_report(process, report)
         side.ownership.hear_report(process, report, now)
         if not side.primary:

@@ -5,7 +5,6 @@ The secondary follows the primary: it tells its processes of every checkpoint, i
 frames out to compares) use the primary's worker table, and its rewriters hear of the primary's mode.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from colo_frame.bounds import trim_heartbeat
@@ -14,6 +13,7 @@ from colo_frame.registry import EVERYBODY
 from colo_frame.scaling import Scaling
 from colo_frame.side import Side
 from colo_frame.table import read_table
+from colo_frame.verdict import read_causes, read_verdict
 from colo_proto.claim import Stand, in_range
 from colo_proto.messages import CheckpointDone, CheckpointWanted, Heartbeat, Message
 
@@ -24,7 +24,6 @@ class Pair:
 
     _side: Side
     _scaling: Scaling
-    _resync: Callable[[float], None]
     _primary_incarnation: int | None = None
     """Secondary: the start of the primary's frame that was heard last."""
 
@@ -60,12 +59,13 @@ class Pair:
         if conflict:
             return
         side.ownership.hear_link(beat.claim, now)
+        side.peer.told, side.peer.broken = read_verdict(beat.verdict, now), read_causes(beat.broken, now)
         if side.primary:
-            self._lead(beat, now, appeared=appeared)
+            self._lead(beat, now)
         else:
             self._follow(beat, now, appeared=appeared)
 
-    def _lead(self, beat: Heartbeat, now: float, *, appeared: bool) -> None:
+    def _lead(self, beat: Heartbeat, now: float) -> None:
         """Primary: the secondary is there. It knows epoch and table, should this frame have been restarted."""
         side, leadership = self._side, self._side.ownership.leadership
         if leadership.fresh.believed == beat.incarnation:
@@ -73,8 +73,9 @@ class Pair:
         side.checkpoints.learn(beat.epoch)
         table = read_table(beat.table, side.table) if beat.table else None
         self._scaling.learn(now, table.version if table else 0, table)
-        if appeared and side.modes.left_alone and side.config.resync == "auto":
-            self._resync(now)
+        guest = beat.body.get("guest")
+        if isinstance(guest, dict):
+            side.judging.guests.hear_peer(guest.get("written"), guest.get("sent"), beat.incarnation, now)
 
     def _follow(self, beat: Heartbeat, now: float, *, appeared: bool) -> None:
         """Secondary: take epoch, table and mode from the primary."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from colo_frame.transitions import WRITING
+from colo_frame.verdict import Cause, Verdict, cause_status
 from colo_proto.messages import Heartbeat
 
 PEER: Final = "peer"
@@ -17,6 +19,10 @@ class Peer:
     last: Heartbeat | None = None
     heard: float = 0.0
     alive: bool = False
+    told: Verdict | None = None
+    """Its last verdict on the pair."""
+    broken: tuple[Cause, ...] = ()
+    """What it says is broken on its host."""
 
     def hear(self, beat: Heartbeat, now: float) -> tuple[bool, bool]:
         """Note a heartbeat. Returns whether the peer is new or back, and whether it is another incarnation."""
@@ -54,5 +60,7 @@ class Peer:
             "age_ms": int((now - self.heard) * 1000),
             **{name: getattr(last, name) for name in ("role", "epoch", "fence", "mode", "incarnation")},
             "leadership": last.state,
+            "writes": last.state in WRITING,
+            "broken": [cause_status(one, now) for one in self.broken],
             **{f"peer_{name}": value for name, value in last.body.items() if isinstance(name, str)},
         }

@@ -89,19 +89,20 @@ class Queries:
         self._at("secondary", "a failover is ordered at the secondary's frame")
         leadership, force = self._side.ownership.leadership, query.args.get("force") is True
         if leadership.state != State.PROMOTED and (force or leadership.state != State.TAKING):
-            if not leadership.promotable and not force:
-                mode = self._side.modes.mode
-                why = f"the primary goes on in mode {mode}" if leadership.other else "no primary was ever heard"
+            why = self._side.judging.refusal(now)
+            if why and not force:
                 raise RefusedError(f"this guest is no replica ({why}): connections would break; --force does it")
             leadership.take_over(now, force=force)
-            self._side.out.log("warning", "failover.ordered", fence=leadership.fence, fit=leadership.promotable)
+            self._side.out.log("warning", "failover.ordered", fence=leadership.fence, promotable=not why)
             self._side.ownership.advance(now)
-        return {"state": leadership.state, "fence": leadership.fence, "promotable": leadership.promotable}
+        return {"state": leadership.state, "fence": leadership.fence, "promotable": self._side.promotable(now)}
 
     def _resync(self, _sender: str, _query: Query, now: float) -> dict[str, Any]:
         """A secondary that is new, or that has missed something, becomes the replica again."""
         self._at("primary", "a resync is ordered at the primary's frame")
         if not self._side.peer.alive:
             raise RefusedError("there is no secondary: its frame does not answer")
+        if self._side.ownership.leadership.state in (State.YIELDING, State.FENCED):
+            raise RefusedError("this side is fenced: the secondary has the client LAN")
         self._order_resync(now)
         return {"epoch": self._side.checkpoints.epoch, "mode": self._side.modes.mode}

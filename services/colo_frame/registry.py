@@ -40,6 +40,10 @@ class Process:
     """No frame had welcomed it before it came here, and it has not been checked yet whether it replaced another one."""
     twice: bool = False
     """A process that another one had replaced is back, so two processes have this name."""
+    gone: float | None = None
+    """When its connection was found to have ended; None while there is one, as far as is known."""
+    cut: dict[str, float] = field(default_factory=dict)
+    """Ports with nobody at the other end, or without their tap, by its last report; since when each was reported so."""
 
     def replace(self, incarnation: int) -> None:
         """Another process has this name from now on."""
@@ -47,13 +51,27 @@ class Process:
         self.former = [*self.former[1 - MAX_FORMER :], (self.incarnation, self.pid)]
         self.restarts += 1
         self.linked = self.leased = False
+        self.cut = {}
+
+    def endpoint(self, port: str) -> str:
+        """What its last report says is configured for a port; empty when it has no such port."""
+        endpoints = self.report.status.get("endpoints") if self.report else None
+        found = endpoints.get(port) if isinstance(endpoints, dict) else None
+        return found if isinstance(found, str) else ""
+
+    def note_links(self, report: Report, now: float) -> None:
+        """Learn from a report which of its ports have nobody at the other end."""
+        ends = [name.split(".") for name, n in report.gauges.items() if n == 0 and name.startswith("link.")]
+        self.cut = {
+            one[1]: self.cut.get(one[1], now) for one in ends if len(one) == 3 and one[2] in ("peers", "attached")
+        }
 
     def status(self, now: float) -> dict[str, Any]:
         """What `colo status` shows of it. Ages are milliseconds."""
         report = self.report
         return {
             **{name: getattr(self, name) for name in ("role", "id", "pid", "http", "incarnation")},
-            "state": "lost" if self.lost else "live",
+            "state": "lost" if self.lost else "gone" if self.gone is not None else "live",
             "restarts": self.restarts,
             "age_ms": int((now - self.seen) * 1000),
             "report_age_ms": int((now - self.reported) * 1000) if report else None,
@@ -78,7 +96,15 @@ class Registry:
         """`sender` said something. Returns its process, or None when it has not introduced itself."""
         process = self.processes.get(sender)
         if process is not None:
-            process.seen = now
+            process.seen, process.gone = now, None
+        return process
+
+    def unreachable(self, name: str, now: float) -> Process | None:
+        """Nothing can be sent to a process: its connection has ended. Returns the process if that is news."""
+        process = self.processes.get(name)
+        if process is None or process.lost or process.gone is not None:
+            return None
+        process.gone = now
         return process
 
     def hello(self, sender: str, hello: Hello, now: float) -> tuple[Process | None, bool, bool]:
@@ -99,7 +125,7 @@ class Registry:
             self.forget(process)
         process.role, process.incarnation = hello.role, hello.incarnation
         process.pid, process.http = hello.pid, hello.http
-        process.seen, process.lost = now, False
+        process.seen, process.lost, process.gone = now, False, None
         return process, fresh, restarted
 
     def successors(self, hello: Hello, incarnation: int) -> list[Process]:
@@ -133,6 +159,7 @@ class Registry:
             for part, depth in ((report.counters, 1), (report.gauges, 1), (report.status, MAX_DEPTH))
         )
         process.linked, process.leased = bool(report.gauges.get("linked")), "leased" in report.gauges
+        process.note_links(report, now)
         self.forget(process)
         process.report, process.reported, process.weight = report, now, weight
         self.weight += weight

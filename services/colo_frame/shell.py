@@ -178,6 +178,7 @@ class FrameShell(Shell):
         except ConnectionError:
             self._known.pop(to, None)
             self.counters["control.dropped.gone"] += 1
+            self.core.unreachable(to, time.monotonic())
             return
         self.counters["control.sent" if taken else "control.dropped.queue_full"] += 1
 
@@ -221,7 +222,10 @@ class FrameShell(Shell):
             "known": sorted(self._known),
         }
         gauges = dict(self.core.gauges())
-        return Snapshot("frame", self.id, dict(self.core.counters) | self.counters, gauges, status, waiting)
+        counters = dict(self.core.counters) | self.counters
+        # A pair that is not protected is no reason to restart the frame, so it is ready all the same.
+        note = f"the pair is {self.core.side.judging.verdict.text}"
+        return Snapshot("frame", self.id, counters, gauges, status, waiting, note)
 
 
 def check(found: Resolved) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from colo_frame.checkpoints import Checkpoints
 from colo_frame.config import FrameConfig
 from colo_frame.drivers import DRIVERS, Driver
+from colo_frame.judging import Judging
 from colo_frame.modes import Modes
 from colo_frame.outbox import Outbox
 from colo_frame.ownership import Ownership
@@ -19,7 +20,7 @@ from colo_frame.requests import Requests
 from colo_frame.table import shares
 from colo_frame.transitions import WRITING
 from colo_frame.workers import Workers
-from colo_proto.messages import Heartbeat, Mode, Welcome, WorkerTable, to_dict
+from colo_proto.messages import Heartbeat, Welcome, WorkerTable, to_dict
 
 MAX_NAMED = 16
 """A heartbeat names at most this many lost processes."""
@@ -47,11 +48,20 @@ class Side:
         self.ownership = Ownership(config, self.registry, self.out, incarnation, now)
         self.modes = Modes(config.mode, self.registry, self.out, primary=self.primary)
         self.workers = Workers(config.expected() if self.primary else (), config.process_timeout / 1000, now)
+        self.judging = Judging(
+            self.registry, self.peer, self.ownership, self.modes, self.workers, self.checkpoints, self.out, now
+        )
+        self.takeover: tuple[str, float] | None = None
+        """The side that was promoted last as far as this frame has seen, and when."""
 
     @property
     def table(self) -> WorkerTable:
         """The worker table in force: the primary makes it, and the secondary repeats it."""
         return self.workers.table
+
+    def promotable(self, now: float) -> bool:
+        """Secondary: could it take over? The primary has said that its guest is a replica, and it is whole."""
+        return self.ownership.leadership.promotable and not self.judging.unfit(now)
 
     def compares(self) -> list[str]:
         """Ids of the compares that are not lost."""
@@ -73,25 +83,32 @@ class Side:
     def beat(self, now: float) -> None:
         """Send a heartbeat to the other host and a claim to the client LAN, and renew the leases that go with them."""
         self.ownership.grant(now)
-        mode = self.modes.mode
-        protected, writing = self.primary and mode == Mode.ENFORCE, self.ownership.writing(now)
-        stand = self.ownership.leadership.compose(now, protected=protected, writing=writing)
+        verdict, leadership, writing = self.judging.judge(now), self.ownership.leadership, self.ownership.writing(now)
+        stand = leadership.compose(now, protected=self.primary and verdict.replica, writing=writing)
         if not self.config.peer and not self.peer.last:
             return
         self.counters["heartbeats_sent"] += 1
         lost = [p.id for p in self.registry.processes.values() if p.lost]
-        body = {
+        guest = self.judging.guests.ours
+        body: dict[str, Any] = {
             "id": self.config.id,
             "copied_epoch": self.checkpoints.copied_epoch,
             "shadow_rules": self.modes.shadow_rules,
             "processes": len(self.registry.processes) - len(lost),
             "processes_lost": lost[:MAX_NAMED],
+            "since_ms": int((now - leadership.since) * 1000),
+            "guest": {"written": guest.written, "sent": guest.sent},
         }
+        if self.primary:
+            body |= {"flows": self.judging.flows_status(now), "checkpoint": self.checkpoints.last_status(now)}
+        else:
+            body["promotable"] = self.promotable(now)
         table = to_dict(self.table) if self.table.version else None
         claim = self.ownership.claim(stand)
+        mode = self.modes.mode
         beat = Heartbeat(
             self.config.side, self.incarnation, stand.count, self.checkpoints.epoch, stand.fence, mode, table, body,
-            stand.state, claim=claim,
+            stand.state, claim=claim, verdict=verdict.status(now), broken=self.judging.told(now),
         )  # fmt: skip
         self.out.tell(beat, PEER)
         self.ownership.say(claim, stand.count)
@@ -116,12 +133,21 @@ class Side:
             "vote_mismatch": int(self.ownership.mismatch),
             **(self.ownership.votes.gauges() if self.ownership.votes is not None else {}),
             **self.checkpoints.levels,
+            **self.judging.gauges(),
         }
 
     def status(self, now: float) -> dict[str, Any]:
         """Everything that is known, for `colo status`. Ages are milliseconds."""
         rules, workers = self.modes.rules, self.workers
+        self.judging.judge(now)
+        takeover = self.takeover
+        leadership = self.ownership.status(now)
+        if not self.primary:
+            leadership["promotable"] = self.promotable(now)
+        if takeover is not None:
+            leadership["takeover"] = {"side": takeover[0], "age_ms": int((now - takeover[1]) * 1000)}
         return {
+            "verdict": self.judging.status(now),
             "id": self.config.id,
             "side": self.config.side,
             "incarnation": self.incarnation,
@@ -135,7 +161,8 @@ class Side:
                 "unsettled": sorted(workers.unsettled),
                 "leaving": sorted(workers.leaving),
             },
-            "leadership": self.ownership.status(now),
+            "leadership": leadership,
+            "flows": self.judging.flows_status(now),
             "peer": self.peer.status(now),
             "checkpoint": self.checkpoints.status(now),
             "counters": dict(self.counters),

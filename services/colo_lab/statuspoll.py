@@ -110,7 +110,7 @@ class StatusPoll:
         return bool(ages) and all(age is not None and now - age / 1000 > moment for age in ages)
 
 
-_SHOWN = ("epoch", "mode", "fence", "table", "leadership", "peer", "checkpoint")
+_SHOWN = ("verdict", "epoch", "mode", "fence", "table", "leadership", "peer", "checkpoint")
 _IDLE = ("control.", "reports", "claims_")
 _LAN = ("tap.lan", "link.claims.", "link.standby.", "frames.standby", "dropped.standby")
 _CLAIMS = {

@@ -39,6 +39,8 @@ class Snapshot:
     status: dict[str, Any] = field(default_factory=dict)
     waiting_for: tuple[str, ...] = ()
     """Why the process is not ready; empty when it is."""
+    note: str = ""
+    """What /ready says of a process that is ready, for people; it changes no status."""
 
 
 def link_counters(links: Iterable[Link]) -> dict[str, int]:

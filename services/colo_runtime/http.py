@@ -215,7 +215,8 @@ class HttpServer:
         reasons = self._last.waiting_for
         if time.monotonic() - self._turned() >= STUCK:
             reasons = (*reasons, "the loop does not turn")
-        return 503 if reasons else 200, ("\n".join(reasons) or "ready").encode() + b"\n", PLAIN
+        ready = f"ready; {self._last.note}" if self._last.note else "ready"
+        return 503 if reasons else 200, ("\n".join(reasons) or ready).encode() + b"\n", PLAIN
 
     def collect(self) -> Iterator[Metric]:
         """The counters and gauges of the last snapshot as metrics `colo_<role>_<thing>[_total]`.

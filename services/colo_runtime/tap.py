@@ -75,6 +75,10 @@ class TapLink(Link):
         """Not empty until the tap is attached."""
         return self.waiting_for
 
+    def gauges(self) -> dict[str, int]:
+        """The queue, and whether the tap is attached."""
+        return super().gauges() | {"attached": int(self._fd >= 0)}
+
     # -- frames ---------------------------------------------------------------------------------
 
     def _ready(self, _events: int) -> None:

@@ -264,7 +264,11 @@ class Project:
 
     def status(self, frame: str = "frame") -> dict[str, Any]:
         """The output of `colo status` on a host."""
-        return dict(json.loads(self.exec(frame, "colo", "status", "--json", "--timeout", "20")))
+        # Its exit status is the verdict on the pair, and 1 when the frame does not answer.
+        out = self.exec(frame, "colo", "status", "--json", "--timeout", "20", check=False)
+        if not out.strip():
+            raise EngineError(f"colo status: {frame} does not answer")
+        return dict(json.loads(out))
 
     def await_ready(self, frames: Sequence[str] = ("frame", "frame-s"), timeout: float = 120) -> None:
         """Wait until every process that the frames know is ready. The health checks of the engine take longer."""

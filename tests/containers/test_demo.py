@@ -38,7 +38,11 @@ def test_one_command_shows_the_whole_host(pair):
     assert {one["id"] for one in secondary["processes"]} >= {"f1", "f2", "rew0", "netdev-s"}
     assert primary["peer"]["alive"]
     assert primary["table"]["version"] >= 1
-    table = pair.exec("frame", "colo", "status")
+    for frame in ("frame", "frame-s"):
+        text = pair.exec(frame, "colo", "status", check=False)
+        assert text.startswith(("protected;", "degraded ("))
+        assert text.splitlines()[0].endswith("the client LAN is at the primary")
+    table = pair.exec("frame", "colo", "status", check=False)
     assert "redire1" in table
 
 

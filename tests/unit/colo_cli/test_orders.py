@@ -28,6 +28,9 @@ def frame(bench, side, *more):
 def pair(bench):
     peer = f"tcp://127.0.0.1:{free_port()}"
     both = frame(bench, "primary", "--peer", peer + "?server=on"), frame(bench, "secondary", "--peer", peer)
+    # A secondary without any filter is none.
+    ends = [f"tcp://127.0.0.1:{free_port()}?server=on" for _ in range(2)]
+    bench.colo("redirector", "--id", "f2", "--frame", both[1], "--indev", ends[0], "--outdev", ends[1])
     bench.until(lambda: ask(both[1], Query("status"), PATIENCE).body["leadership"]["promotable"], ())
     return both
 

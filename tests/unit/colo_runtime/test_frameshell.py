@@ -92,6 +92,29 @@ def test_the_status_holds_what_processes_report(bench):
     assert entry["counters"] == {"frames": 3}
 
 
+def test_a_pair_that_is_not_protected_is_ready_all_the_same(bench):
+    shell = frame_of(bench)
+    answer = question(bench, shell, Query("status"))
+    assert answer.body["verdict"]["level"] == "unprotected"
+    now = shell.snapshot()
+    assert now.status["ready"]
+    assert now.note.startswith("the pair is unprotected (no secondary")
+    assert now.gauges["verdict"] == 4
+
+
+def test_a_process_whose_connection_has_ended_is_gone_at_the_next_message(bench):
+    shell = frame_of(bench)
+    one = Process(bench, "redire0", "redirector")
+    one.hello()
+    bench.until(lambda: one.read(Welcome))
+    one.socket.close(0)
+    bench.until(lambda: shell.core.side.registry.processes["redire0"].gone is not None)
+    answer = question(bench, shell, Query("status"))
+    (entry,) = answer.body["processes"]
+    assert entry["state"] == "gone"
+    assert answer.body["verdict"]["causes"][-1]["text"] == "the primary's chain is broken: redire0 silent"
+
+
 def test_a_checkpoint_from_request_to_flush(bench):
     frame_of(bench, workers="comp0")
     one, two = Process(bench, "comp0"), Process(bench, "rew0", "rewriter")

@@ -6,6 +6,7 @@ import resource
 import socket
 import threading
 import time
+from dataclasses import replace
 from http.client import HTTPConnection
 from struct import pack
 
@@ -102,6 +103,12 @@ class TestHealth:
 class TestReady:
     def test_when_there_is_nothing_to_wait_for(self, bench, served):
         assert asked(bench, served, "/ready")[::2] == (200, "ready\n")
+
+    def test_a_note_changes_no_status(self, bench, served, monkeypatch):
+        now = served.snapshot
+        monkeypatch.setattr(served, "snapshot", lambda: replace(now(), note="the pair is unprotected (no secondary)"))
+        assert asked(bench, served, "/ready")[::2] == (200, "ready; the pair is unprotected (no secondary)\n")
+        assert asked(bench, served, "/health")[::2] == (200, "ok\n")
 
     def test_not_before_the_frame_has_welcomed_us(self, bench):
         frame = bench.zmq(zmq.ROUTER, "inproc://control", bind=True)
