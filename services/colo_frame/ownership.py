@@ -143,7 +143,7 @@ class Ownership:
         if after == State.PROMOTED:
             if self.promoted_at is None:
                 self.promoted_at, self.silence = now, now - self.leadership.heard
-            self._out.tell(Promote(fence), EVERYBODY)
+            self._out.tell(Promote(fence, replica=self.leadership.promotable), EVERYBODY)
         elif after == State.FENCED and not self.leadership.primary:
             self.promoted_at = None
             self._out.tell(Demote(fence), EVERYBODY)
