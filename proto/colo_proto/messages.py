@@ -43,6 +43,9 @@ MAX_KEYS: Final = 4096
 """Keys of flows in one message."""
 MAX_KEY: Final = 64
 """Bytes of the key of a flow: a protocol, two IPv6 addresses, two ports and two VLAN tags take 41."""
+JOINING: Final = 30.0
+"""Seconds after a resync in which a new connection may be an old one that the mirror link replays. In this time a
+rewriter takes it for unprotected until compare says that it has seen it begin (`Unprotected.kept`)."""
 
 
 class Mode:

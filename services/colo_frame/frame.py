@@ -144,6 +144,9 @@ class Frame:
             self._resync_epoch = None
             copied = checkpoints.copied_epoch >= wanted
             side.counters["resyncs"] += 1
+            if not copied:
+                # Before the compares: what they tell of new connections comes behind it.
+                side.unprotected.resynced(checkpoints.epoch, now)
             side.modes.set(Mode.ENFORCE, resync=not copied)
             side.beat(now)
             side.out.log("info", "pair.resynced", epoch=checkpoints.epoch, copied=copied)

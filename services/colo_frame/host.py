@@ -26,6 +26,7 @@ from colo_proto.messages import (
     Report,
     SetMode,
     SetRules,
+    Unprotected,
     Yielded,
 )
 from colo_proto.rules import parse_rules
@@ -66,6 +67,9 @@ class Host:
             self._learn_rules(process, message)
         elif isinstance(message, Report | CheckpointWanted | Flushed):
             self._work(sender, process, message, now)
+        elif isinstance(message, Unprotected) and process is not None and side.primary:
+            if not side.unprotected.from_compare(process, message, now):
+                side.counters["ignored_messages"] += 1
         elif isinstance(message, HandoverMessage) and process is not None and side.primary:
             self._scaling.hear(sender, message, now)
         else:

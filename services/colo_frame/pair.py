@@ -15,7 +15,7 @@ from colo_frame.scaling import Scaling
 from colo_frame.side import Side
 from colo_frame.table import read_table
 from colo_proto.claim import Stand, in_range
-from colo_proto.messages import CheckpointDone, CheckpointWanted, Heartbeat, Message
+from colo_proto.messages import CheckpointDone, CheckpointWanted, Heartbeat, Message, Unprotected
 
 
 @dataclass
@@ -37,6 +37,8 @@ class Pair:
             side.requests.add(message, PEER, now)
         elif isinstance(message, CheckpointDone) and not side.primary:
             self._done(message)
+        elif isinstance(message, Unprotected) and not side.primary and side.unprotected.from_peer(message):
+            pass
         else:
             side.counters["ignored_messages"] += 1
 
@@ -71,6 +73,7 @@ class Pair:
         if leadership.fresh.believed == beat.incarnation:
             leadership.peer_found(now)
         side.checkpoints.learn(beat.epoch)
+        side.unprotected.secondary_has(beat.body.get("unprotected"), side.welcome(), now)
         table = read_table(beat.table, side.table) if beat.table else None
         self._scaling.learn(now, table.version if table else 0, table)
         if appeared and side.modes.left_alone and side.config.resync == "auto":

@@ -18,6 +18,7 @@ from colo_frame.peer import PEER, Peer
 from colo_frame.registry import Registry
 from colo_frame.requests import Requests
 from colo_frame.table import shares
+from colo_frame.unprotected import Relay
 from colo_frame.workers import Workers
 from colo_proto.messages import Heartbeat, Mode, Welcome, WorkerTable, to_dict
 
@@ -46,6 +47,7 @@ class Side:
         self.requests = Requests(self.checkpoints, self.peer, self.out, primary=self.primary)
         self.ownership = Ownership(config, self.registry, self.out, incarnation, now)
         self.modes = Modes(config.mode, self.registry, self.out, primary=self.primary)
+        self.unprotected = Relay(config.id, self.registry, self.out)
         self.workers = Workers(config.expected() if self.primary else (), config.process_timeout / 1000, now)
 
     @property
@@ -86,6 +88,8 @@ class Side:
             "processes": len(self.registry.processes) - len(lost),
             "processes_lost": lost[:MAX_NAMED],
         }
+        if not self.primary and (versions := self.unprotected.versions()) is not None:
+            body["unprotected"] = versions
         table = to_dict(self.table) if self.table.version else None
         claim = self.ownership.claim(stand)
         beat = Heartbeat(

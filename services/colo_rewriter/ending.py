@@ -21,7 +21,7 @@ So no byte of such a connection reaches a client from this guest. A RST is never
 from collections import Counter
 from typing import Final
 
-from colo_proto.messages import Unprotected
+from colo_proto.messages import JOINING, Unprotected
 from colo_proto.net.tcp import ACK, FIN, RST, SYN, timestamps_at
 from colo_proto.seq import MASK, diff
 from colo_rewriter.acceptance import rcv_nxt
@@ -36,9 +36,6 @@ CLIENT_GONE: Final = 2.0
 """Seconds of silence after a client's FIN or RST, after which it has nothing to say any more."""
 CLIENT_SILENT: Final = 5.0
 """Seconds for which a client answers nothing that the guest sends, after which it does not have the connection."""
-JOINING: Final = 30.0
-"""Seconds after a resync in which a new connection may be an old one that the mirror link replays. In this time it
-counts as protected once compare says so."""
 FAR: Final = 1 << 24
 """Bytes by which a probe lies before what its receiver has acknowledged: before every window, and within the half of
 all numbers that counts as before."""

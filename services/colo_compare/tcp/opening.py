@@ -56,6 +56,7 @@ def open_connection(flow: Connection, seq: int, number: int, options: SynOptions
         flow.rivals, flow.unproven = rivals, flow.isn + 1
     if pending is not None and now - pending.at <= SYN_MEMORY:
         flow.s_syn, flow.s_isn, flow.s_ack, flow.s_edge, _ = pending
+        ledger.telling.begun(flow.key, now)
         if early is not None:
             ledger.secondary_gone(-1, "overtaken", stored=True)
             flow.ref.insert(flow.isn + 1, flow.isn + 1 + early.stop - early.start, early.buffer, early.offset)
@@ -117,6 +118,8 @@ def secondary_syn(flow: Connection, arrival: Arrival, now: float) -> None:
         ledger.secondary_compared += 1
         return
     flow.s_syn, flow.s_isn, flow.s_rst = options, seq, False
+    if flow.isn is not None:
+        ledger.telling.begun(flow.key, now)
     flow.s_ack = max(flow.s_ack, number)
     flow.s_edge = max(flow.s_edge, edge)
     if end > data and not flow.ref.pieces:
@@ -146,6 +149,7 @@ def leave_stranger(flow: Connection) -> None:
     """The connection was open before this secondary came, which therefore does not have it: do not compare it."""
     flow.unprotected = True
     flow.ledger.unprotected.add(flow.key)
+    flow.ledger.telling.lost(flow.key)
     flow.ledger.counters["strangers"] += 1
     flow.forget_reference("unprotected")
 
