@@ -234,7 +234,7 @@ class Ledger:
 
     def protect(self, flow: Flow) -> None:
         """A new connection began on the key of a flow that had diverged."""
-        self.telling.kept(flow.key)
+        self.telling.renewed(flow.key)
         self._clear(flow)
 
     def _clear(self, flow: Flow) -> None:

@@ -30,6 +30,7 @@ class Telling:
         """By key, the newest of `lost`, `doubtful` and `kept`."""
         self._fresh: dict[bytes, None] = {}
         self._fresh_until = float("-inf")
+        self._renewed: dict[bytes, None] = {}
 
     def lost(self, key: bytes) -> None:
         """A connection is unprotected."""
@@ -49,8 +50,16 @@ class Telling:
             self._changes.pop(key, None)
             self._changes[key] = what
 
+    def renewed(self, key: bytes) -> None:
+        """The primary has begun another connection on the key of one that was unprotected."""
+        if len(self._renewed) < MAX_FRESH:
+            self._renewed[key] = None
+
     def begun(self, key: bytes, now: float) -> None:
-        """Both guests have begun a connection."""
+        """Both guests have begun a connection. Only now is it sure that the rewriter knows it as well."""
+        if key in self._renewed:
+            del self._renewed[key]
+            self.kept(key)
         if now < self._fresh_until:
             self.kept(key)
             if len(self._fresh) < MAX_FRESH:
