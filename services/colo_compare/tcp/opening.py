@@ -30,6 +30,9 @@ def open_connection(flow: Connection, seq: int, number: int, options: SynOptions
         pending = None  # the answer to another SYN of the client
     rivals = _rivals_of(flow, seq, number)
     # With rivals, the secondary's earlier answer to this SYN is still its answer.
+    if flow.s_syn is not None and fresh and _apart(flow.s_ack, number):
+        # What a secondary has said of a connection before, which a mirror link replayed to it.
+        fresh = False
     if flow.s_syn is not None and (fresh or (rivals and pending is None and flow.s_ack == number)):
         pending = NextSyn(flow.s_syn, flow.s_isn, flow.s_ack, flow.s_edge, now)
     ack_base = flow.ack_base
@@ -139,9 +142,14 @@ def _answers_another(flow: Connection, number: int) -> bool:
     A SYN that came late, or a forged one, may have opened a connection at the one guest and not at the other.
     """
     held = next((one for one in flow.data if one.syn), None)
-    if held is None or LOWEST in {held.ack, number}:
+    return held is not None and _apart(held.ack, number)
+
+
+def _apart(ack: int, other: int) -> bool:
+    """Do these answer two different SYNs? One guest may acknowledge data on a SYN, and the other not."""
+    if LOWEST in {ack, other}:
         return False
-    apart = (number - held.ack) & MASK
+    apart = (other - ack) & MASK
     return min(apart, MOD - apart) > MAX_SYN_DATA
 
 
