@@ -16,7 +16,7 @@ from colo_frame.scaling import Scaling
 from colo_frame.side import Side
 from colo_frame.table import read_table
 from colo_proto.claim import Stand, in_range
-from colo_proto.messages import CheckpointDone, CheckpointWanted, Heartbeat, Message, Unprotected
+from colo_proto.messages import MAX_ASK, CheckpointDone, CheckpointWanted, Heartbeat, LanAsk, Message, Unprotected
 
 CATCHES_UP: Final = 5.0
 """Seconds for which a resync waits at most until the secondary has caught up."""
@@ -45,10 +45,19 @@ class Pair:
             side.requests.add(message, PEER, now)
         elif isinstance(message, CheckpointDone) and not side.primary:
             self._done(message)
+        elif isinstance(message, LanAsk) and side.primary:
+            self._ask(message, now)
         elif isinstance(message, Unprotected) and not side.primary and side.unprotected.from_peer(message):
             pass
         else:
             side.counters["ignored_messages"] += 1
+
+    def _ask(self, message: LanAsk, now: float) -> None:
+        """Primary: have the mirror ask the client LAN, if this host may write there."""
+        until = self._side.ownership.leadership.lease(now)
+        if until and len(message.frame) <= MAX_ASK:
+            self._side.counters["neighbours_asked"] += 1
+            self._side.out.tell(LanAsk(message.frame, until), *self._side.registry.live("mirror"))
 
     def _heartbeat(self, beat: Heartbeat, now: float) -> None:
         side = self._side
