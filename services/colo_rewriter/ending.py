@@ -197,10 +197,11 @@ class Endings:
         for timer in (self._gone, self._silent):
             for flow in timer.flows():
                 timer.stop(flow)
+        opened = [flow for flow in ended if flow.state is not State.CLOSED]
         for flow in ended:
             self._end(flow, now)
-        self.counters["connections_reset"] += len(ended)
-        parts = [ended[at : at + AT_ONCE] for at in range(0, len(ended), AT_ONCE)]
+        self.counters["connections_reset"] += len(opened)
+        parts = [opened[at : at + AT_ONCE] for at in range(0, len(opened), AT_ONCE)]
         self._rounds = (
             sorted((now + after + number * PAUSE, part) for after in REVIVE_AT for number, part in enumerate(parts))
             if ended
@@ -214,7 +215,7 @@ class Endings:
             frames += self.waiting.take(flow.successor)
             flow.successor = None
         self.counters["dropped.unprotected"] += len(frames)
-        if flow.last_guest is not None:
+        if flow.last_guest is not None and flow.state is not State.CLOSED:
             self._tell_guest(flow)
         flow.fate = Fate.ENDED
         self.table.enter(flow, State.CLOSED, now)
