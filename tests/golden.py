@@ -12,6 +12,7 @@ from colo_proto.messages import (
     HandoverTaken,
     Heartbeat,
     Hello,
+    LanAsk,
     LanHeard,
     LanSaid,
     LanSay,
@@ -23,6 +24,7 @@ from colo_proto.messages import (
     SetMode,
     SetRules,
     Settled,
+    Unprotected,
     Welcome,
     WorkerTable,
     Yielded,
@@ -131,5 +133,19 @@ GOLDEN = [
     (
         LanHeard(FRAME),
         "940104a96c616e5f686561726481a56672616d65c41a0000000000000000000002000000000102000000000288b50102",
+    ),
+    (
+        Unprotected("comp0", 3, True, [b"\x06abc"], [b"\x06d"], [], True),
+        (
+            "940104ab756e70726f74656374656487a6736f75726365a5636f6d7030a776657273696f6e03a5616761696ec3a46c6f737491c4040661"
+            "6263a8646f75627466756c91c4020664a46b65707490aa65766572797468696e67c3"
+        ),
+    ),
+    (
+        LanAsk(FRAME, 12.5),
+        (
+            "940104a76c616e5f61736b82a56672616d65c41a0000000000000000000002000000000102000000000288b50102a5756e74696ccb4029"
+            "000000000000"
+        ),
     ),
 ]

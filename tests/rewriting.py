@@ -7,10 +7,12 @@
     client A 101 1001 -> ack 1501    after the arrow: what changes; everything else must stay
     client PA 101 1001 +4            four bytes of payload
     client A 101 1001 ts 6:7000 sack 2000-3000 -> ack 1501 ts 6:9000 sack 2500-3500
-    client A 101 1001 -> held        nothing comes out
+    client A 101 1001 -> held        nothing comes out (also `dropped`)
     out client A 101 1501            a frame that was held before and is now released to the guest
     at 1.5s                          the clock advances; timers fire
-    checkpoint copied                a checkpoint that copied state (`flushed`: one that did not); `promote`, `drain`
+    checkpoint copied                a checkpoint that copied state (`flushed`: one that did not); `drain`
+    promote                          this side takes over (`promote stranger`: though its guest is no replica)
+    unprotected lost                 compare says so of the connection; or `doubtful`, `kept`, `everything`
     mode shadow                      from here on the client does not wait for this guest
 
 The grammar is that of `scenario` and `packets`. Every frame has a right checksum (with offloads, a right partial one),
@@ -20,7 +22,7 @@ and so must every frame that comes out.
 from dataclasses import dataclass, field
 
 from colo_proto.core import Send
-from colo_proto.messages import CheckpointDone, Promote, SetMode
+from colo_proto.messages import CheckpointDone, Promote, SetMode, Unprotected
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.rewriter import Rewriter
 from packets import CLIENT_MAC, FORMS, GUEST_MAC, show
@@ -30,7 +32,7 @@ from scenario import Player, seconds
 
 MADE = (
     "neighbour_answers", "announcements", "revivals", "refusals", "acks_made", "resets_told", "overruns_told",
-    "pieces_made",
+    "pieces_made", "resets_made",
 )  # fmt: skip
 """Frames that the rewriter itself has made."""
 
@@ -48,6 +50,7 @@ class Play(Player):
         self.core = Rewriter(self.config)
         self.to_guest, self.to_client, self.logs = [], [], []
         self.start = self.now
+        self.version = 0
 
     def take(self, outputs):
         for output in outputs:
@@ -96,7 +99,7 @@ class Play(Player):
         packet, effect = self.packet(words[:at], side), words[at + 1 :]
         for frame in packet.frames(self.form):
             self.send(frame, port)
-        if effect != ["held"]:
+        if effect not in (["held"], ["dropped"]):
             self.expect(queue, changed(packet, effect))
 
     def on_out(self, words):
@@ -119,7 +122,13 @@ class Play(Player):
         self.take(self.core.tell(SetMode(words[0]), self.now))
 
     def on_promote(self, words=()):
-        self.take(self.core.tell(Promote(1), self.now))
+        self.take(self.core.tell(Promote(1, replica=list(words) != ["stranger"]), self.now))
+
+    def on_unprotected(self, words):
+        (what,) = words
+        self.version += 1
+        about = True if what == "everything" else [b"\x06" + flow.key_guest for flow in self.core._table]
+        self.take(self.core.tell(Unprotected("comp0", self.version, **{what: about}), self.now))
 
     def on_drain(self, words=()):
         self.take(self.core.drain(self.now))

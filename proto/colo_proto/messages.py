@@ -15,6 +15,7 @@ message                 direction           meaning
 `Welcome`               frame -> process    current epoch, mode, worker table version
 `CheckpointDone`        frame -> process    the checkpoint is complete; was guest state copied?
 `SetMode`               frame -> process    enforce, shadow or bypass
+`Unprotected`           compare -> rewriter through both frames: which connections a failover cannot continue
 `SetRules`              frame -> compare    rules for chosen flows; compare -> a restarted frame: its previous rules
 `WorkerTable`           frame -> process    which compare worker has which slots of flows
 `Leaving`               compare -> frame    it was asked to stop: its slots must move first
@@ -28,6 +29,7 @@ message                 direction           meaning
 `Demote`                frame -> process    return to standby: the other side has the client LAN
 `Lease`                 frame -> process    permission to write to the client LAN, and until when
 `Yielded`               process -> frame    it has heard that the permission ended, and does not write any more
+`LanAsk`                rewriter -> mirror  through both frames: ask the LAN for a neighbour of the secondary guest
 `LanSay`                frame -> process    send this claim on the client LAN (for a process with a `claims` port)
 `LanSaid`               process -> frame    the claim was sent
 `LanHeard`              process -> frame    a frame of our EtherType has arrived from the client LAN
@@ -38,7 +40,17 @@ message                 direction           meaning
 
 import re
 from dataclasses import dataclass, field, fields
-from typing import Any, get_args
+from typing import Any, Final, get_args
+
+MAX_KEYS: Final = 4096
+"""Keys of flows in one message."""
+MAX_KEY: Final = 64
+"""Bytes of the key of a flow: a protocol, two IPv6 addresses, two ports and two VLAN tags take 41."""
+MAX_ASK: Final = 256
+"""Bytes of the largest `LanAsk.frame`."""
+JOINING: Final = 30.0
+"""Seconds after a resync in which a new connection may be an old one that the mirror link replays. In this time a
+rewriter takes it for unprotected until compare says that it has seen it begin (`Unprotected.kept`)."""
 
 
 class Mode:
@@ -156,6 +168,31 @@ class SetMode:
 
 
 @dataclass(frozen=True, slots=True)
+class Unprotected:
+    """Which TCP connections a failover cannot continue, because their state in the secondary guest is not what their
+    clients have seen.
+
+    Keys are those of compare's flows (`colo_proto.net.flow`), at most `MAX_KEYS` in each message. Messages of a source
+    are numbered, so a rewriter notices when one is missing; then compare tells everything `again`. What was said stays
+    true until a connection ends, `kept` revokes it, or a checkpoint copies state.
+    """
+
+    source: str
+    """The id of the compare, or that of the COLO frame for `everything`."""
+    version: int
+    again: bool = False
+    """The first message of everything that the source knows."""
+    lost: list[bytes] = field(default_factory=list)
+    """Connections that are unprotected."""
+    doubtful: list[bytes] = field(default_factory=list)
+    """Connections that wait for a checkpoint: they are lost when one is done that copies no state."""
+    kept: list[bytes] = field(default_factory=list)
+    """Connections that are compared from their beginning: they are not lost, whatever was said before."""
+    everything: bool = False
+    """All connections that are open now are lost, because the secondary is another one (resync)."""
+
+
+@dataclass(frozen=True, slots=True)
 class SetRules:
     rules: str
     """The text of a file (`colo_proto.rules`)."""
@@ -257,6 +294,8 @@ class Heartbeat:
 class Promote:
     fence: int
     side: str = "secondary"
+    replica: bool = True
+    """False: this side was ordered to take over although its guest is no replica, so no connection can go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +328,15 @@ class LanSay:
 @dataclass(frozen=True, slots=True)
 class LanSaid:
     count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LanAsk:
+    frame: bytes
+    """A request of the secondary guest (ARP, neighbour solicitation) that its rewriter cannot answer. The primary guest
+    has the same addresses, so the mirror may send it as it is, and the answer reaches both guests."""
+    until: float = 0.0
+    """Monotonic seconds of the mirror's host: the primary's COLO frame lets it write to the client LAN until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,9 +374,9 @@ class Voted:
 
 
 Message = (
-    Hello | Welcome | Report | CheckpointWanted | CheckpointDone | Flushed | SetMode | SetRules | WorkerTable
-    | Leaving | Handover | HandoverTaken | Settled | Drain | Query | Answer | Heartbeat | Promote | Demote | Lease
-    | Yielded | LanSay | LanSaid | LanHeard | VoteWanted | Voted
+    Hello | Welcome | Report | CheckpointWanted | CheckpointDone | Flushed | SetMode | Unprotected | SetRules
+    | WorkerTable | Leaving | Handover | HandoverTaken | Settled | Drain | Query | Answer | Heartbeat | Promote
+    | Demote | Lease | Yielded | LanSay | LanSaid | LanAsk | LanHeard | VoteWanted | Voted
 )  # fmt: skip
 
 NAMES: dict[type[Any], str] = {cls: re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__).lower() for cls in get_args(Message)}

@@ -25,7 +25,7 @@ from colo_proto.core import Log, Output, Port, Send, Tell, Way
 from colo_proto.errors import ConfigError
 from colo_proto.frame import Buffer
 from colo_proto.messages import Message, Mode
-from colo_proto.rules import COMPARE, parse_rules
+from colo_proto.rules import COMPARE, PASS, parse_rules
 
 
 class Compare:
@@ -95,6 +95,8 @@ class Compare:
 
     def _out(self) -> list[Output]:
         ledger = self.ledger
+        # Before the frames leave that make a connection unprotected.
+        ledger.telling.flush()
         outputs = ledger.outputs[:]
         ledger.outputs.clear()
         if ledger.sink:
@@ -181,7 +183,7 @@ class Compare:
         elif isinstance(message, messages.SetMode):
             self._set_mode(message.mode)
             if message.resync:
-                self._resync()
+                self._resync(now)
         elif isinstance(message, messages.SetRules):
             self._frame_rules = message
             self._rules(message.rules, "the frame's rules")
@@ -202,7 +204,15 @@ class Compare:
                 # The COLO frame was restarted. It accepts its rules back unless it has others by now.
                 ledger.outputs.append(Tell(self._frame_rules))
             self._frame_incarnation = message.incarnation
+            self._tell_again(now)
         return self._out()
+
+    def _tell_again(self, now: float) -> None:
+        """Tell the secondary's rewriter everything that is unprotected."""
+        ledger = self.ledger
+        passed = [key for key, flow in self.table.flows.items() if flow.rule.action == PASS]
+        waiting = [flow.key for flow in ledger.requests.waiting]
+        ledger.telling.again([*ledger.unprotected, *ledger.unjudged, *passed], waiting, now)
 
     def load_rules(self, text: str, where: str) -> list[Output]:
         """Rules of our own file. Once the COLO frame has set rules, those come before them."""
@@ -245,6 +255,8 @@ class Compare:
         ledger = self.ledger
         held, before, made = ledger.held, len(ledger.sink), ledger.counters["synthesized"]
         if done.state_copied:
+            for key in (*ledger.unprotected, *ledger.unjudged, *(flow.key for flow in ledger.requests.waiting)):
+                ledger.telling.kept(key)
             for flow in self.table.flows.values():
                 flow.flush(copied=True)
             ledger.unprotected.clear()
@@ -285,11 +297,12 @@ class Compare:
         self.mode = mode
         ledger.shadow = mode == Mode.SHADOW
 
-    def _resync(self) -> None:
+    def _resync(self, now: float) -> None:
         """There is another secondary, which got no state: it has none of the connections that are open now, and all
         that open from now on.
         """
         self.ledger.strangers = True
+        self.ledger.telling.joined(now)
         for flow in self.table.flows.values():
             self.ledger.unprotect(flow)
         self.ledger.requests.waiting.clear()

@@ -14,6 +14,8 @@ from typing import Final
 from colo_compare.arrival import Arrival
 from colo_compare.flow import Flow
 from colo_compare.ledger import Ledger
+from colo_compare.telling import TCP_KEY
+from colo_proto.net.tcp import SYN
 from colo_proto.rules import Rule
 
 CAUSE: Final = "rule"
@@ -34,15 +36,20 @@ def already_sent(ledger: Ledger) -> Iterator[None]:
 class PassedFlow(Flow):
     """A flow under a `pass` rule."""
 
-    __slots__ = ("ledger",)
+    __slots__ = ("known", "ledger")
 
     def __init__(self, ledger: Ledger, key: bytes, rule: Rule, now: float) -> None:
         super().__init__(key, rule, now)
         self.ledger = ledger
+        self.known = False
+        """The secondary's rewriter was told that this connection is unprotected."""
 
     def primary(self, arrival: Arrival, now: float) -> None:
         """Send it."""
         self.touched = now
+        if not self.known or (self.key[:1] == TCP_KEY and arrival.flags & SYN):
+            self.known = True
+            self.ledger.telling.lost(self.key)
         self.ledger.passed(arrival.unit, CAUSE)
 
     def secondary(self, arrival: Arrival, now: float) -> None:

@@ -16,6 +16,7 @@ from colo_compare.flow import Flow
 from colo_compare.lag import Lag
 from colo_compare.requests import Requests
 from colo_compare.tcp.history import HISTORY_BYTES, History
+from colo_compare.telling import Telling
 from colo_compare.unit import HeldUnit, Unit, frames_in, frames_of
 from colo_proto.core import Log, Output
 from colo_proto.messages import Reason
@@ -51,6 +52,7 @@ class Ledger:
         self.outputs: list[Output] = []
         """Messages, log entries and files, likewise."""
         self.requests = Requests(config, self.counters, self.outputs)
+        self.telling = Telling(config.id, self.outputs)
         self.holding: dict[Flow, None] = {}
         """Flows that may hold primary frames."""
         self.lingering: dict[Flow, None] = {}
@@ -216,12 +218,16 @@ class Ledger:
             # Nothing is held and no checkpoint will come: the flow was reported and is left alone now.
             self.unprotect(flow)
         else:
+            # Before the request, so that the rewriter knows it when it hears of the checkpoint.
+            self.telling.doubtful(flow.key)
+            self.telling.flush()
             self.requests.ask(flow, reason, offset, detail)
 
     def unprotect(self, flow: Flow) -> None:
         """Stop comparing `flow`, until a checkpoint copies state or the flow ends."""
         flow.flush(copied=False)
         self.unprotected.add(flow.key)
+        self.telling.lost(flow.key)
 
     def give_up(self, flow: Flow) -> None:
         """Stop comparing `flow`: the secondary did not get all that its client sent (`colo_rewriter.pace`)."""
@@ -229,9 +235,14 @@ class Ledger:
         self.outputs.append(Log("warning", "flow.unjudged", {"flow": flow.describe()}))
         flow.flush(copied=False)
         self.unjudged.add(flow.key)
+        self.telling.lost(flow.key)
 
     def protect(self, flow: Flow) -> None:
         """A new connection began on the key of a flow that had diverged."""
+        self.telling.renewed(flow.key)
+        self._clear(flow)
+
+    def _clear(self, flow: Flow) -> None:
         self.requests.waiting.pop(flow, None)
         self.unprotected.discard(flow.key)
         self.unjudged.discard(flow.key)
@@ -240,7 +251,7 @@ class Ledger:
         """`flow` is no more, and holds nothing."""
         for table in (self.holding, self.lingering, self.suspects, self.stuck):
             table.pop(flow, None)
-        self.protect(flow)
+        self._clear(flow)
 
     def folded(self) -> Counter[str]:
         """All counters, including the plain attributes."""

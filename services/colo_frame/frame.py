@@ -168,6 +168,9 @@ class Frame:
             side.judging.resynced(now)
             copied = checkpoints.copied_epoch >= wanted
             side.counters["resyncs"] += 1
+            if not copied:
+                # Before the compares: what they tell of new connections comes behind it.
+                side.unprotected.resynced(checkpoints.epoch, now)
             side.modes.set(Mode.ENFORCE, resync=not copied)
             side.beat(now)
             side.out.log("info", "pair.resynced", epoch=checkpoints.epoch, copied=copied)
@@ -208,11 +211,11 @@ class Frame:
         """
         side, judging = self.side, self.side.judging
         cause = judging.given_up(now, side.peer.timeout if self._was_whole else STARTING)
+        wanted = self._resync_ordered or (side.modes.left_alone and side.config.resync == "auto")
+        if self._pair.caught_up(now, wanted=judging.whole and wanted and self._resync_epoch is None):
+            self.resync(now)
         if judging.whole:
             self._gave_up, self._was_whole = False, True
-            wanted = self._resync_ordered or (side.modes.left_alone and side.config.resync == "auto")
-            if wanted and self._resync_epoch is None:
-                self.resync(now)
         elif cause is not None and not self._gave_up:
             self._gave_up = True
             if side.config.on_loss == "bypass" and side.modes.mode == Mode.ENFORCE:

@@ -9,6 +9,7 @@ from typing import Any
 
 from colo_frame.bounds import TooMuchError, has_valid_names, is_text
 from colo_frame.drivers import DRIVER_ID
+from colo_frame.peer import PEER
 from colo_frame.registry import MAX_PROCESSES, Process
 from colo_frame.scaling import HandoverMessage, Scaling
 from colo_frame.side import Side
@@ -17,9 +18,11 @@ from colo_frame.votes import ROLE
 from colo_proto.core import Log
 from colo_proto.errors import ConfigError
 from colo_proto.messages import (
+    MAX_ASK,
     CheckpointWanted,
     Flushed,
     Hello,
+    LanAsk,
     LanHeard,
     LanSaid,
     Message,
@@ -27,6 +30,7 @@ from colo_proto.messages import (
     Report,
     SetMode,
     SetRules,
+    Unprotected,
     Voted,
     Yielded,
 )
@@ -57,6 +61,9 @@ class Host:
             self._hello(sender, message, now)
         elif isinstance(message, LanHeard):
             ownership.hear_lan(message.frame, now)
+        elif isinstance(message, LanAsk) and process is not None and process.role == "rewriter" and not side.primary:
+            if len(message.frame) <= MAX_ASK:
+                side.out.tell(message, PEER)
         elif isinstance(message, LanSaid):
             ownership.leadership.claim_sent(message.count, now)
             ownership.grant(now)
@@ -70,6 +77,9 @@ class Host:
             self._learn_rules(process, message)
         elif isinstance(message, Report | CheckpointWanted | Flushed):
             self._work(sender, process, message, now)
+        elif isinstance(message, Unprotected) and process is not None and side.primary:
+            if not side.unprotected.from_compare(process, message, now):
+                side.counters["ignored_messages"] += 1
         elif isinstance(message, HandoverMessage) and process is not None and side.primary:
             self._scaling.hear(sender, message, now)
         else:

@@ -163,7 +163,7 @@ class Ownership:
         if Said.PROMOTE in words:
             if self.promoted_at is None:
                 self.promoted_at, self.silence = now, now - self.leadership.heard
-            self._out.tell(Promote(fence), EVERYBODY)
+            self._out.tell(Promote(fence, replica=self.leadership.promotable), EVERYBODY)
         if Said.DEMOTE in words:
             self.promoted_at = None
             self._out.tell(Demote(fence), EVERYBODY)

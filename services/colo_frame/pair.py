@@ -6,6 +6,7 @@ frames out to compares) use the primary's worker table, and its rewriters hear o
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from colo_frame.bounds import trim_heartbeat
 from colo_frame.peer import PEER
@@ -15,7 +16,12 @@ from colo_frame.side import Side
 from colo_frame.table import read_table
 from colo_frame.verdict import read_causes, read_verdict
 from colo_proto.claim import Stand, in_range
-from colo_proto.messages import CheckpointDone, CheckpointWanted, Heartbeat, Message
+from colo_proto.messages import MAX_ASK, CheckpointDone, CheckpointWanted, Heartbeat, LanAsk, Message, Unprotected
+
+CATCHES_UP: Final = 5.0
+"""Seconds for which a resync waits at most until the secondary has caught up."""
+NOT_BEHIND: Final = 512
+"""Frames of a mirror that may be under way when a secondary has caught up."""
 
 
 @dataclass
@@ -26,6 +32,8 @@ class Pair:
     _scaling: Scaling
     _primary_incarnation: int | None = None
     """Secondary: the start of the primary's frame that was heard last."""
+    _joins: float | None = None
+    """Primary: since when a whole secondary waits for its resync."""
 
     def hear(self, message: Message, now: float) -> None:
         """Take one message of the other host's frame; unknown ones are counted and ignored."""
@@ -36,8 +44,19 @@ class Pair:
             side.requests.add(message, PEER, now)
         elif isinstance(message, CheckpointDone) and not side.primary:
             self._done(message)
+        elif isinstance(message, LanAsk) and side.primary:
+            self._ask(message, now)
+        elif isinstance(message, Unprotected) and not side.primary and side.unprotected.from_peer(message):
+            pass
         else:
             side.counters["ignored_messages"] += 1
+
+    def _ask(self, message: LanAsk, now: float) -> None:
+        """Primary: have the mirror ask the client LAN, if this host may write there."""
+        until = self._side.ownership.leadership.lease(now)
+        if until and len(message.frame) <= MAX_ASK:
+            self._side.counters["neighbours_asked"] += 1
+            self._side.out.tell(LanAsk(message.frame, until), *self._side.registry.live("mirror"))
 
     def _heartbeat(self, beat: Heartbeat, now: float) -> None:
         side = self._side
@@ -61,21 +80,39 @@ class Pair:
         side.ownership.hear_link(beat.claim, now)
         side.peer.told, side.peer.broken = read_verdict(beat.verdict, now), read_causes(beat.broken, now)
         if side.primary:
-            self._lead(beat, now)
+            self._lead(beat, now, appeared=appeared)
         else:
             self._follow(beat, now, appeared=appeared)
 
-    def _lead(self, beat: Heartbeat, now: float) -> None:
+    def _lead(self, beat: Heartbeat, now: float, *, appeared: bool) -> None:
         """Primary: the secondary is there. It knows epoch and table, should this frame have been restarted."""
         side, leadership = self._side, self._side.ownership.leadership
         if leadership.fresh.believed == beat.incarnation:
             leadership.peer_found(now)
         side.checkpoints.learn(beat.epoch)
+        side.unprotected.secondary_has(beat.body.get("unprotected"), side.welcome(), now)
         table = read_table(beat.table, side.table) if beat.table else None
         self._scaling.learn(now, table.version if table else 0, table)
         guest = beat.body.get("guest")
         if isinstance(guest, dict):
             side.judging.guests.hear_peer(guest.get("written"), guest.get("sent"), beat.incarnation, now)
+        if appeared and side.modes.left_alone:
+            # Its guest may have connections that are over by now. Whatever is replayed to it is not compared.
+            side.unprotected.resynced(side.checkpoints.epoch, now)
+
+    def caught_up(self, now: float, *, wanted: bool) -> bool:
+        """Primary: has the other host got all that the mirrors have sent, now that its resync is `wanted`? While a
+        mirror link replays what was missed, the secondary guest is behind, and whoever were compared with it now would
+        have to wait. After `CATCHES_UP` it is not waited for.
+        """
+        if not wanted:
+            self._joins = None
+            return False
+        self._joins = now if self._joins is None else self._joins
+        processes = self._side.registry.processes
+        reports = [processes[name].report for name in self._side.registry.live("mirror")]
+        behind = [one.gauges.get("link.outdev.unacknowledged", 0) for one in reports if one is not None]
+        return max(behind, default=0) <= NOT_BEHIND or now >= self._joins + CATCHES_UP
 
     def _follow(self, beat: Heartbeat, now: float, *, appeared: bool) -> None:
         """Secondary: take epoch, table and mode from the primary."""

@@ -19,6 +19,7 @@ from colo_frame.registry import Registry
 from colo_frame.requests import Requests
 from colo_frame.table import shares
 from colo_frame.transitions import WRITING
+from colo_frame.unprotected import Relay
 from colo_frame.workers import Workers
 from colo_proto.messages import Heartbeat, Welcome, WorkerTable, to_dict
 
@@ -47,6 +48,7 @@ class Side:
         self.requests = Requests(self.checkpoints, self.peer, self.out, primary=self.primary)
         self.ownership = Ownership(config, self.registry, self.out, incarnation, now)
         self.modes = Modes(config.mode, self.registry, self.out, primary=self.primary)
+        self.unprotected = Relay(config.id, self.registry, self.out)
         self.workers = Workers(config.expected() if self.primary else (), config.process_timeout / 1000, now)
         self.judging = Judging(
             self.registry, self.peer, self.ownership, self.modes, self.workers, self.checkpoints, self.out, now
@@ -103,6 +105,8 @@ class Side:
             body |= {"flows": self.judging.flows_status(now), "checkpoint": self.checkpoints.last_status(now)}
         else:
             body["promotable"] = self.promotable(now)
+            if (versions := self.unprotected.versions()) is not None:
+                body["unprotected"] = versions
         table = to_dict(self.table) if self.table.version else None
         claim = self.ownership.claim(stand)
         mode = self.modes.mode

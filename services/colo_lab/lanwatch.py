@@ -30,7 +30,7 @@ from colo_lab.files import write_json
 from colo_lab.namespaces import BRIDGE
 from colo_proto.frame import ETH, MAX_FRAME, NO_OFFLOAD
 from colo_proto.net.packet import PROTO_TCP, glance
-from colo_proto.net.tcp import OPTIONS_AT, RST, SYN, segment
+from colo_proto.net.tcp import FIN, OPTIONS_AT, RST, SYN, segment
 from colo_proto.seq import MASK, diff
 
 SNAP: Final = 128
@@ -76,9 +76,15 @@ class Flow:
     """One connection of the guest: the port from which it was last heard, and its progress (sequence numbers)."""
 
     port: str
+    home: str
+    """The port from which it was heard first."""
     ack: int
     end: int
     """The number behind its last byte."""
+    progressed: bool = False
+    """It has made progress from another port than before."""
+    over: bool = False
+    """The guest has sent FIN or RST."""
 
 
 class Flows:
@@ -87,9 +93,12 @@ class Flows:
     def __init__(self) -> None:
         self._flows: dict[bytes, Flow] = {}
         self.continued = 0
+        """Connections that made progress from another port than before."""
+        self.reset = 0
+        """Connections that were reset from another port than before."""
         self.expected: dict[bytes, int] = {}
         """By connection: the next byte that the client expects, where later bytes came first. It must still arrive."""
-        self._broken: list[str] = []
+        self._broken: dict[bytes, str] = {}
         self.resets: Counter[str] = Counter()
 
     def see(self, port: str, frame: bytes) -> bool:
@@ -103,19 +112,18 @@ class Flows:
         if tcp is None:
             return False
         if tcp.flags & RST:
-            self.resets[port] += 1
+            self._reset(port, key)
             return False
         seq, ack, length = tcp.seq, tcp.ack, stop - tcp.data
         end = (seq + tcp.length) & MASK
         flow = self._flows.get(key)
         if flow is None or tcp.flags & SYN:
-            self._flows[key] = Flow(port, ack, end)
+            self._flows[key] = Flow(port, port, ack, end, over=bool(tcp.flags & FIN))
             return length > 0
         acked = diff(ack, flow.ack)
         if flow.port != port:
-            self.continued += 1
             if acked < 0:
-                self._broken.append(f"{_name(key)}: ACK {flow.ack} on {flow.port}, then {ack} on {port}")
+                self._broken[key] = f"{_name(key)}: ACK {flow.ack} on {flow.port}, then {ack} on {port}"
             if diff(flow.end, seq) < 0:
                 self.expected[key] = flow.end
             flow.port = port
@@ -127,12 +135,34 @@ class Flows:
             flow.ack = ack
         if diff(flow.end, end) < 0:
             flow.end = end
-        return length > 0 or acked > 0
+        flow.over |= bool(tcp.flags & FIN)
+        progress = length > 0 or acked > 0
+        if progress and port != flow.home and not flow.progressed:
+            flow.progressed = True
+            self.continued += 1
+        return progress
+
+    def _reset(self, port: str, key: bytes) -> None:
+        self.resets[port] += 1
+        flow = self._flows.get(key)
+        if flow is None or flow.over:
+            return
+        flow.over = True
+        # Its stream need not continue any more.
+        self.expected.pop(key, None)
+        self._broken.pop(key, None)
+        if port != flow.home:
+            self.reset += 1
+            self.continued -= flow.progressed
+
+    def unknown(self, port: str) -> int:
+        """Connections that were open when `port` was left, and have neither made progress nor been reset since."""
+        return sum(flow.home == port and not flow.over and not flow.progressed for flow in self._flows.values())
 
     def broken(self) -> list[str]:
         """What contradicts S3, as text."""
         missing = [f"{_name(key)}: byte {wanted} never came" for key, wanted in self.expected.items()]
-        return (self._broken + missing)[:20]
+        return ([*self._broken.values(), *missing])[:20]
 
 
 def _name(key: bytes) -> str:
@@ -181,6 +211,8 @@ class Watcher:
             "lost": lost,
             "moves": self.moves,
             "continued": self.flows.continued,
+            "reset": self.flows.reset,
+            "unknown": sum(map(self.flows.unknown, self._left)),
             "broken": self.flows.broken(),
             "resets": self.flows.resets,
         }

@@ -88,6 +88,9 @@ def failover(
     `detected_ms` is the time from the primary's death to the promotion. `stall_ms` is the time in which no connection
     made progress (no payload and no higher ACK from the guest) as the capture on the LAN saw it. It is None when no
     connection made progress after the failover.
+
+    Each connection that was open at the failover has continued (it has made progress since), was reset, or is unknown:
+    neither has happened yet.
     """
     if promotion is None:
         return None
@@ -98,5 +101,5 @@ def failover(
         "silence_ms": promotion["silence_ms"],
         "detected_ms": None if failed_at is None else round((promotion["at"] - failed_at) * 1000),
         "stall_ms": None if before is None or after is None else round((after[0] - before[1]) * 1000),
-        "connections_continued": (lan or {}).get("continued", 0),
+        **{f"connections_{fate}": (lan or {}).get(fate, 0) for fate in ("continued", "reset", "unknown")},
     }

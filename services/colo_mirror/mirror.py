@@ -18,9 +18,11 @@ from typing import Any
 from colo_mirror.config import MirrorConfig
 from colo_mirror.windows import Windows
 from colo_proto.core import Output, Port, Send, Way
-from colo_proto.frame import Buffer
+from colo_proto.frame import MIN_FRAME, Buffer
 from colo_proto.lan import CLAIMS, Lan
-from colo_proto.messages import LanSay, Message
+from colo_proto.messages import MAX_ASK, LanAsk, LanSay, Message
+from colo_proto.net.discovery import is_request
+from colo_proto.net.packet import dissect
 from colo_proto.share import AMPLE
 
 
@@ -56,8 +58,23 @@ class Mirror:
         return [Send("next", frames), Send("outdev", frames), *heard]
 
     def tell(self, message: Message, now: float) -> list[Output]:
-        """Send a claim to the LAN. No other message of the COLO frame concerns a mirror."""
-        return self._lan.say(message) if self._lan is not None and isinstance(message, LanSay) else []
+        """Send a claim to the LAN, or ask there for a neighbour of the secondary guest."""
+        if self._lan is None:
+            return []
+        if isinstance(message, LanAsk):
+            return self._ask(message, now)
+        return self._lan.say(message) if isinstance(message, LanSay) else []
+
+    def _ask(self, message: LanAsk, now: float) -> list[Output]:
+        """Send the request of the secondary guest, as the primary guest would. Nobody else's frame may go out here, and
+        none when the other side may have the LAN.
+        """
+        frame = message.frame
+        if now >= message.until or not MIN_FRAME <= len(frame) <= MAX_ASK or not is_request(dissect(frame)):
+            self.counters["asks_refused"] += 1
+            return []
+        self.counters["neighbours_asked"] += 1
+        return [Send("claims", [frame])]
 
     def deadline(self) -> float | None:
         """A mirror holds nothing."""

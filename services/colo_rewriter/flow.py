@@ -49,35 +49,6 @@ class Outbox:
         return taken
 
 
-class Timer:
-    """Connections that wait, and since when. All may wait equally long, so the first is due first."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._since: OrderedDict[Flow, float] = OrderedDict()
-
-    def start(self, flow: "Flow", now: float) -> None:
-        """The connection waits from now on, also if it has waited already."""
-        self._since[flow] = now
-        self._since.move_to_end(flow)
-
-    def stop(self, flow: "Flow") -> None:
-        """The connection waits no longer."""
-        self._since.pop(flow, None)
-
-    def flows(self) -> list["Flow"]:
-        """All that wait."""
-        return list(self._since)
-
-    def overdue(self, now: float) -> list["Flow"]:
-        """Those that have waited long enough. They go on waiting until they are stopped."""
-        return list(takewhile(lambda flow: self._since[flow] + self.seconds <= now, self._since))
-
-    def deadline(self) -> float | None:
-        """When the first one has waited long enough."""
-        return next(iter(self._since.values())) + self.seconds if self._since else None
-
-
 class State(IntEnum):
     """The state of a connection, as far as the rewriter must know it."""
 
@@ -88,6 +59,20 @@ class State(IntEnum):
     """At least one side has sent FIN."""
     CLOSED = 3
     """It is over (TIME_WAIT, or reset), and kept for a while because late segments and retransmissions may come."""
+
+
+class Fate(IntEnum):
+    """What a failover would mean, or has meant, for a connection (`ending`)."""
+
+    PROTECTED = 0
+    DOUBTFUL = 1
+    """It waits for a checkpoint. If that copies no state, it is lost."""
+    LOST = 2
+    """It is unprotected: a failover cannot continue it."""
+    ENDED = 3
+    """The guest is told that it is over, and after a failover the client as well."""
+    OVER = 4
+    """The client has said that it does not have it any more."""
 
 
 class Arrival(NamedTuple):
@@ -177,11 +162,12 @@ class Flow:
     """One connection. Sequence numbers of the guest are the secondary's own unless said otherwise."""
 
     __slots__ = (
-        "acks_syn_data", "challenged", "client_fin", "client_fin_acked", "client_isn", "client_scale",
-        "closed_by_reset", "dropped_at", "echo", "fast", "guest_fin", "guest_fin_acked", "guest_scale",
-        "guest_syn_data", "held", "hold_expired", "isn_primary", "isn_secondary", "key_client", "key_guest",
-        "last_client", "last_guest", "offset", "pace", "paced", "predecessor", "queue", "reset_by_guest", "sacks",
-        "seen", "state", "state_since", "successor", "syn_data", "ts_offset", "ts_primary", "ts_secondary",
+        "acks_syn_data", "again", "challenged", "client_ack", "client_fin", "client_fin_acked", "client_isn",
+        "client_over", "client_scale", "closed_by_reset", "dropped_at", "echo", "fast", "fate", "guest_fin",
+        "guest_fin_acked", "guest_scale", "guest_syn_data", "held", "hold_expired", "isn_primary", "isn_secondary",
+        "key_client", "key_guest", "last_client", "last_guest", "offset", "pace", "paced", "predecessor", "queue",
+        "reset_by_guest", "sacks", "seen", "state", "state_since", "successor", "syn_data", "ts_offset", "ts_primary",
+        "ts_secondary",
     )  # fmt: skip
 
     def __init__(self, key_client: bytes, key_guest: bytes, now: float) -> None:
@@ -218,6 +204,8 @@ class Flow:
         """The guest's last segment, in its own numbers: up to its payload, where its TCP header is, payload bytes."""
         self.last_client: tuple[bytes, int] | None = None
         """While numbers are equal: the client's last segment up to its payload, and where its TCP header is."""
+        self.client_over = False
+        """A FIN or RST of the client was seen, whatever the guest made of it."""
         self.client_fin: int | None = None
         """Sequence number after the client's FIN."""
         self.client_fin_acked = False
@@ -240,6 +228,11 @@ class Flow:
         """A new connection on these ports of which only the client has spoken so far: the guest has not taken it."""
         self.predecessor: Flow | None = None
         """While this one is HALF: the connection whose ports it took. The client may not know of the new one."""
+        self.fate = Fate.PROTECTED
+        self.client_ack = -1
+        """The newest acknowledgement number of the client, from when on the connection was unprotected; or -1."""
+        self.again = b""
+        """The client's SYN that goes to the guest once more when the guest has been reset (`ending`)."""
         self.paced = False
         """The client may be ahead of this guest, because the primary's frames do not wait for it (shadow mode), or did
         not before: the client's segments wait for the guest (`pace`)."""
@@ -351,7 +344,7 @@ class FlowTable:
 
     def refresh(self, flow: Flow) -> None:
         """Set what the fast path may do after offsets or the successor changed."""
-        if flow.state is not State.OPEN or flow.successor is not None:
+        if flow.state is not State.OPEN or flow.successor is not None or flow.fate >= Fate.LOST:
             flow.fast = SLOW
         elif (flow.paced or flow.pace is not None) and not self.promoted:
             flow.fast = PACED

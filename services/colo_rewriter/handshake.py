@@ -20,6 +20,7 @@ from collections import Counter
 from colo_proto.net.tcp import ACK, RST, SYN, syn_options
 from colo_proto.seq import MASK, diff
 from colo_rewriter.acceptance import answers_syn, belongs_to_predecessor, follows_syn, refusal, reset
+from colo_rewriter.ending import Endings
 from colo_rewriter.established import Established
 from colo_rewriter.flow import Arrival, Flow, FlowTable, Outbox, State, opposite
 from colo_rewriter.segments import is_pure_ack
@@ -30,8 +31,11 @@ from colo_rewriter.waiting import Waiting
 class Handshakes:
     """Connections of which one of the initial numbers is unknown. What leaves goes to `out`."""
 
-    def __init__(self, established: Established, waiting: Waiting, out: Outbox, counters: Counter[str]) -> None:
+    def __init__(
+        self, established: Established, endings: Endings, waiting: Waiting, out: Outbox, counters: Counter[str]
+    ) -> None:
         self.established = established
+        self.endings = endings
         self.table: FlowTable = established.table
         self.pacing = established.pacing
         self.waiting = waiting
@@ -80,6 +84,7 @@ class Handshakes:
             self.pass_held(successor)
             flow.successor = successor = Flow(flow.key_client, flow.key_guest, now)
             successor.paced = self.pacing.on
+            self.endings.begins(successor, now)
             successor.client_isn = client_isn
         successor.seen = now
         self.table.refresh(flow)
@@ -223,6 +228,7 @@ class Handshakes:
         """A new half-open connection in the table."""
         flow = Flow(key_client, key_guest, now)
         flow.paced = self.pacing.on
+        self.endings.begins(flow, now)
         victim = self.table.add(flow)
         self.counters["flows_opened"] += 1
         if victim is not None:

@@ -24,8 +24,9 @@ from colo_proto.net.tcp import ACK, FIN, PSH, RST, Segment
 from colo_proto.net.window import window_update
 from colo_proto.seq import MASK, diff
 from colo_rewriter import segments
-from colo_rewriter.flow import Arrival, Flow, Frames, Pace, State, Timer
+from colo_rewriter.flow import Arrival, Flow, Frames, Pace, State
 from colo_rewriter.shift import toward_client
+from colo_rewriter.timer import Timer
 
 PROGRESS_TIMEOUT: Final = 3.0
 """Seconds without a byte from the guest after which nothing waits for it any more: compare's default timeout."""

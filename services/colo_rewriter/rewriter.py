@@ -14,12 +14,12 @@ Each frame goes through `Passage`. Messages of the COLO frame and timers are han
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
-from colo_proto.core import Log, Output, Port, Send, Way
+from colo_proto.core import Log, Output, Port, Send, Tell, Way
 from colo_proto.frame import Buffer
 from colo_proto.lan import CLAIMS, Lan
-from colo_proto.messages import CheckpointDone, Demote, LanSay, Message, Mode, Promote, SetMode
+from colo_proto.messages import CheckpointDone, Demote, LanAsk, LanSay, Message, Mode, Promote, SetMode, Unprotected
 from colo_proto.net.announce import Announcer
 from colo_rewriter.backoff import MAX_REVIVED, REVIVE_AT, end_backoff, may_be_waiting
 from colo_rewriter.config import RewriterConfig
@@ -28,6 +28,9 @@ from colo_rewriter.neighbour import Neighbours
 from colo_rewriter.passage import Passage
 from colo_rewriter.tracker import Tracker
 from colo_rewriter.waiting import Waiting
+
+MAX_ASKED: Final = 64
+"""Neighbours that are asked for in a second."""
 
 
 class Rewriter:
@@ -53,6 +56,9 @@ class Rewriter:
         self._passage = Passage(self._tracker, Neighbours() if config.answer_neighbours else None, self.counters)
         self._checkpoints = 0
         self._fence = 0
+        self._asked = 0
+        self._asked_at = float("-inf")
+        """How many neighbours were asked for, in the second that began then."""
         self._promoted = False
         self._revivals: list[float] = []
         self._announcer = Announcer() if config.standby else None
@@ -68,6 +74,7 @@ class Rewriter:
             if self._announcer is not None:
                 self._announcer.learn(frames)
             self._passage.take(frames, now, outward=True)
+            heard = self._asks(now)
         elif port not in ("indev", "standby"):
             raise ValueError(f"the rewriter has no input {port!r}")
         else:
@@ -81,18 +88,33 @@ class Rewriter:
                 self.counters["dropped.standby" if port == "standby" else "dropped.promoted"] += len(frames)
         return [*self._sends(), *heard]
 
+    def _asks(self, now: float) -> list[Output]:
+        """Have the primary's side ask for the neighbours that are not known here."""
+        asks, self._passage.asks = self._passage.asks, []
+        if not asks:
+            return []
+        if now >= self._asked_at + 1.0:
+            self._asked_at, self._asked = now, 0
+        asks = asks[: MAX_ASKED - self._asked]
+        self._asked += len(asks)
+        self.counters["neighbours_asked"] += len(asks)
+        return [Tell(LanAsk(bytes(one))) for one in asks]
+
     def tell(self, message: Message, now: float) -> list[Output]:
         """A finished checkpoint, a mode, the promotion of this side or its end, or a claim to send."""
         outputs: list[Output] = []
         if isinstance(message, CheckpointDone):
             self._checkpoints += 1
+            self._tracker.endings.checkpoint(now, copied=message.state_copied)
             if message.state_copied:
                 self._tracker.state_copied()
+        elif isinstance(message, Unprotected):
+            self._tracker.endings.hear(message, now)
         elif isinstance(message, SetMode):
             self._set_mode(message.mode, now)
         elif isinstance(message, Promote):
             if message.side == "secondary" and message.fence >= self._fence:
-                outputs = self._promote(message.fence, now)
+                outputs = self._promote(message, now)
         elif isinstance(message, Demote):
             if self._promoted and message.fence > self._fence:
                 self._demote(message.fence, now)
@@ -109,15 +131,17 @@ class Rewriter:
         elif paced != self._tracker.pacing.on:
             self._tracker.pace(on=paced)
 
-    def _promote(self, fence: int, now: float) -> list[Output]:
-        before, self._promoted, self._fence = self._promoted, True, fence
+    def _promote(self, message: Promote, now: float) -> list[Output]:
+        before, self._promoted, self._fence = self._promoted, True, message.fence
         if before:
             return []
-        self._tracker.promote(now, on=True)
+        reset = self.counters["connections_reset"]
+        self._tracker.promote(now, on=True, replica=message.replica)
         # The guest is on the LAN from now on and hears its neighbours itself.
         self._passage.neighbours = None
         self._revivals = [now + after for after in REVIVE_AT] if self._config.revive else []
-        outputs: list[Output] = [Log("info", "rewriter.promoted", {"fence": fence, "flows": len(self._table)})]
+        about = {"fence": message.fence, "flows": len(self._table), "reset": self.counters["connections_reset"] - reset}
+        outputs: list[Output] = [Log("info", "rewriter.promoted", about)]
         if self._announcer is not None:
             self._announcer.start(now)
             outputs += self._announce(now)
@@ -161,6 +185,7 @@ class Rewriter:
         """Pass what waited too long, forget what was idle too long, announce and revive."""
         self._tracker.tick(now)
         expired = len(self._out.to_guest)
+        self._tracker.endings.tick(now)
         outputs = self._sends()
         if expired:
             outputs.append(Log("warning", "handshake.wait_expired", {"frames": expired}))
@@ -179,6 +204,7 @@ class Rewriter:
         waiting, pacing = self._waiting, self._tracker.pacing
         levels = {"flows": len(self._table), "held": waiting.frames + pacing.frames}
         levels["held_bytes"] = waiting.bytes + pacing.bytes
+        levels["flows_unprotected"] = self._tracker.endings.count()
         levels |= {f"flows_{name}": count for name, count in self._table.count().items()}
         neighbours = self._passage.neighbours
         levels["neighbours"] = len(neighbours) if neighbours is not None else 0
@@ -192,6 +218,7 @@ class Rewriter:
             "promoted": self._promoted,
             "paced": self._tracker.pacing.on,
             "fence": self._fence,
+            "unprotected": dict(self._tracker.endings.told),
             "checkpoints": self._checkpoints,
             "flows_shifted": len(shifted),
             "examples": [

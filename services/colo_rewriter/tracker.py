@@ -7,11 +7,12 @@ afterwards. `Passage` brings only what its fast path does not handle.
 from collections import Counter
 from typing import Final
 
-from colo_proto.net.tcp import ACK, RST, SYN, Segment
+from colo_proto.net.tcp import ACK, FIN, RST, SYN, Segment
 from colo_proto.seq import MASK
 from colo_rewriter.acceptance import belongs_to_successor
+from colo_rewriter.ending import Endings
 from colo_rewriter.established import Established
-from colo_rewriter.flow import Arrival, Flow, FlowTable, Outbox, State, opposite
+from colo_rewriter.flow import Arrival, Fate, Flow, FlowTable, Outbox, State, opposite
 from colo_rewriter.handshake import Handshakes
 from colo_rewriter.pace import PROGRESS_TIMEOUT
 from colo_rewriter.shift import note_echo, timestamps, toward_client
@@ -30,8 +31,9 @@ class Tracker:
         self.out = out
         self.counters = counters
         self.established = Established(table, out, counters)
-        self.handshakes = Handshakes(self.established, waiting, out, counters)
         self.pacing = self.established.pacing
+        self.endings = Endings(table, waiting, self.pacing, out, counters)
+        self.handshakes = Handshakes(self.established, self.endings, waiting, out, counters)
 
     # -- segments -------------------------------------------------------------------------------
 
@@ -44,6 +46,10 @@ class Tracker:
             self.out.to_guest.append(arrival.frame)
             return
         self.table.touch(flow, now)
+        if flags & (FIN | RST):
+            (flow if flow.successor is None else flow.successor).client_over = True
+        if flow.fate >= Fate.LOST and self.endings.from_client(flow, arrival, now):
+            return
         if flow.successor is not None and now - flow.successor.seen > SUCCESSOR_LIFE:
             self.handshakes.pass_held(flow.successor)
             flow.successor = None
@@ -91,6 +97,8 @@ class Tracker:
         frame, seg = arrival.frame, arrival.segment
         flags = seg.flags
         flow = self.table.by_guest.get(arrival.key)
+        if flow is not None and flow.fate >= Fate.LOST and self.endings.from_guest(flow, arrival, now):
+            return
         if flags & SYN and not flags & RST:
             flow = self.handshakes.guest_syn(flow, arrival, now)
         elif flow is None:
@@ -130,7 +138,8 @@ class Tracker:
 
     def deadline(self) -> float | None:
         """When `tick` has something to do."""
-        due = (self.waiting.timer.deadline(), self.pacing.timer.deadline(), self.table.deadline())
+        parts = (self.waiting.timer, self.pacing.timer, self.table, self.endings)
+        due = [part.deadline() for part in parts]
         return min((when for when in due if when is not None), default=None)
 
     def pass_everything(self, now: float) -> None:
@@ -166,11 +175,13 @@ class Tracker:
                     one.pace, one.paced = None, False
             self.table.refresh(flow)
 
-    def promote(self, now: float, *, on: bool) -> None:
+    def promote(self, now: float, *, on: bool, replica: bool = True) -> None:
         """Use the client LAN (or no longer): from then on no timestamp may fall behind what the client has echoed."""
         if on:
             self.stop_pacing(now)
         self.table.promoted = on
+        if on:
+            self.endings.promote(now, replica=replica)
         for flow in self.table:
             if on and flow.last_client is not None:
                 header, l4 = flow.last_client

@@ -7,8 +7,9 @@ reset.
 
 from typing import Final
 
-from colo_rewriter.flow import Arrival, Flow, Timer
+from colo_rewriter.flow import Arrival, Flow
 from colo_rewriter.segments import merged_ack
+from colo_rewriter.timer import Timer
 
 MAX_FRAMES: Final = 4096
 MAX_BYTES: Final = 16 * 1024 * 1024

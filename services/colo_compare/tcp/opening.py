@@ -30,6 +30,9 @@ def open_connection(flow: Connection, seq: int, number: int, options: SynOptions
         pending = None  # the answer to another SYN of the client
     rivals = _rivals_of(flow, seq, number)
     # With rivals, the secondary's earlier answer to this SYN is still its answer.
+    if flow.s_syn is not None and fresh and _apart(flow.s_ack, number):
+        # What a secondary has said of a connection before, which a mirror link replayed to it.
+        fresh = False
     if flow.s_syn is not None and (fresh or (rivals and pending is None and flow.s_ack == number)):
         pending = NextSyn(flow.s_syn, flow.s_isn, flow.s_ack, flow.s_edge, now)
     ack_base = flow.ack_base
@@ -56,6 +59,7 @@ def open_connection(flow: Connection, seq: int, number: int, options: SynOptions
         flow.rivals, flow.unproven = rivals, flow.isn + 1
     if pending is not None and now - pending.at <= SYN_MEMORY:
         flow.s_syn, flow.s_isn, flow.s_ack, flow.s_edge, _ = pending
+        ledger.telling.begun(flow.key, now)
         if early is not None:
             ledger.secondary_gone(-1, "overtaken", stored=True)
             flow.ref.insert(flow.isn + 1, flow.isn + 1 + early.stop - early.start, early.buffer, early.offset)
@@ -117,6 +121,8 @@ def secondary_syn(flow: Connection, arrival: Arrival, now: float) -> None:
         ledger.secondary_compared += 1
         return
     flow.s_syn, flow.s_isn, flow.s_rst = options, seq, False
+    if flow.isn is not None:
+        ledger.telling.begun(flow.key, now)
     flow.s_ack = max(flow.s_ack, number)
     flow.s_edge = max(flow.s_edge, edge)
     if end > data and not flow.ref.pieces:
@@ -136,9 +142,14 @@ def _answers_another(flow: Connection, number: int) -> bool:
     A SYN that came late, or a forged one, may have opened a connection at the one guest and not at the other.
     """
     held = next((one for one in flow.data if one.syn), None)
-    if held is None or LOWEST in {held.ack, number}:
+    return held is not None and _apart(held.ack, number)
+
+
+def _apart(ack: int, other: int) -> bool:
+    """Do these answer two different SYNs? One guest may acknowledge data on a SYN, and the other not."""
+    if LOWEST in {ack, other}:
         return False
-    apart = (number - held.ack) & MASK
+    apart = (other - ack) & MASK
     return min(apart, MOD - apart) > MAX_SYN_DATA
 
 
@@ -146,6 +157,7 @@ def leave_stranger(flow: Connection) -> None:
     """The connection was open before this secondary came, which therefore does not have it: do not compare it."""
     flow.unprotected = True
     flow.ledger.unprotected.add(flow.key)
+    flow.ledger.telling.lost(flow.key)
     flow.ledger.counters["strangers"] += 1
     flow.forget_reference("unprotected")
 

@@ -62,3 +62,23 @@ def test_frames_that_are_no_tcp_and_damaged_ones_count_as_written():
 
 def test_resets_are_counted():
     assert seen("p A 1001 1", "s R 1001")["resets"] == {"lan-s": 1}
+
+
+def counts(*lines):
+    report = seen(*lines)
+    return report["continued"], report["reset"], report["unknown"]
+
+
+def test_what_became_of_connections_at_a_switch():
+    assert counts("p A 1001 1 +100") == (0, 0, 0), "nobody has switched"
+    assert counts("p A 1001 1 +100", "s A 1101 1") == (0, 0, 1), "an ACK that says nothing new is no progress"
+    assert counts("p A 1001 1 +100", "s A 1101 2") == (1, 0, 0)
+    assert counts("p A 1001 1 +100", "s R 1101") == (0, 1, 0)
+    assert counts("p A 1001 1 +100", "s A 1101 1 +5", "s R 1106", "s R 1106") == (0, 1, 0), "it did not last"
+    assert counts("p FA 1001 1", "s A 1002 1") == (0, 0, 0), "it was over before"
+    assert counts("p A 1001 1 +100", "s SA 9000 1", "s A 9001 5 +9") == (0, 0, 0), "another connection on its ports"
+
+
+def test_a_connection_that_was_reset_need_not_go_on():
+    assert seen("p A 1001 500", "s A 1001 400", "s R 1001")["broken"] == []
+    assert seen("p A 1001 1 +100", "s A 1201 1 +100", "s R 1001")["broken"] == []

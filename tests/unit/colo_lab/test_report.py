@@ -44,10 +44,13 @@ def test_how_long_a_failover_took():
         "lost": 0,
         "broken": [],
         "continued": 2,
+        "reset": 3,
+        "unknown": 1,
         "moves": {"lan-p": [1, 5.0], "lan-s": [7.5, 9]},
     }
     report = build(facts([], lan=lan), 0, 9.0, failed_at=4.0, promotion={"at": 6.0, "silence_ms": 1900})
     assert report["failover"] == {
         "promoted": True, "silence_ms": 1900, "detected_ms": 2000, "stall_ms": 2500, "connections_continued": 2,
+        "connections_reset": 3, "connections_unknown": 1,
     }  # fmt: skip
     assert build(facts([], lan=lan), 0, 9.0)["failover"] is None
