@@ -42,7 +42,7 @@ def page(services: Path) -> str:
         role = folder.name.removeprefix("colo_")
         parts += [f"## {role}", ""]
         if role == "runtime":
-            parts += ["Every filter has these beside its own; netdev and the frame have those that fit them.", ""]
+            parts += ["Every filter has these beside its own; netdev, the frame and vote have those that fit them.", ""]
         for kind in ("counter", "gauge"):
             some = [row for row in rows if row.kind == kind]
             if some:

@@ -26,7 +26,7 @@ file comes to.
 Where the environment is named, `ROLE` stands for the command's name in capitals. The more exact variable wins.
 """
 
-COMMON = "`netdev`, the filters and `frame` take these beside their own, which follow."
+COMMON = "`netdev`, the filters, `frame` and `vote` take these beside their own, which follow."
 
 KINDS = {"endpoint": "endpoint", "path": "path", "rules": "file of rules", "host_port": "HOST:PORT"}
 

@@ -21,8 +21,11 @@ module         holds
 `guests`       whether a guest answers
 `chain`        what is broken in this host's chain of filters
 `ownership`    leases, promotion and claims: it carries out what `leadership` decides
+`votes`        what is said to `colo vote`, and of the third vote
 `leadership`   which side may write to the client LAN: what has happened
 `transitions`  and what follows, as tables
+`thirdvote`    the key in a store, and the other side's agreement
+`timing`       how long the leadership waits for what
 `freshness`    whether a claim of the other side is new
 `peer`         the other host's frame
 `registry`     the processes of this host

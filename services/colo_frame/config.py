@@ -50,6 +50,13 @@ class FrameConfig:
         kind="path",
         help="the pair's secret (colo keygen --pair), one for both sides; needed with keys; SIGHUP reads it again",
     )
+    on_change: str = option(
+        "",
+        help="command that is run at each change of leadership, with COLO_BEFORE, COLO_AFTER, ... in its environment",
+    )
+    on_change_timeout: int = option(
+        30000, unit="ms", least=1, most=DAY_MS, help="how long that command may run before it is killed"
+    )
     process_timeout: int = option(5000, unit="ms", least=100, most=DAY_MS, help="silence after which a process is lost")
     flush_timeout: int = option(
         2000, unit="ms", least=1, most=DAY_MS, help="how long a checkpoint waits for compare's answers"

@@ -71,6 +71,7 @@ class Host:
             ownership.yielded(sender)
         elif isinstance(message, Voted) and process is not None and process.role == ROLE and ownership.votes:
             ownership.votes.hear(message, now)
+            ownership.grant(now)
         elif sender == DRIVER_ID:
             side.out += side.checkpoints.driver_heard(message, side.compares(), now)
         elif isinstance(message, SetRules):

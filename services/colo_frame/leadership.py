@@ -25,15 +25,7 @@ there is one (`colo_frame.thirdvote`): besides all of the above, a side writes o
 from colo_frame import timing, transitions
 from colo_frame.freshness import NEWS, UNPROVEN, Freshness
 from colo_frame.thirdvote import ThirdVote
-from colo_frame.transitions import (
-    ASKS,
-    FIRST,
-    IDLE,
-    TABLES,
-    TOKEN,
-    WRITING,
-    On,
-)  # fmt: skip
+from colo_frame.transitions import ASKS, FIRST, IDLE, TABLES, TOKEN, WRITING, On
 from colo_proto.claim import Stand, State
 
 

@@ -28,6 +28,8 @@ WRITERS: Final = ("redirector", "compare", "rewriter")
 """Roles that have a port to the client LAN in one wiring or the other."""
 CLAIM_SENDERS: Final = ("mirror", "redirector", "rewriter")
 """Roles that have a port for claims in one wiring or the other."""
+CHANGED: Final = "leadership.changed"
+"""The log event of each change of state."""
 REFUSED_EVERY: Final = 60.0
 """Seconds between two log lines about a peer whose claims cannot be read."""
 _LEVEL: Final = {State.FENCED: "error", State.YIELDING: "warning", State.ALONE: "warning"}
@@ -173,7 +175,7 @@ class Ownership:
         text = {"before": before, "after": after, "on": self.leadership.because, "fence": fence}
         if after == State.FENCED:
             text["why"] = "the other side has taken the client LAN over; this side does not write to it"
-        self._out.append(Log(_LEVEL.get(after, "info"), "leadership.changed", text))
+        self._out.append(Log(_LEVEL.get(after, "info"), CHANGED, text))
 
     def grant(self, now: float) -> None:
         """Give a lease to every process that could write, if this side may write."""

@@ -18,14 +18,17 @@ from typing import Any, Final
 import zmq
 
 from colo_frame.frame import Frame
+from colo_frame.ownership import CHANGED
 from colo_frame.peer import PEER
 from colo_frame.registry import EVERYBODY
+from colo_frame.transitions import WRITING
 from colo_proto.codec import decode_message, encode
 from colo_proto.core import Log, Output, Tell
 from colo_proto.endpoint import Endpoint
 from colo_proto.errors import ConfigError, WireError
 from colo_proto.messages import Hello, Message
 from colo_runtime.counting import Snapshot
+from colo_runtime.hook import Hook, parse
 from colo_runtime.options import CommonConfig
 from colo_runtime.reactor import READ, WRITE, Timer
 from colo_runtime.rulesfile import load_rules
@@ -70,9 +73,15 @@ class FrameShell(Shell):
         self._peer_timer: Timer | None = None
         self._to_peer: deque[bytes] = deque(maxlen=MAX_QUEUED)
         self._known: dict[str, None] = {}
+        self._hook: Hook | None = None
 
     def open_links(self) -> None:
         """Bind the control link, and open the link to the peer."""
+        config = self.core.side.config
+        if config.on_change:
+            self.reactor.on_wake = self._woken
+            argv = parse("--on-change", config.on_change)
+            self._hook = Hook(argv, config.on_change_timeout / 1000, self.reactor.wake)
         counted: Any = {"counters": self.counters, "prefix": "control."}
         self._router = PeerSocket(self.context, self._listen, "--listen", router=True, **counted)
         self._router.watch(self._local)
@@ -86,6 +95,8 @@ class FrameShell(Shell):
 
     def close_links(self) -> None:
         """Close both links."""
+        if self._hook is not None:
+            self._hook.close()
         if self._peer_timer is not None:
             self._peer_timer.cancel()
         for one in (self._router, self._peer):
@@ -159,6 +170,33 @@ class FrameShell(Shell):
                 self._tell(output.message, output.to)
             elif isinstance(output, Log):
                 self.log(output.level, output.event, **output.fields)
+                if output.event == CHANGED and self._hook is not None:
+                    self._hook.change(self._variables(output.fields))
+
+    def _variables(self, change: Mapping[str, Any]) -> dict[str, str]:
+        """What the operator's command is told of a change of leadership."""
+        config, after = self.core.side.config, change["after"]
+        return {
+            "COLO_ID": self.id,
+            "COLO_PAIR": config.pair,
+            "COLO_SIDE": config.side,
+            "COLO_BEFORE": change["before"],
+            "COLO_AFTER": after,
+            "COLO_ON": change["on"],
+            "COLO_FENCE": str(change["fence"]),
+            "COLO_WRITES": "1" if after in WRITING else "0",
+        }
+
+    def _woken(self) -> None:
+        """The operator's command has ended, or somebody reads the metrics."""
+        self._give_snapshot()
+        for one in self._hook.take() if self._hook is not None else ():
+            good = one.status == 0
+            self.counters["hooks_run" if good else "hooks_failed"] += 1
+            self.log(
+                "info" if good else "error", "hook.ended", after=one.variables["COLO_AFTER"], status=one.status,
+                seconds=round(one.seconds, 3), timed_out=one.timed_out, output=one.output,
+            )  # fmt: skip
 
     def _tell(self, message: Message, to: str | None) -> None:
         data = encode(message)
@@ -222,6 +260,8 @@ class FrameShell(Shell):
             "known": sorted(self._known),
         }
         gauges = dict(self.core.gauges())
+        if self._hook is not None:
+            self.counters["hooks_skipped"] = self._hook.skipped
         counters = dict(self.core.counters) | self.counters
         # A pair that is not protected is no reason to restart the frame, so it is ready all the same.
         note = f"the pair is {self.core.side.judging.verdict.text}"
@@ -232,6 +272,8 @@ def check(found: Resolved) -> None:
     """The frames of a pair that has keys have a secret as well: by that they know each other on the client LAN."""
     if not found.config.listen:
         raise ConfigError("--listen: required (where the processes of this host find the frame)")
+    if found.config.on_change:
+        parse("--on-change", found.config.on_change)
     if found.config.vote and not found.endpoints.get("peer"):
         raise ConfigError("--vote: needs a --peer; a side without another one has nobody to vote about")
     if found.config.pair_secret:

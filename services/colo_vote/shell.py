@@ -71,7 +71,8 @@ class VoteShell(Shell):
             except BaseException as error:  # noqa: BLE001 - the loop raises it
                 done = error
             self._done.append(done)  # type: ignore[arg-type]
-            self.reactor.wake()
+            if not self._closed:
+                self.reactor.wake()
 
     def _woken(self) -> None:
         self._give_snapshot()

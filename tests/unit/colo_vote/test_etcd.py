@@ -151,6 +151,8 @@ def test_a_user_and_a_password(tmp_path):
         one.kill(0)
         one.start(0)
         assert patiently(lambda: a.hold("primary a").name) == "primary a"
+        a.release("primary a")
+        assert a.look() is None
         with pytest.raises(StoreError):
             store(one.endpoints).hold("primary a")
         with pytest.raises(StoreError):

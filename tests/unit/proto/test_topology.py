@@ -236,3 +236,19 @@ def test_users_by_role_and_offers():
         "user=3,tap=lan-p,lease=on",
         "user=4,netns=lan",
     )
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_a_third_vote_is_one_process_of_each_host_and_only_where_the_site_has_one(side, wiring):
+    without = plan(side, wiring, 1, site(side))
+    withal = plan(side, wiring, 1, replace(site(side), vote="etcd://a:1"))
+    (vote,) = [spec for spec in withal if spec.role == "vote"]
+    assert vote.id == f"vote-{side[0]}"
+    assert vote.options["store"] == "etcd://a:1"
+    frame = next(spec for spec in withal if spec.role == "frame")
+    assert parse_endpoint(vote.options["frame"]).url == parse_endpoint(frame.options["listen"]).url
+    assert frame.options["vote"] == "on"
+    others = [spec for spec in withal if spec.role not in ("vote", "frame")]
+    assert others == [spec for spec in without if spec.role != "frame"]
+    assert "vote" not in next(spec for spec in without if spec.role == "frame").options
