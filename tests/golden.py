@@ -23,6 +23,8 @@ from colo_proto.messages import (
     SetMode,
     SetRules,
     Settled,
+    Voted,
+    VoteWanted,
     Welcome,
     WorkerTable,
     Yielded,
@@ -131,5 +133,19 @@ GOLDEN = [
     (
         LanHeard(FRAME),
         "940104a96c616e5f686561726481a56672616d65c41a0000000000000000000002000000000102000000000288b50102",
+    ),
+    (
+        VoteWanted("primary", 7, 3, True, 99.5),
+        (
+            "940104ab766f74655f77616e74656485a473696465a77072696d617279ab696e6361726e6174696f6e07a5636f756e7403a477616e"
+            "74c3a5756e74696ccb4058e00000000000"
+        ),
+    ),
+    (
+        Voted(7, 3, True, 97.25, 5.0, 41, "primary a", ""),
+        (
+            "940104a5766f74656488ab696e6361726e6174696f6e07a5636f756e7403a468656c64c3a561736b6564cb4058500000000000a374"
+            "746ccb4014000000000000a5746f6b656e29a6686f6c646572a97072696d6172792061a56572726f72a0"
+        ),
     ),
 ]
