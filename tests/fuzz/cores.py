@@ -352,8 +352,10 @@ def claim(random: Random) -> bytes:
     answers = tuple((random.choice(anywhere), random.choice(anywhere)) for _ in range(random.randrange(6)))
     lease = random.choice((0, 1, 1000, 2**32 - 1))
     sides, states = ("primary", "secondary"), State.ALL
-    flags = random.random() < 0.5, random.random() < 0.5
-    stand = Stand(random.choice(sides), *numbers[:3], random.choice(states), *flags, lease, *numbers[3:], answers)
+    flags = [random.random() < 0.5 for _ in range(4)]
+    stand = Stand(
+        random.choice(sides), *numbers[:3], random.choice(states), *flags[:2], lease, *numbers[3:], *flags[2:], answers
+    )
     return write_claim(stand, "colo", KEYS)
 
 
