@@ -1,5 +1,7 @@
 """What `colo vote` refuses to start with: one line, exit status 2."""
 
+import sys
+
 import pytest
 
 from colo_proto.errors import ConfigError
@@ -55,3 +57,11 @@ def test_in_the_clear_only_if_it_is_said():
 def test_a_scheme_is_a_file_and_nothing_else():
     with pytest.raises(ConfigError):
         open_store(VoteConfig(store="etcd.x://127.0.0.1:1"))
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("colo_vote.stores", "urllib3"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "urllib3", None)
+    with pytest.raises(ConfigError, match=r"urllib3 is missing; pip install 'colo-proxy\[vote\]'"):
+        resolve()

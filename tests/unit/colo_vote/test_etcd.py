@@ -57,6 +57,7 @@ def test_one_holds_it_and_the_other_gets_it_when_it_is_given_up(etcd):
     assert a.hold("primary a") == Holder("secondary b", second.token)
 
 
+@pytest.mark.slow
 @needs_etcd
 def test_a_dead_holder_loses_it_after_its_time_to_live_and_not_before(etcd):
     a, b = (store(etcd.endpoints, pair="dead") for _ in "ab")
@@ -69,6 +70,7 @@ def test_a_dead_holder_loses_it_after_its_time_to_live_and_not_before(etcd):
     assert a.hold("primary a").name == "secondary b"
 
 
+@pytest.mark.slow
 @needs_etcd
 def test_a_restarted_holder_goes_on_with_the_same_token(etcd):
     a = store(etcd.endpoints, pair="restarted")
@@ -100,6 +102,7 @@ def test_pairs_do_not_share_a_key(etcd):
     assert store(etcd.endpoints, pair="two").hold("secondary b").ttl
 
 
+@pytest.mark.slow
 @needs_etcd
 def test_members_that_are_dead_or_hang_cost_little_and_one_without_a_majority_grants_nothing():
     with Etcd(ports(3)) as three:
@@ -123,6 +126,7 @@ def test_members_that_are_dead_or_hang_cost_little_and_one_without_a_majority_gr
         assert patiently(lambda: a.hold("primary a").name) == "primary a"
 
 
+@pytest.mark.slow
 @needs_etcd
 def test_a_user_and_a_password(tmp_path):
     password = tmp_path / "password"
@@ -177,6 +181,7 @@ def certificates(directory):
         openssl("x509", "-req", "-in", f"{name}.csr", *signed, "-out", f"{name}.pem")
 
 
+@pytest.mark.slow
 @needs_etcd
 def test_tls_with_a_certificate_of_ours(tmp_path):
     certificates(tmp_path)

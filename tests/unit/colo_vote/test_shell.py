@@ -1,5 +1,7 @@
 """The shell of `colo vote`: the thread that waits for the store, the frame at the other end, and our own mistakes."""
 
+import pytest
+
 from colo_frame.config import FrameConfig
 from colo_frame.frame import Frame
 from colo_frame.shell import FrameShell
@@ -19,6 +21,7 @@ def shell(directory, store, *, zmq_context=None, log=None):
     return VoteShell(Vote(config), store, common, log or Log(), zmq_context)
 
 
+@pytest.mark.slow
 @needs_etcd
 def test_a_frame_gets_the_key_through_it_and_hears_when_the_store_is_lost(bench):
     with Etcd([(free_port(), free_port())]) as etcd:
