@@ -213,6 +213,16 @@ def alerts(value):
     return {name for name, number in found if int(number) == value}
 
 
+MANUAL = Path(__file__).parents[3] / "services" / "colo_frame" / "README.md"
+
+
+def test_every_cause_is_in_the_manual_page():
+    page = MANUAL.read_text().partition("## The verdict")[2].partition("\n## ")[0]
+    rows = "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `"))
+    words = {value for name, value in vars(Why).items() if name.isupper()}
+    assert set(re.findall(r"`(\w+)`", rows)) == words | set(NUMBERS)
+
+
 # -- a secondary that is none ---------------------------------------------------------------------
 
 BROKEN = [
