@@ -33,6 +33,7 @@ UNITS = (
     "tcp_syn",
     "tcp_timeout",
     "tcp_window",
+    "telling",
 )
 
 
