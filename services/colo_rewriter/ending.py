@@ -19,6 +19,7 @@ So no byte of such a connection reaches a client from this guest. A RST is never
 """
 
 from collections import Counter
+from operator import itemgetter
 from typing import Final
 
 from colo_proto.messages import JOINING, Unprotected
@@ -209,11 +210,8 @@ class Endings:
                 flow.fate = Fate.PROTECTED
         self.counters["connections_reset"] += len(opened)
         parts = [opened[at : at + AT_ONCE] for at in range(0, len(opened), AT_ONCE)]
-        self._rounds = (
-            sorted((now + after + number * PAUSE, part) for after in REVIVE_AT for number, part in enumerate(parts))
-            if ended
-            else []
-        )
+        rounds = [(now + after + number * PAUSE, part) for after in REVIVE_AT for number, part in enumerate(parts)]
+        self._rounds = sorted(rounds, key=itemgetter(0))
 
     def _end(self, flow: Flow, now: float) -> None:
         """The guest is told that the connection is over."""
