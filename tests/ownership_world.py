@@ -87,9 +87,9 @@ class Key:
     """The key in the store, on the world's clock: as etcd keeps it."""
 
     def __init__(self):
-        self.name, self.until, self.token, self.revision = "", 0.0, 0, 1
+        self.name, self.until, self.token, self.revision, self.alone = "", 0.0, 0, 1, ""
 
-    def request(self, what, name, now):
+    def request(self, what, name, alone, now):
         """Carry out a request; returns what the store answers."""
         if self.name and now >= self.until:
             self.name, self.revision = "", self.revision + 1
@@ -100,8 +100,9 @@ class Key:
             self.name, self.token = name, self.revision
         if what == "hold" and self.name == name:
             self.until = now + TTL
-            return Holder(name, self.token, TTL)
-        return Holder(self.name, self.token) if self.name else None
+            self.alone = {"": self.alone, "yes": name, "no": ""}[alone]
+            return Holder(name, self.token, TTL, self.alone)
+        return Holder(self.name, self.token if self.name else 0, alone=self.alone)
 
 
 def _word(message):
@@ -223,12 +224,12 @@ class Host:
         """Send the request that is due to the store, and take what has come back."""
         world = self.world
         if self.request is None and self.vote.deadline() <= now and (what := self.vote.next(now)):
-            self.request = (what, self.vote.name, now, [])
+            self.request = (what, (self.vote.name, self.vote.alone), now, [])
         if self.request is None:
             return
         what, name, asked, answer = self.request
         if not answer and now >= asked + LATENCY and world.store[self.letter]:
-            answer.append(world.key.request(what, name, world.now))
+            answer.append(world.key.request(what, *name, world.now))
         if answer and now >= asked + 2 * LATENCY and world.store[self.letter]:
             outputs = self.vote.answered(answer[0], now)
         elif now >= asked + 0.4 * TTL:
