@@ -31,6 +31,7 @@ from colo_proto.messages import (
     Hello,
     LanSay,
     Lease,
+    Mode,
     Promote,
     Query,
     Report,
@@ -315,6 +316,8 @@ class World:
         """Which host can reach the store of the third vote."""
         self.key = Key()
         self.votes = bool(options.get("vote"))
+        self.unseen = False
+        self.told = 0
         self.answers = []
         self.both = []
         self.story = []
@@ -376,7 +379,8 @@ class World:
             self.inject(self.other(self.hosts[letter]).letter, frame)
 
     def start_again(self):
-        """Both hosts are switched off and on. Only the attacker remembers anything."""
+        """Both hosts are switched off and on, with equal guests. Only the attacker remembers anything."""
+        self.unseen = False
         for host in self.hosts.values():
             for one in host.processes.values():
                 one.inbox.clear()
@@ -459,8 +463,24 @@ class World:
             self.excuse()
         if self.p.could_write() and self.s.could_write():
             self.both.append(self.now)
+        if self.votes:
+            self.check_replica()
         excused = (self.partitioned or self.excused) and not self.votes
         assert excused or not self.both, f"both could write at {self.now}: {self.p.state}, {self.s.state}"
+
+    def check_replica(self):
+        """With a third vote: once the primary has gone on alone and released what nobody compared, the secondary does
+        not take over by itself until a resync.
+        """
+        mode = self.p.frame.side.modes.mode
+        if self.p.state == "alone" and mode == Mode.BYPASS:
+            self.unseen = True
+        elif self.p.state == "holding" and mode == Mode.ENFORCE:
+            self.unseen = False
+        for one in self.story[self.told :]:
+            if not isinstance(one, str) and one[1] == "s" and (one[2]["before"], one[2]["on"]) == ("standby", "silent"):
+                assert not self.unseen, f"no replica, and it took over at {self.now}"
+        self.told = len(self.story)
 
     def excuse(self):
         """The secondary is about to take over: does it hear nothing, and cannot know that its heartbeat has failed?"""

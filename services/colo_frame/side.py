@@ -75,6 +75,8 @@ class Side:
         self.ownership.grant(now)
         mode = self.modes.mode
         protected, writing = self.primary and mode == Mode.ENFORCE, self.ownership.writing(now)
+        if self.ownership.votes is not None:
+            self.ownership.votes.protected = protected
         stand = self.ownership.leadership.compose(now, protected=protected, writing=writing)
         if not self.config.peer and not self.peer.last:
             return

@@ -37,6 +37,8 @@ class Votes:
         self._automatic = config.automatic
         self._registry = registry
         self._out = out
+        self.protected = False
+        """Primary: everything that is released has been compared, so the secondary is a replica."""
         self._word = ""
         self._store: bool | None = None
 
@@ -59,7 +61,7 @@ class Votes:
             return "yes"
         if leadership.state == State.ASKING and leadership.asked_in_vain(now):
             return "yes"
-        return "no" if leadership.state == State.HOLDING else ""
+        return "no" if leadership.state == State.HOLDING and self.protected else ""
 
     def _wanted(self, now: float, *, writing: bool) -> bool:
         """`writing`: leases may still be valid, so the key is kept."""
