@@ -39,8 +39,6 @@ class ThirdVote:
         self.count = 0
         """How often the wish has changed."""
         self.held_until = NEVER
-        self.asked = NEVER
-        """When the newest request was sent that the store has granted."""
         self.token = 0
         """The fencing token of the key that was held last: the store's number of its creation."""
         self.holder = ""
@@ -150,7 +148,6 @@ class ThirdVote:
         self.holder, self._ours, self._answered = voted.holder[:MAX_TEXT], voted.held, now
         self.alone = voted.alone[:MAX_TEXT]
         if voted.held and self.wanted and (voted.incarnation, voted.count) == (self.incarnation, self.count):
-            self.asked = max(self.asked, voted.asked)
             self.held_until = max(self.held_until, voted.asked + voted.ttl * PART)
             self.token = voted.token
         elif not voted.held:
