@@ -40,8 +40,8 @@ LABEL org.opencontainers.image.title="colo-proxy" \
 COPY --from=build /opt/colo /opt/colo
 # Base images come without bytecode, and a read-only container compiles its imports at every start: do it once, for
 # what a process imports. Then: the sockets of a host's processes live in /run/colo, a volume that they share.
-RUN /opt/colo/bin/python3 -c "import importlib, pkgutil, pyroute2, urllib3, colo_cli, colo_frame, colo_netdev, colo_runtime; \
-      [importlib.import_module(f'{p.__name__}.{m.name}') for p in (colo_cli, colo_frame, colo_netdev, colo_runtime) \
+RUN /opt/colo/bin/python3 -c "import importlib, pkgutil, pyroute2, colo_cli, colo_frame, colo_netdev, colo_runtime, colo_vote.stores.etcd; \
+      [importlib.import_module(f'{p.__name__}.{m.name}') for p in (colo_cli, colo_frame, colo_netdev, colo_runtime, colo_vote) \
        for m in pkgutil.iter_modules(p.__path__) if m.name != '__main__']; \
       importlib.import_module('colo_runtime.service').services()" \
  && echo 'colo:x:65532:' >> /etc/group \

@@ -96,6 +96,7 @@ class Player:
                 f" token {fields['fence']}" + (f", told {'+'.join(told)}" if told else "")
             )
         world.story.clear()
+        world.told = 0
         hosts = world.hosts.values()
         lines.append("   ".join(f"{one.letter} {one.state}{' writes' * one.could_write()}" for one in hosts))
         return lines

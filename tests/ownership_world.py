@@ -31,6 +31,7 @@ from colo_proto.messages import (
     Hello,
     LanSay,
     Lease,
+    Mode,
     Promote,
     Query,
     Report,
@@ -87,9 +88,9 @@ class Key:
     """The key in the store, on the world's clock: as etcd keeps it."""
 
     def __init__(self):
-        self.name, self.until, self.token, self.revision = "", 0.0, 0, 1
+        self.name, self.until, self.token, self.revision, self.alone = "", 0.0, 0, 1, ""
 
-    def request(self, what, name, now):
+    def request(self, what, name, alone, now):
         """Carry out a request; returns what the store answers."""
         if self.name and now >= self.until:
             self.name, self.revision = "", self.revision + 1
@@ -100,8 +101,9 @@ class Key:
             self.name, self.token = name, self.revision
         if what == "hold" and self.name == name:
             self.until = now + TTL
-            return Holder(name, self.token, TTL)
-        return Holder(self.name, self.token) if self.name else None
+            self.alone = {"": self.alone, "yes": name, "no": ""}[alone]
+            return Holder(name, self.token, TTL, self.alone)
+        return Holder(self.name, self.token if self.name else 0, alone=self.alone)
 
 
 def _word(message):
@@ -223,12 +225,12 @@ class Host:
         """Send the request that is due to the store, and take what has come back."""
         world = self.world
         if self.request is None and self.vote.deadline() <= now and (what := self.vote.next(now)):
-            self.request = (what, self.vote.name, now, [])
+            self.request = (what, (self.vote.name, self.vote.alone), now, [])
         if self.request is None:
             return
         what, name, asked, answer = self.request
         if not answer and now >= asked + LATENCY and world.store[self.letter]:
-            answer.append(world.key.request(what, name, world.now))
+            answer.append(world.key.request(what, *name, world.now))
         if answer and now >= asked + 2 * LATENCY and world.store[self.letter]:
             outputs = self.vote.answered(answer[0], now)
         elif now >= asked + 0.4 * TTL:
@@ -314,6 +316,8 @@ class World:
         """Which host can reach the store of the third vote."""
         self.key = Key()
         self.votes = bool(options.get("vote"))
+        self.unseen = False
+        self.told = 0
         self.answers = []
         self.both = []
         self.story = []
@@ -375,7 +379,8 @@ class World:
             self.inject(self.other(self.hosts[letter]).letter, frame)
 
     def start_again(self):
-        """Both hosts are switched off and on. Only the attacker remembers anything."""
+        """Both hosts are switched off and on, with equal guests. Only the attacker remembers anything."""
+        self.unseen = False
         for host in self.hosts.values():
             for one in host.processes.values():
                 one.inbox.clear()
@@ -458,8 +463,24 @@ class World:
             self.excuse()
         if self.p.could_write() and self.s.could_write():
             self.both.append(self.now)
+        if self.votes:
+            self.check_replica()
         excused = (self.partitioned or self.excused) and not self.votes
         assert excused or not self.both, f"both could write at {self.now}: {self.p.state}, {self.s.state}"
+
+    def check_replica(self):
+        """With a third vote: once the primary has gone on alone and released what nobody compared, the secondary does
+        not take over by itself until a resync.
+        """
+        mode = self.p.frame.side.modes.mode
+        if self.p.state == "alone" and mode == Mode.BYPASS:
+            self.unseen = True
+        elif self.p.state == "holding" and mode == Mode.ENFORCE:
+            self.unseen = False
+        for one in self.story[self.told :]:
+            if not isinstance(one, str) and one[1] == "s" and (one[2]["before"], one[2]["on"]) == ("standby", "silent"):
+                assert not self.unseen, f"no replica, and it took over at {self.now}"
+        self.told = len(self.story)
 
     def excuse(self):
         """The secondary is about to take over: does it hear nothing, and cannot know that its heartbeat has failed?"""

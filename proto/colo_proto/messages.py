@@ -354,6 +354,9 @@ class VoteWanted:
     want: bool
     until: float = 0.0
     """Monotonic seconds of this host: the key is renewed until then, if the frame says nothing more."""
+    alone: str = ""
+    """`yes`: note in the store that the holder goes on alone, so that the other guest is no replica; `no`: it does not;
+    empty: leave the note as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +374,8 @@ class Voted:
     holder: str = ""
     error: str = ""
     """Why the store did not answer; then nothing else here counts but the wish."""
+    alone: str = ""
+    """Who has last noted in the store that it goes on alone; empty: nobody."""
 
 
 Message = (

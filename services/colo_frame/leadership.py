@@ -329,14 +329,14 @@ class Leadership:
             self._happen(On.STOPPED, now)
         elif self.state == State.LEAVING:
             announced = now >= self.since + timing.LEAVING_INTERVALS * self.interval and self.lan_sent >= self.since
-            # Alone, we release what no secondary has seen. If we cannot keep the key, it takes over as a replica.
-            if (announced and (self.vote is None or self.vote.asked >= self.since)) or self.acknowledged():
+            # Alone, we release what no secondary has seen. It must know that, or be able to read it in the store.
+            if (announced and (self.vote is None or self.vote.noted)) or self.acknowledged():
                 self._happen(On.ANNOUNCED, now)
         elif self.state == State.ASKING and permitted:
             if self.vote is not None and self.acknowledged():
                 self._happen(On.ANSWERED, now)
             # Silence on the LAN proves something only if our question was sent there and no answer was dropped.
-            elif now >= self._asked_in_vain_at and self.lan_sent >= self.since:
+            elif self.asked_in_vain(now) and (self.vote is None or self.vote.noted):
                 self._happen(On.UNANSWERED, now)
         elif self.state == State.TAKING and permitted:
             if self.silent(now, lan_required=self._lan_required):
@@ -364,6 +364,10 @@ class Leadership:
         elif self.state == State.LEAVING:
             due.append(self.since + timing.LEAVING_INTERVALS * self.interval)
         return min((when for when in due if when > self.ran), default=self.ran)
+
+    def asked_in_vain(self, now: float) -> bool:
+        """Primary in ASKING: nobody has answered for long enough, although our question was sent to the LAN."""
+        return now >= self._asked_in_vain_at and self.lan_sent >= self.since
 
     @property
     def _asked_in_vain_at(self) -> float:

@@ -86,7 +86,10 @@ class Side:
         """Send a heartbeat to the other host and a claim to the client LAN, and renew the leases that go with them."""
         self.ownership.grant(now)
         verdict, leadership, writing = self.judging.judge(now), self.ownership.leadership, self.ownership.writing(now)
-        stand = leadership.compose(now, protected=self.primary and verdict.replica, writing=writing)
+        protected = self.primary and verdict.replica
+        if self.ownership.votes is not None:
+            self.ownership.votes.protected = protected
+        stand = leadership.compose(now, protected=protected, writing=writing)
         if not self.config.peer and not self.peer.last:
             return
         self.counters["heartbeats_sent"] += 1

@@ -39,8 +39,6 @@ class ThirdVote:
         self.count = 0
         """How often the wish has changed."""
         self.held_until = NEVER
-        self.asked = NEVER
-        """When the newest request was sent that the store has granted."""
         self.token = 0
         """The fencing token of the key that was held last: the store's number of its creation."""
         self.holder = ""
@@ -54,6 +52,9 @@ class ThirdVote:
         """When the store last answered."""
         self._ttl = 0.0
         self._said = NEVER
+        self.alone = ""
+        """Who has last noted in the store that it goes on alone."""
+        self._note = ""
         self._lease_time = lease_time
         self._agreed = NEVER
         """When we made the newest claim that the other side agrees to."""
@@ -107,6 +108,16 @@ class ThirdVote:
             # What was said about the former wish does not count: the key may have been given up in between.
             self.held_until = NEVER
 
+    def note(self, alone: str) -> None:
+        """Whether to note in the store that this side goes on alone (`VoteWanted.alone`)."""
+        if alone != self._note:
+            self._note, self._said = alone, NEVER
+
+    @property
+    def noted(self) -> bool:
+        """True when the store has that note of this side: the other one will not take itself for a replica."""
+        return self.alone.partition(" ")[0] == self.side
+
     def due(self, now: float, interval: float) -> bool:
         """True when the wish must be said: it has changed, or was last said an interval ago."""
         return now >= self.due_at(interval)
@@ -118,7 +129,7 @@ class ThirdVote:
     def say(self, now: float) -> VoteWanted:
         """The wish. `colo vote` keeps the key for no longer than `until` without hearing from us again."""
         self._said = now
-        return VoteWanted(self.side, self.incarnation, self.count, self.wanted, now + self.timeout)
+        return VoteWanted(self.side, self.incarnation, self.count, self.wanted, now + self.timeout, self._note)
 
     def repeat(self) -> None:
         """Say the wish again at once: `colo vote` was restarted."""
@@ -135,8 +146,8 @@ class ThirdVote:
         if self.error:
             return True
         self.holder, self._ours, self._answered = voted.holder[:MAX_TEXT], voted.held, now
+        self.alone = voted.alone[:MAX_TEXT]
         if voted.held and self.wanted and (voted.incarnation, voted.count) == (self.incarnation, self.count):
-            self.asked = max(self.asked, voted.asked)
             self.held_until = max(self.held_until, voted.asked + voted.ttl * PART)
             self.token = voted.token
         elif not voted.held:
@@ -167,6 +178,7 @@ class ThirdVote:
             "held": self.held(now),
             "held_ms": max(0, int((self.held_until - now) * 1000)) if self.held(now) else 0,
             "holder": self.holder,
+            "alone": self.alone,
             "token": self.token,
             "store": self.answers(now),
             "error": error,

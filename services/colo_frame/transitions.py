@@ -52,13 +52,14 @@ class On:
 
 MEANING: Final[Mapping[str, str]] = {
     On.ANSWERED: "the other side has heard what was asked, and does not have the LAN",
-    On.UNANSWERED: "nobody has answered for the timeout, although the question was sent to the LAN",
+    On.UNANSWERED: "nobody has answered for the timeout, although the question was sent to the LAN "
+    "(with a third vote: and the store has noted that this side goes on alone)",
     On.UNSURE: "leases have ended, because this side stalled or nobody could hear it: what happened is unknown",
     On.UNVOTED: "the lease of the third vote has ended, and the other side does not agree (only with a third vote)",
     On.LINK_LOST: "the link between the hosts was silent for the timeout",
     On.LINK_BACK: "the other side speaks on the link between the hosts again",
     On.ANNOUNCED: "the other side has heard that this one goes on alone, or could not hear it for two intervals "
-    "(with a third vote: and the key was renewed since)",
+    "(with a third vote: and the store has noted it)",
     On.SUPERSEDED: "the secondary has the LAN, or wants it, with a higher token; while this side asks: with any token",
     On.STOPPED: "every writer has confirmed that it stopped, or its lease has ended",
     On.VACANT: "the other side has said for longer than a lease lasts that it does not have the LAN either",

@@ -37,6 +37,8 @@ class Votes:
         self._automatic = config.automatic
         self._registry = registry
         self._out = out
+        self.protected = False
+        """Primary: everything that is released has been compared, so the secondary is a replica."""
         self._word = ""
         self._store: bool | None = None
 
@@ -44,8 +46,22 @@ class Votes:
         """`colo vote` says what came of a request to the store."""
         if not self.vote.hear(voted, now):
             self._out.counters["ignored_messages"] += 1
-        elif self.vote.held(now):
+            return
+        if self.vote.held(now):
             self._leadership.take_token(2 * self.vote.token)
+        silent = now > self._leadership.heard + 2 * self._leadership.interval
+        if silent and self.vote.alone.startswith("primary "):
+            # It has released what this guest has not seen. What the primary itself says counts more, while it is heard.
+            self._leadership.promotable = False
+
+    def _note(self, now: float) -> str:
+        """What the store shall say about this side being alone (`VoteWanted.alone`): only the primary is ever noted."""
+        leadership = self._leadership
+        if leadership.state in (State.LEAVING, State.ALONE):
+            return "yes"
+        if leadership.state == State.ASKING and leadership.asked_in_vain(now):
+            return "yes"
+        return "no" if leadership.state == State.HOLDING and self.protected else ""
 
     def _wanted(self, now: float, *, writing: bool) -> bool:
         """`writing`: leases may still be valid, so the key is kept."""
@@ -57,6 +73,7 @@ class Votes:
         """Say what this side wants, when that has changed or is due again, and log how the vote stands."""
         leadership, vote = self._leadership, self.vote
         vote.want(self._wanted(now, writing=writing))
+        vote.note(self._note(now))
         voters = self._registry.live(ROLE)
         if voters and vote.due(now, leadership.interval):
             self._out.tell(vote.say(now), *voters)

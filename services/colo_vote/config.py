@@ -12,7 +12,7 @@ MAX_PAIR: Final = 64
 @dataclass(frozen=True, slots=True)
 class VoteConfig:
     store: str = option(help="the store: etcd://HOST:PORT[,HOST:PORT...]")
-    pair: str = option("colo", help="name of the pair, as for the frame: the key is /colo/PAIR/writer")
+    pair: str = option("colo", help="name of the pair, as for the frame: the key is /colo/PAIR/writer/holder")
     ttl: int = option(
         5, unit="s", least=2, most=300, help="the key's time to live: after it, a dead holder has lost it"
     )

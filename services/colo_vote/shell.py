@@ -43,7 +43,7 @@ class VoteShell(Shell):
         super().__init__("vote", common, log, zmq_context)
         self.core = core
         self._store = store
-        self._requests: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
         self._done: deque[Holder | StoreError | None] = deque()
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
         self.control = Control(parse_endpoint(common.frame), self.context, "vote", self._hear, self.snapshot)
@@ -56,14 +56,14 @@ class VoteShell(Shell):
     def _work(self) -> None:
         """The thread: one request after the other. An error that is no `StoreError` is ours; it ends the process."""
         while True:
-            request, name = self._requests.get()
+            request, name, alone = self._requests.get()
             if not request:
                 self._store.close()
                 return
             done: Holder | StoreError | BaseException | None = None
             try:
                 if request == HOLD:
-                    done = self._store.hold(name)
+                    done = self._store.hold(name, alone)
                 elif request == RELEASE:
                     self._store.release(name)
                 else:
@@ -107,7 +107,7 @@ class VoteShell(Shell):
         """Make the request that is due."""
         request = self.core.next(now)
         if request:
-            self._requests.put((request, self.core.name))
+            self._requests.put((request, self.core.name, self.core.alone))
 
     def begin_drain(self) -> None:
         """Make no more requests. The key is not given up: the frame may count on it until it ends by itself."""
@@ -118,7 +118,7 @@ class VoteShell(Shell):
 
     def close_links(self) -> None:
         """End the thread, once the request that is under way is over."""
-        self._requests.put(("", ""))
+        self._requests.put(("", "", ""))
         if self._thread.is_alive():
             self._thread.join(self.core.config.ttl / 2)
 

@@ -27,21 +27,23 @@ class Holder:
     token: int
     """A number that is higher for each holder than for all before: the fencing token."""
     ttl: float = 0.0
-    """Seconds for which the store keeps the key for us from the request on; 0 for another holder."""
+    """Seconds for which the store keeps the key for us from the request on; 0 for another holder, or none."""
+    alone: str = ""
+    """Who has noted that it goes on alone. The note outlives the key: then `name` is empty, because nobody holds it."""
 
 
 class Store(ABC):
     """See the module. Each method raises `StoreError`."""
 
     @abstractmethod
-    def hold(self, name: str) -> Holder | None:
+    def hold(self, name: str, alone: str = "") -> Holder:
         """Take the key for `name` if nobody holds it, renew it if `name` does. Returns who holds it then: with a `ttl`
-        if we do; None when the key has just become free, or was lost while this call was made.
+        if we do. While we hold it, `alone` makes (`yes`) or removes (`no`) the note that the holder goes on alone.
         """
 
     @abstractmethod
-    def look(self) -> Holder | None:
-        """Who holds the key; None when nobody does."""
+    def look(self) -> Holder:
+        """Who holds the key."""
 
     @abstractmethod
     def release(self, name: str) -> None:

@@ -62,7 +62,7 @@ class Vote:
         """A message of the frame; only `VoteWanted` matters here."""
         if isinstance(message, VoteWanted) and message.side in ("primary", "secondary"):
             before, self.wish = self.wish, message
-            if before is None or (before.incarnation, before.count) != (message.incarnation, message.count):
+            if before is None or _what(before) != _what(message):
                 self._due, self._changed = now, True
         return []
 
@@ -84,17 +84,23 @@ class Vote:
         self.counters["requests." + self.busy] += 1
         return self.busy
 
+    @property
+    def alone(self) -> str:
+        """What `HOLD` does to the note that the holder goes on alone."""
+        return self.wish.alone if self.wish is not None and self.wish.alone in ("yes", "no") else ""
+
     def answered(self, holder: Holder | None, now: float) -> list[Output]:
         """The store has answered the request that was under way."""
         request, self.busy = self.busy, ""
         out: list[Output] = []
         if self.error:
             out.append(Log("info", "store.found", {"store": self.config.store}))
-        before = self.holder.name if self.holder is not None else ""
+        before, noted = (self.holder.name, self.holder.alone) if self.holder is not None else ("", "")
         self.error, self.holder = "", holder
         ours = holder is not None and holder.ttl > 0
         if request == RELEASE:
             self._ours = False
+            holder = self.holder = Holder("", 0, alone=noted)
         if (holder.name if holder is not None else "") != before:
             text = {"holder": holder.name if holder else "", "token": holder.token if holder else 0, "ours": ours}
             out.append(Log("info", "key.changed", text))
@@ -120,11 +126,12 @@ class Vote:
         wish, holder = self.wish, self.holder
         if wish is None:
             return []
+        alone = holder.alone if holder is not None else ""
         ttl = float(self.config.ttl)
         token, name = (holder.token, holder.name) if holder is not None else (0, "")
         if ours and holder is not None:
             ttl = min(ttl, holder.ttl)
-        voted = Voted(wish.incarnation, wish.count, ours, self._asked, ttl, token, name, self.error)
+        voted = Voted(wish.incarnation, wish.count, ours, self._asked, ttl, token, name, self.error, alone)
         return [Tell(voted)]
 
     def gauges(self, now: float) -> dict[str, int]:
@@ -140,5 +147,10 @@ class Vote:
             "wanted": self.wants(now),
             "holder": self.holder.name if self.holder is not None else "",
             "token": self.holder.token if self.holder is not None else 0,
+            "alone": self.holder.alone if self.holder is not None else "",
             "error": self.error,
         }
+
+
+def _what(wish: VoteWanted) -> tuple[int, int, str]:
+    return wish.incarnation, wish.count, wish.alone

@@ -7,6 +7,9 @@
     look     read the key
     release  revoke the lease, and etcd deletes the key with it
 
+The key is `/colo/PAIR/writer/holder`. Beside it, without a lease, is `/colo/PAIR/writer/alone`: the note that a holder
+goes on alone. Whoever takes the key reads both at once, and only the holder writes the note.
+
 The token is the revision that created the key: revisions of a cluster only grow. The members are asked one after the
 other, beginning with the one that answered last. Each has a tenth of the time to live to answer.
 
@@ -17,6 +20,7 @@ import base64
 import json
 import ssl
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 import urllib3
@@ -47,7 +51,9 @@ class EtcdStore(Store):
 
     def __init__(self, config: VoteConfig) -> None:
         self._members = _members(config)
-        self._key = _text(config.key)
+        self._key, self._note = _text(config.key + "/holder"), _text(config.key + "/alone")
+        self._both = {"key": _text(config.key + "/"), "range_end": _text(config.key + "0")}
+        """Both keys: what begins with `/colo/PAIR/writer/`."""
         self._ttl = config.ttl
         self._user = config.store_user
         self._password = ""
@@ -61,29 +67,28 @@ class EtcdStore(Store):
 
     # -- the interface -----------------------------------------------------------------------------
 
-    def hold(self, name: str) -> Holder | None:
+    def hold(self, name: str, alone: str = "") -> Holder:
         """Take or renew the key (`Store.hold`)."""
         if self._lease and not self._renewed():
             self._lease = 0
-        found = self._read()
-        if found is not None:
-            holder, lease = found
-            if lease == self._lease != 0 and holder.name == name:
-                return Holder(name, holder.token, float(self._ttl))
-            # An earlier start of this process: the key goes on under a lease of ours, with the same token.
-            return self._put(name, "value", holder) if holder.name == name else holder
-        return self._put(name, "create", None)
+        holder, lease = self._read()
+        noted = {"": holder.alone, "yes": name, "no": ""}[alone]
+        if holder.name and holder.name != name:
+            return holder
+        if not holder.name or lease != self._lease or holder.alone != noted:
+            # If `name` holds it under another lease, that was an earlier start of this process: the token stays.
+            holder, lease = self._put(name, holder.token, noted)
+        return replace(holder, ttl=float(self._ttl)) if holder.name == name and lease == self._lease else holder
 
-    def look(self) -> Holder | None:
+    def look(self) -> Holder:
         """Who holds the key."""
-        found = self._read()
-        return found[0] if found is not None else None
+        return self._read()[0]
 
     def release(self, name: str) -> None:
         """Give the key up (`Store.release`)."""
-        found = self._read()
-        if found is not None and found[0].name == name:
-            self._call("/v3/lease/revoke", {"ID": str(found[1])})
+        holder, lease = self._read()
+        if holder.name == name:
+            self._call("/v3/lease/revoke", {"ID": str(lease)})
         self._lease = 0
 
     def close(self) -> None:
@@ -97,31 +102,25 @@ class EtcdStore(Store):
         answer = self._call("/v3/lease/keepalive", {"ID": str(self._lease)})
         return _number(_map(answer, "result"), "TTL") > 0
 
-    def _read(self) -> tuple[Holder, int] | None:
+    def _read(self) -> tuple[Holder, int]:
         """Who holds the key, and with which lease."""
-        return _first(self._call("/v3/kv/range", {"key": self._key}))
+        return _found(self._call("/v3/kv/range", self._both), self._key)
 
-    def _put(self, name: str, compare: str, former: Holder | None) -> Holder | None:
-        """Put the key with a lease, in a transaction: if it does not exist (`create`), or is what `former` says."""
+    def _put(self, name: str, token: int, noted: str) -> tuple[Holder, int]:
+        """Put the key with a lease, and the note, in one transaction: if the key still has this token (0: no key)."""
         if not self._lease:
             self._lease = _number(self._call("/v3/lease/grant", {"TTL": str(self._ttl)}), "ID")
-        condition = {"key": self._key, "result": "EQUAL", "target": "CREATE", "create_revision": "0"}
-        if former is not None:
-            condition |= {"create_revision": str(former.token)}
-        put = {"key": self._key, "value": _text(name), "lease": str(self._lease)}
+        put = {"request_put": {"key": self._key, "value": _text(name), "lease": str(self._lease)}}
+        note = {"request_put": {"key": self._note, "value": _text(noted)}}
         answer = self._call("/v3/kv/txn", {
-            "compare": [condition],
-            "success": [{"request_put": put}, {"request_range": {"key": self._key}}],
-            "failure": [{"request_range": {"key": self._key}}],
+            "compare": [{"key": self._key, "result": "EQUAL", "target": "CREATE", "create_revision": str(token)}],
+            "success": [put, note, {"request_range": self._both}],
+            "failure": [{"request_range": self._both}],
         })  # fmt: skip
         ranges = [_map(one, "response_range") for one in _list(answer, "responses") if "response_range" in one]
-        found = _first(ranges[0]) if ranges else None
-        if found is None:
-            return None
-        holder, lease = found
-        if lease == self._lease and holder.name == name:
-            return Holder(name, holder.token, float(self._ttl))
-        return holder
+        if not ranges:
+            raise StoreError("an answer without response_range")
+        return _found(ranges[0], self._key)
 
     def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """One request, to the members in turn until one answers. `StoreError` says what the last one did."""
@@ -181,16 +180,20 @@ class EtcdStore(Store):
 # -- what a store says is checked -------------------------------------------------------------------
 
 
-def _first(answer: dict[str, Any]) -> tuple[Holder, int] | None:
-    """The holder and the lease in the answer to a range; None when there is no key."""
-    pairs = _list(answer, "kvs")
-    if not pairs:
-        return None
-    try:
-        name = base64.b64decode(_word(pairs[0], "value"), validate=True).decode()
-    except ValueError:
-        raise StoreError("the key holds no text") from None
-    return Holder(name, _number(pairs[0], "create_revision")), _number(pairs[0], "lease")
+def _found(answer: dict[str, Any], key: str) -> tuple[Holder, int]:
+    """The holder, with the note, and the lease, in the answer to a range over both keys."""
+    name, token, lease, alone = "", 0, 0, ""
+    for pair in _list(answer, "kvs"):
+        try:
+            # etcd leaves an empty value out.
+            value = base64.b64decode(_word(pair, "value") if "value" in pair else "", validate=True).decode()
+        except ValueError:
+            raise StoreError("a key holds no text") from None
+        if _word(pair, "key") == key:
+            name, token, lease = value, _number(pair, "create_revision"), _number(pair, "lease")
+        else:
+            alone = value
+    return Holder(name, token, alone=alone), lease
 
 
 def _map(answer: dict[str, Any], name: str) -> dict[str, Any]:

@@ -42,14 +42,14 @@ def store(where, **options):
 @needs_etcd
 def test_one_holds_it_and_the_other_gets_it_when_it_is_given_up(etcd):
     a, b = (store(etcd.endpoints, pair="given-up") for _ in "ab")
-    assert a.look() is None
+    assert a.look() == Holder("", 0)
     first = a.hold("primary a")
     assert first == Holder("primary a", first.token, 2.0)
     assert b.hold("secondary b") == Holder("primary a", first.token)
     assert b.look() == Holder("primary a", first.token)
     assert a.hold("primary a") == first, "renewed, with the same token"
     b.release("secondary b")
-    assert b.look() is not None, "nobody gives up what is another's"
+    assert b.look().name == "primary a", "nobody gives up what is another's"
     a.release("primary a")
     second = b.hold("secondary b")
     assert second.name == "secondary b"
@@ -63,7 +63,7 @@ def test_a_dead_holder_loses_it_after_its_time_to_live_and_not_before(etcd):
     a, b = (store(etcd.endpoints, pair="dead") for _ in "ab")
     asked = time.monotonic()
     a.hold("primary a")
-    while (holder := b.hold("secondary b")) is None or holder.name != "secondary b":
+    while b.hold("secondary b").name != "secondary b":
         assert time.monotonic() < asked + 2 + 1, "lease and one second"
         time.sleep(0.02)
     assert time.monotonic() >= asked + 2
@@ -94,6 +94,23 @@ def test_a_key_that_was_deleted_by_hand_is_taken_anew_with_a_higher_token(etcd):
     second = a.hold("primary a")
     assert second.name == "primary a"
     assert second.token > first.token
+
+
+@needs_etcd
+def test_the_note_that_the_holder_is_alone_outlives_the_key_and_belongs_to_the_holder(etcd):
+    a, b = (store(etcd.endpoints, pair="alone") for _ in "ab")
+    first = a.hold("primary a", "no")
+    assert first.alone == ""
+    assert b.hold("secondary b", "yes").alone == "", "only the holder writes it"
+    noted = a.hold("primary a", "yes")
+    assert noted == Holder("primary a", first.token, 2.0, "primary a"), "the token stays"
+    assert a.hold("primary a") == noted
+    assert b.look().alone == "primary a"
+    a.release("primary a")
+    assert b.look() == Holder("", 0, alone="primary a")
+    assert b.hold("secondary b").alone == "primary a", "whoever takes the key reads it at once"
+    b.release("secondary b")
+    assert a.hold("primary a", "no").alone == ""
 
 
 @needs_etcd
@@ -145,8 +162,8 @@ def test_a_user_and_a_password(tmp_path):
             post("/v3/auth/user/add", name=name, password="pass word")
             post("/v3/auth/role/add", name=role)
             post("/v3/auth/user/grant", user=name, role=role)
-        key = "L2NvbG8vY29sby93cml0ZXI="  # /colo/colo/writer
-        post("/v3/auth/role/grant", name="colo", perm={"permType": "READWRITE", "key": key})
+        keys = {"key": "L2NvbG8vY29sby93cml0ZXIv", "range_end": "L2NvbG8vY29sby93cml0ZXIw"}  # /colo/colo/writer/, ...0
+        post("/v3/auth/role/grant", name="colo", perm={"permType": "READWRITE", **keys})
         post("/v3/auth/enable")
         user = {"store_user": "colo", "store_password": str(password), "ttl": 10}
         a = store(one.endpoints, **user)
@@ -156,7 +173,7 @@ def test_a_user_and_a_password(tmp_path):
         one.start(0)
         assert patiently(lambda: a.hold("primary a").name) == "primary a"
         a.release("primary a")
-        assert a.look() is None
+        assert a.look().name == ""
         with pytest.raises(StoreError):
             store(one.endpoints).hold("primary a")
         with pytest.raises(StoreError):
@@ -202,7 +219,7 @@ def test_tls_with_a_certificate_of_ours(tmp_path):
             store(one.endpoints, store_ca=str(tmp_path / "other" / "ca.pem"), **ours).hold("primary a")
 
 
-KEY = b'{"kvs": [{"value": "YQ==", "create_revision": %s}]}'
+KEY = b'{"kvs": [{"key": "L2NvbG8vY29sby93cml0ZXIvaG9sZGVy", "value": "YQ==", "create_revision": %s}]}'
 GARBAGE = [
     b"", b"[]", b"null", b"{", b"\xff\xfe", b'{"kvs": 3}', b'{"kvs": [3]}', b'{"kvs": [{}]}',
     b'{"kvs": [{"value": 7, "create_revision": "1"}]}', b'{"kvs": [{"value": "!", "create_revision": "1"}]}',

@@ -115,6 +115,19 @@ def test_a_failed_request_is_said_and_repeated_and_a_hold_that_failed_may_have_b
     assert "store.found" in events(one.answered(None, 2.3))
 
 
+def test_a_note_is_written_at_once_and_kept_in_mind():
+    one = vote()
+    held(one)
+    assert one.alone == ""
+    one.tell(VoteWanted("primary", 7, 1, True, 99.0, "yes"), 0.5)
+    assert (one.next(0.5), one.alone) == (HOLD, "yes")
+    (voted,) = told(one.answered(Holder("primary a", 3, 5.0, "primary a"), 0.6))
+    assert (voted.held, voted.alone) == (True, "primary a")
+    one.tell(VoteWanted("primary", 7, 2, False, 99.0, "nonsense"), 0.7)
+    assert (one.next(0.7), one.alone) == (RELEASE, "")
+    assert told(one.answered(None, 0.8))[0].alone == "primary a"
+
+
 @pytest.mark.parametrize("side", ["", "both", "primary "])
 def test_a_wish_for_no_side_is_none(side):
     one = vote()
