@@ -41,7 +41,10 @@ def open_connection(flow: Connection, seq: int, number: int, options: SynOptions
         ledger.drop(held, "replaced")
     flow.clear_queues()
     flow.resets = resets
-    early = flow.ref.pieces[0] if fresh and flow.ref.pieces else None
+    # Data on the secondary's SYN (RFC 7413) stands where `secondary_syn` has put it; what else there is, is older.
+    early = flow.ref.pieces[0] if fresh and flow.s_syn is not None and flow.ref.pieces else None
+    if early is not None and early.start != flow.s_isn + MOD + 1:
+        early = None
     flow.forget_reference("overtaken")
     flow.blank()
     flow.ack_base = ack_base
