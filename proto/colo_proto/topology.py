@@ -34,6 +34,9 @@ REPLAY_BYTES: Final = 64 * 1024 * 1024
 TAP_QUEUE: Final = 49152
 """Frames that the kernel keeps for a tap that nobody reads; netdev counts those that it drops. With hundreds of
 connections frames are short (two or three segments), and all of them wait in the queue of the slowest filter."""
+WINDOWS_BYTES: Final = 32 * 1024 * 1024
+"""Bytes that all connections together may have under way in one direction, so that they fit into the queues above:
+half of the replay ring, and in short frames two thirds of the queue of a tap."""
 
 TCP_PORTS: Final[Mapping[str, int]] = {"mirror0": 9003, "compare1": 9004, "peer": 9005}
 """Default ports of the links between hosts; the first two are those in QEMU's document."""

@@ -74,6 +74,7 @@ class Compare:
             self.next_scan = now + self.cycle
         ledger = self.ledger
         if port == "primary_in":
+            ledger.share.advance(now)
             ledger.frames_primary += len(frames)
             if self.mode == Mode.ENFORCE:
                 self.table.receive(frames, now, primary=True)
@@ -176,6 +177,7 @@ class Compare:
 
     def tell(self, message: Message, now: float) -> list[Output]:
         """A message of the COLO frame."""
+        ledger = self.ledger
         if isinstance(message, messages.CheckpointDone):
             self._checkpoint(message)
         elif isinstance(message, messages.SetMode):
@@ -186,6 +188,7 @@ class Compare:
             self._frame_rules = message
             self._rules(message.rules, "the frame's rules")
         elif isinstance(message, messages.WorkerTable):
+            ledger.share.parts = max(len(message.workers), 1)
             self.handovers.table_changed(message, now)
         elif isinstance(message, messages.Handover):
             self.handovers.part_arrived(message, now)
@@ -194,12 +197,12 @@ class Compare:
         elif isinstance(message, messages.HandoverTaken):
             self.handovers.part_taken(message, now)
         elif isinstance(message, messages.Welcome):
-            requests = self.ledger.requests
+            requests = ledger.requests
             requests.epoch = max(requests.epoch, message.epoch)
             self._set_mode(message.mode)
             if message.incarnation != self._frame_incarnation and self._frame_rules is not None:
                 # The COLO frame was restarted. It accepts its rules back unless it has others by now.
-                self.ledger.outputs.append(Tell(self._frame_rules))
+                ledger.outputs.append(Tell(self._frame_rules))
             self._frame_incarnation = message.incarnation
             self._tell_again(now)
         return self._out()

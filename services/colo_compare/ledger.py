@@ -21,6 +21,7 @@ from colo_compare.unit import HeldUnit, Unit, frames_in, frames_of
 from colo_proto.core import Log, Output
 from colo_proto.messages import Reason
 from colo_proto.rules import Rules
+from colo_proto.share import Share
 
 
 class Ledger:
@@ -44,6 +45,8 @@ class Ledger:
         """What is released goes nowhere, because it was sent already: in shadow mode, and for flows under such a rule.
         """
         self.lag = Lag(self.timeout)
+        self.share = Share(config.max_windows_mib << 20)
+        """What each connection on which clients send may have under way."""
         self.sink: list[Unit] = []
         """Units released by comparing, in order. Compare empties it after every call."""
         self.outputs: list[Output] = []

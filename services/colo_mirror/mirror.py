@@ -7,7 +7,8 @@
                  | +------> outdev    the copy
                  +--------> claims    claims of the COLO frame for the client LAN (`colo_proto.lan`)
 
-A frame is one immutable `bytes` object, so the copy costs nothing here.
+A frame is one immutable `bytes` object, so the copy costs nothing here. When hundreds of clients receive at once, the
+windows that they offer are lowered in both (`windows`).
 """
 
 from collections import Counter
@@ -15,10 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from colo_mirror.config import MirrorConfig
+from colo_mirror.windows import Windows
 from colo_proto.core import Output, Port, Send, Way
 from colo_proto.frame import Buffer
 from colo_proto.lan import CLAIMS, Lan
 from colo_proto.messages import LanSay, Message
+from colo_proto.share import AMPLE
 
 
 class Mirror:
@@ -35,6 +38,7 @@ class Mirror:
         self.config = config
         self.counters: Counter[str] = Counter()
         self._lan = Lan(self.counters) if config.claims else None
+        self.windows = Windows(config.max_windows_mib << 20, self.counters) if config.max_windows_mib else None
 
     def receive(self, port: str, frames: Sequence[Buffer], now: float) -> list[Output]:
         """Pass `frames` on and copy them."""
@@ -45,6 +49,10 @@ class Mirror:
                 return heard
         self.counters["frames"] += len(frames)
         self.counters["bytes"] += sum(map(len, frames))
+        windows = self.windows
+        if windows is not None:
+            windows.share.advance(now)
+            frames = [windows.lower(frame) for frame in frames]
         return [Send("next", frames), Send("outdev", frames), *heard]
 
     def tell(self, message: Message, now: float) -> list[Output]:
@@ -64,8 +72,11 @@ class Mirror:
         return []
 
     def gauges(self) -> dict[str, int]:
-        """No levels."""
-        return {}
+        """How many connections receive now, and the window that each may have at most (0: not bounded)."""
+        share = self.windows.share if self.windows is not None else None
+        if share is None:
+            return {}
+        return {"active": share.active, "window_bytes": share.bytes if share.bytes < AMPLE else 0}
 
     def status(self) -> dict[str, Any]:
         """No details."""

@@ -40,6 +40,24 @@ def test_fifty_downloads_and_fifty_uploads_at_once(lab, wiring):
 
 
 @pytest.mark.parametrize("wiring", ["faithful", "lean"])
+@pytest.mark.parametrize(
+    "way", [("--size", "3000000"), ("--size", "1000000", "--upload")], ids=["downloads", "uploads"]
+)
+def test_five_hundred_at_once_fit_into_the_queues(lab, wiring, way):
+    """Without a bound on their windows they lose hundreds of frames at once, and stand still for half a minute."""
+    run = lab(
+        *("--guest", f"{SERVER} --congestion cubic", "--wiring", wiring),
+        client=f"{CLIENT} parallel --count 500 --congestion cubic {' '.join(way)}",
+        timeout=240,
+    )
+    check(run)
+    assert run.lines[0]["bytes"] == 500 * int(way[1])
+    assert overflowed(run.report) == {}
+    lowered = {one["id"]: one["counters"].get("windows_lowered", 0) for one in run.report["processes"]}
+    assert lowered["comp0" if "--upload" in way else "m0"] > 0
+
+
+@pytest.mark.parametrize("wiring", ["faithful", "lean"])
 def test_short_connections_one_after_another_from_many(lab, wiring):
     run = lab(
         *("--guest", SERVER, "--wiring", wiring),

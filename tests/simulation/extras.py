@@ -4,12 +4,16 @@
  reordering     frames of the secondary guest overtake each other on their way to the rewriter and to compare
  early end      the secondary's stream ends where the primary's continues
  narrow         the secondary offers a far smaller window than the primary, and reads slowly
+ share          each connection may have only so much under way, as if there were hundreds
  cookies        each guest changes the secret of its SYN cookies by itself, between two answers to one client
  stray SYNs     SYNs with a client's address arrive on its open connections, with any number or one near those in use
 ====  ==============================================================================================
 """
 
 from random import Random
+
+from colo_mirror.mirror import Mirror
+from colo_proto.share import Share
 
 from .lan import Weather
 from .tcb import ESTAB
@@ -31,13 +35,15 @@ class Extras:
         self.cookies = d.choice((0.02, 0.3, 1.1)) if d.random() < 0.1 else 0.0
         self.strays = d.choice((0, 0, 0, 2, 6))
         self.narrow = d.choice((2048, 4096)) if d.random() < 0.15 else 0
+        more = Random(f"share {seed}")
+        self.share = more.choice((2000, 6000, 20000)) if more.random() < 0.2 else 0
 
     @classmethod
     def none(cls):
         """Extras in which nothing happens in addition."""
         extras = cls(0)
         extras.reorder = extras.cookies = 0.0
-        extras.early_end, extras.strays, extras.narrow = False, 0, 0
+        extras.early_end, extras.strays, extras.narrow, extras.share = False, 0, 0, 0
         return extras
 
     def apply(self, plan):
@@ -63,6 +69,12 @@ class Extras:
             )
             for _ in range(self.strays)
         )
+
+    def bound(self, core):
+        """The core of a mirror or a compare, in which each connection has only its share of what all may send."""
+        if self.share:
+            (core.windows if isinstance(core, Mirror) else core.ledger).share = Share(self.share, self.share)
+        return core
 
     def describe(self):
         """The extras as one line of text."""

@@ -105,9 +105,9 @@ class Pair:
         own = self.cores.get(spec.role)
         if spec.role == "compare":
             config = CompareConfig(**options, **self.plan.compare)
-            return lambda process: (own or Compare)(config)
+            return lambda process: self.plan.extras.bound((own or Compare)(config))
         if spec.role == "mirror":
-            return lambda process: (own or Mirror)(MirrorConfig(**options))
+            return lambda process: self.plan.extras.bound((own or Mirror)(MirrorConfig(**options)))
         if spec.role == "redirector":
             return lambda process: Redirector(RedirectorConfig(**options))
         if spec.role == "rewriter":

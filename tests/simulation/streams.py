@@ -148,7 +148,11 @@ class Streams:
             if left is None:
                 continue
             twin = others.get(ident)
-            if not quiet or not self._compared(oracle, sock, twin) or not self._owed(sock, left):
+            if (
+                not quiet
+                or not self._compared(oracle, sock, twin)
+                or not self._owed(sock, left, world.plan.extras.share)
+            ):
                 left.owed = None
             elif left.owed is None or left.owed[1] != left.edge:
                 left.owed = now, left.edge
@@ -169,14 +173,18 @@ class Streams:
         return oracle.lowers(sock)
 
     @staticmethod
-    def _owed(sock, left):
-        """True when both offer so much more that an update is due (RFC 9293 §3.8.6.2.2)."""
+    def _owed(sock, left, share):
+        """True when both offer so much more that an update is due (RFC 9293 §3.8.6.2.2), within the connection's share
+        of what all may have under way.
+        """
         one, other = left.said["primary_in"], left.said["secondary_in"]
         if one.ack > other.ack or one.top > other.top:
             # The newest segment of the primary is held, and will contain the update.
             return False
         ack, scale = max(left.ack, one.ack), sock.rcv_scale
         most = min(one.edge, other.edge) - ack
+        if share:
+            most = min(most, share)
         most = min(most >> scale, 0xFFFF) << scale
         unsaid = ack + most - left.edge
         mss = sock.p.mss_option

@@ -39,7 +39,7 @@ HISTORY: Final = 64 * 1024
 
 _FLAGS = "adopted", "closed", "diverged", "opener", "s_rst", "unprotected"
 _NUMBERS = (
-    "ack_base", "client_reset", "committed", "head_end", "mask_end", "mask_start", "origin", "p_ack", "p_fin",
+    "ack_base", "client_reset", "committed", "edge", "head_end", "mask_end", "mask_start", "origin", "p_ack", "p_fin",
     "p_scale", "p_top", "p_win", "p_wire_ack", "repeated_at", "s_ack", "s_edge", "s_isn", "s_last_ack", "s_plain",
     "s_reset", "s_scale", "s_top", "s_win", "s_wire_ack", "stamp", "stamp_until", "unproven",
 )  # fmt: skip
@@ -52,7 +52,7 @@ FIELDS: Final[dict[str, tuple[type, ...]]] = {
 """Fields of a stream that are sent as they are, and the types that each may have."""
 LATER: Final = {
     **dict.fromkeys(
-        ("client_reset", "head_end", "p_fin", "repeated_at", "s_reset", "s_top", "stamp_until"), LOWEST
+        ("client_reset", "edge", "head_end", "p_fin", "repeated_at", "s_reset", "s_top", "stamp_until"), LOWEST
     ),
     "stamp": NO_STAMP,
 }  # fmt: skip

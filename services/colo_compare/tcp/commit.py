@@ -254,7 +254,8 @@ def _match(flow: Connection, held: Held, committed: int, now: float) -> bool:
         while at < count and (pieces[at].stop <= position or not pieces[at].buffer):
             at += 1
         if at == count or pieces[at].start > position:
-            if position >= committed or position < flow.unproven:
+            if position >= committed or position < flow.unproven or (flow.isn is not None and position < flow.isn):
+                # (What lies before the beginning of the stream is no part of it.)
                 break
             # A retransmission of bytes whose history is gone.
             upto = min(stop, committed, pieces[at].start if at < count else stop)

@@ -91,7 +91,7 @@ class TcpFlow(Connection):
                         ref.sweep()
                     if ack > self.s_ack:
                         wait(self, Held(arrival, start, stop, ack, now))
-                    elif self.clamped is None and ack + (win << self.p_scale) <= self.s_edge and not self.opener:
+                    elif self.clamped is None and ack + (win << self.p_scale) <= self.edge and not self.opener:
                         ledger.sink.append(arrival.unit)
                     else:
                         window.emit(self, arrival.unit, buf, arrival.l4, data, stop, ack, win)
@@ -200,7 +200,7 @@ class TcpFlow(Connection):
             or self.stamp != NO_STAMP
             or self.clamped is not None
             or self.opener
-            or held.ack + (held.win << self.p_scale) > self.s_edge
+            or held.ack + (held.win << self.p_scale) > self.edge
         ):
             release(self, held)
         else:

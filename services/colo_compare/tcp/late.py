@@ -25,6 +25,10 @@ def timed_out(flow: Connection, now: float) -> None:
     # The secondary has not reset the connection before, so the client will be told by the secondary's answer.
     former = [held for held in flow.resets if held.start == FORMER and held.at < limit and not held.out]
     _drop(flow, flow.resets, former, "replaced")
+    # With a number of no byte that the primary could send, it answers a stray segment, which the secondary has answered
+    # with an ACK: its window may end elsewhere (RFC 9293 §3.10.7.4). It says nothing of the connection.
+    stray = [held for held in flow.resets if _elsewhere(flow, held) and held.at < limit and not held.out]
+    _drop(flow, flow.resets, stray, "stale")
     if flow.closed and flow.s_rst:
         # Both have reset it, and the primary's RST has overtaken what both had sent before.
         _drop_old(flow, limit, flow.s_reset, "reset")
@@ -33,6 +37,10 @@ def timed_out(flow: Connection, now: float) -> None:
     late = [held for held in flow.held() if not held.out and held.at < limit]
     if late:
         _report(flow, min(late, key=by_arrival), now)
+
+
+def _elsewhere(flow: Connection, held: Held) -> bool:
+    return flow.isn is not None and not flow.isn <= held.start <= flow.p_top + flow.ledger.max_stream_bytes
 
 
 def _report(flow: Connection, held: Held, now: float) -> None:

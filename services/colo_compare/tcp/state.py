@@ -90,11 +90,11 @@ class Connection(Flow):
     """State of one connection; `ledger` is that of the compare it belongs to."""
 
     __slots__ = (
-        "ack_base", "adopted", "advanced_at", "clamped", "client_reset", "closed", "committed", "data", "head_end",
-        "isn", "ledger", "mask_end", "mask_start", "next_syn", "opener", "origin", "p_ack", "p_fin", "p_first",
-        "p_scale", "p_syn", "p_top", "p_win", "p_wire_ack", "ref", "repeated_at", "resets", "rivals", "s_ack",
-        "s_edge", "s_first", "s_isn", "s_last_ack", "s_plain", "s_reset", "s_rst", "s_scale", "s_syn", "s_top",
-        "s_win", "s_wire_ack", "stamp", "stamp_until", "unproven", "waiting",
+        "ack_base", "adopted", "advanced_at", "clamped", "client_reset", "closed", "committed", "counted", "data",
+        "edge", "head_end", "isn", "ledger", "mark", "mask_end", "mask_start", "next_syn", "opener", "origin",
+        "p_ack", "p_fin", "p_first", "p_scale", "p_syn", "p_top", "p_win", "p_wire_ack", "ref", "repeated_at",
+        "resets", "rivals", "s_ack", "s_edge", "s_first", "s_isn", "s_last_ack", "s_plain", "s_reset", "s_rst",
+        "s_scale", "s_syn", "s_top", "s_win", "s_wire_ack", "stamp", "stamp_until", "unproven", "waiting",
     )  # fmt: skip
 
     def __init__(self, ledger: Ledger, key: bytes, rule: Rule, now: float) -> None:
@@ -129,6 +129,9 @@ class Connection(Flow):
         """The secondary's highest ACK."""
         self.s_edge = LOWEST
         """The farthest right edge that the secondary has offered."""
+        self.edge = LOWEST
+        """The farthest right edge that has left for the client; `LOWEST` while that is not known. It is no farther than
+        `s_edge`, so a segment that offers no more may leave as it is."""
         self.p_scale = 0
         self.s_scale = -1
         """Window scales; -1 while unknown, and then windows are left alone."""
@@ -148,6 +151,9 @@ class Connection(Flow):
         """When the client reset the connection, in milliseconds; known in shadow mode only."""
         self.adopted = False
         # From here on: what acknowledgements, the beginning and rare events need.
+        self.counted = LOWEST
+        """Where `edge` was when the connection was last counted as one that the client sends on, in the tick `mark`."""
+        self.mark = 0
         self.ack_base = LOWEST
         """ACKs are unwrapped around this: the secondary's highest, or the first that either side sent. It is kept from
         one connection to the next on the same ports, so it may become negative."""
@@ -208,10 +214,14 @@ class Connection(Flow):
 
     def choose_isn(self, seq: int) -> None:
         """A guest has sent `seq`, in no SYN. That says which of the primary's SYN/ACKs the client has taken: the one
-        whose number is nearest before it, or equal to it as in a keep-alive or a window probe.
+        whose number is nearest before it, or equal to it as in a keep-alive or a window probe. What the primary holds
+        says it better: the secondary's numbers may be wrong (its rewriter was restarted), and then none is near.
         """
         mine = self.isn or 0
+        seq = next((held.start & MASK for held in self.data if not held.syn), seq)
         number = min((mine & MASK, *self.rivals), key=lambda isn: (seq - isn) & MASK)
+        if (seq - number) & MASK > self.ledger.max_stream_bytes:
+            return
         self.rivals = ()
         self.unproven = LOWEST
         if number == mine & MASK:

@@ -1,13 +1,16 @@
 """Releasing segments, and the flow control of the pair.
 
 The right edge of the window that a released segment offers never passes the one that the secondary offers. Otherwise a
-client could overrun a slower secondary, and would then wait for its own retransmission timeouts.
+client could overrun a slower secondary, and would then wait for its own retransmission timeouts. When hundreds of
+clients send at once, it also does not pass the connection's share of what all may have under way (`colo_proto.share`),
+because the mirror keeps that until the secondary has it.
 
 ::
 
     the primary's edge      what its newest segment offers that may leave by its ACK        p_ack, p_win
     the secondary's edge    the farthest that it has offered                                s_edge
-    the client's edge       the farthest that has left since a window was lowered           clamped.edge
+    the client's edge       the farthest that has left                                      edge
+                            the farthest that has left since a window was lowered           clamped.edge
 
 While the client's edge is behind the primary's, `clamped` is set, and when the secondary's edge moves on, the client is
 told with a window update that compare makes.
@@ -26,6 +29,7 @@ from colo_proto.net.stamp import NO_STAMP, tsval, with_tsval
 from colo_proto.net.tcp import WINDOW_AT, read32, timestamps_at, update_checksum
 from colo_proto.net.window import window_update
 from colo_proto.seq import HALF, MASK
+from colo_proto.share import AMPLE, LEAST
 
 _U16: Final = Struct("!H")
 
@@ -33,10 +37,13 @@ _U16: Final = Struct("!H")
 def emit(flow: Connection, unit: Unit, buf: bytes, l4: int, data: int, end: int, ack: int, win: int) -> None:
     """Release a segment that ends at position `end`."""
     scale = flow.p_scale
-    if flow.s_scale >= 0 and win > _largest_field(flow, ack, scale):
-        unit = _clamp(flow, buf, l4, data, end, ack, win, scale) if _may_clamp(flow, unit) else unit
-    elif flow.clamped is not None:
-        _told(flow, buf, l4, data, end, ack, win, win)
+    if flow.s_scale >= 0 and win > _largest_field(flow, ack, scale) and _may_clamp(flow, unit):
+        unit = _clamp(flow, buf, l4, data, end, ack, win, scale)
+    else:
+        if flow.clamped is not None:
+            _told(flow, buf, l4, data, end, ack, win, win)
+        if ack + (win << scale) > flow.edge:
+            _moved(flow, ack + (win << scale))
     flow.ledger.sink.append(unit)
 
 
@@ -48,6 +55,8 @@ def emit_syn(flow: Connection, held: Held) -> None:
         unit = _clamp(flow, held.buf, held.l4, data, held.end, ack, win, 0) if _may_clamp(flow, unit) else unit
     elif flow.clamped is not None:
         _told(flow, held.buf, held.l4, data, held.end, ack, -win, win)
+    if ack > LOWEST:
+        flow.edge = max(flow.edge, ack + win)
     flow.ledger.sink.append(unit)
 
 
@@ -74,9 +83,26 @@ def secondary_says(flow: Connection, wire_ack: int, win: int) -> bool:
 
 
 def _largest_field(flow: Connection, ack: int, scale: int) -> int:
-    """The largest window field that does not pass the secondary's right edge."""
-    field = max(flow.s_edge - ack, 0) >> scale
-    return min(field, max(flow.s_plain - ack, 0)) if flow.opener else field
+    """The largest window field that passes neither the secondary's right edge nor the connection's share of what all
+    may have under way, as far as the client has not been told more already.
+    """
+    if flow.opener:
+        return min(max(flow.s_edge - ack, 0) >> scale, max(flow.s_plain - ack, 0))
+    edge, share = flow.s_edge, flow.ledger.share.bytes
+    if share < AMPLE and flow.edge > LOWEST:
+        edge = min(edge, max(flow.edge, ack + share))
+    return max(edge - ack, 0) >> scale
+
+
+def _moved(flow: Connection, edge: int) -> None:
+    """The client has been told of a farther right edge. A connection on which it moves is one that clients send on."""
+    share = flow.ledger.share
+    flow.edge = edge
+    if edge - flow.counted >= LEAST:
+        if flow.mark != share.tick and flow.counted > LOWEST:
+            flow.mark = share.tick
+            share.count()
+        flow.counted = edge
 
 
 def _may_clamp(flow: Connection, unit: Unit) -> bool:
@@ -111,6 +137,8 @@ def _told(flow: Connection, buf: Buffer, l4: int, data: int, end: int, ack: int,
     """
     told = flow.clamped
     edge = _edge(flow, ack, window if win >= 0 else -window)
+    if edge > flow.edge:
+        _moved(flow, edge)
     if told is None:
         told = LoweredWindow(bytes(buf[:data]), l4, end, edge, ack + window, ack, win)
     else:
@@ -205,6 +233,7 @@ def _announce(flow: Connection, told: LoweredWindow, ack: int, window: int) -> N
     """Send a window update. It has the sequence number of the primary's next byte, so that the client accepts it."""
     told.ack = ack
     told.edge = max(told.edge, _edge(flow, ack, window))
+    flow.edge = max(flow.edge, told.edge)
     told.plain_edge = max(told.plain_edge, ack + window)
     seq = flow.p_top if flow.p_top > LOWEST else told.end
     flow.ledger.synthesize(window_update(told.head, told.l4, len(told.head), seq & MASK, ack & MASK, window))
@@ -232,6 +261,7 @@ def flush(flow: Connection, *, copied: bool) -> None:
     flush_held(flow, copied=copied)
     _tell_all(flow, leaving)
     unbound(flow)
+    flow.edge = LOWEST
 
 
 def let_out(flow: Connection, cause: str) -> None:
@@ -239,6 +269,7 @@ def let_out(flow: Connection, cause: str) -> None:
     leaving = _leaving(flow)
     let_held_out(flow, cause)
     _tell_all(flow, leaving)
+    flow.edge = LOWEST
 
 
 def _leaving(flow: Connection) -> list[Held]:

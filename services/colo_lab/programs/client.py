@@ -15,6 +15,7 @@
 
 import argparse
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -58,8 +59,19 @@ def address(options: argparse.Namespace) -> str:
 
 
 def connect(options: argparse.Namespace) -> socket.socket:
-    """A TCP connection to the guest, without Nagle's algorithm."""
-    sock = socket.create_connection((address(options), options.port), timeout=options.timeout)
+    """A TCP connection to the guest, without Nagle's algorithm.
+
+    While nobody answers for the guest's address (a cable is pulled), Linux gives up after three seconds: too soon for a
+    client that was told to wait longer.
+    """
+    deadline = time.monotonic() + options.timeout
+    while True:
+        try:
+            sock = socket.create_connection((address(options), options.port), timeout=options.timeout)
+            break
+        except OSError as error:
+            if error.errno != errno.EHOSTUNREACH or time.monotonic() > deadline:
+                raise
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if options.congestion:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, options.congestion.encode())

@@ -158,8 +158,8 @@ def test_a_flow_that_cannot_be_read_does_not_hurt_the_others():
 
 def test_every_field_of_a_stream_goes_along_or_has_a_way_of_its_own():
     apart = {
-        "clamped", "data", "key", "ledger", "next_syn", "p_syn", "ref", "resets", "rivals", "rule", "s_syn", "shadow",
-        "touched", "waiting", "wanted",
+        "clamped", "counted", "data", "key", "ledger", "mark", "next_syn", "p_syn", "ref", "resets", "rivals", "rule",
+        "s_syn", "shadow", "touched", "waiting", "wanted",
     }  # fmt: skip
     every = {name for kind in Connection.__mro__ for name in getattr(kind, "__slots__", ())}
     assert set(flow_state.FIELDS) == every - apart

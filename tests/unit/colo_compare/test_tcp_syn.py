@@ -108,3 +108,45 @@ def test_data_on_the_syn_is_compared():
     assert play.sent == []
     assert play.wanted[0].offset == 0
     assert one.side == "P"
+
+
+# -- a guest that answers a repeated SYN with another number (its SYN cookies have another secret) ------------------
+
+FIRST, SECOND = 933001885, 780618716
+
+
+def two_answers(play):
+    return play >> syn("P", FIRST) >> syn("S", 1930416855) >> syn("P", SECOND) >> syn("S", 1478656276)
+
+
+@pytest.mark.parametrize("primary_first", [True, False])
+@pytest.mark.parametrize("isn", [FIRST, SECOND])
+def test_what_the_primary_sends_shows_which_answer_the_client_took(isn, primary_first):
+    play = two_answers(Play())
+    before = len(play.sent)
+    frames = [P(isn + 1, D), S(isn + 1, D)]
+    for frame in frames if primary_first else reversed(frames):
+        play >> frame
+    assert play.released[before:] == [P(isn + 1, D)]
+
+
+@pytest.mark.parametrize("primary_first", [True, False])
+def test_numbers_that_the_rewriter_did_not_shift_show_nothing(primary_first):
+    """A rewriter that was restarted knows no offset. The primary's bytes are not taken for old ones because of that."""
+    play = two_answers(Play())
+    before = len(play.sent)
+    frames = [P(SECOND + 1, D), S(1478656277, D)]
+    for frame in frames if primary_first else reversed(frames):
+        play >> frame
+    play >> P(SECOND + 11, D) >> S(1478656287, D) >> P(SECOND + 1, D)
+    assert play.released[before:] == []
+    play.at(5.0)
+    assert play.wanted, "they are a difference"
+
+
+def test_what_lies_before_the_beginning_of_a_stream_is_not_old_data(play):
+    before = len(play.sent)
+    play >> P(1000, D) >> S(1000, D) >> P(700, D)
+    assert play.released[before:] == [P(1000, D)]
+    play >> P(999, b"x")
+    assert play.released[-1] == P(999, b"x"), "a keep-alive of a stream that has not sent much"

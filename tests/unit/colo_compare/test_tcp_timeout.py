@@ -5,7 +5,7 @@ import pytest
 from colo_compare.config import CompareConfig
 from colo_proto.messages import Reason
 from colo_proto.net.tcp import ACK, RST
-from playbook import P, Play, S, open_connection, syn
+from playbook import P, Play, S, fields, open_connection, syn
 
 D = b"ABCDEFGHIJ"
 
@@ -77,3 +77,20 @@ def test_checkpoint_without_state_unprotects_the_flow_that_differed_only(play):
     assert play.core.gauges()["flows_unprotected"] == 0
     play >> P(78, D, ack=1)
     assert len(play.sent) == 3
+
+
+def test_a_reset_that_answers_a_stray_segment_is_no_difference():
+    """A segment of an old connection, within the window of one guest's answer to a SYN and beyond the other's."""
+    play = Play() >> syn("P", 2084985274, window=65535) >> syn("S", 4097185488, window=16384)
+    play >> P(1876316987, flags=RST, ack=0) >> S(2084985275, flags=ACK)
+    play.at(10.0)
+    assert play.wanted == []
+    assert play.core.counters["dropped.stale"] == 1
+    assert not any(fields(data)[0].flags & RST for data in play.sent)
+
+
+def test_a_reset_of_the_connection_itself_is_one():
+    play = Play() >> syn("P", 999) >> syn("S", 7777)
+    play >> P(1000, flags=RST, ack=0) >> S(1000, flags=ACK)
+    play.at(10.0)
+    assert play.wanted[0].reason == Reason.TIMEOUT

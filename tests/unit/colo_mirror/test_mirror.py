@@ -44,7 +44,7 @@ def test_it_waits_for_nothing_and_says_nothing():
         for message in (SetMode("bypass"), CheckpointDone(1, state_copied=True), Drain()):
             assert core.tell(message, later) == []
     assert core.drain(1e9) == []
-    assert (core.gauges(), core.status()) == ({}, {})
+    assert (core.gauges(), core.status()) == ({"active": 0, "window_bytes": 0}, {})
 
 
 def test_ports():
