@@ -80,9 +80,7 @@ def test_unprotected_connections_are_reset_and_protected_ones_go_on(wiring, fami
     extra = {"frame": {"heartbeat-interval": "200"}, "frame-s": {"failover": "auto"}}
     secondary = f"{SERVER} --flip {FLIP}"
     lab = Lab(
-        LabConfig(
-            guest=SERVER, secondary_guest=secondary, start_timeout=60, watch_lan=True, wiring=wiring, extra=extra
-        )
+        LabConfig(guest=SERVER, secondary_guest=secondary, start_timeout=60, watch_lan=True, wiring=wiring, extra=extra)
     )
 
     def script():
