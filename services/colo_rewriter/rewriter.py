@@ -8,8 +8,8 @@
                      seq - offset, TSval - ts_offset
 
      standby    the client tap; it replaces indev and outdev after a failover where no redirector uses it (lean wiring)
-     lead-in    frames of the clients, from this host's mirror: replaces indev while this host leads (symmetric wiring)
-     lead-out   frames of the guest, to this host's compares: replaces outdev while this host leads
+     lead_in    frames of the clients, from this host's mirror: replaces indev while this host leads (symmetric wiring)
+     lead_out   frames of the guest, to this host's compares: replaces outdev while this host leads
 
 Each frame goes through `Passage`. Messages of the COLO frame and timers are handled here.
 """
@@ -40,8 +40,8 @@ class Rewriter:
         Port("netdev", Way.BOTH, True, "the guest"),
         Port("outdev", Way.OUT, True, "frames of the guest, rewritten"),
         Port("standby", Way.BOTH, False, "the client tap, after a failover", spare=True),
-        Port("lead-in", Way.IN, False, "frames of the clients, while this host leads"),
-        Port("lead-out", Way.OUT, False, "frames of the guest, while this host leads"),
+        Port("lead_in", Way.IN, False, "frames of the clients, while this host leads"),
+        Port("lead_out", Way.OUT, False, "frames of the guest, while this host leads"),
         CLAIMS,
     )
 
@@ -62,21 +62,21 @@ class Rewriter:
         self._mode: str = Mode.ENFORCE
         self._roles_change = self._table.roles_change = bool(config.lead_in)
         # The ports that replace `indev` and `outdev` after a promotion.
-        self._lan_in, self._lan_out = ("lead-in", "lead-out") if config.lead_in else ("standby", "standby")
+        self._lan_in, self._lan_out = ("lead_in", "lead_out") if config.lead_in else ("standby", "standby")
         self._announcer = Announcer() if config.standby or config.lead_in else None
         self._lan = Lan(self.counters) if config.claims else None
 
     # -- the core's shape -----------------------------------------------------------------------
 
     def receive(self, port: str, frames: Sequence[Buffer], now: float) -> list[Output]:
-        """Frames of the clients (`indev`; after a promotion `standby` or `lead-in`) or of the guest (`netdev`)."""
+        """Frames of the clients (`indev`; after a promotion `standby` or `lead_in`) or of the guest (`netdev`)."""
         heard: list[Output] = []
         self.counters["frames_in"] += len(frames)
         if port == "netdev":
             if self._announcer is not None:
                 self._announcer.learn(frames)
             self._passage.take(frames, now, outward=True)
-        elif port not in ("indev", "standby", "lead-in"):
+        elif port not in ("indev", "standby", "lead_in"):
             raise ValueError(f"the rewriter has no input {port!r}")
         else:
             if port == "standby" and self._lan is not None:

@@ -66,7 +66,7 @@ def promoted():
     """The same host, which leads from 2.0 on, with another connection, whose ISN is 7000."""
     core = follower()
     core.tell(Promote(3), 2.0)
-    feed(core, "lead-in", "lead-out", NEW, "c S 500", "g SA 7000 501", "c A 501 7001", "g PA 7001 501 +10")
+    feed(core, "lead_in", "lead_out", NEW, "c S 500", "g SA 7000 501", "c A 501 7001", "g PA 7001 501 +10")
     return core
 
 
@@ -83,12 +83,12 @@ def test_a_leader_from_the_beginning_passes_every_connection_on_as_it_is():
     core = Rewriter(CONFIG)
     core.tell(Promote(2), 0.0)
     feed(
-        core, "lead-in", "lead-out", NEW,
+        core, "lead_in", "lead_out", NEW,
         "c S 500 ts 5:0", "g SA 7000 501 ts 90:5", "c A 501 7001 ts 6:90", "c PA 501 7001 +10 ts 7:90",
         "g PA 7001 511 +10 ts 95:7", "c FA 511 7011 ts 8:95", "g FA 7011 512 ts 97:8", "c A 512 7012 ts 9:97",
     )  # fmt: skip
     # The guest may open as well.
-    feed(core, "lead-in", "lead-out", OLD, "g S 300", "c SA 900 301", "g A 301 901", "c PA 901 301 +7", "g R 301")
+    feed(core, "lead_in", "lead_out", OLD, "g S 300", "c SA 900 301", "g A 301 901", "c PA 901 301 +7", "g R 301")
     assert core.counters["rewritten"] == 0
     assert core.status()["flows_shifted"] == 0
     assert core.gauges()["flows_closed"] == 2
@@ -119,14 +119,14 @@ def test_whatever_comes_a_leader_from_the_beginning_changes_nothing(steps):
         if (due := core.deadline()) is not None and due <= now:
             assert sends(core.on_timer(now)) == []
         outward = one[10 + 6 : 10 + 12] == GUEST_MAC
-        port, to = ("netdev", "lead-out") if outward else ("lead-in", "netdev")
+        port, to = ("netdev", "lead_out") if outward else ("lead_in", "netdev")
         assert sends(core.receive(port, [one], now)) == [(to, [one])]
     assert all(flow.own and not flow.offset for flow in core._table)
 
 
 def test_until_it_is_told_it_does_not_lead():
     core = Rewriter(CONFIG)
-    assert core.receive("lead-in", [frame("c S 100")], 1.0) == []
+    assert core.receive("lead_in", [frame("c S 100")], 1.0) == []
     assert through(core, "netdev", "g S 300") == {"outdev": [frame("g S 300")]}
     assert core.counters["dropped.standby"] == 1
     balance(core)
@@ -134,7 +134,7 @@ def test_until_it_is_told_it_does_not_lead():
 
 def test_promoted_it_goes_on_with_old_connections_and_new_ones_have_no_offset():
     core = promoted()
-    goes_on_with_its_offset(core, "lead-in", "lead-out")
+    goes_on_with_its_offset(core, "lead_in", "lead_out")
     assert core.receive("indev", [frame("c A 101 1011")], 3.0) == []
     assert core.counters["dropped.promoted"] == 1
     assert {port: (flow.own, flow.offset) for port, flow in flows(core).items()} == {OLD: (False, 8000), NEW: (True, 0)}
@@ -149,7 +149,7 @@ def test_promoted_it_resets_what_cannot_be_continued():
     assert segment(made, packet.l4, packet.end).flags == RST
     assert core.counters["connections_reset"] == 1
     # Its ports are free for a new one, which needs nothing of us.
-    feed(core, "lead-in", "lead-out", OLD, "c S 500", "g SA 7000 501", "c A 501 7001")
+    feed(core, "lead_in", "lead_out", OLD, "c S 500", "g SA 7000 501", "c A 501 7001")
     assert flows(core)[OLD].own
     balance(core)
 
@@ -164,7 +164,7 @@ def test_demoted_its_guest_follows_and_every_connection_keeps_its_numbers():
     for port, text in (("indev", "c S 900"), ("netdev", "g SA 60000 901"), ("indev", "c A 901 30001")):
         core.receive(port, [frame(text, 42000)], 5.0)
     assert flows(core)[42000].offset == 30000
-    assert core.receive("lead-in", [frame("c A 501 7001", NEW)], 5.0) == []
+    assert core.receive("lead_in", [frame("c A 501 7001", NEW)], 5.0) == []
     balance(core)
 
 
@@ -173,8 +173,8 @@ def test_there_and_back_and_there_again():
     core.tell(Demote(4), 4.0)
     feed(core, "indev", "outdev", NEW, "c PA 501 7011 +10 ts 8:200", "g PA 7011 511 +10 ts 210:8")
     core.tell(Promote(5), 5.0)
-    goes_on_with_its_offset(core, "lead-in", "lead-out")
-    feed(core, "lead-in", "lead-out", NEW, "c A 511 7021 ts 9:210", "g PA 7021 511 +10 ts 220:9")
+    goes_on_with_its_offset(core, "lead_in", "lead_out")
+    feed(core, "lead_in", "lead_out", NEW, "c A 511 7021 ts 9:210", "g PA 7021 511 +10 ts 220:9")
     balance(core)
 
 
@@ -185,7 +185,7 @@ def test_leading_again_its_timestamps_do_not_fall_behind_those_of_the_other_gues
     feed(core, "indev", "outdev", NEW, "g PA 7011 501 +10 ts 210:8", "c A 501 7021 ts 9:5000")
     core.tell(Promote(5), 5.0)
     assert through(core, "netdev", "g PA 7021 501 +10 ts 220:9", NEW) == {
-        "lead-out": [frame("g PA 7021 501 +10 ts 5000:9", NEW)]
+        "lead_out": [frame("g PA 7021 501 +10 ts 5000:9", NEW)]
     }
 
 
@@ -197,7 +197,7 @@ def test_a_connection_of_its_own_may_be_unprotected_after_a_change():
     core.tell(Promote(5), 5.0)
     assert core.counters["connections_reset"] == 1
     assert through(core, "netdev", "g PA 7011 501 +10", NEW).keys() == {"netdev"}
-    goes_on_with_its_offset(core, "lead-in", "lead-out")
+    goes_on_with_its_offset(core, "lead_in", "lead_out")
 
 
 def test_while_it_leads_checkpoints_and_what_compare_says_are_about_the_other_guest():
@@ -208,8 +208,8 @@ def test_while_it_leads_checkpoints_and_what_compare_says_are_about_the_other_gu
     core.tell(CheckpointDone(1, state_copied=True), 3.0)
     core.tell(SetMode("shadow"), 3.0)
     assert (core.gauges()["flows_unprotected"], core.counters["connections_reset"]) == (0, 0)
-    goes_on_with_its_offset(core, "lead-in", "lead-out")
-    feed(core, "lead-in", "lead-out", NEW, "c A 501 7011")
+    goes_on_with_its_offset(core, "lead_in", "lead_out")
+    feed(core, "lead_in", "lead_out", NEW, "c A 501 7011")
     # Nothing of that is left when it follows: the other host's compares say anew what they know.
     core.tell(Demote(4), 4.0)
     assert core.status()["unprotected"] == {}
@@ -220,7 +220,7 @@ def test_what_was_said_before_a_promotion_is_not_about_connections_that_begin_af
     core = follower()
     core.tell(Unprotected("frame-p", 1, everything=True), 1.9)
     core.tell(Promote(3), 2.0)
-    feed(core, "lead-in", "lead-out", NEW, "c S 500", "g SA 7000 501", "c A 501 7001", "g PA 7001 501 +10")
+    feed(core, "lead_in", "lead_out", NEW, "c S 500", "g SA 7000 501", "c A 501 7001", "g PA 7001 501 +10")
     assert flows(core)[NEW].own
 
 
@@ -243,13 +243,13 @@ def test_a_follower_in_shadow_mode_waits_for_its_guest_after_a_change_as_well():
 def test_a_handshake_in_the_middle_of_a_change():
     core = follower()
     core.tell(Promote(3), 2.0)
-    feed(core, "lead-in", "lead-out", NEW, "c S 500", "g SA 7000 501")
+    feed(core, "lead_in", "lead_out", NEW, "c S 500", "g SA 7000 501")
     core.tell(Demote(4), 3.0)
     # The client has the SYN/ACK of this guest, or that of the other one, which was sent after it.
     feed(core, "indev", "outdev", NEW, "c A 501 7001", "g PA 7001 501 +10")
     core = follower()
     core.tell(Promote(3), 2.0)
-    feed(core, "lead-in", "lead-out", NEW, "c S 500", "g SA 7000 501")
+    feed(core, "lead_in", "lead_out", NEW, "c S 500", "g SA 7000 501")
     core.tell(Demote(4), 3.0)
     assert through(core, "indev", "c A 501 2001", NEW) == {"netdev": [frame("c A 501 7001", NEW)]}
 
@@ -257,7 +257,7 @@ def test_a_handshake_in_the_middle_of_a_change():
 def test_a_frame_that_was_restarted_says_the_same_again():
     core = promoted()
     assert core.tell(Promote(3), 4.0) == []
-    goes_on_with_its_offset(core, "lead-in", "lead-out")
+    goes_on_with_its_offset(core, "lead_in", "lead_out")
     core.tell(Demote(4), 5.0)
     assert core.tell(Demote(4), 6.0) == []
     goes_on_with_its_offset(core, "indev", "outdev")
@@ -277,13 +277,13 @@ def test_a_token_of_the_past_does_not_lead_even_before_the_first_promotion():
 def test_ports_that_are_used_again_have_a_connection_without_offset():
     core = follower()
     core.tell(Promote(3), 2.0)
-    feed(core, "lead-in", "lead-out", OLD, "c S 70000", "g SA 40000 70001", "c A 70001 40001", "g PA 40001 70001 +9")
+    feed(core, "lead_in", "lead_out", OLD, "c S 70000", "g SA 40000 70001", "c A 70001 40001", "g PA 40001 70001 +9")
     assert (flows(core)[OLD].own, flows(core)[OLD].offset) == (True, 0)
     # And once more, before the client has answered, and after both have closed.
-    feed(core, "lead-in", "lead-out", OLD, "c S 90000", "g SA 50000 90001", "c S 95000", "g SA 55000 95001")
-    feed(core, "lead-in", "lead-out", OLD, "c A 95001 55001", "c FA 95001 55001", "g FA 55001 95002", "c A 95002 55002")
+    feed(core, "lead_in", "lead_out", OLD, "c S 90000", "g SA 50000 90001", "c S 95000", "g SA 55000 95001")
+    feed(core, "lead_in", "lead_out", OLD, "c A 95001 55001", "c FA 95001 55001", "g FA 55001 95002", "c A 95002 55002")
     assert core.gauges()["flows_closed"] == 1
-    feed(core, "lead-in", "lead-out", OLD, "c S 95000", "g SA 66000 95001", "c A 95001 66001", "g PA 66001 95001 +9")
+    feed(core, "lead_in", "lead_out", OLD, "c S 95000", "g SA 66000 95001", "c A 95001 66001", "g PA 66001 95001 +9")
     assert core.gauges()["flows_established"] == 1
     balance(core)
 
@@ -295,9 +295,9 @@ def test_a_flood_of_syns_pushes_no_connection_out_that_needs_its_offset():
     core.tell(Promote(3), 2.0)
     for client in range(10000, 10500):
         # Who has not seen the guest's number cannot acknowledge it.
-        feed(core, "lead-in", "lead-out", client, "c S 500", "g SA 7000 501", "c A 501 2000001")
+        feed(core, "lead_in", "lead_out", client, "c S 500", "g SA 7000 501", "c A 501 2000001")
     assert core.gauges()["flows_established"] == 1
-    goes_on_with_its_offset(core, "lead-in", "lead-out")
+    goes_on_with_its_offset(core, "lead_in", "lead_out")
 
 
 def test_the_guest_is_announced_to_the_compares_of_its_host():
@@ -307,8 +307,8 @@ def test_the_guest_is_announced_to_the_compares_of_its_host():
         craft.rarp_announcement(GUEST_MAC),
         craft.arp_request("10.0.0.2", "10.0.0.2", sender_mac=GUEST_MAC, pad=60),
     ]
-    assert sends(core.tell(Promote(3), 2.0)) == [("lead-out", said)]
-    assert sends(core.on_timer(2.1)) == [("lead-out", said)]
+    assert sends(core.tell(Promote(3), 2.0)) == [("lead_out", said)]
+    assert sends(core.on_timer(2.1)) == [("lead_out", said)]
     core.tell(Demote(4), 2.2)
     assert sends(core.on_timer(2.3)) == []
     balance(core)
@@ -318,8 +318,8 @@ def test_its_neighbours_are_its_own_business_while_it_leads():
     core = follower()
     theirs = craft.arp_request("10.0.0.9", "10.0.0.2", sender_mac=CLIENT_MAC)
     core.tell(Promote(3), 2.0)
-    assert sends(core.receive("lead-in", [theirs], 3.0)) == [("netdev", [theirs])]
-    assert [port for port, _ in sends(core.receive("netdev", [ARP], 3.0))] == ["lead-out"]
+    assert sends(core.receive("lead_in", [theirs], 3.0)) == [("netdev", [theirs])]
+    assert [port for port, _ in sends(core.receive("netdev", [ARP], 3.0))] == ["lead_out"]
     core.tell(Demote(4), 4.0)
     core.receive("indev", [theirs], 5.0)
     assert [port for port, _ in sends(core.receive("netdev", [ARP], 5.0))] == ["netdev", "outdev"]

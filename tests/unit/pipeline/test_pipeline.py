@@ -16,11 +16,12 @@ import pytest
 import zmq
 
 import craft
+from colo_frame.table import make_table
 from colo_lab import invariants
 from colo_lab.observed import Process, Usage
 from colo_proto import codec
 from colo_proto.core import Way
-from colo_proto.messages import Reason
+from colo_proto.messages import Demote, Promote, Reason
 from colo_proto.net import packet as p
 from colo_proto.net import tcp
 from colo_proto.topology import SIDES, WIRINGS, Site, plan
@@ -113,6 +114,8 @@ class Caller:
         self.version, self.port, self.requests = version, port, requests
         self.snd, self.rcv, self.stamp = (0xFFFFFF00 + port * 7) & 0xFFFFFFFF, 0, 0
         self.got, self.state, self.clock = [], "syn", 1
+        self.stays = False
+        """It does not close when it has nothing more to ask."""
 
     def segment(self, flags, payload=b"", more=b""):
         them, us = ADDRESSES[self.version][1], ADDRESSES[self.version][0]
@@ -148,6 +151,8 @@ class Caller:
     def ask(self):
         if len(self.got) < len(self.requests):
             return [self.segment(PSH | ACK, self.requests[len(self.got)])]
+        if self.stays:
+            return []
         self.state = "closing"
         return [self.segment(FIN | ACK)]
 
@@ -206,7 +211,7 @@ class World:
                 self.taps[name] = Tap(self.bench, f"inproc://{name}")
             return f"inproc://{name}"
         # What crosses hosts has one name on both sides; what does not is told apart by side.
-        name = address.rpartition(":")[2] if scheme == "tcp" else side[0] + address.replace("/", ".")
+        name = address if scheme == "tcp" else side[0] + address.replace("/", ".")
         return f"inproc://{name}" + (f"?{query}" if query else "")
 
     def tap(self, name, way):
@@ -214,20 +219,40 @@ class World:
 
     def send(self, frames):
         self.from_client += frames
-        self.tap("lan-p", Way.IN).send(frames)
+        for side in "ps" if self.wiring == "symmetric" else "p":
+            self.tap(f"lan-{side}", Way.IN).send(frames)
 
-    def call(self, version, port, requests):
+    def call(self, version, port, requests, *, stays=False):
         one = self.callers[version, port] = Caller(version, port, requests)
+        one.stays = stays
         self.send(one.open())
+
+    def serve(self, side, guest):
+        """The guest of a side answers what has come."""
+        both = self.tap(f"guest-{side}", Way.BOTH)
+        heard = guest.hear((both or self.tap(f"guest-{side}", Way.OUT)).receive())
+        (both or self.tap(f"guest-{side}", Way.IN)).send(heard)
+
+    def lead(self, side, fence):
+        """What the COLO frames say when this side of the symmetric wiring begins to lead."""
+        comps = [name for name, (of, spec) in self.plans.items() if (of, spec.role) == (side, "compare")]
+        version = max(shell.snapshot().gauges.get("table_version", 0) for shell in self.shells.values())
+        table = make_table(version + 1, comps)
+        for name, shell in self.shells.items():
+            of, spec = self.plans[name]
+            if spec.role in ("mirror", "rewriter"):
+                for message in (table, Promote(fence) if of == side else Demote(fence)):
+                    shell._hear(message)
 
     def turn(self):
         for shell in list(self.shells.values()):
             step(shell, 0.0)
-        self.tap("guest-p", Way.IN).send(self.primary.hear(self.tap("guest-p", Way.OUT).receive()))
-        guest = self.tap("guest-s", Way.BOTH)
-        guest.send(self.secondary.hear(guest.receive()))
+        self.serve("p", self.primary)
+        self.serve("s", self.secondary)
         # Claims of the LAN cross it as well; clients are not concerned.
         heard = self.tap("lan-p", Way.OUT).receive()
+        if self.wiring == "symmetric":
+            heard += self.tap("lan-s", Way.OUT).receive()
         arrived = [frame for frame in heard if p.dissect(frame).kind is p.Kind.IP]
         self.to_client += arrived
         for frame in arrived:
@@ -327,6 +352,36 @@ def test_a_few_hundred_frames_of_everything(world):
         bad = ("dropped", "wire_errors", "lost")
         wrong = {k: n for k, n in shell.snapshot().counters.items() if n and any(word in k for word in bad)}
         assert {k for k in wrong if not k.startswith("secondary_dropped")} == set(), shell.id
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_two_symmetric_hosts_change_roles_twice_under_open_connections(bench, workers):
+    world = World(bench, "symmetric", workers, rewriter={"revive": "off"})
+    world.ready()
+    rounds, ports = requests(12, 300), []
+    for turn, (side, fence) in enumerate([("primary", 2), ("secondary", 3), ("primary", 4)]):
+        world.lead(side, fence)
+        for caller in world.callers.values():
+            caller.requests += rounds[turn * 4 : turn * 4 + 4]
+            caller.stays = turn < 2
+            world.send(caller.ask())
+        for n in range(6):
+            # Connections that begin now, beside those of the turns before.
+            ports.append(40_000 + 100 * turn + n)
+            world.call(4 + 2 * (n % 2), ports[-1], rounds[turn * 4 : turn * 4 + 4], stays=turn < 2)
+        wanted = "open" if turn < 2 else "closed"
+        world.until(
+            lambda wanted=wanted: (
+                all((c.state, len(c.got)) == (wanted, len(c.requests)) for c in world.callers.values())
+                and len(world.primary.seen) == len(world.secondary.seen) == len(world.from_client)
+                and world.idle()
+            ),
+            20.0,
+        )
+    for caller in world.callers.values():
+        assert caller.got == [request.upper() for request in caller.requests]
+    assert len(world.callers) == len(ports) == 18
+    assert world.primary.errors == world.secondary.errors == []
 
 
 def test_all_workers_have_their_part(bench):
