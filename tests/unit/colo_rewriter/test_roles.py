@@ -12,6 +12,7 @@ from colo_proto.errors import ConfigError
 from colo_proto.messages import CheckpointDone, Demote, Promote, SetMode, Unprotected
 from colo_proto.net.packet import dissect
 from colo_proto.net.tcp import RST, segment
+from colo_rewriter.backoff import REVIVE_AT
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.rewriter import Rewriter
 from packets import CLIENT_MAC, GUEST_MAC
@@ -272,6 +273,14 @@ def test_a_token_of_the_past_does_not_lead_even_before_the_first_promotion():
     assert not core.status()["promoted"]
     core.tell(Promote(6, side="primary"), 2.0)
     assert core.status()["promoted"]
+
+
+def test_what_began_after_the_promotion_has_nothing_to_be_revived():
+    core = Rewriter(replace(CONFIG, revive=True))
+    core.tell(Promote(2), 2.0)
+    feed(core, "lead_in", "lead_out", NEW, "c S 500", "g SA 7000 501", "c A 501 7001", "g PA 7001 501 +10")
+    assert "netdev" not in dict(sends(core.on_timer(2.0 + REVIVE_AT[-1])))
+    assert core.counters["revivals"] == 0
 
 
 def test_ports_that_are_used_again_have_a_connection_without_offset():
