@@ -29,6 +29,7 @@ message                 direction           meaning
 `Demote`                frame -> process    return to standby: the other side has the client LAN
 `Lease`                 frame -> process    permission to write to the client LAN, and until when
 `Yielded`               process -> frame    it has heard that the permission ended, and does not write any more
+`LanAsk`                rewriter -> mirror  through both frames: ask the LAN for a neighbour of the secondary guest
 `LanSay`                frame -> process    send this claim on the client LAN (for a process with a `claims` port)
 `LanSaid`               process -> frame    the claim was sent
 `LanHeard`              process -> frame    a frame of our EtherType has arrived from the client LAN
@@ -43,6 +44,8 @@ MAX_KEYS: Final = 4096
 """Keys of flows in one message."""
 MAX_KEY: Final = 64
 """Bytes of the key of a flow: a protocol, two IPv6 addresses, two ports and two VLAN tags take 41."""
+MAX_ASK: Final = 256
+"""Bytes of the largest `LanAsk.frame`."""
 JOINING: Final = 30.0
 """Seconds after a resync in which a new connection may be an old one that the mirror link replays. In this time a
 rewriter takes it for unprotected until compare says that it has seen it begin (`Unprotected.kept`)."""
@@ -322,6 +325,15 @@ class LanSaid:
 
 
 @dataclass(frozen=True, slots=True)
+class LanAsk:
+    frame: bytes
+    """A request of the secondary guest (ARP, neighbour solicitation) that its rewriter cannot answer. The primary guest
+    has the same addresses, so the mirror may send it as it is, and the answer reaches both guests."""
+    until: float = 0.0
+    """Monotonic seconds of the mirror's host: the primary's COLO frame lets it write to the client LAN until then."""
+
+
+@dataclass(frozen=True, slots=True)
 class LanHeard:
     frame: bytes
 
@@ -329,7 +341,7 @@ class LanHeard:
 Message = (
     Hello | Welcome | Report | CheckpointWanted | CheckpointDone | Flushed | SetMode | Unprotected | SetRules
     | WorkerTable | Leaving | Handover | HandoverTaken | Settled | Drain | Query | Answer | Heartbeat | Promote
-    | Demote | Lease | Yielded | LanSay | LanSaid | LanHeard
+    | Demote | Lease | Yielded | LanSay | LanSaid | LanAsk | LanHeard
 )  # fmt: skip
 
 NAMES: dict[type[Any], str] = {cls: re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__).lower() for cls in get_args(Message)}

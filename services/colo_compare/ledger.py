@@ -218,8 +218,10 @@ class Ledger:
             # Nothing is held and no checkpoint will come: the flow was reported and is left alone now.
             self.unprotect(flow)
         else:
-            self.requests.ask(flow, reason, offset, detail)
+            # Before the request, so that the rewriter knows it when it hears of the checkpoint.
             self.telling.doubtful(flow.key)
+            self.telling.flush()
+            self.requests.ask(flow, reason, offset, detail)
 
     def unprotect(self, flow: Flow) -> None:
         """Stop comparing `flow`, until a checkpoint copies state or the flow ends."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from colo_frame.bounds import TooMuchError, has_valid_names, is_text
 from colo_frame.drivers import DRIVER_ID
+from colo_frame.peer import PEER
 from colo_frame.registry import MAX_PROCESSES, Process
 from colo_frame.scaling import HandoverMessage, Scaling
 from colo_frame.side import Side
@@ -16,9 +17,11 @@ from colo_frame.table import named_table
 from colo_proto.core import Log
 from colo_proto.errors import ConfigError
 from colo_proto.messages import (
+    MAX_ASK,
     CheckpointWanted,
     Flushed,
     Hello,
+    LanAsk,
     LanHeard,
     LanSaid,
     Message,
@@ -56,6 +59,9 @@ class Host:
             self._hello(sender, message, now)
         elif isinstance(message, LanHeard):
             ownership.hear_lan(message.frame, now)
+        elif isinstance(message, LanAsk) and process is not None and process.role == "rewriter" and not side.primary:
+            if len(message.frame) <= MAX_ASK:
+                side.out.tell(message, PEER)
         elif isinstance(message, LanSaid):
             ownership.leadership.claim_sent(message.count, now)
             ownership.grant(now)

@@ -7,6 +7,7 @@ frames out to compares) use the primary's worker table, and its rewriters hear o
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from colo_frame.bounds import trim_heartbeat
 from colo_frame.peer import PEER
@@ -15,7 +16,12 @@ from colo_frame.scaling import Scaling
 from colo_frame.side import Side
 from colo_frame.table import read_table
 from colo_proto.claim import Stand, in_range
-from colo_proto.messages import CheckpointDone, CheckpointWanted, Heartbeat, Message, Unprotected
+from colo_proto.messages import MAX_ASK, CheckpointDone, CheckpointWanted, Heartbeat, LanAsk, Message, Unprotected
+
+CATCHES_UP: Final = 5.0
+"""Seconds for which a resync waits at most until the secondary has caught up."""
+NOT_BEHIND: Final = 512
+"""Frames of a mirror that may be under way when a secondary has caught up."""
 
 
 @dataclass
@@ -27,6 +33,8 @@ class Pair:
     _resync: Callable[[float], None]
     _primary_incarnation: int | None = None
     """Secondary: the start of the primary's frame that was heard last."""
+    _joins: float | None = None
+    """Primary: since when a secondary waits for its resync."""
 
     def hear(self, message: Message, now: float) -> None:
         """Take one message of the other host's frame; unknown ones are counted and ignored."""
@@ -37,10 +45,19 @@ class Pair:
             side.requests.add(message, PEER, now)
         elif isinstance(message, CheckpointDone) and not side.primary:
             self._done(message)
+        elif isinstance(message, LanAsk) and side.primary:
+            self._ask(message, now)
         elif isinstance(message, Unprotected) and not side.primary and side.unprotected.from_peer(message):
             pass
         else:
             side.counters["ignored_messages"] += 1
+
+    def _ask(self, message: LanAsk, now: float) -> None:
+        """Primary: have the mirror ask the client LAN, if this host may write there."""
+        until = self._side.ownership.leadership.lease(now)
+        if until and len(message.frame) <= MAX_ASK:
+            self._side.counters["neighbours_asked"] += 1
+            self._side.out.tell(LanAsk(message.frame, until), *self._side.registry.live("mirror"))
 
     def _heartbeat(self, beat: Heartbeat, now: float) -> None:
         side = self._side
@@ -76,8 +93,23 @@ class Pair:
         side.unprotected.secondary_has(beat.body.get("unprotected"), side.welcome(), now)
         table = read_table(beat.table, side.table) if beat.table else None
         self._scaling.learn(now, table.version if table else 0, table)
-        if appeared and side.modes.left_alone and side.config.resync == "auto":
+        if appeared:
+            self._joins = now if side.modes.left_alone and side.config.resync == "auto" else None
+            if side.modes.left_alone:
+                # Its guest may have connections that are over by now. Whatever is replayed to it is not compared.
+                side.unprotected.resynced(side.checkpoints.epoch, now)
+        if self._joins is not None and (self._caught_up() or now >= self._joins + CATCHES_UP):
+            self._joins = None
             self._resync(now)
+
+    def _caught_up(self) -> bool:
+        """Primary: has the other host got all that the mirrors have sent? While a mirror link replays what was missed,
+        the secondary guest is behind, and whoever were compared with it now would have to wait.
+        """
+        processes = self._side.registry.processes
+        reports = [processes[name].report for name in self._side.registry.live("mirror")]
+        behind = [one.gauges.get("link.outdev.unacknowledged", 0) for one in reports if one is not None]
+        return max(behind, default=0) <= NOT_BEHIND
 
     def _follow(self, beat: Heartbeat, now: float, *, appeared: bool) -> None:
         """Secondary: take epoch, table and mode from the primary."""

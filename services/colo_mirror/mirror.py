@@ -21,9 +21,11 @@ from typing import Any
 from colo_mirror.config import MirrorConfig
 from colo_mirror.windows import Windows
 from colo_proto.core import Log, Output, Port, Send, Way
-from colo_proto.frame import Buffer
+from colo_proto.frame import MIN_FRAME, Buffer
 from colo_proto.lan import CLAIMS, Lan
-from colo_proto.messages import Demote, LanSay, Message, Promote
+from colo_proto.messages import MAX_ASK, Demote, LanAsk, LanSay, Message, Promote
+from colo_proto.net.discovery import is_request
+from colo_proto.net.packet import dissect
 from colo_proto.share import AMPLE
 
 
@@ -68,9 +70,13 @@ class Mirror:
         return [Send("next", frames), Send("outdev", frames), *heard]
 
     def tell(self, message: Message, now: float) -> list[Output]:
-        """Send a claim to the LAN; with `roles=change` this host begins to lead, or does not lead any more."""
+        """Send a claim to the LAN, or ask there for a neighbour of the other guest; with `roles=change` this host
+        begins to lead, or does not lead any more.
+        """
         if isinstance(message, LanSay):
             return self._lan.say(message) if self._lan is not None else []
+        if isinstance(message, LanAsk):
+            return self._ask(message, now) if self._lan is not None else []
         if self.config.roles == "change":
             if isinstance(message, Promote) and message.fence >= self.fence:
                 return self._lead(message.fence, leads=True)
@@ -87,6 +93,17 @@ class Mirror:
             self.windows = self._new_windows()
             return [Log("warning", "mirror.demoted", {"fence": fence})]
         return [Log("info", "mirror.promoted", {"fence": fence})]
+
+    def _ask(self, message: LanAsk, now: float) -> list[Output]:
+        """Send the request of the other guest, as that of this host would. Nobody else's frame may go out here, and
+        none when the other side may have the LAN.
+        """
+        frame, late = message.frame, not self.leads or now >= message.until
+        if late or not MIN_FRAME <= len(frame) <= MAX_ASK or not is_request(dissect(frame)):
+            self.counters["asks_refused"] += 1
+            return []
+        self.counters["neighbours_asked"] += 1
+        return [Send("claims", [frame])]
 
     def deadline(self) -> float | None:
         """A mirror holds nothing."""

@@ -22,7 +22,7 @@ from collections import Counter
 from typing import Final
 
 from colo_proto.messages import JOINING, Unprotected
-from colo_proto.net.tcp import ACK, FIN, RST, SYN, timestamps_at
+from colo_proto.net.tcp import ACK, RST, SYN, timestamps_at
 from colo_proto.seq import MASK, diff
 from colo_rewriter.acceptance import rcv_nxt
 from colo_rewriter.backoff import REVIVE_AT
@@ -32,7 +32,7 @@ from colo_rewriter.shift import toward_client
 from colo_rewriter.timer import Timer
 from colo_rewriter.waiting import Waiting
 
-CLIENT_GONE: Final = 2.0
+CLIENT_GONE: Final = 1.0
 """Seconds of silence after a client's FIN or RST, after which it has nothing to say any more."""
 CLIENT_SILENT: Final = 5.0
 """Seconds for which a client answers nothing that the guest sends, after which it does not have the connection."""
@@ -108,6 +108,11 @@ class Endings:
             return
         flow.fate = fate
         self.table.refresh(flow)
+        if fate is Fate.LOST and flow.state is not State.CLOSED:
+            if flow.client_over:
+                self._gone.start(flow, now)
+            elif flow.state is State.HALF and flow.last_guest is not None:
+                self._silent.start(flow, now)
 
     def count(self) -> int:
         """Connections that a failover could not continue."""
@@ -125,7 +130,7 @@ class Endings:
             if flags & ACK:
                 flow.client_ack = seg.ack
             self._silent.stop(flow)
-            if flags & (FIN | RST) or flow in self._gone:
+            if flow.client_over:
                 self._gone.start(flow, now)
             return False
         self.counters["dropped.unprotected"] += 1
@@ -180,7 +185,7 @@ class Endings:
         """The guest sends something (up to `end`) that its client has to answer, if there is one."""
         if not length or self.table.promoted:
             return
-        if flow.client_fin is not None and flow not in self._gone:
+        if flow.client_over and flow not in self._gone:
             self._gone.start(flow, now)
         heard = flow.client_ack >= 0 and diff(flow.client_ack + flow.offset, end) >= 0
         if not heard and flow not in self._silent:
@@ -194,10 +199,11 @@ class Endings:
         for timer in (self._gone, self._silent):
             for flow in timer.flows():
                 timer.stop(flow)
+        opened = [flow for flow in ended if flow.state is not State.CLOSED]
         for flow in ended:
             self._end(flow, now)
-        self.counters["connections_reset"] += len(ended)
-        parts = [ended[at : at + AT_ONCE] for at in range(0, len(ended), AT_ONCE)]
+        self.counters["connections_reset"] += len(opened)
+        parts = [opened[at : at + AT_ONCE] for at in range(0, len(opened), AT_ONCE)]
         self._rounds = (
             sorted((now + after + number * PAUSE, part) for after in REVIVE_AT for number, part in enumerate(parts))
             if ended
@@ -222,7 +228,7 @@ class Endings:
             frames += self.waiting.take(flow.successor)
             flow.successor = None
         self.counters["dropped.unprotected"] += len(frames)
-        if flow.last_guest is not None:
+        if flow.last_guest is not None and flow.state is not State.CLOSED:
             self._tell_guest(flow)
         flow.fate = Fate.ENDED
         self.table.enter(flow, State.CLOSED, now)

@@ -163,12 +163,11 @@ class Flow:
 
     __slots__ = (
         "acks_syn_data", "again", "challenged", "client_ack", "client_fin", "client_fin_acked", "client_isn",
-        "client_scale", "closed_by_reset", "dropped_at", "echo", "fast", "fate", "guest_fin", "guest_fin_acked",
-        "guest_scale", "guest_syn_data", "held", "hold_expired", "isn_primary", "isn_secondary", "key_client",
-        "key_guest",
-        "last_client", "last_guest", "offset", "own", "pace", "paced", "predecessor", "queue", "reset_by_guest",
-        "sacks",
-        "seen", "state", "state_since", "successor", "syn_data", "ts_offset", "ts_primary", "ts_secondary",
+        "client_over", "client_scale", "closed_by_reset", "dropped_at", "echo", "fast", "fate", "guest_fin",
+        "guest_fin_acked", "guest_scale", "guest_syn_data", "held", "hold_expired", "isn_primary", "isn_secondary",
+        "key_client", "key_guest", "last_client", "last_guest", "offset", "own", "pace", "paced", "predecessor",
+        "queue", "reset_by_guest", "sacks", "seen", "state", "state_since", "successor", "syn_data", "ts_offset",
+        "ts_primary", "ts_secondary",
     )  # fmt: skip
 
     def __init__(self, key_client: bytes, key_guest: bytes, now: float) -> None:
@@ -208,6 +207,8 @@ class Flow:
         """The guest's last segment, in its own numbers: up to its payload, where its TCP header is, payload bytes."""
         self.last_client: tuple[bytes, int] | None = None
         """While numbers are equal: the client's last segment up to its payload, and where its TCP header is."""
+        self.client_over = False
+        """A FIN or RST of the client was seen, whatever the guest made of it."""
         self.client_fin: int | None = None
         """Sequence number after the client's FIN."""
         self.client_fin_acked = False

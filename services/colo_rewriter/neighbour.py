@@ -10,12 +10,17 @@ first of these that it knows:
 
 1. what a host has said of itself (ARP, neighbour discovery);
 2. the station to which the guest sends its request as unicast, in order to know whether it is still there;
-3. the station from which frames with this source address came;
+3. the station from which frames with this source address came (of those with TCP, the ones that open a connection, and
+   a few others);
 4. a router that has not introduced itself: a station from which frames with several source addresses come. The address
    that the guest asks for is taken for its own.
 
 None of the guest's frames reaches the LAN before a failover, and after it the guest hears its neighbours itself. So 2
 to 4 need not be certain: they only keep the guest sending.
+
+A guest that has joined just now knows nobody, and asks for neighbours that have not introduced themselves for hours,
+because the primary guest knows them. So what 1 to 3 cannot answer is also asked on the LAN, by the primary's mirror
+(`LanAsk`). Both guests have the same addresses, so the answer is right for both, and is mirrored like every frame.
 
 Sources: RFC 826 (ARP), RFC 5227 (probes), RFC 4861 (neighbour discovery), RFC 4862 (duplicate address
 detection). Probes that ask whether an address is free are never answered.
@@ -89,8 +94,11 @@ class Neighbours:
         self._seen = _Stations(limit)
         """From which stations frames came."""
         self._guessed = _Stations(MAX_GUESSED)
-        self._last = b""
         self._own: OrderedDict[bytes, None] = OrderedDict()
+        self._familiar: dict[bytes, bytes] = {}
+        """Addresses that `notice` has seen, with their stations: most frames come from one of these."""
+        self.unknown = False
+        """The neighbour that the guest asked for last is not known, or guessed: somebody has to ask the LAN."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -98,13 +106,19 @@ class Neighbours:
     def notice(self, frame: Buffer) -> None:
         """Note from which station a mirrored frame of any kind came."""
         start = bytes(frame[ETH + 6 : ETH + 46])
-        if start == self._last:
+        # Without tags: the ends of the EtherType, and where each family has the address of the sender.
+        family = start[6:8]
+        source = start[20:24] if family == b"\x08\0" else start[16:32] if family == b"\x86\xdd" else b""
+        if source and self._familiar.get(source) == start[:6]:
             return
-        self._last = start
         packet = dissect(frame)
         if packet.kind not in (Kind.IP, Kind.FRAGMENT):
             return
         mac, key = start[:6], packet.tags + packet.src
+        if source:
+            if len(self._familiar) >= MAX_NEIGHBOURS:
+                self._familiar.clear()
+            self._familiar[source] = mac
         if not _is_address(packet.src) or not _is_station(mac) or key in self._own:
             return
         old = self._seen.get(key)
@@ -127,6 +141,7 @@ class Neighbours:
 
     def answer(self, packet: Packet) -> bytes | None:
         """The reply to a request of the guest in `packet`, or None when there is nothing to say."""
+        self.unknown = False
         if is_arp(packet):
             return self._answer_arp(packet)
         if is_discovery(packet) and packet.frame[packet.l4] == SOLICITATION:
@@ -173,8 +188,10 @@ class Neighbours:
         # A request as unicast goes to the station that had the address before (RFC 1122 §2.3.2.1, RFC 4861 §7.3.3).
         mac = bytes(packet.frame[ETH : ETH + 6])
         asked = _Neighbour(mac, None, _station(tags, target, mac)) if _is_station(mac) else None
-        neighbour = self._known.get(key) or asked or self._seen.get(key) or self._guessed.get(key)
-        neighbour = neighbour or self._router(tags, key, target)
+        neighbour = self._known.get(key) or asked or self._seen.get(key)
+        if neighbour is None:
+            self.unknown = True
+            neighbour = self._guessed.get(key) or self._router(tags, key, target)
         return neighbour if neighbour is not None and neighbour.mac != asker_mac else None
 
     def _router(self, tags: bytes, key: bytes, target: bytes) -> _Neighbour | None:

@@ -11,8 +11,9 @@ from struct import Struct
 from typing import Final
 
 from colo_proto.frame import MIN_FRAME, Buffer
+from colo_proto.messages import MAX_ASK
 from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, PROTO_TCP, Kind, Packet, dissect, glance
-from colo_proto.net.tcp import ACK, FLAGS_AT, OFFSET_AT, segment
+from colo_proto.net.tcp import ACK, FLAGS_AT, OFFSET_AT, SYN, segment
 from colo_proto.seq import MASK
 from colo_rewriter.flow import PACED, PLAIN, SLOW, Arrival, Flow
 from colo_rewriter.neighbour import Neighbours
@@ -36,6 +37,8 @@ class Passage:
         self.neighbours = neighbours
         """None while the guest hears its neighbours itself, or if `answer_neighbours` is off."""
         self.counters = counters
+        self.asks: list[bytes] = []
+        """Requests of the guest that somebody has to ask on the LAN. The rewriter takes them."""
 
     def take(self, frames: Sequence[Buffer], now: float, *, outward: bool) -> None:
         """Handle frames of the guest (`outward`), or of the clients."""
@@ -86,6 +89,8 @@ class Passage:
                                 append(toward_guest(frame, l4, data, frame[l4 + FLAGS_AT], flow))
                             continue
             elif proto >= 0 and proto != PROTO_ICMPV6:
+                if not outward and self.neighbours is not None:
+                    self.neighbours.notice(frame)
                 append(frame)
                 continue
             self._slow(frame, now, outward=outward)
@@ -133,15 +138,21 @@ class Passage:
                     if outward:
                         self.tracker.from_guest(arrival, now)
                     else:
+                        if seg.flags & SYN and self.neighbours is not None:
+                            # The guest's answer to it is waited for.
+                            self.neighbours.notice(frame)
                         self.tracker.from_client(arrival, now)
                     return
                 self.counters["malformed"] += 1
         elif self.neighbours is not None and (packet.ethertype == ETH_ARP or packet.proto == PROTO_ICMPV6):
             if not outward:
                 self.neighbours.learn(packet)
-            elif (reply := self.neighbours.answer(packet)) is not None:
-                self.counters["neighbour_answers"] += 1
-                self.out.to_guest.append(reply)
+            else:
+                if (reply := self.neighbours.answer(packet)) is not None:
+                    self.counters["neighbour_answers"] += 1
+                    self.out.to_guest.append(reply)
+                if self.neighbours.unknown and len(frame) <= MAX_ASK:
+                    self.asks.append(frame)
         elif packet.kind == Kind.MALFORMED:
             self.counters["malformed"] += 1
         (self.out.to_client if outward else self.out.to_guest).append(frame)

@@ -16,12 +16,12 @@ Each frame goes through `Passage`. Messages of the COLO frame and timers are han
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
-from colo_proto.core import Log, Output, Port, Send, Way
+from colo_proto.core import Log, Output, Port, Send, Tell, Way
 from colo_proto.frame import Buffer
 from colo_proto.lan import CLAIMS, Lan
-from colo_proto.messages import CheckpointDone, Demote, LanSay, Message, Mode, Promote, SetMode, Unprotected
+from colo_proto.messages import CheckpointDone, Demote, LanAsk, LanSay, Message, Mode, Promote, SetMode, Unprotected
 from colo_proto.net.announce import Announcer
 from colo_rewriter.backoff import MAX_REVIVED, REVIVE_AT, end_backoff, may_be_waiting
 from colo_rewriter.config import RewriterConfig
@@ -30,6 +30,9 @@ from colo_rewriter.neighbour import Neighbours
 from colo_rewriter.passage import Passage
 from colo_rewriter.tracker import Tracker
 from colo_rewriter.waiting import Waiting
+
+MAX_ASKED: Final = 64
+"""Neighbours that are asked for in a second."""
 
 
 class Rewriter:
@@ -57,6 +60,9 @@ class Rewriter:
         self._passage = Passage(self._tracker, Neighbours() if config.answer_neighbours else None, self.counters)
         self._checkpoints = 0
         self._fence = 0
+        self._asked = 0
+        self._asked_at = float("-inf")
+        """How many neighbours were asked for, in the second that began then."""
         self._promoted = False
         self._revivals: list[float] = []
         self._mode: str = Mode.ENFORCE
@@ -76,6 +82,7 @@ class Rewriter:
             if self._announcer is not None:
                 self._announcer.learn(frames)
             self._passage.take(frames, now, outward=True)
+            heard = self._asks(now)
         elif port not in ("indev", "standby", "lead_in"):
             raise ValueError(f"the rewriter has no input {port!r}")
         else:
@@ -88,6 +95,18 @@ class Rewriter:
             else:
                 self.counters["dropped.promoted" if port == "indev" else "dropped.standby"] += len(frames)
         return [*self._sends(), *heard]
+
+    def _asks(self, now: float) -> list[Output]:
+        """Have the primary's side ask for the neighbours that are not known here."""
+        asks, self._passage.asks = self._passage.asks, []
+        if not asks:
+            return []
+        if now >= self._asked_at + 1.0:
+            self._asked_at, self._asked = now, 0
+        asks = asks[: MAX_ASKED - self._asked]
+        self._asked += len(asks)
+        self.counters["neighbours_asked"] += len(asks)
+        return [Tell(LanAsk(bytes(one))) for one in asks]
 
     def tell(self, message: Message, now: float) -> list[Output]:
         """A finished checkpoint, a mode, the promotion of this side or its end, or a claim to send."""

@@ -7,7 +7,7 @@ afterwards. `Passage` brings only what its fast path does not handle.
 from collections import Counter
 from typing import Final
 
-from colo_proto.net.tcp import ACK, RST, SYN, Segment
+from colo_proto.net.tcp import ACK, FIN, RST, SYN, Segment
 from colo_proto.seq import MASK
 from colo_rewriter.acceptance import belongs_to_successor
 from colo_rewriter.ending import Endings
@@ -46,6 +46,8 @@ class Tracker:
             self.out.to_guest.append(arrival.frame)
             return
         self.table.touch(flow, now)
+        if flags & (FIN | RST):
+            (flow if flow.successor is None else flow.successor).client_over = True
         if flow.fate >= Fate.LOST and self.endings.from_client(flow, arrival, now):
             return
         if flow.successor is not None and now - flow.successor.seen > SUCCESSOR_LIFE:

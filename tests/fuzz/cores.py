@@ -18,7 +18,18 @@ from colo_proto.claim import Stand, State, derive, is_claim, write_claim
 from colo_proto.core import Log, Save, Send, Tell
 from colo_proto.errors import WireError
 from colo_proto.frame import ETH, MAX_FRAME
-from colo_proto.messages import CheckpointDone, Demote, LanSay, Mode, Promote, SetMode, SetRules, WorkerTable
+from colo_proto.messages import (
+    CheckpointDone,
+    Demote,
+    LanAsk,
+    LanSay,
+    Mode,
+    Promote,
+    SetMode,
+    SetRules,
+    Unprotected,
+    WorkerTable,
+)
 from colo_proto.net import flow as flows
 from colo_proto.net import packet as p
 from colo_proto.net.fragment import Reassembler
@@ -270,6 +281,18 @@ def _damaged(random: Random, packed: bytes, now: float) -> None:
         flow_state.unpack(Books(random).core.table, data, now)
 
 
+MADE = ("neighbour_answers", "announcements", "revivals", "refusals", "resets_made")
+"""Frames that a rewriter makes itself outside of shadow mode."""
+
+
+def unprotected(random: Random, core: Rewriter) -> Unprotected:
+    """Something about some of the connections that the rewriter knows."""
+    keys: list[list[bytes]] = [[], [], []]
+    for flow in core._table:
+        random.choice(keys).append(b"\x06" + flow.key_guest)
+    return Unprotected("comp0", random.randrange(9), random.random() < 0.5, *keys, everything=random.random() < 0.1)
+
+
 def rewriter(random: Random, inputs: int) -> None:
     """Both ways, checkpoints, promotion, time."""
     standby = random.choice(("", "tap://lan"))
@@ -294,15 +317,18 @@ def rewriter(random: Random, inputs: int) -> None:
         elif how < 0.05:
             outputs += core.tell(CheckpointDone(done, state_copied=random.random() < 0.5), now)
         elif how < 0.055:
-            outputs += core.tell(random.choice((Promote, Demote))(done), now)
-        elif how < 0.06:
+            replica = random.random() < 0.5
+            outputs += core.tell(random.choice((Promote(done, replica=replica), Demote(done))), now)
+        elif how < 0.07:
+            outputs += core.tell(unprotected(random, core), now)
+        elif how < 0.075:
             outputs += core.drain(now)
         elif how < 0.15:
             streams.advance()
         sent += sum(len(output.frames) for output in outputs if isinstance(output, Send))
         counters, gauges = core.counters, core.gauges()
         dropped = sum(n for name, n in counters.items() if name.startswith("dropped."))
-        made = sum(counters[name] for name in ("frames_in", "neighbour_answers", "announcements", "revivals"))
+        made = sum(counters[name] for name in ("frames_in", *MADE))
         check(made == counters["frames_out"] + dropped + gauges["held"], counters, gauges)
         check(sent == counters["frames_out"], sent, counters)
         check(min(gauges.values()) >= 0, gauges)
@@ -343,6 +369,7 @@ def passing(random: Random, inputs: int) -> None:
         Demote(2),
         Demote(3),
         LanSay(corpus.FRAMES[0], 7),
+        LanAsk(random.choice(corpus.FRAMES), 1e9),
         LanSay(write_claim(Stand("primary", 1, 1, 1, State.ALONE, echo_of=2), "colo", KEYS), 8, [KEYS.gate]),
         WorkerTable(1, ["a"], [0] * 1024),
     )

@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from colo_proto.net.craft import ARP_IPV4
+from colo_proto.net.craft import ARP_IPV4, ARP_REQUEST
 from colo_proto.net.packet import ETH_ARP, PROTO_ICMPV6, Kind, Packet
 
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, SOLICITATION, ADVERTISEMENT = range(133, 137)
@@ -36,6 +36,14 @@ def is_discovery(packet: Packet) -> bool:
     if size < 8 or frame[packet.l3 + 7] != 255 or frame[l4 + 1] != 0:
         return False
     return size >= _LEAST_SIZE.get(frame[l4], 1 << 16)
+
+
+def is_request(packet: Packet) -> bool:
+    """Does a station that has an address ask for a neighbour? No, if it asks whether an address is free."""
+    frame = packet.frame
+    if is_arp(packet):
+        return frame[packet.l3 + 7] == ARP_REQUEST and any(frame[packet.l3 + 14 : packet.l3 + 18])
+    return is_discovery(packet) and frame[packet.l4] == SOLICITATION and any(packet.src)
 
 
 def introduction(packet: Packet) -> Introduction | None:

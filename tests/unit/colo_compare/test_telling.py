@@ -3,7 +3,17 @@
 from colo_compare.config import CompareConfig
 from colo_compare.telling import Telling
 from colo_proto.core import Send, Tell
-from colo_proto.messages import JOINING, MAX_KEYS, CheckpointDone, Mode, SetMode, SetRules, Unprotected, Welcome
+from colo_proto.messages import (
+    JOINING,
+    MAX_KEYS,
+    CheckpointDone,
+    CheckpointWanted,
+    Mode,
+    SetMode,
+    SetRules,
+    Unprotected,
+    Welcome,
+)
 from colo_proto.net.packet import dissect
 from playbook import P, Play, S, open_connection, syn, udp
 
@@ -23,6 +33,7 @@ def differing():
 def test_a_connection_that_differs_is_doubtful_first_and_lost_before_its_bytes_leave():
     play = differing()
     assert told(play) == [Unprotected("comp0", 1, doubtful=[KEY])]
+    assert isinstance(play.messages[-1], CheckpointWanted), "the request comes behind it"
     outputs = play.core.tell(CheckpointDone(1, state_copied=False), play.now)
     kinds = [type(one.message) if isinstance(one, Tell) else type(one) for one in outputs]
     assert kinds.index(Unprotected) < kinds.index(Send)

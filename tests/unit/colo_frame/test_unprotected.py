@@ -1,11 +1,17 @@
-"""How the frames pass on which connections a failover cannot continue, and notice that something of it was lost."""
+"""What the frames pass on between the filters of the two hosts: which connections a failover cannot continue, and for
+which neighbours somebody has to ask.
+"""
+
+from dataclasses import replace
 
 import pytest
 
+from colo_frame.frame import Frame
+from colo_frame.pair import CATCHES_UP
 from colo_frame.peer import PEER
-from colo_proto.messages import MAX_KEYS, SetMode, Unprotected, Welcome
+from colo_proto.messages import MAX_ASK, MAX_KEYS, LanAsk, SetMode, Unprotected, Welcome
 
-from .frames import hello, report, told
+from .frames import PRIMARY, hello, report, told
 from .test_pair import Pair
 
 KEY = b"\x06" + bytes(12)
@@ -121,3 +127,66 @@ def test_a_resync_that_copies_nothing_loses_all_that_is_open_before_compares_hea
     kinds = [type(one) for one in heard]
     assert kinds.index(Unprotected) < kinds.index(SetMode)
     assert at_rewriter(pair)[-1].everything
+
+
+def left_alone(pair):
+    pair.p.side.modes.go_alone()
+    pair.take("p", pair.p.side.out.take())
+
+
+def test_a_secondary_that_was_away_has_nothing_that_can_be_continued_and_is_compared_once_it_has_caught_up():
+    pair = Deaf()
+    pair.p = Frame(replace(PRIMARY, resync="auto"), 3)
+    pair.hear("p", "comp0", hello())
+    pair.hear("p", "m0", hello("mirror", "m0"))
+    pair.run(1.0)
+    pair.cut = True
+    pair.run(6.0)
+    left_alone(pair)
+
+    def behind(frames):
+        pair.hear("p", "m0", report("mirror", "m0", gauges={"link.outdev.unacknowledged": frames}))
+
+    behind(40_000)
+    pair.cut = False
+    pair.run(7.0)
+    assert at_rewriter(pair)[-1].everything
+    assert pair.p.side.modes.mode == "bypass", "the link still replays what was missed"
+    behind(100)
+    pair.run(11.0)
+    assert pair.p.side.modes.mode == "enforce"
+    assert [one.everything for one in at_rewriter(pair)].count(True) >= 2
+
+
+def test_a_secondary_that_does_not_catch_up_is_compared_after_a_while():
+    pair = Deaf()
+    pair.p = Frame(replace(PRIMARY, resync="auto"), 3)
+    pair.hear("p", "comp0", hello())
+    pair.hear("p", "m0", hello("mirror", "m0"))
+    pair.run(1.0)
+    pair.cut = True
+    pair.run(6.0)
+    left_alone(pair)
+    pair.hear("p", "m0", report("mirror", "m0", gauges={"link.outdev.unacknowledged": 99_999}))
+    pair.cut = False
+    pair.run(10.0)
+    assert pair.p.side.modes.mode == "bypass"
+    pair.run(6.0 + CATCHES_UP + 3)
+    assert pair.p.side.modes.mode == "enforce"
+
+
+def test_a_neighbour_is_asked_for_by_the_primarys_mirror_while_that_host_may_write():
+    pair = Pair()
+    pair.hear("p", "m0", hello("mirror", "m0"))
+    pair.run(2.0)
+    pair.hear("s", "rew0", LanAsk(b"who has", 0.0))
+    (ask,) = told(pair.heard["p"], LanAsk, "m0")
+    assert ask.frame == b"who has"
+    assert ask.until > pair.now
+    pair.hear("s", "rew0", LanAsk(bytes(MAX_ASK + 1)))
+    pair.hear("s", "f1", hello("redirector", "f1"))
+    pair.hear("s", "f1", LanAsk(b"who has"))
+    pair.hear("p", "comp0", LanAsk(b"who has"))
+    pair.p.side.ownership.leadership.state = "fenced"
+    pair.hear("s", "rew0", LanAsk(b"who has"))
+    assert len(told(pair.heard["p"], LanAsk, "m0")) == 1

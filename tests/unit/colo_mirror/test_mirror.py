@@ -5,11 +5,13 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+import craft
 from colo_mirror.config import MirrorConfig
 from colo_mirror.mirror import Mirror
 from colo_proto.claim import Stand, State, derive, write_claim
 from colo_proto.core import Send, Tell, Way
-from colo_proto.messages import CheckpointDone, Drain, LanHeard, LanSaid, LanSay, SetMode
+from colo_proto.messages import CheckpointDone, Drain, LanAsk, LanHeard, LanSaid, LanSay, SetMode
+from packets import CLIENT_MAC, GUEST_MAC
 from runtime_helpers import frames
 
 
@@ -82,3 +84,31 @@ def test_without_a_port_for_claims_they_are_frames_like_others():
     claim = [claim_of("secondary", 1)]
     assert core.receive("netdev", claim, 1.0) == [Send("next", claim), Send("outdev", claim)]
     assert core.tell(LanSay(claim[0], 4), 1.0) == []
+
+
+WHO_HAS = craft.arp_request("10.0.0.2", "10.0.0.1", sender_mac=GUEST_MAC)
+SOLICIT = craft.neighbour_solicitation("fd00::2", "fd00::1", src_mac=GUEST_MAC)
+
+
+def asked(frame, until=9.0):
+    core = Mirror(MirrorConfig(claims="tap://lan"))
+    return core.tell(LanAsk(frame, until), 5.0), core.counters
+
+
+def test_it_asks_for_a_neighbour_of_the_secondary_guest():
+    for frame in (WHO_HAS, SOLICIT):
+        out, counters = asked(frame)
+        assert out == [Send("claims", [frame])]
+        assert counters["neighbours_asked"] == 1
+
+
+def test_it_asks_nothing_else_and_not_when_the_other_side_may_have_the_lan():
+    probe = craft.arp(1, "0.0.0.0", GUEST_MAC, "10.0.0.2", bytes(6), b"\xff" * 6)
+    reply = craft.arp_reply("10.0.0.2", "10.0.0.1", sender_mac=GUEST_MAC, target_mac=CLIENT_MAC)
+    data = craft.tcp("10.0.0.2", "10.0.0.9", 80, 5000, 1, 0, 2)
+    wrong = [(frame, 9.0) for frame in (probe, reply, data, WHO_HAS + bytes(300), b"")]
+    for frame, until in [(WHO_HAS, 5.0), *wrong]:
+        out, counters = asked(frame, until)
+        assert not out
+        assert counters["asks_refused"] == 1
+    assert Mirror(MirrorConfig()).tell(LanAsk(WHO_HAS, 9.0), 5.0) == []

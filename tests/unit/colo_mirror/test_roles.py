@@ -2,11 +2,12 @@
 
 import pytest
 
+import craft
 from colo_mirror.config import MirrorConfig
 from colo_mirror.mirror import Mirror
 from colo_proto.claim import Stand, State, derive, write_claim
 from colo_proto.core import Log, Send, Tell
-from colo_proto.messages import Demote, LanHeard, LanSaid, LanSay, Promote
+from colo_proto.messages import Demote, LanAsk, LanHeard, LanSaid, LanSay, Promote
 from runtime_helpers import frames
 
 CONFIG = MirrorConfig(roles="change")
@@ -58,6 +59,17 @@ def test_claims_are_heard_and_said_in_both_roles(leads):
     ours = write_claim(Stand("primary", 1, 1, 2, State.HOLDING), "colo", KEYS)
     assert core.tell(LanSay(ours, 9, [KEYS.gate]), 2.0) == [Send("claims", [ours]), Tell(LanSaid(9))]
     assert core.receive("netdev", [CLAIM], 3.0) == [Tell(LanHeard(CLAIM))]
+
+
+def test_a_neighbour_is_asked_for_only_while_its_host_leads():
+    core = Mirror(MirrorConfig(roles="change", claims="tap://lan"))
+    ask = LanAsk(craft.arp_request("10.0.0.2", "10.0.0.9"), until=9.0)
+    assert core.tell(ask, 1.0) == []
+    core.tell(Promote(2), 2.0)
+    assert core.tell(ask, 3.0) == [Send("claims", [ask.frame])]
+    core.tell(Demote(3), 4.0)
+    assert core.tell(ask, 5.0) == []
+    assert (core.counters["asks_refused"], core.counters["neighbours_asked"]) == (2, 1)
 
 
 def test_what_it_knew_of_windows_is_forgotten_with_the_role():

@@ -249,3 +249,37 @@ def test_what_is_noticed_is_bounded_and_costs_the_known_ones_nothing():
     assert len(table._seen) == 8
     assert sum(table._seen.addresses.values()) == 8
     assert ask(table, who_has()) is not None
+
+
+def asks(table, frame):
+    ask(table, frame)
+    return table.unknown
+
+
+def test_who_is_not_known_or_only_guessed_has_to_be_asked_for_on_the_lan():
+    assert asks(Neighbours(), who_has())
+    assert asks(Neighbours(), solicit())
+    assert not asks(heard(arp_from()), who_has())
+    table = Neighbours()
+    table.notice(craft.tcp(C4, G4, 5000, 80, 1, 0, 2))
+    assert not asks(table, who_has())
+    for address in ("192.0.2.7", "192.0.2.8"):
+        table.notice(craft.tcp(address, G4, 5000, 80, 1, 0, 2, macs=(ROUTER_MAC, GUEST_MAC)))
+    assert ask(table, who_has(ROUTER4))[ETH + 6 : ETH + 12] == ROUTER_MAC, "the station that forwards"
+    assert table.unknown, "but that is a guess"
+
+
+def test_a_probe_for_a_free_address_must_not_be_asked_on_the_lan():
+    """The primary guest has the address, and would defend it against its own replica."""
+    assert not asks(Neighbours(), craft.arp(1, "0.0.0.0", GUEST_MAC, G4, bytes(6), b"\xff" * 6))
+    assert not asks(Neighbours(), solicit(G6, "::"))
+    table = Neighbours()
+    ask(table, who_has())
+    assert not asks(table, who_has(G4)), "nor one for its own"
+
+
+def test_a_station_that_takes_an_address_over_is_noticed():
+    table = Neighbours()
+    for mac in (CLIENT_MAC, ROUTER_MAC, CLIENT_MAC):
+        table.notice(craft.tcp(C4, G4, 5000, 80, 1, 0, 2, macs=(mac, GUEST_MAC)))
+        assert ask(table, who_has())[ETH + 6 : ETH + 12] == mac

@@ -41,7 +41,7 @@ def opened(form="v4", **config):
 @pytest.mark.parametrize("port", ["indev", "netdev"])
 def test_r14_what_is_not_tcp_passes_as_the_same_object(frame, port):
     core = Rewriter(RewriterConfig())
-    (send,) = core.receive(port, [frame], 0.0)
+    send = core.receive(port, [frame], 0.0)[0]
     assert send.port == ("netdev" if port == "indev" else "outdev")
     assert send.frames[0] is frame
     assert core.gauges()["flows"] == 0
