@@ -67,11 +67,17 @@ class Endings:
     # -- which ones -------------------------------------------------------------------------------
 
     def hear(self, message: Unprotected, now: float) -> None:
-        """Compare, or the COLO frame, says which connections are unprotected."""
+        """Compare, or the COLO frame, says which connections are unprotected.
+
+        After a promotion nobody compares any more. A primary that stood still, and runs again, finds that the secondary
+        answers nothing: what it says then is not about the connections that are served here.
+        """
         before = self.told.get(message.source, 0)
         follows = message.again or message.everything or message.version == before + 1
         if message.source in self.told or len(self.told) < MAX_SOURCES:
             self.told[message.source] = message.version if follows else -1
+        if self.table.promoted:
+            return
         if message.everything:
             self._joined_at = now + JOINING
             for flow in list(self.table):
@@ -103,9 +109,6 @@ class Endings:
             self._joined_at = float("-inf")
 
     def _mark(self, flow: Flow, fate: Fate, now: float) -> None:
-        if fate is Fate.LOST and self.table.promoted:
-            self._end(flow, now)
-            return
         flow.fate = fate
         self.table.refresh(flow)
         if fate is Fate.LOST and flow.state is not State.CLOSED:
@@ -202,6 +205,10 @@ class Endings:
         opened = [flow for flow in ended if flow.state is not State.CLOSED]
         for flow in ended:
             self._end(flow, now)
+        for flow in self.table:
+            if flow.fate is Fate.DOUBTFUL:
+                # Its client has seen nothing that this guest has not sent.
+                flow.fate = Fate.PROTECTED
         self.counters["connections_reset"] += len(opened)
         parts = [opened[at : at + AT_ONCE] for at in range(0, len(opened), AT_ONCE)]
         self._rounds = (

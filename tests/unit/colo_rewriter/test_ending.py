@@ -93,13 +93,17 @@ def test_a_key_that_nobody_has_is_nothing():
     assert core.gauges()["flows_unprotected"] == 0
 
 
-def test_it_is_said_after_the_promotion_too():
-    """The last words of a primary that died, or a second promotion's."""
+def test_a_primary_that_runs_again_after_the_promotion_ends_nothing():
+    """It stood still. Now its compares find that the secondary answers nothing, and checkpoints follow."""
     core = opened()
+    core.tell(Unprotected("comp0", 1, doubtful=[key(core)]), 1.0)
     core.tell(Promote(1), 2.0)
-    (reset, _) = frames(core.tell(Unprotected("comp0", 1, lost=[key(core)]), 2.0), "netdev")
-    assert read(reset)[1].flags == RST
-    assert not frames(core.receive("netdev", [parse("g PA 9101 101 +9").frame("v4")], 2.1), "outdev")
+    core.tell(CheckpointDone(1, state_copied=False), 2.5)
+    core.tell(Unprotected("comp0", 2, lost=[key(core)]), 2.5)
+    core.tell(Unprotected("frame-p", 1, everything=True), 2.5)
+    (sent,) = frames(core.receive("netdev", [parse("g PA 9101 101 +9").frame("v4")], 3.0), "outdev")
+    assert read(sent)[1].seq == 1101
+    assert core.counters["resets_made"] == 0
 
 
 def test_what_was_doubtful_stays_lost_when_it_is_said_again():
