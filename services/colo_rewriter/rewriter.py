@@ -113,13 +113,13 @@ class Rewriter:
         outputs: list[Output] = []
         if isinstance(message, CheckpointDone):
             self._checkpoints += 1
-            if not self._leads:
+            # While this guest is the one that the other is compared with, a checkpoint concerns the other one.
+            if not (self._promoted and self._roles_change):
                 self._tracker.endings.checkpoint(now, copied=message.state_copied)
                 if message.state_copied:
                     self._tracker.state_copied()
         elif isinstance(message, Unprotected):
-            if not self._leads:
-                self._tracker.endings.hear(message, now)
+            self._tracker.endings.hear(message, now)
         elif isinstance(message, SetMode):
             self._mode = message.mode
             self._set_mode(message.mode, now)
@@ -132,13 +132,6 @@ class Rewriter:
         elif isinstance(message, LanSay) and self._lan is not None:
             outputs = self._lan.say(message)
         return [*self._sends(), *outputs]
-
-    @property
-    def _leads(self) -> bool:
-        """True while this guest is the one that the other is compared with: checkpoints, and what compare says of
-        connections, concern the other one.
-        """
-        return self._promoted and self._roles_change
 
     def _set_mode(self, mode: str, now: float) -> None:
         """In shadow mode the client does not wait for this guest, so what the client sends has to wait for it."""
