@@ -95,7 +95,7 @@ class Endings:
 
     def begins(self, flow: Flow, now: float) -> None:
         """A new connection."""
-        if now < self._joined_at:
+        if now < self._joined_at and not flow.own:
             flow.fate = Fate.LOST
 
     def checkpoint(self, now: float, *, copied: bool) -> None:
@@ -174,6 +174,8 @@ class Endings:
             if not self.table.promoted:
                 return False
             self.table.remove(flow)
+            if self.table.roles_change:
+                return False
             self.out.to_client.append(arrival.frame)
             return True
         self.table.touch(flow, now)
@@ -214,6 +216,17 @@ class Endings:
             if ended
             else []
         )
+
+    def demote(self) -> None:
+        """The other guest serves the clients now, and this one has every connection that it has served until now. What
+        compares say of them from now on begins anew.
+        """
+        self.told.clear()
+        self._joined_at = float("-inf")
+        self._rounds = []
+        for flow in self.table:
+            if flow.fate < Fate.ENDED:
+                flow.fate = Fate.PROTECTED
 
     def _end(self, flow: Flow, now: float) -> None:
         """The guest is told that the connection is over."""
