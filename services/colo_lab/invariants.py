@@ -11,7 +11,8 @@ S3    in every connection that continued after a failover, as captured on the cl
       expected arrived, and the ACK number did not go back
 S4    no gap on the mirror link was left open: the secondary has missed no frame, or a checkpoint was wanted
 S5    nobody but the primary side wrote to the client LAN. With a capture there: the guest was heard from
-      one host's port, then from the other's, and never again from the first
+      one host's port, then from the other's, and never again from the first (symmetric wiring: not until it was silent
+      for a while, and no more often than there were failovers)
 S6    compare: frames in + taken over = released - synthesized + dropped + held + handed over, on both sides
       (a secondary frame that was cut in pieces counts as `secondary_split`); and on every ZeroMQ link of frames:
       given to it = taken from it + dropped by it for a reason + found missing by its receiver
