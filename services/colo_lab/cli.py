@@ -74,7 +74,12 @@ def _exit_status(name: str, lab: Lab, body: Callable[[Signals], int]) -> int:
 @click.command(context_settings=_SETTINGS)
 @click.option("--guest", default="", metavar="CMD", help="Shell command that both guests run.")
 @click.option("--secondary-guest", default="", metavar="CMD", help="Another command for the secondary guest.")
-@click.option("--wiring", type=click.Choice(WIRINGS), default="faithful", help="All redirectors, or few hops.")
+@click.option(
+    "--wiring",
+    type=click.Choice(WIRINGS),
+    default="faithful",
+    help="All redirectors, few hops, or hosts that can both lead.",
+)
 @click.option("--compare", "workers", type=int, default=1, metavar="N", help="Number of compare workers.")
 @click.option("--mode", type=click.Choice(Mode.ALL), default=Mode.ENFORCE, help="Mode that compare starts in.")
 @click.option("--compare-timeout", type=int, metavar="MS", help="Age at which a held frame asks for a checkpoint.")

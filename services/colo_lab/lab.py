@@ -369,7 +369,7 @@ class Lab:
             processes=list(self.processes().values()),
             wiring=self.config.wiring,
             lan=self.lan(),
-            failovers=len(self.circle.records) if symmetric else None,
+            failovers=sum(not one.refused for one in self.circle.records) if symmetric else None,
         )
         status = self.exit_status if self.exit_status is not None else -1
         promotion = None if symmetric else self.statuses.promotion()
