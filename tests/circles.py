@@ -93,7 +93,7 @@ class Circles:
             return true()
 
         if not self.lab.supervisor.until(look, timeout):
-            verdicts = {side: body.get("verdict") for side, body in self.lab.statuses.bodies.items()}
+            verdicts = {side: body["verdict"]["text"] for side, body in self.lab.statuses.bodies.items()}
             raise BrokenError(f"not within {timeout:g} s: {what}; {verdicts}")
 
     def whole(self):

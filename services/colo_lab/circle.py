@@ -38,7 +38,7 @@ class Failover:
     repaired: float | None = None
     """When the processes of the host that died were started again."""
     protected: float | None = None
-    """When both COLO frames said that the pair is protected again."""
+    """When both COLO frames said that the pair is protected again (`protected`)."""
 
 
 @dataclass(slots=True)
@@ -86,8 +86,15 @@ def leader(bodies: Bodies) -> Side | None:
 
 
 def protected(bodies: Bodies) -> bool:
-    """True when both COLO frames answer, and both say that the pair is protected."""
-    return all(_mapping(bodies.get(side, {}).get("verdict")).get("level") == "protected" for side in SIDES)
+    """True when both COLO frames answer, and both say that the pair is protected, or that only connections which were
+    open at the resync are not. These stay so until they close; new ones are protected.
+    """
+    return all(_whole(_mapping(bodies.get(side, {}).get("verdict"))) for side in SIDES)
+
+
+def _whole(verdict: Mapping[str, Any]) -> bool:
+    causes = verdict.get("causes") or []
+    return "level" in verdict and all(_mapping(one).get("reason") == "flows" for one in causes)
 
 
 def _leadership(bodies: Bodies, side: str) -> Mapping[str, Any]:

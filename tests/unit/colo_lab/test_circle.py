@@ -1,10 +1,11 @@
 """What the lab concludes from the COLO frames' answers about who leads, and when the pair is protected again."""
 
-from colo_lab.circle import DIED, PLANNED, Circle, leader
+from colo_lab.circle import DIED, PLANNED, Circle, leader, protected
 
 
 def body(writes, level="protected", fence=2, **leadership):
-    return {"fence": fence, "verdict": {"level": level}, "leadership": {"writes": writes, **leadership}}
+    causes = [{"reason": "joining"}] if level == "unprotected" else []
+    return {"fence": fence, "verdict": {"level": level, "causes": causes}, "leadership": {"writes": writes, **leadership}}
 
 
 def test_who_leads():
@@ -42,6 +43,15 @@ def test_a_planned_one_needs_no_repair():
     circle.observe(10.2, {"primary": body(True, promotion={"at": 5.0, "silence_ms": 3}), "secondary": body(False)})
     (record,) = circle.records
     assert (record.led, record.silence_ms, record.protected) == (10.2, None, 10.2)
+
+
+def test_connections_from_before_the_resync_do_not_count():
+    old = {"level": "unprotected", "causes": [{"reason": "flows"}]}
+    assert protected({side: {"verdict": old} for side in ("primary", "secondary")})
+    assert not protected({"primary": {"verdict": old}})
+    assert not protected({"primary": {"verdict": old}, "secondary": {"verdict": None}})
+    more = {"level": "unprotected", "causes": [{"reason": "flows"}, {"reason": "link_cut"}]}
+    assert not protected({"primary": {"verdict": old}, "secondary": {"verdict": more}})
 
 
 def test_an_order_that_was_refused_is_over():
