@@ -56,6 +56,7 @@ class ChangingLeadership(Leadership):
         elif self.state in WRITING and before not in WRITING:
             self._replica = not self._followed or self.promotable or event == On.REMEMBERED
             self._followed = self.promotable = False
+            self.began = event
         self._keep_own()
         return True
 
@@ -79,6 +80,9 @@ class ChangingLeadership(Leadership):
             self._happen(On.SUPERSEDED, now)
         self.fence = max(self.fence, stand.fence)
         self._keep_own()
+        if stand.state == State.FENCED and self.state in WRITING:
+            # It follows as soon as it hears who writes.
+            self._spoke = float("-inf")
         if stand.state in WRITING and self.state not in WRITING:
             # A side that asks says nothing about what it released before.
             self.promotable = stand.state == State.HOLDING and stand.protected
@@ -87,7 +91,7 @@ class ChangingLeadership(Leadership):
 
     def _hear_idle(self, stand: Stand, now: float) -> None:
         """The other side may have said that it does not have the LAN."""
-        if self._answered():
+        if self.state == State.ASKING and self._answered():
             self._happen(On.ANSWERED, now)
         elif self.state == State.TAKING and (stand.state, stand.fence) == (State.FENCED, self.fence):
             self._happen(On.YIELDED, now)

@@ -89,6 +89,8 @@ class Leadership(ABC):
         self.fresh = Freshness(incarnation, timeout * timing.BELIEVED_PART, now)
         self._table = TABLES[side]
         self.state = State.ALONE if self.primary and not peer else FIRST[side]
+        self.began = ""
+        """The event by which this side began to write last, where roles change."""
         self.because = ""
         """The event that brought this side into its present state; empty at the start."""
 
