@@ -46,17 +46,19 @@ class ChangingLeadership(Leadership):
 
     def _happen(self, event: str, now: float) -> bool:
         """Follow the table, and note what the change means for the role."""
-        before = self.state
+        before, led = self.state, self.primary
         if not super()._happen(event, now):
             return False
         self._vacant = None
         self.primary = self.state not in FOLLOWING
+        if self.primary and not led:
+            self.began = event
+            self._followed &= event != On.LED
         if self.state == State.STANDBY:
             self._followed, self.promotable = True, False
         elif self.state in WRITING and before not in WRITING:
-            self._replica = not self._followed or self.promotable or event == On.REMEMBERED
+            self._replica = not self._followed or self.promotable
             self._followed = self.promotable = False
-            self.began = event
         self._keep_own()
         return True
 
@@ -106,18 +108,13 @@ class ChangingLeadership(Leadership):
         return other is not None and other.state in IDLE and self._owns_token and self.acknowledged()
 
     def restore(self, fence: int, *, promoted: bool, leased: bool, now: float) -> None:
-        """A process had heard of `fence` from an earlier start of this frame, which had perhaps led. What the other
-        side has taken since then is not ours any more, whatever a process remembers.
+        """A process had heard of `fence` from an earlier start of this frame, which had led if it was `promoted` or if
+        its lease is still valid. What the other side has taken since then is not ours any more.
         """
         latest = fence >= self.fence or self._owns_token
         self.fence = max(self.fence, fence)
         other = self.other
         taken = other is not None and (other.state in WRITING or other.state == State.TAKING)
-        if promoted and latest and not taken:
-            if leased and self.vote is None and (self.state == State.STANDBY or self.had_lan):
-                self._happen(On.REMEMBERED, now)
-            elif self.state == State.STANDBY:
-                self._happen(On.REMEMBERED_LATE, now)
-            if leased and self.vote is not None:
-                self.vote.remember(now)
+        if (promoted or leased) and latest and not taken:
+            self._happen(On.LED, now)
         self._keep_own()

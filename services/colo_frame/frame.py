@@ -210,6 +210,9 @@ class Frame:
                 self._begin_to_lead()
             else:
                 side.modes.follow_other()
+        if changes and leadership.because == On.VACANT and leadership.primary:
+            # The other host has had the LAN, or wanted it: nobody knows what it released.
+            side.modes.go_alone()
         if any(after in WRITING and before not in WRITING for before, after in changes):
             self._scaling.lead(now)
 
@@ -219,15 +222,10 @@ class Frame:
         each connection. Otherwise the other guest is no replica, and a resync is needed.
         """
         side, leadership = self.side, self.side.ownership.leadership
-        if leadership.state not in WRITING or leadership.began not in (On.YIELDED, On.REMEMBERED):
+        if leadership.began == On.YIELDED and leadership.replica and side.modes.mode != Mode.BYPASS:
+            side.modes.set(side.modes.mode)
+        elif leadership.began != On.LED:
             side.modes.go_alone()
-        elif leadership.began == On.YIELDED:
-            planned = leadership.replica and side.modes.mode != Mode.BYPASS
-            if planned:
-                side.modes.set(side.modes.mode)
-            else:
-                side.modes.go_alone()
-            side.counters["changes_planned" if planned else "changes_forced"] += 1
 
     def _note_takeover(self, changes: Sequence[tuple[str, str]], now: float) -> None:
         """Remember which side has taken over, for `colo status`."""

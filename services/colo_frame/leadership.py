@@ -90,7 +90,7 @@ class Leadership(ABC):
         self._table = TABLES[side]
         self.state = State.ALONE if self.primary and not peer else FIRST[side]
         self.began = ""
-        """The event by which this side began to write last, where roles change."""
+        """Where roles change: the event by which this side began to lead last."""
         self.because = ""
         """The event that brought this side into its present state; empty at the start."""
 

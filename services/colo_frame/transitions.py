@@ -49,6 +49,7 @@ class On:
     YIELDED = "yielded"
     OUTRANKED = "outranked"
     DEPOSED = "deposed"
+    LED = "led"
     REMEMBERED = "remembered"
     REMEMBERED_LATE = "remembered late"
 
@@ -67,11 +68,12 @@ MEANING: Final[Mapping[str, str]] = {
     On.STOPPED: "every writer has confirmed that it stopped, or its lease has ended",
     On.VACANT: "the other side has said for longer than a lease lasts that it does not have the LAN either",
     On.ORDERED: "the operator orders a failover",
-    On.SILENT: "the primary was silent on both ways for longer than its leases last; in `standby` only with automatic "
-    "failover, and if this guest is a replica",
-    On.YIELDED: "the primary is `fenced`, with this side's token",
-    On.OUTRANKED: "the primary writes with a higher token, and this side had not had the LAN",
+    On.SILENT: "the other side was silent on both ways for longer than its leases last; in `standby` only with "
+    "automatic failover, and if this guest is a replica",
+    On.YIELDED: "the other side is `fenced`, with this side's token",
+    On.OUTRANKED: "the other side writes with a higher token, and this side had not had the LAN",
     On.DEPOSED: "the primary writes with a higher token, and this side has had the LAN",
+    On.LED: "a process remembers that an earlier start of this frame led, and nobody took a higher token since then",
     On.REMEMBERED: "a process has a valid lease from an earlier start of this frame, which had promoted this side",
     On.REMEMBERED_LATE: "as before, but the lease has ended",
 }
@@ -150,12 +152,10 @@ _EITHER: Final = (
     Row(State.STANDBY, On.ORDERED, State.TAKING, (TOKEN,)),
     Row(State.STANDBY, On.SILENT, State.TAKING, (TOKEN,)),
     Row(State.STANDBY, On.VACANT, State.ASKING, (TOKEN, ASKS)),
-    Row(State.STANDBY, On.REMEMBERED, State.HOLDING),
-    Row(State.STANDBY, On.REMEMBERED_LATE, State.TAKING, (ASKS,)),
+    Row(State.STANDBY, On.LED, State.ASKING, (ASKS,)),
     Row(State.TAKING, On.SILENT, State.ALONE),
     Row(State.TAKING, On.YIELDED, State.HOLDING),
     Row(State.TAKING, On.VACANT, State.ALONE),
-    Row(State.TAKING, On.REMEMBERED, State.HOLDING),
     Row(State.TAKING, On.OUTRANKED, State.STANDBY),
 )
 
