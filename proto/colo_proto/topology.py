@@ -293,6 +293,8 @@ def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSp
                 options["allow"] = allow(side, wiring, workers, site)
         elif process.role == "frame":
             options["side"] = side
+            if wiring == "symmetric":
+                options["roles"] = "change"
             comps = [p.id for p in processes(wiring, workers) if (p.role, p.side) == ("compare", side)]
             if comps:
                 # So that the worker table is complete before the first frame arrives.

@@ -103,6 +103,13 @@ class Workers:
         self._changed_at = now
         self.wanted = []
 
+    def begin(self, names: Sequence[str]) -> None:
+        """Begin to lead with these workers of this host. The version is above all that were seen."""
+        self.table = make_table(self.table.version + 1, names)
+        self.wanted = []
+        self.leaving.clear()
+        self.unsettled.clear()
+
     def settled(self, worker: str, version: int) -> None:
         """A worker has given and taken all flows that the table of `version` moves."""
         if version >= self.table.version:
