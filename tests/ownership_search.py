@@ -115,7 +115,9 @@ def play(script, failover, *, packed=True, vote=False, roles="fixed"):
     writer, other = writers[0], world.other(writers[0])
     if world.changing:
         assert (writer.leads, other.leads, other.state) == (True, False, "standby"), (writer.state, other.state)
-        assert writer.frame.side.table.workers == [writer.writer.id]
+        tables = [host.frame.side.table for host in (writer, other)]
+        assert tables[0].workers == [writer.writer.id]
+        assert tables[0] == tables[1]
     # A secondary that had the LAN and was fenced waits for an order.
     ready = other.state == "standby" and other.frame.side.ownership.leadership.promotable
     if death and failover == "auto" and ready:

@@ -358,7 +358,7 @@ class World:
     def over_link(self, host, message):
         far = self.other(host).processes["frame"]
         self.quiet = 0.0
-        if isinstance(message, Heartbeat):
+        if isinstance(message, Heartbeat) and not self.changing:
             # The table is the largest part of it, and does not matter here.
             message = replace(message, table=None)
         self.link_tape.append((host.letter, message))

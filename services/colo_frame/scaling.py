@@ -99,6 +99,8 @@ class Scaling:
     def learn(self, now: float, version: int, table: WorkerTable | None) -> None:
         """Somebody has a table that an earlier start of this frame made, or the other host when it led."""
         if self._side.config.changing and table is not None and not self._own(table):
+            if not self._side.leads:
+                return
             table = None
         if self._workers.learn(version, table):
             self._announce()
