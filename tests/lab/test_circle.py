@@ -39,11 +39,11 @@ def test_a_planned_change_and_back_under_load():
         circles.whole()
         jobs = circles.load(LOAD[:6])
         there, back = circles.planned(), circles.planned()
-        stall = circles.ended(jobs)
+        stalls = circles.ended(jobs)
         new = circles.new_connections()
         report = lab.report()
     assert [one["host"] for one in (there, back)] == ["host-p", "host-s"]
-    assert stall < 1500, (there, back, report["failovers"])
+    assert max(stalls.values()) < 3000, (stalls, report["failovers"])
     assert (new["new_ms"] < 100, new["unprotected"]) == (True, 0), new
     held(report)
     assert [one["planned"] for one in report["failovers"]] == [True, True]
@@ -54,13 +54,16 @@ def test_the_command_line_goes_round(lab):
     run = lab(
         *("--wiring", "symmetric", "--guest", SERVER, "--failover", "1,planned@14", "--repair-after", "2"),
         *("--option", "frame.heartbeat-interval=200"),
-        client=f"{CLIENT} rr --seconds 20 --timeout 100",
+        # The second connection is from after the resync.
+        client=f"{CLIENT} rr --seconds 10 --timeout 100 && {CLIENT} rr --seconds 9 --timeout 100",
         timeout=200,
     )
     assert run.status == 0, run.err + run.out
     died, planned = run.report["failovers"]
     assert (died["host"], died["leads"], died["planned"]) == ("host-p", "host-s", False)
     assert (planned["host"], planned["leads"], planned["planned"]) == ("host-s", "host-p", True)
+    assert [one["connections_reset"] for one in (died, planned)] == [0, 0], run.report["lan"]
+    assert all(one["protected_ms"] > 0 for one in (died, planned)), run.report["failovers"]
     assert run.report["failover"] is None
     assert run.report["invariants"]["S5"] == "held", run.report["invariants_why"]["S5"]
 
