@@ -5,7 +5,11 @@ from colo_lab.circle import DIED, PLANNED, Circle, leader, protected
 
 def body(writes, level="protected", fence=2, **leadership):
     causes = [{"reason": "joining"}] if level == "unprotected" else []
-    return {"fence": fence, "verdict": {"level": level, "causes": causes}, "leadership": {"writes": writes, **leadership}}
+    return {
+        "fence": fence,
+        "verdict": {"level": level, "causes": causes},
+        "leadership": {"writes": writes, **leadership},
+    }
 
 
 def test_who_leads():
