@@ -105,7 +105,7 @@ def test_where_roles_change_the_host_that_leads_is_named():
     assert world.ask("s", "failover").ok
     world.run(1.0)
     for letter in "ps":
-        text = shown(world.ask(letter, "status").body)
+        text = shown(world.ask(letter, "status").body, 160)
         assert "the client LAN is at the secondary" in text
         assert re.search(r"^primary \(standby\) +frame-p +- +standby ", text, flags=re.MULTILINE)
         assert re.search(r"^secondary \(leader\) +frame-s +writes +holding ", text, flags=re.MULTILINE)
