@@ -9,17 +9,18 @@ One circle::
 """
 
 import argparse
+import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+from pathlib import Path
 
 from colo_lab import privileges
 from colo_lab.circle import PLANNED, protected
 from colo_lab.config import LabConfig
+from colo_lab.launch import QUIET
 from pairlab import Lab
 
 SERVER = f"exec {sys.executable} -P -m colo_lab.programs.server"
@@ -54,15 +55,17 @@ def started(**config):
 class Job:
     """A job of the client program, running in the client's namespace."""
 
-    def __init__(self, lab, words):
+    def __init__(self, lab, words, number):
         self.words = words
-        self.out = tempfile.TemporaryFile()  # noqa: SIM115 - `result` closes it
+        # The folder goes with the lab.
+        self.out = Path(lab.directory, f"job{number}")
         argv = [sys.executable, "-P", "-m", "colo_lab.programs.client", *words.split(), "--announce", "--timeout", "60"]
-        self.process = lab.popen("client", argv, stdout=self.out, stdin=subprocess.DEVNULL)
+        with self.out.open("wb") as out:
+            self.process = lab.popen("client", argv, stdout=out, stdin=subprocess.DEVNULL)
 
     @property
     def begun(self):
-        return os.fstat(self.out.fileno()).st_size > 0
+        return self.out.stat().st_size > 0
 
     @property
     def over(self):
@@ -70,9 +73,7 @@ class Job:
 
     def result(self):
         """The line of JSON that it ended with."""
-        self.out.seek(0)
-        text = self.out.read().decode()
-        self.out.close()
+        text = self.out.read_text()
         line = json.loads(text.splitlines()[-1]) if text.strip() else {"wrong": "it printed nothing"}
         if self.process.returncode or line["wrong"]:
             raise BrokenError(f"{self.words}: {line}")
@@ -84,6 +85,7 @@ class Circles:
 
     def __init__(self, lab):
         self.lab = lab
+        self._jobs = itertools.count()
 
     def until(self, what, true, timeout=WITHIN):
         """Let the lab work until `true()`."""
@@ -107,7 +109,7 @@ class Circles:
 
     def load(self, words=LOAD):
         """Begin a load, and wait until each job is under way."""
-        jobs = [Job(self.lab, one) for one in words]
+        jobs = [Job(self.lab, one, next(self._jobs)) for one in words]
         self.until("the load is under way", lambda: all(job.begun for job in jobs))
         return jobs
 
@@ -142,6 +144,8 @@ class Circles:
             raise BrokenError(f"the order was refused: {record.refused}")
         self.until("the other host leads", lambda: record.led is not None)
         self.until("the pair is protected again", lambda: record.protected is not None)
+        # The capture tells a way back from two writers only after the port was silent for as long.
+        self.until("the load goes on there", lambda: time.monotonic() > record.led + 2 * QUIET)
         return {
             "host": f"host-{record.side[0]}",
             "detected_ms": round((record.led - record.began) * 1000),
@@ -149,12 +153,19 @@ class Circles:
         }
 
     def new_connections(self):
-        """How long new connections wait for their answer, and how many connections the leader calls unprotected."""
-        jobs = self.load(("http --count 10", "http --count 10 -6"))
-        longest = self.ended(jobs)
+        """How long new connections wait for their answer, and how many of them are unprotected. The leader counts those
+        from before the resync as well, for a minute after they were closed.
+        """
+        before = self._unprotected()
+        longest = self.ended(self.load(("http --count 10", "http --count 10 -6")))
+        return {"new_ms": longest, "unprotected": self._unprotected() - before}
+
+    def _unprotected(self):
+        """How many connections the leader calls unprotected, once every process has reported again."""
+        self.lab.statuses.await_rest(5.0, self.lab.supervisor.step)
         host = f"host-{self.lab.leader()[0]}"
         compares = [one for one in self.lab.processes().values() if one.role == "compare" and one.host == host]
-        return {"new_ms": longest, "unprotected": sum(one.gauges["flows_unprotected"] for one in compares)}
+        return sum(one.gauges["flows_unprotected"] for one in compares)
 
 
 def main():
