@@ -19,7 +19,7 @@ from colo_frame.freshness import NEWS
 from colo_frame.leadership import Leadership
 from colo_frame.outbox import Outbox
 from colo_frame.registry import EVERYBODY, Process, Registry
-from colo_frame.transitions import EITHER, FOLLOWING, IDLE, WRITING, Said, said
+from colo_frame.transitions import EITHER, FOLLOWING, IDLE, WRITING, Said, role_of, said
 from colo_frame.votes import Votes
 from colo_proto.claim import Stand, State, derive, read_claim, write_claim
 from colo_proto.core import Log
@@ -243,7 +243,7 @@ class Ownership:
             "vote_mismatch": self.mismatch,
         }
         if self._config.changing:
-            known["role"] = "leader" if leadership.primary else "standby"
+            known["role"] = role_of(leadership.state)
         if self.votes is not None:
             known["vote"] = self.votes.status(now)
         if not leadership.primary:

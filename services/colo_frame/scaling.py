@@ -99,9 +99,12 @@ class Scaling:
     def learn(self, now: float, version: int, table: WorkerTable | None) -> None:
         """Somebody has a table that an earlier start of this frame made, or the other host when it led."""
         if self._side.config.changing and table is not None and not self._own(table):
+            workers = self._workers
+            workers.seen = max(workers.seen, version)
             if not self._side.leads:
                 return
-            table = None
+            # Two different tables may not have the same version, because a splitter keeps the one that it has.
+            version, table = version + (version == workers.table.version), None
         if self._workers.learn(version, table):
             self._announce()
             self._side.beat(now)

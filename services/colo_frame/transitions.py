@@ -200,6 +200,11 @@ def said(side: str, before: str, after: str) -> tuple[str, ...]:
     return tuple(words)
 
 
+def role_of(state: object) -> str:
+    """Where roles change: the role of a host in this state, for people."""
+    return "leader" if state in WRITING else "standby" if state in FOLLOWING else "none"
+
+
 def as_lines(side: str) -> list[str]:
     """The table of a side as Markdown, for the README."""
     lines = ["| state | what is heard or due | next state | besides | processes are told |", "|---|---|---|---|---|"]

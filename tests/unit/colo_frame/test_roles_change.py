@@ -142,6 +142,17 @@ class TestTable:
         world.run(3.0)
         assert world.p.frame.side.table == before
 
+    def test_two_tables_never_have_the_same_version(self):
+        """The leader's frame is restarted at once, before it knows which version it has told."""
+        world = up()
+        assert world.ask("s", "failover").ok
+        world.run(0.03)
+        world.s.start_frame()
+        world.run(2.0)
+        tables = [host.frame.side.table for host in world.hosts.values()]
+        assert tables[0] == tables[1]
+        assert (tables[0].version, tables[0].workers) == (2, ["comp0-s"])
+
 
 class TestMode:
     def test_after_a_planned_change_the_pair_goes_on_comparing(self):
