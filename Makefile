@@ -4,6 +4,7 @@ VENV   ?= .venv
 INSTALLED := .venv-installed
 BIN    := $(VENV)/bin
 SEEDS  ?= 20000
+CIRCLES ?= 50
 INPUTS ?= 10000000
 EXAMPLES ?= 20000
 JOBS   ?= $(shell nproc)
@@ -13,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Rings that need only Python: two processes run them, while the image for the rings with containers is built.
 PURE   := tests/unit tests/scenarios tests/simulation
 
-.PHONY: help demo docs quick test lint types check tests bench failovers simulate ownership votes fuzz chaos faults clean
+.PHONY: help demo docs quick test lint types check tests bench failovers simulate ownership votes circle fuzz chaos faults clean
 
 help:            ## list these targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: .*## /\t/' | expand -t 12
@@ -75,6 +76,9 @@ ownership: $(BIN)/colo ## search for two writers to the LAN under deaths, cuts, 
 
 votes: $(BIN)/colo ## both ways cut, a dead host, a store without a majority, with a real etcd in the lab (root): ARGS='--runs 50'
 	PYTHONPATH=tests $(BIN)/python -m votes $(ARGS)
+
+circle: $(BIN)/colo ## the leader dies under load and is repaired, over and over, in the lab's symmetric wiring (root): CIRCLES=50
+	PYTHONPATH=tests $(BIN)/python -m circles --circles $(CIRCLES) $(ARGS)
 
 fuzz: $(BIN)/colo ## mutated frames, batches and byte streams: INPUTS=10000000
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) $(ARGS)

@@ -8,7 +8,9 @@ text with what has really happened. So a test compares the two, and a person rea
     freeze p [NAME], thaw p [NAME]  SIGSTOP, SIGCONT
     start p                         a host that was killed is switched on;  restart p: its COLO frame alone
     cut link|lan|both               the link between the hosts, the client LAN between them;  join link|lan|both
-    failover [force], resync        orders
+    failover [p|s] [force]          orders; without a host, the secondary
+    resync [p|s]                    without a host, the primary
+    modes                           shows the mode of the pair at each host, in the last line
     store down|up [p|s]             whether the hosts can reach the store of the third vote
     run SECONDS
 
@@ -33,6 +35,7 @@ class Player:
     def __init__(self):
         self.world = None
         self.began = 0.0
+        self.shown = False
 
     def pair(self, *options):
         given = dict(one.split("=") for one in options)
@@ -74,10 +77,14 @@ class Player:
         self.world.store |= dict.fromkeys(letters, how == "up")
 
     def failover(self, *how):
-        self.order("s", "failover", force=how == ("force",))
+        letters = [word for word in how if word in ("p", "s")]
+        self.order(letters[0] if letters else "s", "failover", force="force" in how)
 
-    def resync(self):
-        self.order("p", "resync")
+    def resync(self, letter="p"):
+        self.order(letter, "resync")
+
+    def modes(self):
+        self.shown = True
 
     def order(self, letter, what, **args):
         answer = self.world.ask(letter, what, **args)
@@ -98,7 +105,9 @@ class Player:
         world.story.clear()
         world.told = 0
         hosts = world.hosts.values()
-        lines.append("   ".join(f"{one.letter} {one.state}{' writes' * one.could_write()}" for one in hosts))
+        shown = "   ".join(f"{one.letter} {one.state}{' writes' * one.could_write()}" for one in hosts)
+        modes = {one.frame.side.modes.mode for one in hosts if one.processes["frame"].up}
+        lines.append(shown + f"   mode {'/'.join(sorted(modes))}" * self.shown)
         return lines
 
 

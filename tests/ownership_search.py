@@ -70,18 +70,36 @@ VOTE_SCRIPTS = st.tuples(
     st.booleans(),
     st.just(False),
 )
+CHANGES = st.one_of(
+    st.tuples(st.just("failover"), st.booleans(), LETTERS),
+    st.tuples(st.just("failover"), st.just(True), LETTERS),
+)
+"""Where roles change: orders at either host."""
 FAILOVER = st.sampled_from(["auto", "manual"])
+
+
+def scripts(*, vote=False, roles="fixed"):
+    """The scripts for such a pair."""
+    if roles == "fixed":
+        return VOTE_SCRIPTS if vote else SCRIPTS
+    events = st.one_of(VOTE_EVENTS if vote else EVENTS, CHANGES)
+    forgetful = st.just(False) if vote else st.booleans()
+    return st.tuples(
+        st.sampled_from(sorted(HISTORIES)), st.lists(st.tuples(events, WAITS), max_size=12), st.booleans(), forgetful
+    )
+
+
 DETECTION = 2.5
 """Seconds of silence after which the other host counts as dead."""
 
 
-def play(script, failover, *, packed=True, vote=False):
+def play(script, failover, *, packed=True, vote=False, roles="fixed"):
     """Perform a script, in which both networks are cut at once only with a third vote. `World.check` looks for two
     writers every 10 ms. Once nothing is broken any more, one side must write, even while the attacker goes on. If the
     primary then dies, the secondary must write.
     """
     history, events, death, forgetful = script
-    world = World(failover=failover, packed=packed, forgetful=forgetful, vote=vote).run(2.0)
+    world = World(failover=failover, packed=packed, forgetful=forgetful, vote=vote, roles=roles).run(2.0)
     for event, wait in [*HISTORIES[history], *events]:
         step(world, *event)
         world.run(wait)
@@ -92,14 +110,20 @@ def play(script, failover, *, packed=True, vote=False):
     world.store = {"p": True, "s": True}
     world.run(8.0)
     assert vote or not world.partitioned
-    writers = [host.letter for host in world.hosts.values() if host.could_write()]
+    writers = [host for host in world.hosts.values() if host.could_write()]
     assert len(writers) == 1, (world.p.state, world.s.state)
+    writer, other = writers[0], world.other(writers[0])
+    if world.changing:
+        assert (writer.leads, other.leads, other.state) == (True, False, "standby"), (writer.state, other.state)
+        tables = [host.frame.side.table for host in (writer, other)]
+        assert tables[0].workers == [writer.writer.id]
+        assert tables[0] == tables[1]
     # A secondary that had the LAN and was fenced waits for an order.
-    ready = world.s.state == "standby" and world.s.frame.side.ownership.leadership.promotable
-    if death and failover == "auto" and writers == ["p"] and ready:
-        world.kill("p")
+    ready = other.state == "standby" and other.frame.side.ownership.leadership.promotable
+    if death and failover == "auto" and ready:
+        world.kill(writer.letter)
         world.run(max(DETECTION, TTL if vote else 0) + 0.6)
-        assert world.s.could_write(), "its failover was put off"
+        assert other.could_write(), "its failover was put off"
 
 
 def step(world, event, *args):
@@ -130,9 +154,13 @@ def step(world, event, *args):
         case "failover", (force,):
             if world.s.processes["frame"].up:
                 world.ask("s", "failover", force=force)
+        case "failover", (force, letter):
+            if world.hosts[letter].processes["frame"].up:
+                world.ask(letter, "failover", force=force)
         case "resync", ():
-            if world.p.processes["frame"].up:
-                world.ask("p", "resync")
+            for letter in "ps" if world.changing else "p":
+                if world.hosts[letter].processes["frame"].up:
+                    world.ask(letter, "resync")
         case "replay", (letter, state, every):
             frames = world.recorded("s" if letter == "p" else "p", *(() if state == "any" else (state,)))
             if frames:
@@ -152,16 +180,16 @@ def step(world, event, *args):
 
 def piece(argument):
     """Search with one seed, and return it with the error that was found, or with an empty text."""
-    number, examples, vote = argument
+    number, examples, vote, roles = argument
 
     @seed(number)
     @settings(
         max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck),
         phases=(Phase.generate, Phase.shrink), print_blob=True,
     )  # fmt: skip
-    @given(VOTE_SCRIPTS if vote else SCRIPTS, FAILOVER)
+    @given(scripts(vote=vote, roles=roles), FAILOVER)
     def search(script, failover):
-        play(script, failover, packed=False, vote=vote)
+        play(script, failover, packed=False, vote=vote, roles=roles)
 
     try:
         search()
@@ -178,10 +206,12 @@ def main(argv=None):
     options = parser.parse_args(argv)
     began, done, found = time.monotonic(), 0, 0
     pieces = -(-options.examples // PIECE)
-    # Every other piece has a third vote.
-    work = [(options.seed + n, min(PIECE, options.examples - n * PIECE), n % 2 == 1) for n in range(pieces)]
+    # Every other piece has a third vote; in every other pair of pieces roles change.
+    kinds = [(n % 2 == 1, "change" if n % 4 >= 2 else "fixed") for n in range(pieces)]
+    sizes = [min(PIECE, options.examples - n * PIECE) for n in range(pieces)]
+    work = [(options.seed + n, sizes[n], *kinds[n]) for n in range(pieces)]
     with Pool(options.jobs) as pool:
-        for (number, examples, _), (_, error) in zip(work, pool.imap(piece, work), strict=True):
+        for (number, examples, *_), (_, error) in zip(work, pool.imap(piece, work), strict=True):
             done += examples
             if error:
                 found += 1

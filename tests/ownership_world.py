@@ -55,12 +55,16 @@ ROLES = {
     "f2": "redirector",
     "comp0": "compare",
     "vote": "vote",
+    "m0-s": "mirror",
+    "comp0-s": "compare",
 }
 TTL = 2
 """Time to live of the key in the store, seconds."""
 LATENCY = 0.02
 """Seconds until the store carries a request out, and again until the answer is there."""
 SIDES = {"p": ("primary", "m0", "redire0"), "s": ("secondary", "f1", "f2")}
+ALIKE = {"p": ("primary", "m0", "comp0"), "s": ("secondary", "m0-s", "comp0-s")}
+"""Where roles change, both hosts have the same processes: the compare writes, and the mirror has the role."""
 
 
 @dataclass
@@ -117,14 +121,16 @@ class Host:
     def __init__(self, world, letter, **options):
         self.world = world
         self.letter = letter
-        self.side, heartbeat, writer = SIDES[letter]
+        self.changing = options.get("roles") == "change"
+        self.side, heartbeat, writer = (ALIKE if self.changing else SIDES)[letter]
         self.options = options
         self.processes = {name: Process(name, 1) for name in ("frame", heartbeat, writer)}
         self.clock = CLOCKS[letter]
         self.due = float("-inf")
         self.said = LanSay(b"")
-        if letter == "p":
-            self.processes["comp0"] = Process("comp0", 1, mode="enforce")
+        if letter == "p" or self.changing:
+            name = writer if self.changing else "comp0"
+            self.processes[name] = Process(name, 1, mode="enforce")
         self.heartbeat, self.writer = self.processes[heartbeat], self.processes[writer]
         self.lan = Lan(Counter())
         if options.get("vote"):
@@ -161,9 +167,10 @@ class Host:
         return round(self.world.now + self.clock, 6)
 
     def hello(self, one):
+        promoted = one.promoted and not (self.changing and one is self.writer)
         message = Hello(
-            ROLES[one.id], one.id, one.incarnation, mode=one.mode, promoted=one.promoted,
-            fence=one.fence if one.promoted else max(one.fence, one.told), leased=one.lease > self.now,
+            ROLES[one.id], one.id, one.incarnation, mode=one.mode, promoted=promoted,
+            fence=one.fence if promoted else max(one.fence, one.told), leased=one.lease > self.now,
         )  # fmt: skip
         self.to_frame(one.id, message)
 
@@ -286,7 +293,12 @@ class Host:
     def could_write(self):
         """Would the writer send a frame to the LAN now?"""
         one = self.writer
-        return one.up and self.now < one.lease and (self.letter == "p" or one.promoted)
+        return one.up and self.now < one.lease and (self.letter == "p" or self.changing or one.promoted)
+
+    @property
+    def leads(self):
+        """Where roles change: do the processes of this host pass frames on as those of the leader?"""
+        return self.heartbeat.up and self.heartbeat.promoted
 
     @property
     def state(self):
@@ -316,14 +328,19 @@ class World:
         """Which host can reach the store of the third vote."""
         self.key = Key()
         self.votes = bool(options.get("vote"))
-        self.unseen = False
+        self.unseen = None
         self.told = 0
         self.answers = []
         self.both = []
         self.story = []
         """Each change of state: when, which host, what its log says, and what its processes were told."""
-        self.p = Host(self, "p", workers="comp0", **options)
-        self.s = Host(self, "s", failover=failover, **options)
+        self.changing = options.get("roles") == "change"
+        if self.changing:
+            self.p = Host(self, "p", workers="comp0", failover=failover, **options)
+            self.s = Host(self, "s", workers="comp0-s", failover=failover, **options)
+        else:
+            self.p = Host(self, "p", workers="comp0", **options)
+            self.s = Host(self, "s", failover=failover, **options)
         self.hosts = {"p": self.p, "s": self.s}
         self.partitioned = False
         """Both networks were cut at once. Then two writers are possible."""
@@ -345,7 +362,7 @@ class World:
     def over_link(self, host, message):
         far = self.other(host).processes["frame"]
         self.quiet = 0.0
-        if isinstance(message, Heartbeat):
+        if isinstance(message, Heartbeat) and not self.changing:
             # The table is the largest part of it, and does not matter here.
             message = replace(message, table=None)
         self.link_tape.append((host.letter, message))
@@ -380,7 +397,7 @@ class World:
 
     def start_again(self):
         """Both hosts are switched off and on, with equal guests. Only the attacker remembers anything."""
-        self.unseen = False
+        self.unseen = None
         for host in self.hosts.values():
             for one in host.processes.values():
                 one.inbox.clear()
@@ -459,8 +476,9 @@ class World:
     def check(self):
         if not self.link and not self.lan:
             self.partitioned = True
-        if self.s.state == "taking":
-            self.excuse()
+        for host in self.hosts.values():
+            if host.state == "taking":
+                self.excuse(host)
         if self.p.could_write() and self.s.could_write():
             self.both.append(self.now)
         if self.votes:
@@ -469,24 +487,26 @@ class World:
         assert excused or not self.both, f"both could write at {self.now}: {self.p.state}, {self.s.state}"
 
     def check_replica(self):
-        """With a third vote: once the primary has gone on alone and released what nobody compared, the secondary does
-        not take over by itself until a resync.
+        """With a third vote: once a leader has gone on alone and released what nobody compared, the other side does not
+        take over by itself until a resync.
         """
-        mode = self.p.frame.side.modes.mode
-        if self.p.state == "alone" and mode == Mode.BYPASS:
-            self.unseen = True
-        elif self.p.state == "holding" and mode == Mode.ENFORCE:
-            self.unseen = False
+        for host in self.hosts.values():
+            mode = host.frame.side.modes.mode
+            if host.state == "alone" and mode == Mode.BYPASS:
+                self.unseen = host
+            elif host.state == "holding" and mode == Mode.ENFORCE:
+                self.unseen = None
         for one in self.story[self.told :]:
-            if not isinstance(one, str) and one[1] == "s" and (one[2]["before"], one[2]["on"]) == ("standby", "silent"):
-                assert not self.unseen, f"no replica, and it took over at {self.now}"
+            if not isinstance(one, str) and (one[2]["before"], one[2]["on"]) == ("standby", "silent"):
+                other = self.unseen is None or one[1] == self.unseen.letter
+                assert other, f"no replica, and it took over at {self.now}"
         self.told = len(self.story)
 
-    def excuse(self):
-        """The secondary is about to take over: does it hear nothing, and cannot know that its heartbeat has failed?"""
-        sure = not self.forced and self.s.frame.side.ownership.leadership.lan_sent >= 0
-        unheard = not self.link or not self.p.processes["frame"].up
-        self.excused |= unheard and not self.s.heartbeat.up and not sure
+    def excuse(self, host):
+        """This host is about to take over: does it hear nothing, and cannot know that its heartbeat has failed?"""
+        sure = not self.forced and host.frame.side.ownership.leadership.lan_sent >= 0
+        unheard = not self.link or not self.other(host).processes["frame"].up
+        self.excused |= unheard and not host.heartbeat.up and not sure
 
     def freeze(self, letter, *names, frozen=True):
         host = self.hosts[letter]
@@ -511,7 +531,7 @@ class World:
         before = len(self.answers)
         self.forced |= args.get("force", False)
         if what == "failover":
-            self.excuse()
+            self.excuse(host)
         host.to_frame("cli", Query(what, args))
         self.until(lambda: len(self.answers) > before)
         return self.answers[-1]

@@ -1,15 +1,12 @@
 """A lab to which tests do what `colo lab` does not: they cut the link, bring a host back, and order a COLO frame."""
 
-import functools
 import signal
 import subprocess
 import sys
 
 from colo_lab import lab
 from colo_lab.children import entering
-from colo_lab.lab import HOSTS
 from colo_lab.launch import client_environment, control
-from colo_lab.namespaces import GUEST_IF
 from colo_lab.supervisor import LabError
 from colo_netdev import netns
 from colo_proto.messages import Query
@@ -40,21 +37,9 @@ class Lab(lab.Lab):
         self.supervisor.on_change()
 
     def revive(self, name):
-        """Start a host that died again, with a fresh guest. It is ready when its COLO frame says so."""
-        side, guest = HOSTS[name], f"guest-{name[-1]}"
-        self.statuses.endpoints[side] = control(self.directory, side)
-        self._resume(name)
-        tap_up = functools.partial(self.namespaces.has, guest, GUEST_IF)
-        assert self.supervisor.until(tap_up, self.config.start_timeout), "the guest's tap did not come back"
-        self.namespaces.address_guest(guest)
-        self._resume(guest)
-
-    def _resume(self, host):
-        for child in [one for one in self.supervisor.children.values() if one.host == host]:
-            if child.abandoned and not child.running:
-                child.abandoned = False
-                self.supervisor.start(child)
-        self.supervisor.on_change()
+        """Start a host that died again, and wait for its guest. It is ready when its COLO frame says so."""
+        self.repair(name)
+        assert self.supervisor.until(lambda: not self.hosts.attend(), self.config.start_timeout), "no guest's tap"
 
     def cut(self, *, cut=True):
         """Pull (or plug in) the cable between the hosts."""

@@ -1,8 +1,10 @@
 """The one table of processes and links, and everything that is derived from it.
 
-Two wirings share it. *Faithful* is QEMU's figure, with a redirector at each end. *Lean* connects the ports directly and
-runs no process that is not needed. The command lines are derived from `links`; the lab uses them, and the compose files
-are checked against them. So is the table in ARCHITECTURE.md, by `tests/unit/proto/test_topology.py`::
+Three wirings share it. *Faithful* is QEMU's figure, with a redirector at each end. *Lean* connects the ports directly
+and runs no process that is not needed. In these two a side is a role, and the pair lives through one failover.
+*Symmetric* has the same processes on both hosts, wired for both roles. A side is a host there, and says only who leads
+at the very beginning. The command lines are derived from `links`; the lab uses them, and the compose files are checked
+against them. So is the table in ARCHITECTURE.md, by `tests/unit/proto/test_topology.py`::
 
     links(wiring, workers) --> plan(side, wiring, workers, site) --> [ProcessSpec(role, id, options)]
 
@@ -17,9 +19,9 @@ from typing import Final, Literal
 
 from colo_proto.errors import ConfigError
 
-Wiring = Literal["faithful", "lean"]
+Wiring = Literal["faithful", "lean", "symmetric"]
 Side = Literal["primary", "secondary"]
-WIRINGS: Final[tuple[Wiring, ...]] = ("faithful", "lean")
+WIRINGS: Final[tuple[Wiring, ...]] = ("faithful", "lean", "symmetric")
 SIDES: Final[tuple[Side, ...]] = ("primary", "secondary")
 
 TAP_LAN: Final = "lan"
@@ -134,6 +136,8 @@ def processes(wiring: Wiring, workers: int = 1, *, vote: bool = False) -> tuple[
         raise ConfigError(f"wiring {wiring!r}: one of {', '.join(WIRINGS)}")
     if workers < 1:
         raise ConfigError(f"compare workers: at least 1, not {workers}")
+    if wiring == "symmetric":
+        return tuple(one for side in SIDES for one in _host(side, workers, vote=vote))
     faithful = wiring == "faithful"
     primary = [("netdev", "netdev-p"), ("frame", "frame-p")]
     secondary = [("netdev", "netdev-s"), ("frame", "frame-s")]
@@ -154,11 +158,39 @@ def processes(wiring: Wiring, workers: int = 1, *, vote: bool = False) -> tuple[
     )
 
 
+def _host(side: Side, workers: int, *, vote: bool) -> list[Process]:
+    """The processes of a host in the symmetric wiring. Their ids are unique in the pair."""
+    own = "" if side == "primary" else "-s"
+    return [
+        Process("netdev", f"netdev-{side[0]}", side),
+        Process("frame", f"frame-{side[0]}", side),
+        *([Process("vote", f"vote-{side[0]}", side)] if vote else []),
+        Process("mirror", f"m0{own}", side),
+        Process("rewriter", f"rew0{own}", side),
+        *(Process("compare", f"comp{i}{own}", side) for i in range(workers)),
+    ]
+
+
 def links(wiring: Wiring, workers: int = 1, *, vote: bool = False) -> tuple[Link, ...]:
     """All links for frames and control, in the order in which a client's frame and its answer travel."""
     everybody = processes(wiring, workers, vote=vote)
+    if wiring == "symmetric":
+        out = _lead("primary", "secondary", everybody) + _lead("secondary", "primary", everybody)
+    else:
+        out = _one_way(everybody, faithful=wiring == "faithful")
+    for one in everybody:
+        # QEMU's `notify_dev` where QEMU has that property.
+        port = "notify-dev" if one.role == "compare" else "frame"
+        source, target = End(one.id, port, one.side), End(f"frame-{one.side[0]}", "listen", one.side)
+        if one.role != "frame":
+            out.append(Link("control", source, target, "ipc", "target"))
+    out.append(Link("peer", End("frame-s", "peer", "secondary"), End("frame-p", "peer", "primary"), "tcp", "target"))
+    return tuple(out)
+
+
+def _one_way(everybody: tuple[Process, ...], *, faithful: bool) -> list[Link]:
+    """The links for frames where the primary is one host for good, and a failover swaps ports of the secondary."""
     comps = [one.id for one in everybody if one.role == "compare"]
-    faithful = wiring == "faithful"
 
     def p(process: str, port: str) -> End:
         return End(process, port, "primary")
@@ -202,14 +234,35 @@ def links(wiring: Wiring, workers: int = 1, *, vote: bool = False) -> tuple[Link
         Link("claims", p("m0", "claims"), lan, "tap"),
         Link("claims", s(receiver, "claims"), lan_s, "tap", optional=True),
     ]
-    for one in everybody:
-        # QEMU's `notify_dev` where QEMU has that property.
-        port = "notify-dev" if one.role == "compare" else "frame"
-        source, target = End(one.id, port, one.side), End(f"frame-{one.side[0]}", "listen", one.side)
-        if one.role != "frame":
-            out.append(Link("control", source, target, "ipc", "target"))
-    out.append(Link("peer", s("frame-s", "peer"), p("frame-p", "peer"), "tcp", "target"))
-    return tuple(out)
+    return out
+
+
+def _lead(here: Side, there: Side, everybody: tuple[Process, ...]) -> list[Link]:
+    """The links for frames that are in use while the host `here` leads, in the symmetric wiring.
+
+    The mirror and the rewriter of either host are told which host leads. The rewriter uses its ports `lead-in` and
+    `lead-out` while its own does, and `indev` and `outdev` while the other one does.
+    """
+
+    def end(role: str, port: str, side: Side) -> End:
+        return End(next(one.id for one in everybody if (one.role, one.side) == (role, side)), port, side)
+
+    def split(name: str, source: End, port: str, scheme: Literal["ipc", "tcp"]) -> list[Link]:
+        return [Link(name, source, End(comp, port, here), scheme, "source", split=True) for comp in comps]
+
+    comps = [one.id for one in everybody if one.role == "compare" and one.side == here]
+    lan, guest = End("", TAP_LAN, here), End("", TAP_GUEST, here)
+    return [
+        Link("client tap", lan, end("mirror", "netdev", here), "tap"),
+        Link("lead0", end("mirror", "next", here), end("rewriter", "lead-in", here), "ipc", "source"),
+        Link("mirror0", end("mirror", "outdev", here), end("rewriter", "indev", there), "tcp", "source", reliable=True),
+        Link("guest tap", end("rewriter", "netdev", here), guest, "tap"),
+        Link("guest tap", guest, end("rewriter", "netdev", here), "tap"),
+        *split("compare0", end("rewriter", "lead-out", here), "primary-in", "ipc"),
+        *split("compare1", end("rewriter", "outdev", there), "secondary-in", "tcp"),
+        *(Link("client tap", End(comp, "outdev", here), lan, "tap", leased=True) for comp in comps),
+        Link("claims", end("mirror", "claims", here), lan, "tap"),
+    ]
 
 
 def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSpec]:
@@ -240,13 +293,18 @@ def plan(side: Side, wiring: Wiring, workers: int, site: Site) -> list[ProcessSp
                 options["allow"] = allow(side, wiring, workers, site)
         elif process.role == "frame":
             options["side"] = side
-            if side == "primary":
+            if wiring == "symmetric":
+                options["roles"] = "change"
+            comps = [p.id for p in processes(wiring, workers) if (p.role, p.side) == ("compare", side)]
+            if comps:
                 # So that the worker table is complete before the first frame arrives.
-                options["workers"] = ",".join(p.id for p in processes(wiring, workers) if p.role == "compare")
+                options["workers"] = ",".join(comps)
             if vote:
                 options["vote"] = "on"
         elif process.role == "vote":
             options["store"] = site.vote
+        elif process.role == "mirror" and wiring == "symmetric":
+            options["roles"] = "change"
         options.update(ports.get(process.id, {}))
         options.update(site.extra.get(process.role, {}))
         options.update(site.extra.get(process.id, {}))

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from colo_frame.transitions import WRITING
 from colo_proto.claim import State
 from colo_proto.errors import StartError
 from colo_proto.messages import Mode, Query
@@ -24,12 +25,15 @@ def order_failover(endpoint: str, timeout: float, *, force: bool = False) -> str
 
     def done(body: dict[str, Any]) -> str:
         state = body["leadership"]["state"]
-        if state not in (State.PROMOTED, State.TAKING):
-            raise StartError(f"refused: the primary holds the client LAN ({state})")
-        return f"the secondary has the client LAN, fence {began['fence']}" if state == State.PROMOTED else ""
+        if state in WRITING:
+            who = "this host" if "role" in body["leadership"] else "the secondary"
+            return f"{who} has the client LAN, fence {began['fence']}"
+        if state != State.TAKING:
+            raise StartError(f"refused: the other side holds the client LAN ({state})")
+        return ""
 
     return _wait(
-        endpoint, timeout, done, "the primary has neither yielded nor fallen silent; the secondary keeps waiting"
+        endpoint, timeout, done, "the other side has neither yielded nor fallen silent; this one keeps waiting"
     )
 
 

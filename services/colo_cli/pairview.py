@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from colo_cli.shown import items, mapping, plain
+from colo_frame.transitions import role_of
 from colo_frame.verdict import DEGRADED, NUMBERS, PROTECTED, UNPROTECTED
 
 COLOURS: Final = {PROTECTED: "green", DEGRADED: "yellow", UNPROTECTED: "red"}
@@ -77,15 +78,18 @@ def pair(body: Mapping[str, Any]) -> Iterator[Text | Table]:
     lost = [one.get("id") for one in map(mapping, items(body.get("processes"))) if one.get("state") == "lost"]
     gauges = mapping(body.get("gauges"))
     state = f"{leadership.get('state')} {_since(leadership.get('since_ms'))}"
+    changing = "role" in leadership
+    host = _host(body.get("side"), leadership.get("state"), changing=changing)
     _row(
-        table, body.get("side"), body.get("id"), _writes(leadership.get("writes")), state, body.get("fence"),
+        table, host, body.get("id"), _writes(leadership.get("writes")), state, body.get("fence"),
         body.get("mode"), _processes(gauges.get("processes"), lost), "here",
     )  # fmt: skip
     if "role" in peer:
         state = f"{peer.get('leadership')} {_since(peer.get('peer_since_ms'))}"
         heard = f"{'' if peer.get('alive') is True else 'lost, '}{_ago(peer.get('age_ms'))}"
+        host = _host(peer.get("role"), peer.get("leadership"), changing=changing)
         _row(
-            table, peer.get("role"), peer.get("peer_id"), _writes(peer.get("writes")), state, peer.get("fence"),
+            table, host, peer.get("peer_id"), _writes(peer.get("writes")), state, peer.get("fence"),
             peer.get("mode"), _processes(peer.get("peer_processes"), items(peer.get("peer_processes_lost"))),
             heard,
         )  # fmt: skip
@@ -95,6 +99,11 @@ def pair(body: Mapping[str, Any]) -> Iterator[Text | Table]:
 
 def _row(table: Table, *cells: object) -> None:
     table.add_row(*(Text(plain("" if cell is None else cell)) for cell in cells))
+
+
+def _host(side: object, state: object, *, changing: bool) -> object:
+    """The name of a host, with its role where roles change."""
+    return f"{side} ({role_of(str(state))})" if changing else side
 
 
 def _writes(writes: object) -> str:
@@ -114,7 +123,7 @@ def _last(body: Mapping[str, Any], peer: Mapping[str, Any], leadership: Mapping[
     words = f"to the {takeover.get('side')} {_when(takeover.get('age_ms'))}" if takeover else "none"
     yield _line("last failover", words)
     # The primary's frame makes checkpoints, and its compares know the connections; it tells the secondary of both.
-    told = body.get("side") == "secondary"
+    told = leadership.get("role", "standby" if body.get("side") == "secondary" else "leader") == "standby"
     checkpoint = mapping(peer.get("peer_checkpoint") if told else mapping(body.get("checkpoint")).get("last"))
     flow = f", {checkpoint.get('flow')}" if checkpoint.get("flow") else ""
     cause = f"epoch {checkpoint.get('epoch')} {_when(checkpoint.get('age_ms'))}, {checkpoint.get('reason')}{flow}"

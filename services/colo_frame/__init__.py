@@ -22,6 +22,8 @@ module         holds
 `chain`        what is broken in this host's chain of filters
 `ownership`    leases, promotion and claims: it carries out what `leadership` decides
 `votes`        what is said to `colo vote`, and of the third vote
+`changing`     what claims mean where roles change: which host leads is a state
+`fixed`        what claims mean where the primary leads and a failover happens once
 `leadership`   which side may write to the client LAN: what has happened
 `transitions`  and what follows, as tables
 `thirdvote`    the key in a store, and the other side's agreement

@@ -188,6 +188,12 @@ class Checkpoints:
             self.counters["flush_released"] += message.released
             self.counters["flush_dropped"] += message.dropped
 
+    def reset(self) -> None:
+        """Another host leads from now on: no checkpoint is under way or wanted here. The epochs go on."""
+        self.state, self._pending, self._ordered, self._due = State.IDLE, False, False, 0.0
+        self._waiting_for.clear()
+        self._open, self._answering = set(), set()
+
     def restarted(self, compare: str) -> None:
         """A compare was restarted: it no longer holds anything that it was asked to flush."""
         self._waiting_for.discard(compare)

@@ -10,12 +10,18 @@ SIDES = ("primary", "secondary")
 TRIGGER = ("manual", "auto")
 FAILOVER = ("vote", *TRIGGER)
 ON_LOSS = ("bypass", "hold")
+ROLES = ("fixed", "change")
 
 
 @dataclass(frozen=True, slots=True)
 class FrameConfig:
     id: str = option("frame", kind="hidden", help="name of this frame")
     side: str = option("primary", choices=SIDES, help="the host that this frame speaks for")
+    roles: str = option(
+        "fixed",
+        choices=ROLES,
+        help="fixed: the primary leads for good; change: --side says who leads at the very beginning, the same on both",
+    )
     listen: str = option("", kind="endpoint", help="control link of this host's processes")
     peer: str = option("", kind="endpoint", help="link to the other host's frame; empty: there is none")
     driver: str = option("flush", choices=tuple(DRIVERS), help="what a checkpoint does; flush: nothing is copied")
@@ -76,6 +82,11 @@ class FrameConfig:
     def automatic(self) -> bool:
         """Whether a secondary takes over by itself."""
         return self.failover == "auto" or (self.failover == "vote" and self.vote)
+
+    @property
+    def changing(self) -> bool:
+        """Whether roles change: which host leads is a state."""
+        return self.roles == "change"
 
     def expected(self) -> tuple[str, ...]:
         """The ids in `workers`."""

@@ -52,7 +52,7 @@ from colo_frame.queries import Queries
 from colo_frame.requests import REPEAT_AFTER
 from colo_frame.scaling import Scaling
 from colo_frame.side import Side
-from colo_frame.transitions import On
+from colo_frame.transitions import FOLLOWING, WRITING, On
 from colo_proto.claim import State
 from colo_proto.core import Log, Output
 from colo_proto.messages import CheckpointWanted, Message, Mode, Query, Reason
@@ -187,6 +187,8 @@ class Frame:
             leadership.take_over(now, On.SILENT)
         ownership.advance(now)
         changes, ownership.changes = ownership.changes, []
+        if side.config.changing:
+            self._take_role(changes, now)
         self._note_takeover(changes, now)
         # A primary that has never heard of a secondary has lost nobody: the secondary may still be starting.
         alone = any(after == State.ALONE for _, after in changes) and leadership.other is not None
@@ -197,13 +199,47 @@ class Frame:
             if side.primary and leadership.state == State.HOLDING:
                 self._mind_secondary(now)
 
+    def _take_role(self, changes: Sequence[tuple[str, str]], now: float) -> None:
+        """Where roles change: this host may lead from now on, or not any more."""
+        side, leadership = self.side, self.side.ownership.leadership
+        if side.primary != leadership.primary:
+            self._resync_epoch, self._resync_ordered, self._was_whole, self._gave_up = None, False, False, False
+            side.take_role(primary=leadership.primary)
+            self._pair.take_role()
+            if leadership.primary:
+                self._begin_to_lead()
+            else:
+                side.modes.follow_other()
+        if changes and leadership.because == On.VACANT and leadership.primary:
+            # The other host has had the LAN, or wanted it: nobody knows what it released.
+            side.modes.go_alone()
+        if any(after in WRITING and before not in WRITING for before, after in changes):
+            self._scaling.lead(now)
+
+    def _begin_to_lead(self) -> None:
+        """In which mode the new leader goes on. A frame that was restarted changes nothing. When the former leader has
+        yielded and this guest was a replica, so is that of the former leader, and comparison goes on from the middle of
+        each connection. Otherwise the other guest is no replica, and a resync is needed.
+        """
+        side, leadership = self.side, self.side.ownership.leadership
+        if leadership.began == On.YIELDED and leadership.replica and side.modes.mode != Mode.BYPASS:
+            side.modes.set(side.modes.mode)
+        elif leadership.began != On.LED:
+            side.modes.go_alone()
+
     def _note_takeover(self, changes: Sequence[tuple[str, str]], now: float) -> None:
         """Remember which side has taken over, for `colo status`."""
-        for _, after in changes:
-            if after == State.PROMOTED or (after == State.FENCED and self.side.primary):
-                self.side.takeover = ("secondary", now)
+        side = self.side
+        for before, after in changes:
+            if side.config.changing:
+                if before in FOLLOWING and after in WRITING:
+                    side.takeover = (side.config.side, now)
+                elif (before, after) == (State.FENCED, State.STANDBY):
+                    side.takeover = ("secondary" if side.config.side == "primary" else "primary", now)
+            elif after == State.PROMOTED or (after == State.FENCED and side.primary):
+                side.takeover = ("secondary", now)
             elif after == State.FENCED:
-                self.side.takeover = ("primary", now)
+                side.takeover = ("primary", now)
 
     def _mind_secondary(self, now: float) -> None:
         """Primary with a secondary whose frame is alive: go on alone if its chain has been broken for the timeout, and
@@ -230,7 +266,7 @@ class Frame:
         if side.peer.sweep(now):
             side.counters["peer_lost"] += 1
             silent = int((now - side.peer.heard) * 1000)
-            role = "secondary" if side.primary else "primary"
+            role = "secondary" if side.config.side == "primary" else "primary"
             side.out.log("warning", "peer.lost", silent_ms=silent, role=role)
         for process in side.registry.sweep(now):
             side.counters["processes_lost"] += 1

@@ -39,10 +39,14 @@ class Talk:
 
     written: int = 0
     sent: int = 0
+    alike: bool = False
+    """The wiring of both hosts is the same, and a rewriter is at the tap of either guest."""
 
     def hear_report(self, role: str, before: Report | None, report: Report) -> None:
         """A process of this host has reported; `before` is its last report, None when this is its first."""
         written, sent = GUEST_PORTS.get(role, ("", ""))
+        if self.alike and role != "rewriter":
+            return
         if before is not None and before.incarnation == report.incarnation:
             self.written += _more(before, report, written)
             self.sent += _more(before, report, sent)
@@ -78,10 +82,13 @@ class Silence:
 
 
 class Guests:
-    """Both guests, as the primary's frame sees them. A secondary's frame only counts what its own guest says."""
+    """Both guests, as the primary's frame sees them. `host` is the name of this host where roles
+    change. A secondary's frame only counts what its own guest says.
+    """
 
-    def __init__(self) -> None:
-        self.ours = Talk()
+    def __init__(self, host: str = "") -> None:
+        self._names = ("guest-s", "guest-p") if host == "secondary" else ("guest-p", "guest-s")
+        self.ours = Talk(alike=bool(host))
         self.theirs = Talk()
         self._primary = Silence()
         self._secondary = Silence()
@@ -102,7 +109,7 @@ class Guests:
         """The guests that answer nothing."""
         found = []
         if self._secondary.deaf(now):
-            found.append(Cause(Why.GUEST, UNPROTECTED, "guest-s answers nothing", self._secondary.since))
+            found.append(Cause(Why.GUEST, UNPROTECTED, f"{self._names[1]} answers nothing", self._secondary.since))
         if self._primary.deaf(now):
-            found.append(Cause(Why.GUEST, DEGRADED, "guest-p answers nothing", self._primary.since))
+            found.append(Cause(Why.GUEST, DEGRADED, f"{self._names[0]} answers nothing", self._primary.since))
         return found

@@ -4,6 +4,7 @@
 remembers since when connections have been unprotected.
 """
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from colo_frame.chain import broken, crossing
@@ -16,6 +17,7 @@ from colo_frame.peer import Peer
 from colo_frame.registry import Registry
 from colo_frame.verdict import (
     DEGRADED,
+    HERE,
     UNPROTECTED,
     Cause,
     Flows,
@@ -23,6 +25,7 @@ from colo_frame.verdict import (
     Verdict,
     View,
     Why,
+    by_role,
     cause_status,
     judge,
 )
@@ -62,7 +65,21 @@ class Judging:
         self._checkpoints = checkpoints
         self._out = out
         self._began = now
+        self._host = ""
+        """The name of this host where roles change, else empty."""
+        self._expected: Collection[str] = ()
+        """Compares of this host that must be there although the other one leads."""
         self._logged: tuple[object, ...] = ()
+
+    def follow_roles(self, host: str, expected: Collection[str]) -> None:
+        """Roles change, and this is the host `host` with the compares `expected`."""
+        self._host, self._expected = host, expected
+        self.guests = Guests(host)
+
+    def forget(self) -> None:
+        """Another host leads from now on: what was found out in the other role is over."""
+        self.resyncing, self._resynced = False, None
+        self.guests = Guests(self._host)
 
     # -- judging ------------------------------------------------------------------------------------
 
@@ -83,6 +100,7 @@ class Judging:
         workers = self._workers.table.workers
         return View(
             primary=primary,
+            host=self._host,
             state=leadership.state,
             other=self._other(now),
             mode=modes.mode,
@@ -112,13 +130,14 @@ class Judging:
     def broken(self, now: float) -> list[Cause]:
         """What is broken on this host now."""
         leadership = self._ownership.leadership
-        causes = broken(self._registry, self._workers.table.workers, self._began, primary=leadership.primary)
+        workers = self._workers.table.workers if leadership.primary or not self._host else self._expected
+        causes = broken(self._registry, workers, self._began, primary=leadership.primary)
         failed = leadership.lan_sent + LAN_MISSED * leadership.interval
         # Without a filter that sends claims there has never been a LAN heartbeat.
         if leadership.lan_sent >= 0 and now > failed and not causes:
-            text = f"the LAN heartbeat of the {leadership.side} has failed: nobody takes over without an order"
+            text = f"the LAN heartbeat of the {HERE[leadership.primary]} has failed: nobody takes over without an order"
             causes.append(Cause(Why.LAN, DEGRADED, text, leadership.lan_sent))
-        return causes
+        return by_role(causes) if self._host else causes
 
     def _resync_runs(self) -> bool:
         """True until each compare has reported what the resync has left unprotected."""
@@ -177,14 +196,15 @@ class Judging:
         """Secondary: why its guest is no replica; empty when it is one."""
         own, leadership = self.unfit(now), self._ownership.leadership
         if leadership.other is None:
-            return "no primary was ever heard"
+            return f"no {'leader' if self._host else 'primary'} was ever heard"
         if own:
             return own[0].text
         if leadership.promotable:
             return ""
         told = self._peer.told
         grave = [one.text for one in told.causes if one.level == UNPROTECTED] if told is not None else []
-        return "; ".join(grave) or f"the primary goes on in mode {self._modes.mode}"
+        leader = "leader" if self._host else "primary"
+        return "; ".join(grave) or f"the {leader} goes on in mode {self._modes.mode}"
 
     # -- what is shown --------------------------------------------------------------------------------
 

@@ -16,11 +16,13 @@ that an earlier start of this frame promoted, unless a lease of that time is sti
 **Two ways to hear the other side**: the link between the hosts, and the client LAN (the LAN heartbeat,
 `colo_proto.claim`). On both, only a message that proves to be new counts (`colo_frame.freshness`): a recording is no
 sign of life. The secondary takes over by itself only when both ways were silent while its own LAN heartbeat worked, and
-when the primary has last said that everything it had sent was compared. So it takes over when the primary's host is
-dead, because then both ways are silent. It does not when only the link is cut, because then it still hears the primary
-on the LAN. No rule for two sides can tell a dead host from one that is cut off on both ways. A third vote can, where
-there is one (`colo_frame.thirdvote`): besides all of the above, a side writes only while that permits it.
+when the primary has last said that everything it had sent was compared. So it does when the primary's host is dead, and
+not when only the link is cut, because then it hears the primary on the LAN. No rule for two sides can tell a dead host
+from one that is cut off on both ways. A third vote can (`colo_frame.thirdvote`): with it a side writes only while that
+permits it. Where roles change, `colo_frame.changing` follows another table.
 """
+
+from abc import ABC, abstractmethod
 
 from colo_frame import timing, transitions
 from colo_frame.freshness import NEWS, UNPROVEN, Freshness
@@ -29,7 +31,7 @@ from colo_frame.transitions import ASKS, FIRST, IDLE, TABLES, TOKEN, WRITING, On
 from colo_proto.claim import Stand, State
 
 
-class Leadership:
+class Leadership(ABC):
     """See the module. Times are monotonic seconds. Methods that take `now` first check whether this process stalled.
 
     `interval` is the time between two heartbeats, `timeout` the silence that counts as death, and `peer` tells whether
@@ -40,7 +42,7 @@ class Leadership:
         self, side: str, incarnation: int, interval: float, timeout: float, now: float, *, peer: bool, vote: bool
     ) -> None:
         self.side = side
-        self.primary = side == "primary"
+        self.even = self.primary = side == "primary"
         self.incarnation = incarnation
         self.interval = interval
         self.timeout = timeout
@@ -60,9 +62,7 @@ class Leadership:
         self.lan_since = now
         """Since when the LAN heartbeat has worked without a break."""
         self.lan_dropped_at = float("-inf")
-        """When the kernel had last dropped frames that our LAN heartbeat should have heard, as far as is known. Until
-        then silence of the other side on the LAN proves nothing.
-        """
+        """When the kernel had last dropped frames that our LAN heartbeat should have heard: silence proves nothing."""
         self.reached = now
         """When we made the latest claim that the other side has heard, or that was sent to the LAN."""
         self.ran = now
@@ -89,6 +89,8 @@ class Leadership:
         self.fresh = Freshness(incarnation, timeout * timing.BELIEVED_PART, now)
         self._table = TABLES[side]
         self.state = State.ALONE if self.primary and not peer else FIRST[side]
+        self.began = ""
+        """Where roles change: the event by which this side began to lead last."""
         self.because = ""
         """The event that brought this side into its present state; empty at the start."""
 
@@ -110,16 +112,14 @@ class Leadership:
 
     def take_token(self, least: int) -> None:
         """The token of the third vote: ours is not lower. It is even on the primary and odd on the secondary."""
-        own = least + (not self.primary)
+        own = least + (not self.even)
         if self.fence < own:
             self.fence, self._spoke = own, float("-inf")
 
     @property
+    @abstractmethod
     def _audible(self) -> bool:
-        """True when the other side should be able to hear us. A secondary without a process that can send claims to the
-        LAN counts as not audible: there the primary never goes on alone either.
-        """
-        return not self._single and (self.primary or (self.lan_sent >= 0 and not self._forced))
+        """True when the other side should be able to hear us."""
 
     @property
     def takeover_after(self) -> float:
@@ -141,23 +141,26 @@ class Leadership:
             self._happen(On.UNSURE, now)
         return True
 
-    def _happen(self, event: str, now: float) -> None:
-        """Follow the table: an event that it does not have for the present state changes nothing."""
+    def _happen(self, event: str, now: float) -> bool:
+        """Follow the table: an event that it does not have for the present state changes nothing (False)."""
         row = self._table.get((self.state, event))
         if row is None:
-            return
+            return False
         if TOKEN in row.besides:
-            # An even one on the primary, an odd one on the secondary.
-            self.fence += 2 - (self.fence + (not self.primary)) % 2
+            self._next_token()
         asks = ASKS in row.besides
         if asks:
             self._asked_from = self.count + 1
         self.state, self.since, self.because = row.next, now, event
-        # A primary that was restarted may have heard nothing of us, and gone on alone. So a secondary that had the LAN
-        # counts only the silence that it could hear.
-        self.had_lan = self._lan_required = asks and not self.primary
-        self._forced &= row.next == State.PROMOTED
+        # A primary that was restarted may have heard nothing of us and gone on alone: count the silence we could hear.
+        self.had_lan = self._lan_required = asks and row.next == State.TAKING
+        self._forced &= row.next in WRITING
         self._spoke = float("-inf")
+        return True
+
+    def _next_token(self) -> None:
+        """Take the next token above all that were seen."""
+        self.fence += 2 - (self.fence + (not self.even)) % 2
 
     def hear(self, stand: Stand, now: float) -> str:
         """A claim of the other side was heard. Returns how `Freshness` judges it. One that is no news changes nothing:
@@ -179,33 +182,17 @@ class Leadership:
         if self.vote is not None:
             when = self.fresh.when(stand.echo) if stand.agrees and stand.echo_of == self.incarnation else None
             self.vote.agreed(when, idle=stand.state in IDLE)
-        if self.primary:
-            self._primary_hears(stand, now)
-        else:
-            self._secondary_hears(stand, now)
+        self._hears(stand, now)
         return verdict
+
+    @abstractmethod
+    def _hears(self, stand: Stand, now: float) -> None:
+        """What follows from a claim that is news."""
 
     def hear_unreadable(self, now: float) -> None:
         """The other side is alive, but its claim cannot be read: it has another secret, or another version."""
         self.notice_stall(now)
         self.heard = now
-
-    def _primary_hears(self, stand: Stand, now: float) -> None:
-        owns = stand.state in transitions.SECONDARY_OWNS
-        # An odd token that this side knows already was the secondary's before this frame was restarted. A side that
-        # only asks yields to the owner of the LAN: it may have taken its own token when nobody could hear it.
-        known = stand.fence == self.fence and stand.fence & 1
-        if owns and (stand.fence > self.fence or known or self.state == State.ASKING):
-            self.fence = max(self.fence, stand.fence)
-            self._vacant = None
-            self._happen(On.SUPERSEDED, now)
-        elif self.state == State.ASKING and self.acknowledged() and now < self.permitted_until:
-            self.fence = max(self.fence, stand.fence)
-            self._happen(On.ANSWERED, now)
-        elif not owns:
-            self.fence = max(self.fence, stand.fence)
-            if self.state == State.FENCED:
-                self._hear_vacant(stand, now)
 
     def _hear_vacant(self, stand: Stand, now: float) -> None:
         """Fenced, and the other side does not have the LAN either: it was restarted meanwhile, or each gave way to the
@@ -218,23 +205,19 @@ class Leadership:
             self._vacant = None
             self._happen(On.VACANT, now)
 
-    def _secondary_hears(self, stand: Stand, now: float) -> None:
-        owns = stand.state in transitions.PRIMARY_WRITES
-        if owns and stand.fence > self.fence and self.state in transitions.SECONDARY_OWNS:
-            # If this side had the LAN, its guest is no replica of the primary's any more.
-            had = self.state == State.PROMOTED or self.had_lan
-            self._happen(On.DEPOSED if had else On.OUTRANKED, now)
-        self.fence = max(self.fence, stand.fence)
-        if stand.state == State.FENCED and stand.fence == self.fence and now < self.permitted_until:
-            self._happen(On.YIELDED, now)
-        # A primary that asks says nothing about what it released before.
-        if owns:
-            self.promotable = stand.state == State.HOLDING and stand.protected
-
     def acknowledged(self) -> bool:
         """True when the other side has heard a claim that we made since we asked."""
         other = self.other
         return other is not None and other.echo_of == self.incarnation and other.echo >= self._asked_from
+
+    def _answered(self) -> bool:
+        """ASKING: the other side has heard what was asked, and does not have the LAN."""
+        return self.acknowledged()
+
+    @property
+    def replica(self) -> bool:
+        """Whether the guest of this side could continue when the side was promoted."""
+        return self.promotable
 
     def claim_sent(self, count: int, now: float) -> None:
         """A filter has sent our claim number `count` to the LAN."""
@@ -280,7 +263,7 @@ class Leadership:
     # -- time ------------------------------------------------------------------------------------------
 
     def peer_lost(self, now: float) -> None:
-        """Primary: the link between the hosts has been silent for too long."""
+        """Who leads: the link between the hosts has been silent for too long."""
         self._happen(On.LINK_LOST, now)
 
     def peer_found(self, now: float) -> None:
@@ -288,8 +271,8 @@ class Leadership:
         self._happen(On.LINK_BACK, now)
 
     def take_over(self, now: float, event: str = On.ORDERED, *, force: bool = False) -> None:
-        """Secondary: ask for the LAN, because the operator says so or the primary seems dead. As long as we could not
-        hear the primary on the LAN, its silence proves nothing, unless the operator says so with `force`.
+        """Secondary: ask for the LAN, because the operator says so or the primary seems dead. While we could not hear
+        the primary on the LAN, its silence proves nothing, unless the operator says so with `force`.
         """
         if (self.state, event) in self._table:
             self._happen(event, now)
@@ -333,7 +316,7 @@ class Leadership:
             if (announced and (self.vote is None or self.vote.noted)) or self.acknowledged():
                 self._happen(On.ANNOUNCED, now)
         elif self.state == State.ASKING and permitted:
-            if self.vote is not None and self.acknowledged():
+            if self.vote is not None and self._answered():
                 self._happen(On.ANSWERED, now)
             # Silence on the LAN proves something only if our question was sent there and no answer was dropped.
             elif self.asked_in_vain(now) and (self.vote is None or self.vote.noted):
@@ -384,17 +367,8 @@ class Leadership:
         agreed = self.vote is not None and self.state in WRITING and not self.vote.held(now)
         return agreed or self.state in transitions.ANSWER_WANTED
 
+    @abstractmethod
     def restore(self, fence: int, *, promoted: bool, leased: bool, now: float) -> None:
         """A process had heard of `fence` from an earlier start of this frame, which had perhaps promoted it.
         `leased`: its lease is still valid, so the other side cannot have taken over meanwhile.
         """
-        other, had = self.other, promoted and not self.primary
-        # What the primary has taken back since then is not ours any more, whatever a process remembers.
-        if had and not (other is not None and other.state in WRITING and other.fence > fence):
-            if leased and self.vote is None and (self.state == State.STANDBY or self.had_lan):
-                self._happen(On.REMEMBERED, now)
-            elif self.state == State.STANDBY:
-                self._happen(On.REMEMBERED_LATE, now)
-            if leased and self.vote is not None:
-                self.vote.remember(now)
-        self.fence = max(self.fence, fence)

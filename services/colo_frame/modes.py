@@ -26,7 +26,8 @@ class Modes:
         """The mode is `bypass` because there is no secondary."""
         self._registry = registry
         self._out = out
-        self._primary = primary
+        self.primary = primary
+        """This host leads."""
         self._set = False
         """The mode was changed since this start, so what processes remember of an earlier frame no longer counts."""
 
@@ -48,6 +49,13 @@ class Modes:
         """There is no secondary any more: release everything without comparing it until there is one again."""
         self.set(Mode.BYPASS)
         self.left_alone = True
+
+    def follow_other(self) -> None:
+        """The other host leads: the compares of this one forget what they know of connections, and the mode is that of
+        the other host.
+        """
+        self.left_alone = False
+        self._out.tell(SetMode(Mode.BYPASS), *self._registry.live("compare"))
 
     def restore(self, mode: str) -> None:
         """A compare says which mode it had before this frame was started: an earlier start of it was left alone."""
@@ -74,7 +82,7 @@ class Modes:
         it has another one, because messages may get lost.
         """
         status = report.status
-        if process.role == "compare" and self._primary:
+        if process.role == "compare" and self.primary:
             rules = [p.report.status.get("rules") for p in self._registry.processes.values() if p.report and not p.lost]
             self.shadow_rules = any(_has_shadow_rule(one) for one in [*rules, status.get("rules")])
         if process.role == "rewriter" and status.get("promoted") is False and type(status.get("paced")) is bool:

@@ -12,12 +12,14 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from colo_frame.changing import ChangingLeadership
 from colo_frame.config import FrameConfig
+from colo_frame.fixed import FixedLeadership
 from colo_frame.freshness import NEWS
 from colo_frame.leadership import Leadership
 from colo_frame.outbox import Outbox
 from colo_frame.registry import EVERYBODY, Process, Registry
-from colo_frame.transitions import WRITING, Said, said
+from colo_frame.transitions import EITHER, FOLLOWING, IDLE, WRITING, Said, role_of, said
 from colo_frame.votes import Votes
 from colo_proto.claim import Stand, State, derive, read_claim, write_claim
 from colo_proto.core import Log
@@ -40,10 +42,14 @@ class Ownership:
 
     def __init__(self, config: FrameConfig, registry: Registry, out: Outbox, incarnation: int, now: float) -> None:
         interval = config.heartbeat_interval / 1000
-        self.leadership = Leadership(
+        kind = ChangingLeadership if config.changing else FixedLeadership
+        self.leadership: Leadership = kind(
             config.side, incarnation, interval, interval * config.heartbeat_missed, now, peer=bool(config.peer),
             vote=config.vote,
         )  # fmt: skip
+        self._table = EITHER if config.changing else config.side
+        self._demoted = 0
+        """The token with which the processes were last told that this host does not lead, where roles change."""
         self.changes: list[tuple[str, str]] = []
         self.promoted_at: float | None = None
         self.silence = 0.0
@@ -154,21 +160,24 @@ class Ownership:
             self.changes.append((before, after))
             self._out.counters["leadership." + after] += 1
             self._changed(before, after, now)
+        if self._config.changing and leadership.state in FOLLOWING and leadership.fence > self._demoted:
+            # The token with which they were told to lead may be as high as the one before.
+            self._demote(leadership.fence)
         if self.votes is not None:
             self.votes.advance(now, writing=self.writing(now))
 
     def _changed(self, before: str, after: str, now: float) -> None:
         """Tell the processes of this host what follows (`transitions.said`)."""
-        fence, words = self.leadership.fence, said(self._config.side, before, after)
+        fence, words = self.leadership.fence, said(self._table, before, after)
         if Said.LEASE in words:
             self.grant(now)
         if Said.PROMOTE in words:
-            if self.promoted_at is None:
+            if self.promoted_at is None and before in FOLLOWING:
                 self.promoted_at, self.silence = now, now - self.leadership.heard
-            self._out.tell(Promote(fence, replica=self.leadership.promotable), EVERYBODY)
+            self._out.tell(Promote(fence, self._config.side, replica=self.leadership.replica), EVERYBODY)
         if Said.DEMOTE in words:
             self.promoted_at = None
-            self._out.tell(Demote(fence), EVERYBODY)
+            self._demote(fence)
         if Said.STOP in words:
             self._yielded.clear()
             self._out.tell(Lease(0.0, fence), *self._registry.live(*WRITERS))
@@ -176,6 +185,10 @@ class Ownership:
         if after == State.FENCED:
             text["why"] = "the other side has taken the client LAN over; this side does not write to it"
         self._out.append(Log(_LEVEL.get(after, "info"), CHANGED, text))
+
+    def _demote(self, fence: int) -> None:
+        self._demoted = fence
+        self._out.tell(Demote(fence), EVERYBODY)
 
     def grant(self, now: float) -> None:
         """Give a lease to every process that could write, if this side may write."""
@@ -198,9 +211,9 @@ class Ownership:
     def welcome(self, sender: str, role: str, now: float, *, promoted: bool) -> None:
         """Tell a process that has just come what it must know. `promoted`: an earlier Promote has reached it."""
         state, fence = self.leadership.state, self.leadership.fence
-        if state == State.PROMOTED:
-            self._out.tell(Promote(fence), sender)
-        elif promoted and state in (State.FENCED, State.STANDBY):
+        if state == State.PROMOTED or (self._config.changing and state in WRITING):
+            self._out.tell(Promote(fence, self._config.side), sender)
+        elif promoted and state in IDLE:
             self._out.tell(Demote(fence), sender)
         if role in WRITERS and self._state in WRITING:
             self._grant(now, sender)
@@ -229,6 +242,8 @@ class Ownership:
             "proven": leadership.fresh.believed,
             "vote_mismatch": self.mismatch,
         }
+        if self._config.changing:
+            known["role"] = role_of(leadership.state)
         if self.votes is not None:
             known["vote"] = self.votes.status(now)
         if not leadership.primary:

@@ -35,6 +35,10 @@ class Pair:
     _joins: float | None = None
     """Primary: since when a whole secondary waits for its resync."""
 
+    def take_role(self) -> None:
+        """Where roles change: this host leads from now on, or does not any more."""
+        self._primary_incarnation = self._joins = None
+
     def hear(self, message: Message, now: float) -> None:
         """Take one message of the other host's frame; unknown ones are counted and ignored."""
         side = self._side

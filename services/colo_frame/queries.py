@@ -9,6 +9,7 @@ from typing import Any
 
 from colo_frame.bounds import is_text
 from colo_frame.side import Side
+from colo_frame.transitions import WRITING
 from colo_proto.claim import State
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Answer, CheckpointWanted, Mode, Query, Reason
@@ -44,10 +45,10 @@ class Queries:
             answer = Answer(ok=False, error=str(error))
         self._side.out.tell(answer, sender)
 
-    def _at(self, side: str, error: str) -> None:
-        """Refuse an order that is for the other side."""
-        if self._side.config.side != side:
-            raise RefusedError(error)
+    def _at_primary(self, error: str) -> None:
+        """Refuse an order that is for the host that leads."""
+        if not self._side.primary:
+            raise RefusedError(error.replace("primary", "leader") if self._side.config.changing else error)
 
     def _unknown(self, _sender: str, query: Query, _now: float) -> dict[str, Any]:
         raise RefusedError(f"unknown query {query.what[:40]!r}; known: {', '.join(self._verbs)}")
@@ -66,7 +67,7 @@ class Queries:
     def _mode(self, _sender: str, query: Query, now: float) -> dict[str, Any]:
         modes, wanted = self._side.modes, query.args.get("mode")
         if wanted is not None:
-            self._at("primary", "the mode is set at the primary's frame")
+            self._at_primary("the mode is set at the primary's frame")
             if wanted not in Mode.ALL:
                 raise RefusedError(f"mode: one of {', '.join(Mode.ALL)}, not {str(wanted)[:40]!r}")
             modes.set(wanted)
@@ -76,7 +77,7 @@ class Queries:
     def _rules(self, _sender: str, query: Query, _now: float) -> dict[str, Any]:
         modes, wanted = self._side.modes, query.args.get("rules")
         if isinstance(wanted, str):
-            self._at("primary", "rules are set at the primary's frame")
+            self._at_primary("rules are set at the primary's frame")
             try:
                 parse_rules(wanted)
             except ConfigError as error:
@@ -86,9 +87,15 @@ class Queries:
 
     def _failover(self, _sender: str, query: Query, now: float) -> dict[str, Any]:
         """The secondary takes over the client LAN, as soon as the primary yields or must have stopped writing."""
-        self._at("secondary", "a failover is ordered at the secondary's frame")
         leadership, force = self._side.ownership.leadership, query.args.get("force") is True
-        if leadership.state != State.PROMOTED and (force or leadership.state != State.TAKING):
+        if self._side.config.changing:
+            if leadership.state in WRITING or leadership.state in (State.ASKING, State.YIELDING):
+                raise RefusedError(
+                    f"a failover is ordered at the standby's frame; this host leads ({leadership.state})"
+                )
+        elif self._side.primary:
+            raise RefusedError("a failover is ordered at the secondary's frame")
+        if leadership.state not in WRITING and (force or leadership.state != State.TAKING):
             why = self._side.judging.refusal(now)
             if why and not force:
                 raise RefusedError(f"this guest is no replica ({why}): connections would break; --force does it")
@@ -99,10 +106,11 @@ class Queries:
 
     def _resync(self, _sender: str, _query: Query, now: float) -> dict[str, Any]:
         """A secondary that is new, or that has missed something, becomes the replica again."""
-        self._at("primary", "a resync is ordered at the primary's frame")
+        self._at_primary("a resync is ordered at the primary's frame")
+        other = "other host" if self._side.config.changing else "secondary"
         if not self._side.peer.alive:
-            raise RefusedError("there is no secondary: its frame does not answer")
+            raise RefusedError(f"there is no {other}: its frame does not answer")
         if self._side.ownership.leadership.state in (State.YIELDING, State.FENCED):
-            raise RefusedError("this side is fenced: the secondary has the client LAN")
+            raise RefusedError(f"this side is fenced: the {other} has the client LAN")
         self._order_resync(now)
         return {"epoch": self._side.checkpoints.epoch, "mode": self._side.modes.mode}

@@ -185,6 +185,10 @@ class Registry:
         """Ids of the processes of these roles that are not lost, in the order of the roles."""
         return [p.id for role in roles for p in self.processes.values() if p.role == role and not p.lost]
 
+    def of(self, role: str) -> list[str]:
+        """Ids of all processes of a role that are remembered."""
+        return [p.id for p in self.processes.values() if p.role == role]
+
     def linked(self) -> set[str]:
         """Compares that have reported that the processes which share frames out can reach them."""
         return {p.id for p in self.processes.values() if p.role == "compare" and p.linked}

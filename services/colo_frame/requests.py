@@ -51,6 +51,12 @@ class Requests:
                 self._outstanding[key] = (request, now)
                 self._out.tell(request, PEER)
 
+    def take_role(self, *, primary: bool) -> None:
+        """Another host leads from now on: what was requested before is over."""
+        self._primary = primary
+        self._outstanding.clear()
+        self._checkpoints.reset()
+
     def answered(self) -> None:
         """A checkpoint of the primary is over. It covers everything that was requested before."""
         self._outstanding.clear()

@@ -25,7 +25,7 @@ class Scaling:
     def follow(self, now: float) -> None:
         """Look at the workers that are there. A change of them may need a checkpoint; the first table needs none."""
         side, workers = self._side, self._workers
-        if not side.primary:
+        if not side.leads:
             return
         compares = side.compares()
         known = [p.id for p in side.registry.processes.values() if p.role == "compare"]
@@ -77,8 +77,34 @@ class Scaling:
         late = self._workers.remind(now)
         self._out.tell(self._workers.table, *late)
 
+    def lead(self, now: float) -> None:
+        """Where roles change: this host has the LAN, so its own workers compare. An earlier start of this frame may
+        have made a table of them already.
+        """
+        side, table = self._side, self._workers.table
+        if table.version and self._own(table):
+            return
+        known = side.registry.processes
+        names = [name for name in side.config.expected() if name not in known or not known[name].lost]
+        if names := list(dict.fromkeys([*names, *side.compares()])):
+            self._workers.begin(names)
+            side.counters["table_changes"] += 1
+            self._announce()
+
+    def _own(self, table: WorkerTable) -> bool:
+        """True when all workers of a table are those of this host."""
+        own = {*self._side.config.expected(), *self._side.registry.of("compare")}
+        return own.issuperset(table.workers)
+
     def learn(self, now: float, version: int, table: WorkerTable | None) -> None:
-        """Somebody has a table that an earlier start of this frame made."""
+        """Somebody has a table that an earlier start of this frame made, or the other host when it led."""
+        if self._side.config.changing and table is not None and not self._own(table):
+            workers = self._workers
+            workers.seen = max(workers.seen, version)
+            if not self._side.leads:
+                return
+            # Two different tables may not have the same version, because a splitter keeps the one that it has.
+            version, table = version + (version == workers.table.version), None
         if self._workers.learn(version, table):
             self._announce()
             self._side.beat(now)

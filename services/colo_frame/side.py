@@ -34,6 +34,7 @@ class Side:
         self.config = config
         self.incarnation = incarnation
         self.primary = config.side == "primary"
+        """This host leads. Where roles change that is so at the very beginning, and is state from then on."""
         self.out = Outbox()
         self.counters = self.out.counters
         self.registry = Registry(config.process_timeout / 1000)
@@ -49,12 +50,29 @@ class Side:
         self.ownership = Ownership(config, self.registry, self.out, incarnation, now)
         self.modes = Modes(config.mode, self.registry, self.out, primary=self.primary)
         self.unprotected = Relay(config.id, self.registry, self.out)
-        self.workers = Workers(config.expected() if self.primary else (), config.process_timeout / 1000, now)
+        # Where roles change, the table is made when this host has the LAN.
+        expected = config.expected() if self.primary and not config.changing else ()
+        self.workers = Workers(expected, config.process_timeout / 1000, now)
         self.judging = Judging(
             self.registry, self.peer, self.ownership, self.modes, self.workers, self.checkpoints, self.out, now
         )
+        if config.changing:
+            self.judging.follow_roles(config.side, config.expected())
         self.takeover: tuple[str, float] | None = None
         """The side that was promoted last as far as this frame has seen, and when."""
+
+    @property
+    def leads(self) -> bool:
+        """True when this host makes worker tables. Where roles change, that needs the LAN."""
+        return self.primary and (not self.config.changing or self.ownership.leadership.state in WRITING)
+
+    def take_role(self, *, primary: bool) -> None:
+        """Where roles change: this host leads from now on, or does not any more."""
+        self.primary = self.modes.primary = primary
+        self.requests.take_role(primary=primary)
+        self.unprotected.forget()
+        self.judging.forget()
+        self.peer.told = None
 
     @property
     def table(self) -> WorkerTable:

@@ -26,6 +26,8 @@ IDLE: Final = frozenset({State.STANDBY, State.FENCED})
 """The states in which a side neither writes nor wants to."""
 ANSWER_WANTED: Final = frozenset({State.ASKING, State.LEAVING, State.TAKING})
 """The states in which a side waits for what the other one says."""
+FOLLOWING: Final = frozenset({State.STANDBY, State.TAKING})
+"""Where roles change: the states of the host that does not lead. In all others it leads, or does not know better."""
 
 
 class On:
@@ -40,12 +42,14 @@ class On:
     ANNOUNCED = "announced"
     SUPERSEDED = "superseded"
     STOPPED = "stopped"
+    SUCCEEDED = "succeeded"
     VACANT = "vacant"
     ORDERED = "ordered"
     SILENT = "silent"
     YIELDED = "yielded"
     OUTRANKED = "outranked"
     DEPOSED = "deposed"
+    LED = "led"
     REMEMBERED = "remembered"
     REMEMBERED_LATE = "remembered late"
 
@@ -60,15 +64,17 @@ MEANING: Final[Mapping[str, str]] = {
     On.LINK_BACK: "the other side speaks on the link between the hosts again",
     On.ANNOUNCED: "the other side has heard that this one goes on alone, or could not hear it for two intervals "
     "(with a third vote: and the store has noted it)",
-    On.SUPERSEDED: "the secondary has the LAN, or wants it, with a higher token; while this side asks: with any token",
+    On.SUPERSEDED: "the other side has the LAN, or wants it, with a higher token; while this side asks: with any token",
+    On.SUCCEEDED: "the other side writes, with a higher token than this one's",
     On.STOPPED: "every writer has confirmed that it stopped, or its lease has ended",
     On.VACANT: "the other side has said for longer than a lease lasts that it does not have the LAN either",
     On.ORDERED: "the operator orders a failover",
-    On.SILENT: "the primary was silent on both ways for longer than its leases last; in `standby` only with automatic "
-    "failover, and if this guest is a replica",
-    On.YIELDED: "the primary is `fenced`, with this side's token",
-    On.OUTRANKED: "the primary writes with a higher token, and this side had not had the LAN",
+    On.SILENT: "the other side was silent on both ways for longer than its leases last; in `standby` only with "
+    "automatic failover, and if this guest is a replica",
+    On.YIELDED: "the other side is `fenced`, with this side's token",
+    On.OUTRANKED: "the other side writes with a higher token, and this side had not had the LAN",
     On.DEPOSED: "the primary writes with a higher token, and this side has had the LAN",
+    On.LED: "a process remembers that an earlier start of this frame led, and nobody took a higher token since then",
     On.REMEMBERED: "a process has a valid lease from an earlier start of this frame, which had promoted this side",
     On.REMEMBERED_LATE: "as before, but the lease has ended",
 }
@@ -122,9 +128,44 @@ _SECONDARY: Final = (
     Row(State.FENCED, On.ORDERED, State.TAKING, (TOKEN,)),
 )
 
+_EITHER: Final = (
+    Row(State.ASKING, On.ANSWERED, State.HOLDING),
+    Row(State.ASKING, On.VACANT, State.HOLDING),
+    Row(State.ASKING, On.UNANSWERED, State.ALONE, (TOKEN,)),
+    Row(State.ASKING, On.SUPERSEDED, State.YIELDING),
+    Row(State.HOLDING, On.LINK_LOST, State.LEAVING, (TOKEN, ASKS)),
+    Row(State.HOLDING, On.UNSURE, State.ASKING, (ASKS,)),
+    Row(State.HOLDING, On.UNVOTED, State.ASKING, (ASKS,)),
+    Row(State.HOLDING, On.SUPERSEDED, State.YIELDING),
+    Row(State.LEAVING, On.ANNOUNCED, State.ALONE),
+    Row(State.LEAVING, On.LINK_BACK, State.HOLDING),
+    Row(State.LEAVING, On.UNSURE, State.ASKING, (ASKS,)),
+    Row(State.LEAVING, On.UNVOTED, State.ASKING, (ASKS,)),
+    Row(State.LEAVING, On.SUPERSEDED, State.YIELDING),
+    Row(State.ALONE, On.LINK_BACK, State.HOLDING),
+    Row(State.ALONE, On.UNSURE, State.ASKING, (ASKS,)),
+    Row(State.ALONE, On.UNVOTED, State.ASKING, (ASKS,)),
+    Row(State.ALONE, On.SUPERSEDED, State.YIELDING),
+    Row(State.YIELDING, On.STOPPED, State.FENCED),
+    Row(State.FENCED, On.SUCCEEDED, State.STANDBY),
+    Row(State.FENCED, On.VACANT, State.ASKING, (TOKEN, ASKS)),
+    Row(State.FENCED, On.ORDERED, State.TAKING, (TOKEN,)),
+    Row(State.STANDBY, On.ORDERED, State.TAKING, (TOKEN,)),
+    Row(State.STANDBY, On.SILENT, State.TAKING, (TOKEN,)),
+    Row(State.STANDBY, On.VACANT, State.ASKING, (TOKEN, ASKS)),
+    Row(State.STANDBY, On.LED, State.ASKING, (ASKS,)),
+    Row(State.TAKING, On.SILENT, State.ALONE),
+    Row(State.TAKING, On.YIELDED, State.HOLDING),
+    Row(State.TAKING, On.VACANT, State.ALONE),
+    Row(State.TAKING, On.OUTRANKED, State.STANDBY),
+)
+
+EITHER: Final = "either"
+"""The table of both hosts where roles change: which of them leads is a state."""
 TABLES: Final[Mapping[str, Table]] = {
     "primary": {(row.state, row.on): row for row in _PRIMARY},
     "secondary": {(row.state, row.on): row for row in _SECONDARY},
+    EITHER: {(row.state, row.on): row for row in _EITHER},
 }
 FIRST: Final[Mapping[str, str]] = {"primary": State.ASKING, "secondary": State.STANDBY}
 """The state of a side that has just started. A primary that has no other side is `alone` at once."""
@@ -142,15 +183,27 @@ class Said:
 
 
 def said(side: str, before: str, after: str) -> tuple[str, ...]:
-    """What the processes of this host are told when the state changes. The other side gets a claim in any case."""
+    """What the processes of this host are told when the state changes. The other side gets a claim in any case. `side`
+    is the name of a table.
+    """
     words = [Said.LEASE] if after in WRITING else []
-    if after == State.PROMOTED:
+    if side == EITHER:
+        if after in WRITING and before not in WRITING:
+            words.append(Said.PROMOTE)
+        elif after == State.STANDBY:
+            words.append(Said.DEMOTE)
+    elif after == State.PROMOTED:
         words.append(Said.PROMOTE)
     elif after == State.FENCED and side == "secondary":
         words.append(Said.DEMOTE)
     if after not in WRITING and (before in WRITING or after == State.YIELDING):
         words.append(Said.STOP)
     return tuple(words)
+
+
+def role_of(state: object) -> str:
+    """Where roles change: the role of a host in this state, for people."""
+    return "leader" if state in WRITING else "standby" if state in FOLLOWING else "none"
 
 
 def as_lines(side: str) -> list[str]:

@@ -81,6 +81,10 @@ class Relay:
             self._out.counters["unprotected_again"] += 1
             self._out.tell(welcome, *(compares if name == self._id else [name]))
 
+    def forget(self) -> None:
+        """Another host leads from now on."""
+        self._sources.clear()
+
     # -- secondary ----------------------------------------------------------------------------------
 
     def from_peer(self, message: Unprotected) -> bool:

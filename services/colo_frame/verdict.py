@@ -24,7 +24,7 @@ by itself.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from colo_frame.transitions import WRITING
@@ -156,7 +156,10 @@ class View:
     """All that a side knows when it judges the pair."""
 
     primary: bool
+    """This side leads."""
     state: str
+    host: str = ""
+    """The name of this host where roles change; empty: it is that of the role."""
     other: Other = field(default_factory=Other)
     mode: str = Mode.ENFORCE
     left_alone: bool = False
@@ -173,6 +176,19 @@ class View:
 
 def judge(view: View) -> Verdict:
     """The verdict of one side, from all that it knows."""
+    found = _judge(view)
+    return Verdict(found.level, tuple(by_role(found.causes)), found.lan) if view.host else found
+
+
+def by_role(causes: Iterable[Cause]) -> list[Cause]:
+    """The same causes where roles change: `primary` is the name of a host there."""
+    return [
+        replace(one, text=one.text.replace("primary", "leader").replace("secondary", "standby")[:MAX_TEXT])
+        for one in causes
+    ]
+
+
+def _judge(view: View) -> Verdict:
     other = view.other
     if view.primary:
         return verdict([*_lead(view), *_replica(view), *view.broken], _lan(view))
@@ -192,11 +208,12 @@ def verdict(causes: Iterable[Cause], lan: str) -> Verdict:
 
 def _lan(view: View) -> str:
     """On which side the client LAN is."""
+    here = view.host == HERE[True] if view.host else view.primary
     if view.state in WRITING:
-        return HERE[view.primary]
+        return HERE[here]
     if not view.other.present:
         return UNKNOWN
-    return HERE[not view.primary] if view.other.state in WRITING else NOBODY
+    return HERE[not here] if view.other.state in WRITING else NOBODY
 
 
 def _lead(view: View) -> list[Cause]:
@@ -216,6 +233,8 @@ def _lead(view: View) -> list[Cause]:
         return [Cause(Why.FENCED, UNPROTECTED, "the secondary is fenced: its guest is no replica")]
     if other.state in (State.TAKING, State.PROMOTED):
         return [Cause(Why.TAKING, UNPROTECTED, "a failover is under way")]
+    if view.host and other.state != State.STANDBY:
+        return [Cause(Why.JOINING, UNPROTECTED, "the secondary does not follow yet")]
     return []
 
 

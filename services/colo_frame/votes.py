@@ -50,7 +50,7 @@ class Votes:
         if self.vote.held(now):
             self._leadership.take_token(2 * self.vote.token)
         silent = now > self._leadership.heard + 2 * self._leadership.interval
-        if silent and self.vote.alone.startswith("primary "):
+        if silent and self.vote.alone and not self.vote.noted:
             # It has released what this guest has not seen. What the primary itself says counts more, while it is heard.
             self._leadership.promotable = False
 

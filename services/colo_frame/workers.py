@@ -39,6 +39,8 @@ class Workers:
         """Workers that want to stop."""
         self.unsettled: set[str] = set()
         """Workers that have not finished giving or taking flows in the last change."""
+        self.seen = 0
+        """The highest version of a table of the other host, where roles change."""
         self.wanted: list[str] = []
         """The workers of the next table; empty when the present one is right."""
         self._hellos_until = now + hello_time
@@ -102,6 +104,13 @@ class Workers:
         self.unsettled = {*sources, *targets}
         self._changed_at = now
         self.wanted = []
+
+    def begin(self, names: Sequence[str]) -> None:
+        """Begin to lead with these workers of this host. The version is above all that were seen."""
+        self.table = make_table(max(self.table.version, self.seen) + 1, names)
+        self.wanted = []
+        self.leaving.clear()
+        self.unsettled.clear()
 
     def settled(self, worker: str, version: int) -> None:
         """A worker has given and taken all flows that the table of `version` moves."""

@@ -1,9 +1,9 @@
 """Clears up after a lab that was killed. It is run as a script and waits on a pipe.
 
-`cleanup.py DIRECTORY INODE…` reads the pipe as standard input. The lab holds the other end, and writes a byte when it
-has cleared up itself. If the pipe ends without that byte, the lab was killed. Then every process in its namespaces is
-killed and its directory is removed. This file uses only the standard library and no site packages (`python -I -S`),
-because it must start quickly and need little memory.
+`cleanup.py DIRECTORY INODE…` reads the pipe as standard input. The lab holds the other end, and writes a line when it
+replaces a namespace (`OLD NEW`, their inodes) and when it has cleared up itself (`done`). If the pipe ends without the
+latter, the lab was killed. Then every process in its namespaces is killed and its directory is removed. This file uses
+only the standard library and no site packages (`python -I -S`), because it must start quickly and need little memory.
 """
 
 import contextlib
@@ -39,8 +39,11 @@ def main(directory: str, inodes: set[int]) -> None:
     """Wait for the end of the lab, and clear up if it was killed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    if os.read(0, 1):
-        return
+    for line in sys.stdin:
+        if line == "done\n":
+            return
+        old, _, new = line.partition(" ")
+        inodes = (inodes - {int(old)}) | {int(new)}
     # The child of a process that is just forking may be missed, so repeat this until no process is found.
     deadline = time.monotonic() + 5
     while kill_inhabitants(inodes, {os.getpid()}) and time.monotonic() < deadline:

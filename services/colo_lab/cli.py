@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from colo_lab import privileges
+from colo_lab.circle import DIED, PLANNED
 from colo_lab.config import LabConfig
 from colo_lab.files import write_json
 from colo_lab.lab import Lab
@@ -73,7 +74,12 @@ def _exit_status(name: str, lab: Lab, body: Callable[[Signals], int]) -> int:
 @click.command(context_settings=_SETTINGS)
 @click.option("--guest", default="", metavar="CMD", help="Shell command that both guests run.")
 @click.option("--secondary-guest", default="", metavar="CMD", help="Another command for the secondary guest.")
-@click.option("--wiring", type=click.Choice(WIRINGS), default="faithful", help="All redirectors, or few hops.")
+@click.option(
+    "--wiring",
+    type=click.Choice(WIRINGS),
+    default="faithful",
+    help="All redirectors, few hops, or hosts that can both lead.",
+)
 @click.option("--compare", "workers", type=int, default=1, metavar="N", help="Number of compare workers.")
 @click.option("--mode", type=click.Choice(Mode.ALL), default=Mode.ENFORCE, help="Mode that compare starts in.")
 @click.option("--compare-timeout", type=int, metavar="MS", help="Age at which a held frame asks for a checkpoint.")
@@ -82,7 +88,14 @@ def _exit_status(name: str, lab: Lab, body: Callable[[Signals], int]) -> int:
 @_repeated("--option", "options", metavar="WHO.NAME=VALUE", help="Any option of a process, by role or id.")
 @_file("--state", help="Write which process runs where, as JSON, once everything is up.")
 @_file("--report", help="Write the numbers, as JSON, at the end.")
-@_seconds("--failover", help="After S seconds all of the primary host dies, and the secondary takes over by itself.")
+@_repeated(
+    "--failover",
+    "failovers",
+    metavar="S[,planned@S]",
+    help="After S seconds all of the host that leads dies, and the other one takes over by itself; planned@S orders it "
+    "instead. Several times only in the symmetric wiring.",
+)
+@_seconds("--repair-after", default=3.0, help="Symmetric wiring: start a host again S seconds after its death.")
 @_repeated(
     "--kill",
     "kills",
@@ -172,11 +185,22 @@ def config_of(given: dict[str, Any]) -> LabConfig:
             raise ConfigError(f"--option {text}: WHO.NAME=VALUE expected, as in compare.max-flows=100")
         extra.setdefault(who, {})[name.replace("_", "-")] = value
     derived: dict[str, Any] = {
+        "failovers": tuple(_failovers(given["failovers"])),
         "kills": tuple(_at_times("--kill NAME", "m0", given["kills"], str)),
         "scales": tuple(_at_times("--scale N", "4", given["scales"], int)),
         "extra": extra,
     }
     return LabConfig(**{one.name: {**given, **derived}[one.name] for one in fields(LabConfig)})
+
+
+def _failovers(texts: Iterable[str]) -> Iterator[tuple[str, float]]:
+    """`2,planned@9` as pairs of a kind and seconds."""
+    for text in ",".join(texts).split(",") if texts else ():
+        kind, planned, at = text.rpartition("@")
+        try:
+            yield {"": DIED, "planned@": PLANNED}[kind + planned], float(at)
+        except (KeyError, ValueError):
+            raise ConfigError(f"--failover {text}: S or planned@S expected, as in 2.5 or planned@9") from None
 
 
 def _at_times(

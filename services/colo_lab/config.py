@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+from colo_lab.circle import PLANNED
 from colo_proto.config import DAY_S, shown
 from colo_proto.errors import ConfigError
 from colo_proto.messages import Mode
@@ -44,8 +45,12 @@ class LabConfig:
     logs: str = ""
     """Directory in which the logs are kept. If it is empty, they are removed with the lab."""
     log_level: str = "info"
-    failover: float | None = None
-    """Seconds after the client's start at which everything of the primary host dies."""
+    failovers: tuple[tuple[str, float], ...] = ()
+    """Seconds after the client's start at which the host that leads dies with everything on it (`died`) or is asked to
+    yield (`planned`): `("died", 2.0)`. Only the symmetric wiring can have several, or a planned one.
+    """
+    repair_after: float = 3.0
+    """Symmetric wiring: seconds after its death at which a host is started again, with a fresh guest."""
     kills: tuple[tuple[str, float], ...] = ()
     """Which processes are killed, and after how many seconds: `("m0", 2.5)`; `host-s` is everything of that host."""
     scales: tuple[tuple[int, float], ...] = ()
@@ -83,6 +88,15 @@ class LabConfig:
         for name, at in self.kills:
             if not 0 <= at <= DAY_S:
                 raise ConfigError(f"--kill {name}@{at:g}: {within_a_day}")
+        kinds = [kind for kind, _ in self.failovers]
+        for _, at in self.failovers:
+            if not 0 <= at <= DAY_S:
+                raise ConfigError(f"--failover {at:g}: {within_a_day}")
+        if self.wiring != "symmetric" and (len(kinds) > 1 or PLANNED in kinds):
+            raise ConfigError(
+                f"--failover: in the {self.wiring} wiring the primary host can die once, and nothing leads back; "
+                "several failovers and planned ones need --wiring symmetric"
+            )
         every = processes(self.wiring, max(self.workers, *(n for n, _ in self.scales), 1), vote=bool(self.vote))
         known = list(dict.fromkeys([*(one.role for one in every), *(one.id for one in every)]))
         for who in self.extra:

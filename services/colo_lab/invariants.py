@@ -11,7 +11,8 @@ S3    in every connection that continued after a failover, as captured on the cl
       expected arrived, and the ACK number did not go back
 S4    no gap on the mirror link was left open: the secondary has missed no frame, or a checkpoint was wanted
 S5    nobody but the primary side wrote to the client LAN. With a capture there: the guest was heard from
-      one host's port, then from the other's, and never again from the first
+      one host's port, then from the other's, and never again from the first (symmetric wiring: not until it was silent
+      for a while, and no more often than there were failovers)
 S6    compare: frames in + taken over = released - synthesized + dropped + held + handed over, on both sides
       (a secondary frame that was cut in pieces counts as `secondary_split`); and on every ZeroMQ link of frames:
       given to it = taken from it + dropped by it for a reason + found missing by its receiver
@@ -56,6 +57,8 @@ class Facts:
     wiring: Wiring = "faithful"
     lan: dict[str, Any] | None = None
     """What the capture on the client LAN has seen (`colo_lab.lanwatch`)."""
+    failovers: int | None = None
+    """How many failovers there were in the symmetric wiring; None in the other ones."""
 
     def of(self, role: str) -> list[Process]:
         """The processes of a role."""
@@ -108,14 +111,14 @@ def _s2(_facts: Facts) -> Verdict:
 
 def _s3(facts: Facts) -> Verdict:
     lan = facts.lan
-    if lan is None or not lan["frames"].get("lan-s"):
+    if lan is None or not lan["changes"]:
         return Verdict(UNKNOWN, "there was no failover, or no capture of it")
     if lan["lost"]:
         # A frame that the capture has missed looks like a frame that was never sent.
         return Verdict(UNKNOWN, f"the capture on the LAN missed {lan['lost']} frames")
     if lan["broken"]:
         return Verdict(VIOLATED, "; ".join(lan["broken"]))
-    return Verdict(HELD, f"{lan['continued']} connections continued where they were")
+    return Verdict(HELD, f"{sum(one['continued'] for one in lan['changes'])} connections continued where they were")
 
 
 def _s4(facts: Facts) -> Verdict:
@@ -125,7 +128,8 @@ def _s4(facts: Facts) -> Verdict:
         return Verdict(verdict, f"{missed} mirrored frames missed, {requests} checkpoints wanted")
     # Where mirrored frames leave a process: the mirror's copies, f1's output, the rewriter's output to the guest.
     outputs = {"m0": "link.outdev.dropped", "f1": "link.netdev.dropped", "rew0": "link.netdev.dropped"}
-    dropped = sum(process.counters[outputs[process.id]] for process in facts.processes if process.id in outputs)
+    names = ((process, process.id.removesuffix("-s")) for process in facts.processes)
+    dropped = sum(process.counters[outputs[name]] for process, name in names if name in outputs)
     if dropped and not requests:
         return Verdict(VIOLATED, f"{dropped} mirrored frames dropped, no checkpoint wanted")
     return Verdict(HELD, "no gap on the mirror link")
@@ -136,6 +140,11 @@ def _s5(facts: Facts) -> Verdict:
         late, text = facts.lan["late"], ", ".join(f"{n} from {port}" for port, n in sorted(facts.lan["frames"].items()))
         if late:
             return Verdict(VIOLATED, f"captured on the LAN: {late} frames from a port that had been left ({text})")
+        changes = len(facts.lan["changes"])
+        if facts.failovers is not None and changes > facts.failovers:
+            return Verdict(
+                VIOLATED, f"captured on the LAN: the port changed {changes} times in {facts.failovers} failovers"
+            )
         if facts.lan["lost"]:
             return Verdict(UNKNOWN, f"the capture on the LAN missed {facts.lan['lost']} frames")
         return Verdict(HELD, f"captured on the LAN, one port after the other: {text or 'nothing'}")
@@ -181,7 +190,9 @@ def _links_add_up(facts: Facts) -> Verdict:
     # By the name of a link, the frames at its ends. Several processes may share the other end of a port.
     given: defaultdict[str, dict[End, int]] = defaultdict(dict)
     taken: defaultdict[str, dict[End, int]] = defaultdict(dict)
-    for link in links(facts.wiring, len(facts.of("compare"))):
+    # In the symmetric wiring both hosts have as many.
+    workers = max(Counter(process.host for process in facts.of("compare")).values())
+    for link in links(facts.wiring, workers):
         if link.scheme == "tap" or link.name in ("control", "peer"):
             continue
         for end, frames, ends in ((link.source, _given, given), (link.target, _taken, taken)):

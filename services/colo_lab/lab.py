@@ -26,9 +26,11 @@ from typing import Any, Final, Self
 
 from colo_lab import report
 from colo_lab.children import Child
+from colo_lab.circle import DIED, OTHER, PLANNED, Circle, leader
 from colo_lab.cleanup import kill_inhabitants
 from colo_lab.clientrun import ClientRun, Plan, cannot_run
 from colo_lab.config import GUEST4, GUEST6, GUEST_MAC, LabConfig
+from colo_lab.hosts import HOSTS, Hosts
 from colo_lab.invariants import Facts
 from colo_lab.launch import IMPAIR, LAN_FILE, LAN_WATCH, Launcher, client_environment, control, start_cleanup
 from colo_lab.namespaces import GUEST_IF, Namespaces
@@ -36,14 +38,17 @@ from colo_lab.observed import Process, Usage
 from colo_lab.statuspoll import StatusPoll
 from colo_lab.supervisor import GRACE, LabError, Supervisor
 from colo_proto.errors import ConfigError
+from colo_proto.messages import Query
 from colo_proto.topology import SIDES, Side
+from colo_runtime.client import NoAnswerError, ask
 
 CAPTURE_WITHIN: Final = 10.0
 """Seconds to wait until the capture on the LAN has written its file again."""
 REST_WITHIN: Final = 3.0
 """Seconds to wait until counters stop changing before they are reported."""
 
-HOSTS: Final[dict[str, Side]] = {"host-p": "primary", "host-s": "secondary"}
+OBSERVED_EVERY: Final = 0.1
+"""Seconds between two looks at both COLO frames while a failover is under way."""
 
 
 class Lab:
@@ -53,6 +58,7 @@ class Lab:
     """From `up` on, as the next two."""
     statuses: StatusPoll
     launcher: Launcher
+    hosts: Hosts
 
     def __init__(self, config: LabConfig) -> None:
         self.config = config
@@ -62,6 +68,9 @@ class Lab:
         self.seconds = 0.0
         self.failed_at: float | None = None
         """When the primary host died (monotonic seconds)."""
+        self.circle = Circle()
+        """The failovers of the symmetric wiring."""
+        self._plans: list[Plan] = []
         self._cleanup: subprocess.Popen[bytes] | None = None
         self._undo = contextlib.ExitStack()
 
@@ -97,8 +106,9 @@ class Lab:
             namespaces.address_client()
         launcher.filters()
         self.statuses = StatusPoll({side: control(self.directory, side) for side in SIDES})
+        self.hosts = Hosts(self.directory, namespaces, supervisor, self.statuses, self._namespace_renewed)
         self._await_filters()
-        if config.failover is not None or config.kills or config.watch_lan:
+        if config.failovers or config.kills or config.watch_lan:
             launcher.lan_watch()
         launcher.guests()
         guests = [child for child in supervisor.children.values() if child.role == "guest"]
@@ -134,7 +144,12 @@ class Lab:
         """Tell the cleanup process that nothing is left to do, and wait for its end."""
         if self._cleanup is not None:
             with contextlib.suppress(OSError):
-                self._cleanup.communicate(b"1")
+                self._cleanup.communicate(b"done\n")
+
+    def _namespace_renewed(self, old: int, new: int) -> None:
+        if self._cleanup is not None and self._cleanup.stdin is not None:
+            self._cleanup.stdin.write(f"{old} {new}\n".encode())
+            self._cleanup.stdin.flush()
 
     def down(self) -> None:
         """Take everything down; may be called at any time, and twice."""
@@ -169,7 +184,8 @@ class Lab:
         namespace = self.namespaces.fds["client"]
         client = Child("client", "client", "client", list(argv), namespace, env=client_environment(), output=output)
         began = time.monotonic()
-        run = ClientRun(client, began, self._plans(began), timeout, interrupted)
+        self._plans = self._planned(began)
+        run = ClientRun(client, began, self._plans, timeout, interrupted)
         try:
             self.supervisor.start(client)
         except OSError as error:
@@ -181,23 +197,24 @@ class Lab:
             while client.running:
                 now = time.monotonic()
                 run.look(now)
+                busy = self.attend()
                 on_tick(now)
-                self.supervisor.step(run.pause(interval))
+                self.supervisor.step(run.pause(min(interval, OBSERVED_EVERY) if busy else interval))
         finally:
             self.seconds = time.monotonic() - began
             self.supervisor.finish(client)
         self.exit_status = run.exit_status()
         return self.exit_status
 
-    def _plans(self, began: float) -> list[Plan]:
+    def _planned(self, began: float) -> list[Plan]:
         """What is to happen while the client runs, and when."""
         config = self.config
-        deaths = [*config.kills, *([("host-p", config.failover)] if config.failover is not None else [])]
-        for name, _ in deaths:
+        for name, _ in config.kills:
             if name not in HOSTS and name not in self.supervisor.children:
                 known = ", ".join([*self.supervisor.children, *HOSTS])
                 raise ConfigError(f"--kill {name}: there is no such process; {known}")
-        plans: list[Plan] = [(began + after, functools.partial(self.fail, name)) for name, after in deaths]
+        plans: list[Plan] = [(began + after, functools.partial(self.fail, name)) for name, after in config.kills]
+        plans += [(began + after, functools.partial(self.failover, kind)) for kind, after in config.failovers]
         plans += [(began + after, functools.partial(self.scale, workers)) for workers, after in config.scales]
         return sorted(plans, key=operator.itemgetter(0))
 
@@ -211,25 +228,70 @@ class Lab:
         if name not in HOSTS:
             self.supervisor.children[name].signal(signal.SIGKILL)
             return
-        side, guest = HOSTS[name], f"guest-{name[-1]}"
+        if self.config.wiring != "symmetric":
+            self.failed_at = now if name == "host-p" else self.failed_at
+        elif self.leader() == HOSTS[name]:
+            self.circle.begin(now, HOSTS[name], DIED)
+        self.hosts.fail(name)
+
+    def leader(self) -> Side | None:
+        """The host that leads now by what the COLO frames say; None: nobody says so."""
         self.statuses.poll()
-        victims = [one for one in self.supervisor.children.values() if one.host in (name, guest)]
-        for child in victims:
-            self.supervisor.end(child, signal.SIGKILL)
-        self.statuses.forget(side)
-        if side == "primary":
-            self.failed_at = now
-        self.supervisor.on_event(f"{name} has died: {', '.join(one.id for one in victims)}")
+        return leader(self.statuses.bodies)
+
+    def failover(self, kind: str = DIED) -> None:
+        """The host that leads dies, or the other one is ordered to take over (`planned`). In the symmetric wiring a
+        host that died is repaired a while later. In the other ones it is the primary host.
+        """
+        if self.config.wiring != "symmetric":
+            self.fail("host-p")
+            return
+        side = self.leader()
+        if side is None:
+            self.supervisor.on_event("no failover, because neither host leads at the moment")
+        elif kind == PLANNED:
+            self._order_failover(side)
+        else:
+            host = f"host-{side[0]}"
+            self.fail(host)
+            self._plans.append((time.monotonic() + self.config.repair_after, functools.partial(self.repair, host)))
+            self._plans.sort(key=operator.itemgetter(0))
+
+    def _order_failover(self, side: Side) -> None:
+        began, refused = time.monotonic(), ""
+        try:
+            answer = ask(control(self.directory, OTHER[side]), Query("failover"))
+            refused = "" if answer.ok else answer.error
+        except NoAnswerError as error:
+            refused = str(error)
+        self.circle.begin(began, side, PLANNED, refused)
+        done = f" was ordered to take over{f': {refused}' if refused else ''}"
+        self.supervisor.on_event(f"host-{OTHER[side][0]}{done}")
+
+    def repair(self, name: str) -> None:
+        """Start all of a host again that has died, with a fresh guest. It goes on in `attend`."""
+        self.circle.repair(time.monotonic(), HOSTS[name])
+        self.hosts.repair(name)
+
+    def attend(self) -> bool:
+        """Do what is due for hosts that are being repaired, and observe what becomes of failovers. True if there is
+        anything to do soon; `run_client` calls this by itself.
+        """
+        returning = self.hosts.attend()
+        if self.circle.pending:
+            self.statuses.poll()
+            self.circle.observe(time.monotonic(), self.statuses.bodies)
+        return bool(returning) or self.circle.pending
 
     def scale(self, workers: int) -> None:
         """Have this number of compare workers from now on: more are started, or the last ones are asked to leave."""
         if self.config.wiring == "lean" and self.config.workers == 1:
             raise ConfigError("lean wiring with one compare shares nothing out: start with --compare 2 or more")
-        running = [one for one in self.supervisor.children.values() if one.role == "compare" and not one.retired]
-        # comp10 comes after comp9.
-        for child in sorted(running, key=lambda one: int(one.id.removeprefix("comp")))[workers:]:
-            child.retired = True
-            self.supervisor.end(child, signal.SIGTERM)
+        for child in [one for one in self.supervisor.children.values() if one.role == "compare" and not one.retired]:
+            # In the symmetric wiring the other host's are called comp0-s, …
+            if int(child.id.removeprefix("comp").removesuffix("-s")) >= workers:
+                child.retired = True
+                self.supervisor.end(child, signal.SIGTERM)
         self.launcher.compares(workers)
         self.supervisor.on_event(f"{workers} compare workers wanted")
         self.supervisor.on_change()
@@ -299,6 +361,7 @@ class Lab:
         if final and not settled:
             self.namespaces.remove_addresses()
             settled = self.statuses.await_rest(REST_WITHIN, self.supervisor.step)
+        symmetric = self.config.wiring == "symmetric"
         facts = Facts(
             mode=self.config.mode,
             same_guests=not self.config.secondary_guest,
@@ -306,9 +369,11 @@ class Lab:
             processes=list(self.processes().values()),
             wiring=self.config.wiring,
             lan=self.lan(),
+            failovers=sum(not one.refused for one in self.circle.records) if symmetric else None,
         )
         status = self.exit_status if self.exit_status is not None else -1
-        return report.build(facts, status, self.seconds, self.failed_at, self.statuses.promotion())
+        promotion = None if symmetric else self.statuses.promotion()
+        return report.build(facts, status, self.seconds, self.failed_at, promotion, self.circle.records)
 
 
 def _directory() -> str:

@@ -1,14 +1,17 @@
 """A capture on the client LAN: which host's port do the guest's frames come from, and do its connections continue?
 
-`python -m colo_lab.lanwatch FILE` in the client's namespace writes what it has seen, as JSON, to FILE a few times a
-second and when it ends::
+`python -m colo_lab.lanwatch FILE [QUIET]` in the client's namespace writes what it has seen, as JSON, to FILE a few
+times a second and when it ends::
 
-    {"frames": {"lan-p": n, "lan-s": n}, "switches": [[seconds, "lan-s"], …], "late": n, "lost": n, …}
+    {"frames": {"lan-p": n, "lan-s": n}, "switches": [[seconds, "lan-s"], …], "changes": […], "late": n, "lost": n, …}
 
-`switches` lists when the port changed from which the guest was heard; more than one change means that there were two
-writers. For each connection that continues after a change, two things are checked (S3). The next byte that the client
-expects must arrive, possibly after later bytes, because frames are lost at a failover. And the ACK number must not go
-back. A packet filter makes the kernel deliver only the first bytes of those frames, in the order in which they came.
+`switches` lists when another port was heard than before. A *change* is a switch to a port that had not been left. In
+the symmetric wiring it may also be one to a port that was left, if nothing was heard from it for QUIET seconds. Every
+other frame from a port that was left is *late*: there were two writers.
+
+For each connection that continues after a change, two things are checked (S3). The next byte that the client expects
+must arrive, possibly after later bytes, because frames are lost at a failover. And the ACK number must not go back. A
+packet filter makes the kernel deliver only the first bytes of those frames, in the order in which they came.
 """
 
 import contextlib
@@ -76,13 +79,13 @@ class Flow:
     """One connection of the guest: the port from which it was last heard, and its progress (sequence numbers)."""
 
     port: str
-    home: str
-    """The port from which it was heard first."""
+    born: int
+    """How many changes there had been when it was heard first."""
+    since: int
+    """How many there had been when it last made progress."""
     ack: int
     end: int
     """The number behind its last byte."""
-    progressed: bool = False
-    """It has made progress from another port than before."""
     over: bool = False
     """The guest has sent FIN or RST."""
 
@@ -92,18 +95,20 @@ class Flows:
 
     def __init__(self) -> None:
         self._flows: dict[bytes, Flow] = {}
-        self.continued = 0
-        """Connections that made progress from another port than before."""
-        self.reset = 0
-        """Connections that were reset from another port than before."""
+        self.changes = 0
+        """How many changes of the port there were up to now."""
+        self.continued: Counter[int] = Counter()
+        """By the number of the change (from 1): connections that were open then and have made progress since."""
+        self.reset: Counter[int] = Counter()
+        """By the number of the change: connections that were open then, and were reset before the next change."""
         self.expected: dict[bytes, int] = {}
         """By connection: the next byte that the client expects, where later bytes came first. It must still arrive."""
         self._broken: dict[bytes, str] = {}
         self.resets: Counter[str] = Counter()
 
-    def see(self, port: str, frame: bytes) -> bool:
+    def see(self, port: str, frame: bytes, *, late: bool = False) -> bool:
         """Record a frame from `port`, of which the headers are enough. True if a connection makes progress: payload or
-        a higher ACK.
+        a higher ACK. `late`: the port had been left, so this is no progress since the last change.
         """
         if len(frame) < SHORTEST:
             return False
@@ -112,13 +117,13 @@ class Flows:
         if tcp is None:
             return False
         if tcp.flags & RST:
-            self._reset(port, key)
+            self._reset(port, key, late=late)
             return False
         seq, ack, length = tcp.seq, tcp.ack, stop - tcp.data
         end = (seq + tcp.length) & MASK
         flow = self._flows.get(key)
         if flow is None or tcp.flags & SYN:
-            self._flows[key] = Flow(port, port, ack, end, over=bool(tcp.flags & FIN))
+            self._flows[key] = Flow(port, self.changes, self.changes, ack, end, over=bool(tcp.flags & FIN))
             return length > 0
         acked = diff(ack, flow.ack)
         if flow.port != port:
@@ -137,12 +142,12 @@ class Flows:
             flow.end = end
         flow.over |= bool(tcp.flags & FIN)
         progress = length > 0 or acked > 0
-        if progress and port != flow.home and not flow.progressed:
-            flow.progressed = True
-            self.continued += 1
+        if progress and not late and flow.since < self.changes:
+            self.continued.update(range(flow.since + 1, self.changes + 1))
+            flow.since = self.changes
         return progress
 
-    def _reset(self, port: str, key: bytes) -> None:
+    def _reset(self, port: str, key: bytes, *, late: bool) -> None:
         self.resets[port] += 1
         flow = self._flows.get(key)
         if flow is None or flow.over:
@@ -151,13 +156,13 @@ class Flows:
         # Its stream need not continue any more.
         self.expected.pop(key, None)
         self._broken.pop(key, None)
-        if port != flow.home:
-            self.reset += 1
-            self.continued -= flow.progressed
+        if flow.born < self.changes and not late:
+            self.reset[self.changes] += 1
+            self.continued[self.changes] -= flow.since == self.changes
 
-    def unknown(self, port: str) -> int:
-        """Connections that were open when `port` was left, and have neither made progress nor been reset since."""
-        return sum(flow.home == port and not flow.over and not flow.progressed for flow in self._flows.values())
+    def unknown(self, number: int) -> int:
+        """Connections that were open at this change, and have neither made progress nor been reset since."""
+        return sum(not flow.over and flow.since < number for flow in self._flows.values())
 
     def broken(self) -> list[str]:
         """What contradicts S3, as text."""
@@ -175,31 +180,49 @@ def _name(key: bytes) -> str:
 class Watcher:
     """Everything that the capture has seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: float | None = None) -> None:
         self.flows = Flows()
+        self._quiet = quiet
+        self._heard: dict[str, float] = {}
         self.frames: Counter[str] = Counter()
         self.switches: list[tuple[float, str]] = []
-        self.moves: dict[str, list[float]] = {}
-        """For each port: when a connection made progress there for the first and for the last time."""
+        self.changes: list[dict[str, Any]] = []
+        """For each change: when it was, to which port, when a connection last made progress before it (None: none had),
+        and when one did so for the first time after it (None: none has yet).
+        """
         self.late = 0
         """Frames from a port after the guest was heard from another one."""
         self._port = ""
         self._left: set[str] = set()
+        self._progress: float | None = None
 
     def see(self, now: float, port: str, frame: bytes) -> None:
         """Record a frame of the guest."""
         self.frames[port] += 1
         if port != self._port:
-            if port in self._left:
+            if port not in self._left or self._may_return(now, port):
+                self._change(now, port)
+            else:
                 self.late += 1
-            elif self._port:
-                self._left.add(self._port)
-            if port not in self._left:
-                self._port = port
             if len(self.switches) < 1000:
                 self.switches.append((now, port))
-        if self.flows.see(port, frame):
-            self.moves.setdefault(port, [now, now])[1] = now
+        self._heard[port] = now
+        late = port != self._port
+        if self.flows.see(port, frame, late=late) and not late:
+            self._progress = now
+            if self.changes and self.changes[-1]["after"] is None:
+                self.changes[-1]["after"] = now
+
+    def _may_return(self, now: float, port: str) -> bool:
+        return self._quiet is not None and now - self._heard[port] >= self._quiet
+
+    def _change(self, now: float, port: str) -> None:
+        if self._port:
+            self._left.add(self._port)
+            self.changes.append({"at": now, "port": port, "before": self._progress, "after": None})
+            self.flows.changes += 1
+        self._left.discard(port)
+        self._port = port
 
     def report(self, now: float, lost: int) -> dict[str, Any]:
         """The content of the file. Times are monotonic seconds of this machine."""
@@ -209,10 +232,15 @@ class Watcher:
             "switches": self.switches[:100],
             "late": self.late,
             "lost": lost,
-            "moves": self.moves,
-            "continued": self.flows.continued,
-            "reset": self.flows.reset,
-            "unknown": sum(map(self.flows.unknown, self._left)),
+            "changes": [
+                {
+                    **change,
+                    "continued": self.flows.continued[number],
+                    "reset": self.flows.reset[number],
+                    "unknown": self.flows.unknown(number),
+                }
+                for number, change in enumerate(self.changes, 1)
+            ],
             "broken": self.flows.broken(),
             "resets": self.flows.resets,
         }
@@ -237,7 +265,7 @@ def main() -> None:
         os.nice(-10)
     stop: list[float] = []
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.append(time.monotonic()))
-    watcher, lost, due = Watcher(), 0, 0.0
+    watcher, lost, due = Watcher(float(sys.argv[2]) if len(sys.argv) > 2 else None), 0, 0.0
     over = False
     while not over:
         quiet = not select.select([sock], [], [], 0 if stop else WRITE_INTERVAL)[0]

@@ -23,6 +23,10 @@ from colo_runtime.secretfile import write_secret
 IMPAIR: Final = "impair"
 LAN_WATCH: Final = "lan"
 LAN_FILE: Final = "lan.json"
+QUIET: Final = 0.5
+"""Seconds without a frame from a host's port after which the guest may be heard from it again, where the leadership
+can come back. Two hosts that write at the same time are not silent for so long.
+"""
 
 _ROLES: Final = ("netdev", "frame", "vote", "mirror", "redirector", "compare", "rewriter")
 _PYTHON: Final = (sys.executable, "-P", "-m")
@@ -101,9 +105,10 @@ class Launcher:
     def compares(self, workers: int) -> None:
         """Start those of `workers` compare workers that do not run yet."""
         running = {one.id for one in self._supervisor.children.values() if one.role == "compare" and not one.retired}
-        for spec in plan("primary", self._config.wiring, workers, self._sites["primary"]):
-            if spec.role == "compare" and spec.id not in running:
-                self._filter(spec, "host-p")
+        for side in SIDES:
+            for spec in plan(side, self._config.wiring, workers, self._sites[side]):
+                if spec.role == "compare" and spec.id not in running:
+                    self._filter(spec, f"host-{side[0]}")
 
     def _filter(self, spec: ProcessSpec, host: str) -> None:
         argv = [*_PYTHON, f"colo_{spec.role}", *spec.argv[1:]]
@@ -120,8 +125,11 @@ class Launcher:
         own["compare"]["mode"] = own["frame"]["mode"] = config.mode
         # The claims are sealed with a secret, as between real hosts.
         own["frame"]["pair-secret"] = str(write_secret(self._directory, "lab"))
-        if config.failover is not None:
+        if config.failovers:
             own["frame"]["failover"] = "auto"
+        if config.wiring == "symmetric":
+            # A host that was repaired becomes the standby without an order.
+            own["frame"]["resync"] = "auto"
         return {who: {**options, **config.extra.get(who, {})} for who, options in own.items()}
 
     def _site(self, side: Side, extra: dict[str, dict[str, str]]) -> Site:
@@ -178,7 +186,9 @@ class Launcher:
 
     def lan_watch(self) -> None:
         """Start a capture on the client LAN."""
-        self._start("watch", LAN_WATCH, "client", [*_PYTHON, "colo_lab.lanwatch", f"{self._directory}/{LAN_FILE}"])
+        quiet = [f"{QUIET:g}"] if self._config.wiring == "symmetric" else []
+        argv = [*_PYTHON, "colo_lab.lanwatch", f"{self._directory}/{LAN_FILE}", *quiet]
+        self._start("watch", LAN_WATCH, "client", argv)
 
     def _start(
         self,

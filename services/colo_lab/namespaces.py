@@ -43,25 +43,20 @@ class Namespaces:
         """A path by which the namespace can be opened while this process runs."""
         return f"/proc/{self._pid}/fd/{self.fds[name]}"
 
+    def inode(self, name: str) -> int:
+        """The inode number of a namespace, as in `net:[4026531840]`."""
+        return os.fstat(self.fds[name]).st_ino
+
     def inodes(self) -> set[int]:
-        """The inode numbers of all of them, as in `net:[4026531840]`."""
-        return {os.fstat(fd).st_ino for fd in self.fds.values()}
+        """The inode numbers of all of them."""
+        return set(map(self.inode, self.fds))
 
     def furnish(self, *, impaired: bool = False) -> None:
         """Set up everything that needs no tap: loopbacks, the client's bridge, the cable between the hosts. On an
         impaired LAN the bridge connects the hosts only, and the client gets an interface of its own later.
         """
-        from pyroute2 import IPRoute  # noqa: PLC0415 - slow to import
-
-        for name, fd in self.fds.items():
-            with netns.inside(fd):
-                self._netlink[name] = IPRoute()
-                if name.startswith("host"):
-                    _sysctl("ipv6/conf/all/disable_ipv6", "1")
-                for key, value in _QUIET6.items():
-                    _sysctl(f"ipv6/conf/default/{key}", value)
-                # The ports of the client's bridge need no addresses of their own.
-                _sysctl("ipv6/conf/default/disable_ipv6", "0" if name.startswith("guest") else "1")
+        for name in self.fds:
+            self._enter(name)
         client, host_p, host_s = (self._netlink[name] for name in ("client", "host-p", "host-s"))
         mac = {} if impaired else {"address": config.CLIENT_MAC}
         client.link("add", ifname=BRIDGE, kind="bridge", br_stp_state=0, br_mcast_snooping=0, **mac)
@@ -73,8 +68,31 @@ class Namespaces:
         host_p.link("add", ifname="repl", kind="veth", peer={"ifname": "repl", "net_ns_fd": self.fds["host-s"]})
         _up(host_p, "repl", (config.HOST_P, config.PREFIX_HOST))
         _up(host_s, "repl", (config.HOST_S, config.PREFIX_HOST))
-        for netlink in self._netlink.values():
-            _up(netlink, "lo")
+
+    def _enter(self, name: str) -> None:
+        """Make a netlink socket in the namespace, and set up what concerns no other one."""
+        from pyroute2 import IPRoute  # noqa: PLC0415 - slow to import
+
+        with netns.inside(self.fds[name]):
+            self._netlink[name] = IPRoute()
+            if name.startswith("host"):
+                _sysctl("ipv6/conf/all/disable_ipv6", "1")
+            for key, value in _QUIET6.items():
+                _sysctl(f"ipv6/conf/default/{key}", value)
+            # The ports of the client's bridge need no addresses of their own.
+            _sysctl("ipv6/conf/default/disable_ipv6", "0" if name.startswith("guest") else "1")
+        _up(self._netlink[name], "lo")
+
+    def renew(self, name: str) -> tuple[int, int]:
+        """Replace a guest's namespace by a fresh one under the same path: connections of the guest that died would
+        otherwise live on in its kernel. Returns both inode numbers, the old one first.
+        """
+        old, fresh = self.inode(name), netns.new()
+        self._netlink.pop(name).close()
+        os.dup2(fresh, self.fds[name], inheritable=False)
+        os.close(fresh)
+        self._enter(name)
+        return old, self.inode(name)
 
     def has(self, namespace: str, ifname: str) -> bool:
         """True when the interface is in the namespace and up."""

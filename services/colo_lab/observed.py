@@ -63,11 +63,12 @@ def total(processes: Iterable[Process], role: str) -> tuple[Counter[str], Counte
 
 
 def wanted(processes: Sequence[Process]) -> dict[str, int]:
-    """Wanted checkpoints by reason. The primary's COLO frame counts the requests of compare once more and also those of
-    others (a mirror gap, for instance), so compare's own count is taken where there is one.
+    """Wanted checkpoints by reason. The COLO frame of a host with compare workers counts their requests once more and
+    also those of others (a mirror gap, for instance), so compare's own count is taken where there is one.
     """
     compare, _ = total(processes, "compare")
-    frame, _ = total((process for process in processes if process.host == "host-p"), "frame")
+    hosts = {process.host for process in processes if process.role == "compare"}
+    frame, _ = total((process for process in processes if process.host in hosts), "frame")
     return {**labelled(frame, "checkpoints_wanted"), **labelled(compare, "checkpoints_wanted")}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from colo_lab import invariants
+from colo_lab.circle import OTHER, PLANNED, Failover
 from colo_lab.invariants import Facts
 from colo_lab.observed import Process, gaps, labelled, total, wanted
 
@@ -14,10 +15,11 @@ def build(
     seconds: float,
     failed_at: float | None = None,
     promotion: dict[str, Any] | None = None,
+    records: Sequence[Failover] = (),
 ) -> dict[str, Any]:
     """The report file; the README lists its keys. `exit_status` and `seconds` are those of the client's command,
     `failed_at` is when the primary host died meanwhile, and `promotion` what the secondary's COLO frame reports about
-    its promotion.
+    its promotion. `records` are the failovers of the symmetric wiring, where the two before are None.
     """
     processes, verdicts = facts.processes, invariants.judge(facts)
     return {
@@ -30,6 +32,7 @@ def build(
         "mirror": _mirror(processes),
         "rewriter": _rewriter(processes),
         "failover": failover(facts.lan, failed_at, promotion),
+        "failovers": failovers(facts.lan, records),
         "lan": facts.lan,
         "invariants": {name: verdict.verdict for name, verdict in verdicts.items()},
         "invariants_why": {name: verdict.why for name, verdict in verdicts.items()},
@@ -94,12 +97,43 @@ def failover(
     """
     if promotion is None:
         return None
-    moves = (lan or {}).get("moves", {})
-    before, after = moves.get("lan-p"), moves.get("lan-s")
     return {
         "promoted": True,
         "silence_ms": promotion["silence_ms"],
-        "detected_ms": None if failed_at is None else round((promotion["at"] - failed_at) * 1000),
-        "stall_ms": None if before is None or after is None else round((after[0] - before[1]) * 1000),
-        **{f"connections_{fate}": (lan or {}).get(fate, 0) for fate in ("continued", "reset", "unknown")},
+        "detected_ms": _ms(failed_at, promotion["at"]),
+        **_seen(next(iter((lan or {}).get("changes", ())), {})),
     }
+
+
+def failovers(lan: dict[str, Any] | None, records: Sequence[Failover]) -> list[dict[str, Any]]:
+    """Each failover of the symmetric wiring: the host that led until then, and the same numbers as above.
+
+    `protected_ms` is the time from the start of the repaired host's processes until the pair was protected again; after
+    a planned failover it is counted from the order. What has not happened is None.
+    """
+    found = []
+    for number, record in enumerate(records, 1):
+        until = records[number].began if number < len(records) else float("inf")
+        changes = [one for one in (lan or {}).get("changes", ()) if record.began <= one["at"] < until]
+        planned = record.kind == PLANNED
+        found.append({
+            "host": f"host-{record.side[0]}",
+            "leads": f"host-{OTHER[record.side][0]}" if record.led is not None else None,
+            "planned": planned,
+            "refused": record.refused,
+            "silence_ms": record.silence_ms,
+            "detected_ms": _ms(record.began, record.led),
+            **_seen(next(iter(changes), {})),
+            "protected_ms": _ms(record.began if planned else record.repaired, record.protected),
+        })  # fmt: skip
+    return found
+
+
+def _seen(change: dict[str, Any]) -> dict[str, Any]:
+    """What the capture on the LAN has seen of a change; empty when it has seen none."""
+    fates = {f"connections_{fate}": change.get(fate, 0) for fate in ("continued", "reset", "unknown")}
+    return {"stall_ms": _ms(change.get("before"), change.get("after")), **fates}
+
+
+def _ms(since: float | None, until: float | None) -> int | None:
+    return None if since is None or until is None else round((until - since) * 1000)

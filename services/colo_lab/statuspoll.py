@@ -63,7 +63,9 @@ class StatusPoll:
         return counters
 
     def promotion(self) -> dict[str, Any] | None:
-        """What the secondary's COLO frame reports about its promotion; None when there was none."""
+        """What the secondary's COLO frame reports about its promotion (not in the symmetric wiring, where either side's
+        is told by `colo_lab.circle`); None when there was none.
+        """
         found: dict[str, Any] | None = self.last("frame-s").get("status", {}).get("leadership", {}).get("promotion")
         return found
 

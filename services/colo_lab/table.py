@@ -18,6 +18,15 @@ from colo_lab.observed import Process, drops, frames
 _SAVE, _RESTORE = "\x1b7", "\x1b8"
 
 
+_HOSTS = {"host-p": "primary", "host-s": "secondary"}
+
+
+def _leads(process: Process) -> bool:
+    """True for a COLO frame that may write to the client LAN."""
+    leadership = process.detail.get("leadership")
+    return isinstance(leadership, dict) and leadership.get("writes") is True
+
+
 class Footer:
     """Lines at the bottom of a terminal. `close` gives the terminal back."""
 
@@ -80,7 +89,7 @@ class LiveTable:
             out.add_row(
                 f"{process.role} [bold]{name}[/bold]"
                 + (f" [yellow]↻{process.restarts}[/yellow]" if process.restarts else ""),
-                {"host-p": "primary", "host-s": "secondary"}.get(process.host, process.host),
+                _HOSTS.get(process.host, process.host) + (", leads" if _leads(process) else ""),
                 f"{count:,}",
                 # A process that began anew has no negative rate.
                 f"{max(0, count - had) / elapsed:,.0f}",

@@ -9,6 +9,9 @@
 
 A frame is one immutable `bytes` object, so the copy costs nothing here. When hundreds of clients receive at once, the
 windows that they offer are lowered in both (`windows`).
+
+With `roles=change` (symmetric wiring) each host has a mirror. It passes frames on from `Promote` until `Demote`, while
+its host leads. At other times it only listens for claims.
 """
 
 from collections import Counter
@@ -17,10 +20,10 @@ from typing import Any
 
 from colo_mirror.config import MirrorConfig
 from colo_mirror.windows import Windows
-from colo_proto.core import Output, Port, Send, Way
+from colo_proto.core import Log, Output, Port, Send, Way
 from colo_proto.frame import MIN_FRAME, Buffer
 from colo_proto.lan import CLAIMS, Lan
-from colo_proto.messages import MAX_ASK, LanAsk, LanSay, Message
+from colo_proto.messages import MAX_ASK, Demote, LanAsk, LanSay, Message, Promote
 from colo_proto.net.discovery import is_request
 from colo_proto.net.packet import dissect
 from colo_proto.share import AMPLE
@@ -40,7 +43,13 @@ class Mirror:
         self.config = config
         self.counters: Counter[str] = Counter()
         self._lan = Lan(self.counters) if config.claims else None
-        self.windows = Windows(config.max_windows_mib << 20, self.counters) if config.max_windows_mib else None
+        self.windows = self._new_windows()
+        self.leads = config.roles == "fixed"
+        self.fence = 0
+
+    def _new_windows(self) -> Windows | None:
+        budget = self.config.max_windows_mib << 20
+        return Windows(budget, self.counters) if budget else None
 
     def receive(self, port: str, frames: Sequence[Buffer], now: float) -> list[Output]:
         """Pass `frames` on and copy them."""
@@ -49,6 +58,9 @@ class Mirror:
             frames, heard = self._lan.sift(frames, now)
             if not frames:
                 return heard
+        if not self.leads:
+            self.counters["dropped.standby"] += len(frames)
+            return heard
         self.counters["frames"] += len(frames)
         self.counters["bytes"] += sum(map(len, frames))
         windows = self.windows
@@ -58,19 +70,36 @@ class Mirror:
         return [Send("next", frames), Send("outdev", frames), *heard]
 
     def tell(self, message: Message, now: float) -> list[Output]:
-        """Send a claim to the LAN, or ask there for a neighbour of the secondary guest."""
-        if self._lan is None:
-            return []
+        """Send a claim to the LAN, or ask there for a neighbour of the other guest; with `roles=change` this host
+        begins to lead, or does not lead any more.
+        """
+        if isinstance(message, LanSay):
+            return self._lan.say(message) if self._lan is not None else []
         if isinstance(message, LanAsk):
-            return self._ask(message, now)
-        return self._lan.say(message) if isinstance(message, LanSay) else []
+            return self._ask(message, now) if self._lan is not None else []
+        if self.config.roles == "change":
+            if isinstance(message, Promote) and message.fence >= self.fence:
+                return self._lead(message.fence, leads=True)
+            if isinstance(message, Demote) and message.fence > self.fence:
+                return self._lead(message.fence, leads=False)
+        return []
+
+    def _lead(self, fence: int, *, leads: bool) -> list[Output]:
+        before, self.leads, self.fence = self.leads, leads, fence
+        if before == leads:
+            return []
+        if not leads:
+            # What the guests are told of the clients' windows from now on, this mirror does not see.
+            self.windows = self._new_windows()
+            return [Log("warning", "mirror.demoted", {"fence": fence})]
+        return [Log("info", "mirror.promoted", {"fence": fence})]
 
     def _ask(self, message: LanAsk, now: float) -> list[Output]:
-        """Send the request of the secondary guest, as the primary guest would. Nobody else's frame may go out here, and
+        """Send the request of the other guest, as that of this host would. Nobody else's frame may go out here, and
         none when the other side may have the LAN.
         """
-        frame = message.frame
-        if now >= message.until or not MIN_FRAME <= len(frame) <= MAX_ASK or not is_request(dissect(frame)):
+        frame, late = message.frame, not self.leads or now >= message.until
+        if late or not MIN_FRAME <= len(frame) <= MAX_ASK or not is_request(dissect(frame)):
             self.counters["asks_refused"] += 1
             return []
         self.counters["neighbours_asked"] += 1
@@ -89,12 +118,15 @@ class Mirror:
         return []
 
     def gauges(self) -> dict[str, int]:
-        """How many connections receive now, and the window that each may have at most (0: not bounded)."""
+        """How many connections receive now, and the window that each may have at most (0: not bounded). With
+        `roles=change`: 1 while this host leads.
+        """
+        levels = {"promoted": int(self.leads)} if self.config.roles == "change" else {}
         share = self.windows.share if self.windows is not None else None
-        if share is None:
-            return {}
-        return {"active": share.active, "window_bytes": share.bytes if share.bytes < AMPLE else 0}
+        if share is not None:
+            levels |= {"active": share.active, "window_bytes": share.bytes if share.bytes < AMPLE else 0}
+        return levels
 
     def status(self) -> dict[str, Any]:
-        """No details."""
-        return {}
+        """With `roles=change`: whether this host leads."""
+        return {"promoted": self.leads, "fence": self.fence} if self.config.roles == "change" else {}

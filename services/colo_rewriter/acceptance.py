@@ -34,6 +34,11 @@ def answers_syn(flow: Flow, number: int) -> bool:
     return flow.client_isn is not None and (number - flow.client_isn) & MASK <= flow.syn_data
 
 
+def acks_own_syn(flow: Flow, seg: Segment) -> bool:
+    """Does the segment acknowledge the SYN that the guest itself has sent, and perhaps data behind it?"""
+    return flow.isn_secondary is not None and (seg.ack - flow.isn_secondary - 1) & MASK < FIRST_FLIGHT
+
+
 def rcv_nxt(flow: Flow) -> int | None:
     """The next byte of the client that the guest expects, by its last segment; None if it is not known."""
     last = flow.last_segment()

@@ -33,8 +33,8 @@ _UNREACHABLE: Final = {4: (3, 1), 16: (1, 0)}
 
 
 def may_be_waiting(flow: Flow) -> bool:
-    """Could an end of this connection wait for a retransmission timeout?"""
-    return flow.last_guest is not None and flow.state in (State.OPEN, State.CLOSING)
+    """Could an end of this connection wait for a retransmission timeout since before the failover?"""
+    return not flow.own and flow.last_guest is not None and flow.state in (State.OPEN, State.CLOSING)
 
 
 def end_backoff(flow: Flow) -> tuple[bytes, list[bytes | bytearray]]:

@@ -17,6 +17,12 @@ class RewriterConfig:
     standby: str = option(
         "", kind="endpoint", help="the client tap of this host: takes the place of indev and outdev after a failover"
     )
+    lead_in: str = option(
+        "", kind="endpoint", help="frames of the clients, from the mirror of this host, while this host leads"
+    )
+    lead_out: str = option(
+        "", kind="endpoint", help="frames of the guest to the compares of this host, while this host leads"
+    )
     claims: str = option(
         "",
         kind="endpoint",
@@ -48,3 +54,7 @@ class RewriterConfig:
     def __post_init__(self) -> None:
         if self.claims and not self.standby:
             raise ConfigError("--claims goes with --standby, because claims must be heard there as well")
+        if bool(self.lead_in) != bool(self.lead_out):
+            raise ConfigError("--lead-in and --lead-out go together")
+        if self.lead_in and self.standby:
+            raise ConfigError("--standby and --lead-in are two ways to lead: only one of them")

@@ -96,7 +96,7 @@ class Endings:
 
     def begins(self, flow: Flow, now: float) -> None:
         """A new connection."""
-        if now < self._joined_at:
+        if now < self._joined_at and not flow.own:
             flow.fate = Fate.LOST
 
     def checkpoint(self, now: float, *, copied: bool) -> None:
@@ -175,6 +175,8 @@ class Endings:
             if not self.table.promoted:
                 return False
             self.table.remove(flow)
+            if self.table.roles_change:
+                return False
             self.out.to_client.append(arrival.frame)
             return True
         self.table.touch(flow, now)
@@ -212,6 +214,17 @@ class Endings:
         parts = [opened[at : at + AT_ONCE] for at in range(0, len(opened), AT_ONCE)]
         rounds = [(now + after + number * PAUSE, part) for after in REVIVE_AT for number, part in enumerate(parts)]
         self._rounds = sorted(rounds, key=itemgetter(0))
+
+    def demote(self) -> None:
+        """The other guest serves the clients now, and this one has every connection that it has served until now. What
+        compares say of them from now on begins anew.
+        """
+        self.told.clear()
+        self._joined_at = float("-inf")
+        self._rounds = []
+        for flow in self.table:
+            if flow.fate < Fate.ENDED:
+                flow.fate = Fate.PROTECTED
 
     def _end(self, flow: Flow, now: float) -> None:
         """The guest is told that the connection is over."""

@@ -33,7 +33,7 @@ class Established:
     def _to_guest(self, flow: Flow, arrival: Arrival, now: float) -> None:
         seg = arrival.segment
         flags = seg.flags
-        if flow.offset or flow.ts_offset or self.table.promoted:
+        if self.table.shifts(flow):
             self.counters["rewritten"] += 1
             self.out.to_guest.append(toward_guest(arrival.frame, arrival.l4, seg.data, flags, flow))
         else:
@@ -61,7 +61,7 @@ class Established:
         """A segment of the guest."""
         frame, seg = arrival.frame, arrival.segment
         flags = seg.flags
-        if flow.offset or flow.ts_offset or self.table.promoted:
+        if self.table.shifts(flow):
             self.counters["rewritten"] += 1
             self.out.to_client.append(toward_client(frame, arrival.l4, seg.data, flow, self.table.promoted))
         else:

@@ -165,9 +165,9 @@ class Flow:
         "acks_syn_data", "again", "challenged", "client_ack", "client_fin", "client_fin_acked", "client_isn",
         "client_over", "client_scale", "closed_by_reset", "dropped_at", "echo", "fast", "fate", "guest_fin",
         "guest_fin_acked", "guest_scale", "guest_syn_data", "held", "hold_expired", "isn_primary", "isn_secondary",
-        "key_client", "key_guest", "last_client", "last_guest", "offset", "pace", "paced", "predecessor", "queue",
-        "reset_by_guest", "sacks", "seen", "state", "state_since", "successor", "syn_data", "ts_offset", "ts_primary",
-        "ts_secondary",
+        "key_client", "key_guest", "last_client", "last_guest", "offset", "own", "pace", "paced", "predecessor",
+        "queue", "reset_by_guest", "sacks", "seen", "state", "state_since", "successor", "syn_data", "ts_offset",
+        "ts_primary", "ts_secondary",
     )  # fmt: skip
 
     def __init__(self, key_client: bytes, key_guest: bytes, now: float) -> None:
@@ -178,6 +178,9 @@ class Flow:
         self.fast = SLOW
         self.offset = 0
         """ISN of the secondary minus ISN of the primary, modulo 2^32."""
+        self.own = False
+        """It was opened while this host leads, and this host has led ever since: the client has the guest's own numbers
+        and timestamps."""
         self.ts_offset = 0
         """The secondary's timestamp clock minus the primary's, modulo 2^32."""
         self.client_isn: int | None = None
@@ -284,6 +287,8 @@ class FlowTable:
         self.by_guest: dict[bytes, Flow] = {}
         self.promoted = False
         """After a failover even connections with equal numbers are shifted: the survivor's clock may run behind."""
+        self.roles_change = False
+        """This host may follow again after it has led, so connections that begin while it leads are tracked as well."""
         self._limit = limit
         self._queues: tuple[OrderedDict[Flow, None], ...] = tuple(OrderedDict() for _ in range(3))
         self._timeouts = (half_open, established, closed)
@@ -349,7 +354,11 @@ class FlowTable:
         elif (flow.paced or flow.pace is not None) and not self.promoted:
             flow.fast = PACED
         else:
-            flow.fast = SHIFT if flow.offset or flow.ts_offset or self.promoted else PLAIN
+            flow.fast = SHIFT if self.shifts(flow) else PLAIN
+
+    def shifts(self, flow: Flow) -> bool:
+        """Do the connection's segments need other numbers, or (after a failover) a look at their timestamps?"""
+        return bool(flow.offset or flow.ts_offset or (self.promoted and not flow.own))
 
     def remove(self, flow: Flow) -> None:
         """Forget a flow."""

@@ -13,13 +13,17 @@ client's frames wait (`waiting`). While the primary's is missing, the guest's fr
 known, the flow is OPEN and `established` shifts everything, retransmitted SYN/ACKs included.
 
 What the client says about the primary's numbers is believed: the primary's own SYN/ACK never comes this way.
+
+While this host leads and may follow again (symmetric wiring), a connection begins with the guest's SYN or SYN/ACK, and
+both numbers are the guest's own (`Flow.own`). It is OPEN when the client acknowledges that number, so that nobody who
+has only sent SYNs takes the place of an established connection.
 """
 
 from collections import Counter
 
 from colo_proto.net.tcp import ACK, RST, SYN, syn_options
 from colo_proto.seq import MASK, diff
-from colo_rewriter.acceptance import answers_syn, belongs_to_predecessor, follows_syn, refusal, reset
+from colo_rewriter.acceptance import acks_own_syn, answers_syn, belongs_to_predecessor, follows_syn, refusal, reset
 from colo_rewriter.ending import Endings
 from colo_rewriter.established import Established
 from colo_rewriter.flow import Arrival, Flow, FlowTable, Outbox, State, opposite
@@ -94,7 +98,7 @@ class Handshakes:
         """Does the segment tell the primary's initial number? If so, note that number and the timestamp."""
         seg = arrival.segment
         flags = seg.flags
-        if not flags & ACK:
+        if not flags & ACK or (flow.own and not acks_own_syn(flow, seg)):
             return False
         if flags & RST:
             learns = flow.client_isn is None
@@ -106,7 +110,9 @@ class Handshakes:
                 flow.client_scale = window_scale(arrival.frame, arrival.l4, seg.data)
         else:
             learns = follows_syn(seg.seq, flow) and not belongs_to_predecessor(flow, seg)
-        if learns and flow.isn_primary is None:
+        if learns and flow.own:
+            flow.isn_primary, flow.ts_primary = flow.isn_secondary, flow.ts_secondary
+        elif learns and flow.isn_primary is None:
             flow.isn_primary = (seg.ack - 1) & MASK
             flow.acks_syn_data = bool(flags & (SYN | RST)) and not has_cookie(arrival.frame, arrival.l4, seg.data)
             stamps = timestamps(arrival.frame, arrival.l4, seg.data)
@@ -172,17 +178,19 @@ class Handshakes:
         """Learn from the guest's SYN or SYN/ACK; the flow it belongs to, or None to leave it alone."""
         seg = arrival.segment
         number = (seg.ack - 1) & MASK if seg.flags & ACK else None
+        leads = self.table.promoted and self.table.roles_change
         if flow is None:
-            if self.table.promoted:
+            if self.table.promoted and not leads:
                 return None
             flow = self.open(opposite(arrival.key), arrival.key, now)
             flow.client_isn = number
         elif flow.state is not State.HALF:
-            if seg.seq == flow.isn_secondary if number is None else answers_syn(flow, number):
+            anew = leads and flow.state is State.CLOSED and seg.seq != flow.isn_secondary
+            if not anew and (seg.seq == flow.isn_secondary if number is None else answers_syn(flow, number)):
                 return self._repeated_syn(flow, arrival, now)
             flow = self._renew(flow, now, number)
         elif number is not None and flow.client_isn is not None and not answers_syn(flow, number):
-            if flow.successor is None or not answers_syn(flow.successor, number):
+            if not leads and (flow.successor is None or not answers_syn(flow.successor, number)):
                 return flow  # answers a SYN that was never seen
             flow = self._renew(flow, now, number)
         if flow is None:
@@ -227,6 +235,7 @@ class Handshakes:
     def open(self, key_client: bytes, key_guest: bytes, now: float) -> Flow:
         """A new half-open connection in the table."""
         flow = Flow(key_client, key_guest, now)
+        flow.own = self.table.promoted
         flow.paced = self.pacing.on
         self.endings.begins(flow, now)
         victim = self.table.add(flow)
@@ -248,12 +257,17 @@ class Handshakes:
 
     def _renew(self, flow: Flow, now: float, number: int | None) -> Flow | None:
         """The guest accepts a new connection on the ports of `flow`: with a SYN/ACK of the client's SYN `number`, or
-        with a SYN of its own (None). None after a failover, when a new connection needs no offset.
+        with a SYN of its own (None). None after a failover, when a new connection needs no offset, unless this host may
+        follow again.
         """
         successor = flow.successor
         if self.table.promoted:
             self.forget(flow)
-            return None
+            if not self.table.roles_change:
+                return None
+            renewed = self.open(flow.key_client, flow.key_guest, now)
+            renewed.client_isn = number
+            return renewed
         if successor is None or not (successor.acks_syn_data if number is None else answers_syn(successor, number)):
             self.forget(flow)
             renewed = self.open(flow.key_client, flow.key_guest, now)

@@ -8,6 +8,8 @@
                      seq - offset, TSval - ts_offset
 
      standby    the client tap; it replaces indev and outdev after a failover where no redirector uses it (lean wiring)
+     lead_in    frames of the clients, from this host's mirror: replaces indev while this host leads (symmetric wiring)
+     lead_out   frames of the guest, to this host's compares: replaces outdev while this host leads
 
 Each frame goes through `Passage`. Messages of the COLO frame and timers are handled here.
 """
@@ -41,6 +43,8 @@ class Rewriter:
         Port("netdev", Way.BOTH, True, "the guest"),
         Port("outdev", Way.OUT, True, "frames of the guest, rewritten"),
         Port("standby", Way.BOTH, False, "the client tap, after a failover", spare=True),
+        Port("lead_in", Way.IN, False, "frames of the clients, while this host leads"),
+        Port("lead_out", Way.OUT, False, "frames of the guest, while this host leads"),
         CLAIMS,
     )
 
@@ -61,13 +65,17 @@ class Rewriter:
         """How many neighbours were asked for, in the second that began then."""
         self._promoted = False
         self._revivals: list[float] = []
-        self._announcer = Announcer() if config.standby else None
+        self._mode: str = Mode.ENFORCE
+        self._roles_change = self._table.roles_change = bool(config.lead_in)
+        # The ports that replace `indev` and `outdev` after a promotion.
+        self._lan_in, self._lan_out = ("lead_in", "lead_out") if config.lead_in else ("standby", "standby")
+        self._announcer = Announcer() if config.standby or config.lead_in else None
         self._lan = Lan(self.counters) if config.claims else None
 
     # -- the core's shape -----------------------------------------------------------------------
 
     def receive(self, port: str, frames: Sequence[Buffer], now: float) -> list[Output]:
-        """Frames of the clients (`indev`, or `standby` after a failover) or of the guest (`netdev`)."""
+        """Frames of the clients (`indev`; after a promotion `standby` or `lead_in`) or of the guest (`netdev`)."""
         heard: list[Output] = []
         self.counters["frames_in"] += len(frames)
         if port == "netdev":
@@ -75,17 +83,17 @@ class Rewriter:
                 self._announcer.learn(frames)
             self._passage.take(frames, now, outward=True)
             heard = self._asks(now)
-        elif port not in ("indev", "standby"):
+        elif port not in ("indev", "standby", "lead_in"):
             raise ValueError(f"the rewriter has no input {port!r}")
         else:
             if port == "standby" and self._lan is not None:
                 count = len(frames)
                 frames, heard = self._lan.sift(frames, now)
                 self.counters["dropped.claim"] += count - len(frames)
-            if self._announcer is None or (port == "standby") == self._promoted:
+            if self._announcer is None or (port == self._lan_in) == self._promoted:
                 self._passage.take(frames, now, outward=False)
             else:
-                self.counters["dropped.standby" if port == "standby" else "dropped.promoted"] += len(frames)
+                self.counters["dropped.promoted" if port == "indev" else "dropped.standby"] += len(frames)
         return [*self._sends(), *heard]
 
     def _asks(self, now: float) -> list[Output]:
@@ -105,20 +113,22 @@ class Rewriter:
         outputs: list[Output] = []
         if isinstance(message, CheckpointDone):
             self._checkpoints += 1
-            self._tracker.endings.checkpoint(now, copied=message.state_copied)
-            if message.state_copied:
-                self._tracker.state_copied()
+            # While this guest is the one that the other is compared with, a checkpoint concerns the other one.
+            if not (self._promoted and self._roles_change):
+                self._tracker.endings.checkpoint(now, copied=message.state_copied)
+                if message.state_copied:
+                    self._tracker.state_copied()
         elif isinstance(message, Unprotected):
             self._tracker.endings.hear(message, now)
         elif isinstance(message, SetMode):
+            self._mode = message.mode
             self._set_mode(message.mode, now)
         elif isinstance(message, Promote):
-            if message.side == "secondary" and message.fence >= self._fence:
+            if (self._roles_change or message.side == "secondary") and message.fence >= self._fence:
                 outputs = self._promote(message, now)
         elif isinstance(message, Demote):
-            if self._promoted and message.fence > self._fence:
-                self._demote(message.fence, now)
-                outputs.append(Log("warning", "rewriter.demoted", {"fence": message.fence}))
+            if message.fence > self._fence:
+                outputs = self._demote(message.fence, now)
         elif isinstance(message, LanSay) and self._lan is not None:
             outputs = self._lan.say(message)
         return [*self._sends(), *outputs]
@@ -147,7 +157,11 @@ class Rewriter:
             outputs += self._announce(now)
         return outputs
 
-    def _demote(self, fence: int, now: float) -> None:
+    def _demote(self, fence: int, now: float) -> list[Output]:
+        if not self._promoted:
+            if self._roles_change:
+                self._fence = fence
+            return []
         self._promoted = False
         self._tracker.promote(now, on=False)
         self._fence = fence
@@ -155,6 +169,10 @@ class Rewriter:
         self._passage.neighbours = Neighbours() if self._config.answer_neighbours else None
         if self._announcer is not None:
             self._announcer.stop()
+        if self._roles_change:
+            # The guest follows the other one now, in the mode that was set while it led.
+            self._set_mode(self._mode, now)
+        return [Log("warning", "rewriter.demoted", {"fence": fence})]
 
     def _revive(self) -> list[Output]:
         """End the retransmission back-off of connections that may wait for a timeout (`colo_rewriter.backoff`)."""
@@ -172,7 +190,7 @@ class Rewriter:
             return []
         self.counters["announcements"] += len(frames)
         self.counters["frames_out"] += len(frames)
-        return [Send("standby", frames)]
+        return [Send(self._lan_out, frames)]
 
     def deadline(self) -> float | None:
         """When something is due: a held frame, an idle connection, an announcement, or the end of a back-off."""
@@ -208,6 +226,8 @@ class Rewriter:
         levels |= {f"flows_{name}": count for name, count in self._table.count().items()}
         neighbours = self._passage.neighbours
         levels["neighbours"] = len(neighbours) if neighbours is not None else 0
+        if self._roles_change:
+            levels["promoted"] = int(self._promoted)
         return levels
 
     def status(self) -> dict[str, Any]:
@@ -236,6 +256,6 @@ class Rewriter:
             outputs.append(Send("netdev", to_guest))
         if to_client:
             swapped = self._promoted and self._announcer is not None
-            outputs.append(Send("standby" if swapped else "outdev", to_client))
+            outputs.append(Send(self._lan_out if swapped else "outdev", to_client))
         self.counters["frames_out"] += len(to_guest) + len(to_client)
         return outputs

@@ -97,8 +97,10 @@ class Tracker:
         frame, seg = arrival.frame, arrival.segment
         flags = seg.flags
         flow = self.table.by_guest.get(arrival.key)
-        if flow is not None and flow.fate >= Fate.LOST and self.endings.from_guest(flow, arrival, now):
-            return
+        if flow is not None and flow.fate >= Fate.LOST:
+            if self.endings.from_guest(flow, arrival, now):
+                return
+            flow = self.table.by_guest.get(arrival.key)
         if flags & SYN and not flags & RST:
             flow = self.handshakes.guest_syn(flow, arrival, now)
         elif flow is None:
@@ -182,7 +184,10 @@ class Tracker:
         self.table.promoted = on
         if on:
             self.endings.promote(now, replica=replica)
+        elif self.table.roles_change:
+            self.endings.demote()
         for flow in self.table:
+            flow.own = False
             if on and flow.last_client is not None:
                 header, l4 = flow.last_client
                 stamps = timestamps(header, l4, len(header))

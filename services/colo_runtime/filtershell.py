@@ -96,9 +96,15 @@ class FilterShell(Shell):
                 self._leased |= endpoint.lease
         self._relay()
         # A replay ring is made for keeping frames, and writing to a tap does not wait. The inputs of a mirror never
-        # rest: its guest must not be slowed down by the other host.
-        slow = [link for link in self._out.values() if not link.endpoint.reliable and link.endpoint.scheme != "tap"]
-        if slow and role != "mirror":
+        # rest because of the copies: its guest must not be slowed down by the other host.
+        slow = [
+            link
+            for link in self._out.values()
+            if not link.endpoint.reliable
+            and link.endpoint.scheme != "tap"
+            and (role, link.port) != ("mirror", "outdev")
+        ]
+        if slow:
             self._pressure = Pressure(slow, common.queue_bytes, self.reactor)
         self._control(notify_dev)
         if self._leased and self.control is None:

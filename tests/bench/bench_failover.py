@@ -76,7 +76,7 @@ def one(job, wiring, family, at, options, seed):
         why.append(f"client: {client['wrong']}")
     if lan.get("resets", {}).get("lan-s"):
         why.append(f"{lan['resets']['lan-s']} resets")
-    if not lan.get("continued"):
+    if not failover.get("connections_continued"):
         why.append("no connection was open when the host died")
     detected = failover.get("detected_ms", 0) / 1000
     stall = client.get("longest_stall", (failover.get("stall_ms") or 0) / 1000)

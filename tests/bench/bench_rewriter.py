@@ -16,6 +16,7 @@ from time import process_time
 from tests import craft
 from tests.bench.sides import QEMU, Side, Step, cpu, framed, our_rewriter, qemu_rewriter
 
+from colo_proto.messages import Promote
 from colo_proto.net.tcp import ACK, PSH, SYN
 from colo_rewriter.config import RewriterConfig
 from colo_rewriter.rewriter import Rewriter
@@ -45,6 +46,16 @@ def opened(family=4, secondary=1500, flows=1, **more):
         core.receive("netdev", [guest(family, secondary, 101, SYN | ACK, dport=port, options=stamps, **more)], 0.0)
         stamps = craft.timestamps(6, 7000)
         core.receive("indev", [client(family, 101, 1001, ACK, sport=port, options=stamps, **more)], 0.0)
+    return core
+
+
+def leading():
+    """A rewriter whose host leads from the beginning, with one open connection."""
+    core = Rewriter(RewriterConfig(lead_in="ipc://lead0", lead_out="ipc://compare0"))
+    core.tell(Promote(2), 0.0)
+    core.receive("lead_in", [client(4, 100, 0, SYN, options=craft.timestamps(5, 0))], 0.0)
+    core.receive("netdev", [guest(4, 1000, 101, SYN | ACK, options=craft.timestamps(7000, 5))], 0.0)
+    core.receive("lead_in", [client(4, 101, 1001, ACK, options=craft.timestamps(6, 7000))], 0.0)
     return core
 
 
@@ -134,6 +145,11 @@ def main():
         print(f"{name + (' in' if port == 'indev' else ' out'):<28} {cost:9.2f}")
     frame = client(4, 101, 1001, ACK, options=stamps_in)
     print(f"{'equal numbers: passed':<28} {measure(opened(secondary=1000), 'indev', [frame]):9.2f}")
+    for name, fast in (("1,448 bytes out, leading", True), ("1,448 bytes out, equal numbers", False)):
+        out = guest(4, 1001, 101, PSH | ACK, bytes(1448), options=stamps_out)
+        core = leading() if fast else opened(secondary=1000)
+        print(f"{name:<28} {measure(core, 'netdev', [out]):9.2f}")
+    print(f"{'ACK in, leading':<28} {measure(leading(), 'lead_in', [frame]):9.2f}")
     many = [client(4, 101, 1001, ACK, sport=5000 + n, options=stamps_in) for n in range(0, 10000, 156)]
     print(f"{'10,000 connections':<28} {measure(opened(flows=10000), 'indev', many):9.2f}")
     print(f"{'UDP':<28} {measure(opened(), 'indev', [craft.udp(*ENDS[4], 5000, 80, bytes(64))]):9.2f}")

@@ -300,4 +300,4 @@ def test_a_planned_failover(wiring):
     report = Stage(wiring=wiring).run("download --size 120000000 --rate 40000000", script)
     for name in ("S3", "S5"):
         assert report["invariants"][name] == "held", report["invariants_why"][name]
-    assert report["lan"]["continued"] >= 1
+    assert report["failover"]["connections_continued"] >= 1

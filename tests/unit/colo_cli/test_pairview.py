@@ -10,6 +10,7 @@ from rich.console import Console
 from colo_cli import statusview
 from colo_cli.pairview import exit_status, verdict_line
 from colo_cli.statusview import view
+from ownership_world import World
 from whole_pair import whole
 
 FLOWS = {"reason": "flows", "level": "degraded", "text": "3 of 40 connections unprotected", "detail": "payload"}
@@ -97,6 +98,19 @@ def test_both_hosts_show_both_sides():
         text = shown(pair.body(side))
         assert re.search(r"^last failover to the secondary \d s ago$", text, flags=re.MULTILINE)
         assert re.search(r"^secondary +frame-s +writes +promoted ", text, flags=re.MULTILINE)
+
+
+def test_where_roles_change_the_host_that_leads_is_named():
+    world = World(roles="change").run(3.0)
+    assert world.ask("s", "failover").ok
+    world.run(1.0)
+    for letter in "ps":
+        text = shown(world.ask(letter, "status").body, 160)
+        assert "the client LAN is at the secondary" in text
+        assert re.search(r"^primary \(standby\) +frame-p +- +standby ", text, flags=re.MULTILINE)
+        assert re.search(r"^secondary \(leader\) +frame-s +writes +holding ", text, flags=re.MULTILINE)
+        assert re.search(r"^last failover to the secondary \d s ago$", text, flags=re.MULTILINE)
+        assert re.search(r"^connections 0 open, 0 unprotected$", text, flags=re.MULTILINE)
 
 
 def test_processes_that_are_lost_are_named_on_both_hosts():

@@ -20,3 +20,13 @@ def test_defaults_are_a_lab():
 def test_what_is_wrong_is_named(fields, names):
     with pytest.raises(ConfigError, match=names):
         LabConfig(**fields)
+
+
+def test_several_failovers_need_a_way_back():
+    several = (("died", 1.0), ("died", 9.0))
+    for wiring in ("faithful", "lean"):
+        LabConfig(wiring=wiring, failovers=several[:1])
+        for failovers in (several, (("planned", 1.0),)):
+            with pytest.raises(ConfigError, match="nothing leads back"):
+                LabConfig(wiring=wiring, failovers=failovers)
+    LabConfig(wiring="symmetric", failovers=several)

@@ -21,6 +21,7 @@ COMPARE = {
     "link.secondary_in.frames_in": 90,
 }
 REWRITER = {"link.indev.frames_in": 47, "link.indev.gap_frames": 1, "link.outdev.frames_out": 90}
+CHANGE = {"at": 1.0, "continued": 1}
 GAUGES = {"held": 3, "held_secondary": 2, "flows": 1, "flows_unprotected": 0, "held_oldest_ms": 50}
 
 
@@ -118,5 +119,11 @@ def test_other_modes_and_other_guests():
 
 @pytest.mark.parametrize(("lost", "verdict"), [(0, "violated"), (3, "unknown")])
 def test_what_a_capture_with_gaps_says_is_no_proof(lost, verdict):
-    lan = {"frames": {"lan-p": 5, "lan-s": 5}, "late": 0, "lost": lost, "broken": ["byte 7 never came"], "continued": 1}
+    lan = {
+        "frames": {"lan-p": 5, "lan-s": 5},
+        "late": 0,
+        "lost": lost,
+        "broken": ["byte 7 never came"],
+        "changes": [CHANGE],
+    }
     assert verdicts(cast(), lan=lan)["S3"] == verdict

@@ -4,8 +4,8 @@ from colo_lab.lanwatch import Watcher
 from packets import parse
 
 
-def seen(*lines):
-    watcher = Watcher()
+def seen(*lines, quiet=None):
+    watcher = Watcher(quiet)
     for now, line in enumerate(lines):
         port, _, text = line.partition(" ")
         watcher.see(float(now), f"lan-{port}", parse(text.split()).frame())
@@ -16,14 +16,16 @@ def test_one_port():
     report = seen("p SA 1000 1", "p A 1001 1 +100", "p A 1101 5")
     assert report["frames"] == {"lan-p": 3}
     assert report["switches"] == [(0.0, "lan-p")]
-    assert (report["late"], report["continued"], report["broken"]) == (0, 0, [])
-    assert report["moves"] == {"lan-p": [1.0, 2.0]}
+    assert (report["late"], report["changes"], report["broken"]) == (0, [], [])
 
 
 def test_a_connection_that_goes_on_where_it_was():
     report = seen("p A 1001 1 +100", "s A 1101 1 +100", "s A 1201 9")
-    assert (report["late"], report["continued"], report["broken"]) == (0, 1, [])
-    assert report["moves"]["lan-s"] == [1.0, 2.0]
+    assert (report["late"], report["broken"]) == (0, [])
+    (change,) = report["changes"]
+    assert change == {
+        "at": 1.0, "port": "lan-s", "before": 0.0, "after": 1.0, "continued": 1, "reset": 0, "unknown": 0,
+    }  # fmt: skip
 
 
 def test_a_retransmission_first_is_as_good():
@@ -51,6 +53,27 @@ def test_two_writers():
     assert report["late"] == 2
 
 
+def test_the_leadership_comes_back():
+    there, back = ("p A 1001 1 +100", "s A 1101 1 +100"), ("s A 1201 1 +100", "s A 1301 1 +100", "p A 1401 1 +100")
+    report = seen(*there, *back, quiet=3.0)
+    assert (report["late"], report["broken"]) == (0, [])
+    assert [(one["port"], one["continued"]) for one in report["changes"]] == [("lan-s", 1), ("lan-p", 1)]
+    assert [(one["before"], one["after"]) for one in report["changes"]] == [(0.0, 1.0), (3.0, 4.0)]
+    assert seen(*there, *back)["late"] == 1, "in the other wirings it never does"
+    soon = seen(*there, "p A 1201 1 +100", "s A 1301 1 +100", quiet=3.0)
+    assert (soon["late"], len(soon["changes"])) == (1, 1), "two writers are not silent for so long"
+
+
+def test_what_became_of_connections_at_two_changes():
+    quiet = ["s SA 5000 1", *["s A 5001 1"] * 2]
+    report = seen("p A 1001 1 +100", "s A 1101 1 +100", *quiet, "p A 1201 1 +100", quiet=2.0)
+    assert [one["continued"] for one in report["changes"]] == [1, 1], "the same ports are another connection after SYN"
+    idle = seen("p A 1001 1 +100", *["s arp"] * 3, "p A 1101 1 +100", quiet=2.0)
+    assert [(one["continued"], one["unknown"]) for one in idle["changes"]] == [(1, 0), (1, 0)]
+    reset = seen("p A 1001 1 +100", "s A 1101 2", *["s arp"] * 3, "p R 1101", quiet=2.0)
+    assert [(one["continued"], one["reset"]) for one in reset["changes"]] == [(1, 0), (0, 1)]
+
+
 def test_frames_that_are_no_tcp_and_damaged_ones_count_as_written():
     report = seen("p arp", "s arp", 's udp "x"')
     assert report["frames"] == {"lan-p": 1, "lan-s": 2}
@@ -65,8 +88,8 @@ def test_resets_are_counted():
 
 
 def counts(*lines):
-    report = seen(*lines)
-    return report["continued"], report["reset"], report["unknown"]
+    changes = seen(*lines)["changes"] or [dict.fromkeys(("continued", "reset", "unknown"), 0)]
+    return tuple(changes[-1][fate] for fate in ("continued", "reset", "unknown"))
 
 
 def test_what_became_of_connections_at_a_switch():

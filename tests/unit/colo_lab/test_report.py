@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from colo_lab.circle import DIED, PLANNED, Failover
 from colo_lab.invariants import Facts
 from colo_lab.report import build
 
@@ -43,10 +44,7 @@ def test_how_long_a_failover_took():
         "late": 0,
         "lost": 0,
         "broken": [],
-        "continued": 2,
-        "reset": 3,
-        "unknown": 1,
-        "moves": {"lan-p": [1, 5.0], "lan-s": [7.5, 9]},
+        "changes": [{"at": 7.0, "before": 5.0, "after": 7.5, "continued": 2, "reset": 3, "unknown": 1}],
     }
     report = build(facts([], lan=lan), 0, 9.0, failed_at=4.0, promotion={"at": 6.0, "silence_ms": 1900})
     assert report["failover"] == {
@@ -54,3 +52,22 @@ def test_how_long_a_failover_took():
         "connections_reset": 3, "connections_unknown": 1,
     }  # fmt: skip
     assert build(facts([], lan=lan), 0, 9.0)["failover"] is None
+
+
+def test_each_failover_of_a_circle_has_an_entry():
+    change = {"port": "lan-s", "before": 1.0, "after": 3.5, "continued": 4, "reset": 0, "unknown": 2}
+    lan = {"frames": {}, "late": 0, "lost": 0, "broken": [], "changes": [{"at": 3.0, **change}, {"at": 9.0, **change}]}
+    records = [
+        Failover("primary", DIED, 1.5, led=3.0, silence_ms=1500, repaired=4.5, protected=7.0),
+        Failover("secondary", PLANNED, 8.0, led=8.25, protected=9.5),
+        Failover("primary", PLANNED, 10.0, refused="no replica"),
+    ]
+    died, planned, refused = build(facts([], lan=lan, failovers=3), 0, 9.0, records=records)["failovers"]
+    assert died == {
+        "host": "host-p", "leads": "host-s", "planned": False, "refused": "", "silence_ms": 1500, "detected_ms": 1500,
+        "stall_ms": 2500, "connections_continued": 4, "connections_reset": 0, "connections_unknown": 2,
+        "protected_ms": 2500,
+    }  # fmt: skip
+    assert (planned["leads"], planned["detected_ms"], planned["protected_ms"]) == ("host-p", 250, 1500)
+    assert planned["connections_continued"] == 4
+    assert (refused["refused"], refused["leads"], refused["stall_ms"]) == ("no replica", None, None)

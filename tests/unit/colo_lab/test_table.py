@@ -29,6 +29,17 @@ def test_rates_are_differences_over_time():
     assert shown(0, 0.0) == ["0", "0%"], "a process that began anew has no negative rate"
 
 
+def test_the_host_that_leads_is_marked():
+    frames = {
+        name: Process(
+            *("frame", name, host, 1, Usage(), 0),
+            complete=True, reported=True, detail={"leadership": {"writes": name == "frame-s"}},
+        )
+        for name, host in (("frame-p", "host-p"), ("frame-s", "host-s"))
+    }  # fmt: skip
+    assert list(LiveTable("", lambda: 0.0).draw(frames).columns[1].cells) == ["primary", "secondary, leads"]
+
+
 def test_the_footer_keeps_out_of_the_clients_way():
     ours, theirs = os.openpty()
     with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:

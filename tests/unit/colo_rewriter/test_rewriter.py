@@ -165,6 +165,8 @@ def test_ports_are_declared():
         "netdev": Way.BOTH,
         "outdev": Way.OUT,
         "standby": Way.BOTH,
+        "lead_in": Way.IN,
+        "lead_out": Way.OUT,
         "claims": Way.OUT,
     }
     with pytest.raises(ValueError, match="outdev"):

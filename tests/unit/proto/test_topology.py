@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_a_client_frame_reaches_both_guests_and_only_the_primary_answer_reaches_
     through = {
         "mirror": {"netdev": ["next", "outdev"]},
         "redirector": {"netdev": ["outdev"], "indev": ["netdev"]},
-        "rewriter": {"indev": ["netdev"], "netdev": ["outdev"]},
+        "rewriter": {"indev": ["netdev"], "lead-in": ["netdev"], "netdev": ["outdev", "lead-out"]},
         "compare": {"primary-in": ["outdev"], "secondary-in": []},
     }
     roles = {p.id: p.role for p in processes(wiring, workers)}
@@ -109,6 +110,18 @@ def test_a_client_frame_reaches_both_guests_and_only_the_primary_answer_reaches_
                 ]
         return seen
 
+    if wiring == "symmetric":
+        for here, there, own in (("primary", "secondary", ""), ("secondary", "primary", "-s")):
+            frames = reached("lan", here)
+            assert {("", "guest", here), ("", "guest", there)} <= frames
+            assert not {("", "lan", here), ("", "lan", there)} & frames
+            answers = reached("guest", here)
+            assert ("", "lan", here) in answers
+            assert ("", "lan", there) not in answers
+            for n in range(workers):
+                assert (f"comp{n}{own}", "primary-in", here) in answers
+                assert (f"comp{n}{own}", "secondary-in", here) in reached("guest", there)
+        return
     assert {("", "guest", "primary"), ("", "guest", "secondary")} <= reached("lan", "primary")
     assert ("", "lan", "primary") not in reached("lan", "primary")
     assert ("", "lan", "primary") in reached("guest", "primary")
@@ -126,6 +139,33 @@ def test_the_lean_wiring_runs_only_what_is_needed():
     assert set(lean) < set(faithful)
     assert endpoints(lean["comp0"])["primary-in"].scheme == "tap"
     assert endpoints(lean["comp0"])["outdev"].address == "lan-p"
+
+
+def test_both_hosts_of_the_symmetric_wiring_are_the_same_but_for_ids_and_addresses():
+    primary, secondary = (plan(side, "symmetric", 2, site(side)) for side in SIDES)
+    assert [spec.role for spec in primary] == [spec.role for spec in secondary]
+    assert [spec.id for spec in primary] == ["netdev-p", "frame-p", "m0", "rew0", "comp0", "comp1"]
+    assert [spec.id for spec in secondary] == ["netdev-s", "frame-s", "m0-s", "rew0-s", "comp0-s", "comp1-s"]
+    for mine, its in zip(primary, secondary, strict=True):
+        assert mine.options.keys() - {"log-level"} == its.options.keys()
+    frames = {spec.id: spec.options for spec in (*primary, *secondary) if spec.role == "frame"}
+    assert frames["frame-p"]["workers"] == "comp0,comp1"
+    assert frames["frame-s"]["workers"] == "comp0-s,comp1-s"
+    assert frames["frame-p"]["peer"] == "tcp://10.0.0.1:9005?server=on"
+    rewriter = next(spec for spec in secondary if spec.role == "rewriter")
+    assert rewriter.argv == [
+        "rewriter",
+        *("--id", "rew0-s"),
+        *("--indev", "tcp://10.0.0.1:9003?reliable=on"),
+        *("--outdev", "tcp://10.0.0.2:9004?server=on&split=on"),
+        *("--lead-in", "ipc:///run/secondary/lead0.sock"),
+        *("--netdev", "tap://guest-s?netdev=/run/secondary/netdev.sock"),
+        *("--lead-out", "ipc:///run/secondary/compare0.sock?server=on&split=on"),
+        *("--frame", "ipc:///run/secondary/control.sock"),
+    ]
+    mirror = next(spec for spec in secondary if spec.role == "mirror")
+    assert mirror.options["roles"] == "change"
+    assert mirror.options["outdev"] == "tcp://10.0.0.2:9003?server=on&reliable=on"
 
 
 def test_command_lines():
@@ -177,7 +217,7 @@ def bound(link):
 def end_text(end):
     if end.is_tap:
         return f"tap `{end.port}` ({end.side})"
-    name = "comp*" if end.process.startswith("comp") else end.process
+    name = re.sub("^comp[0-9]+", "comp*", end.process)
     return f"{name} `{end.port}`"
 
 
@@ -185,6 +225,9 @@ def rows(wiring):
     """The table of links of one wiring, for ARCHITECTURE.md. All workers have the same rows, so one stands for all."""
     found = ["| link | from | to | over | bound by | pattern | at most | then |", "|---|---|---|---|---|---|---|---|"]
     for link in links(wiring):
+        if wiring == "symmetric" and link.source.side == "secondary" and link.target.side == "secondary":
+            # It is there on the primary host as well, under the names of that host.
+            continue
         source, target = end_text(link.source), end_text(link.target)
         if link.name == "control":
             source, target = "every process `frame` (compare: `notify-dev`)", "frame `listen`"
