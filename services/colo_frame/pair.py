@@ -83,7 +83,8 @@ class Pair:
             return
         side.ownership.hear_link(beat.claim, now)
         side.peer.told, side.peer.broken = read_verdict(beat.verdict, now), read_causes(beat.broken, now)
-        if side.primary:
+        # The claim may just have shown that this host does not lead any more: its splitters need the table at once.
+        if side.ownership.leadership.primary:
             self._lead(beat, now, appeared=appeared)
         else:
             self._follow(beat, now, appeared=appeared)
