@@ -83,10 +83,12 @@ class Pair:
             return
         side.ownership.hear_link(beat.claim, now)
         side.peer.told, side.peer.broken = read_verdict(beat.verdict, now), read_causes(beat.broken, now)
-        if side.primary:
-            self._lead(beat, now, appeared=appeared)
-        else:
+        # The claim may just have shown that this host does not lead any more: its splitters need the table at once. One
+        # that begins to lead takes the role first.
+        if not side.ownership.leadership.primary:
             self._follow(beat, now, appeared=appeared)
+        elif side.primary:
+            self._lead(beat, now, appeared=appeared)
 
     def _lead(self, beat: Heartbeat, now: float, *, appeared: bool) -> None:
         """Primary: the secondary is there. It knows epoch and table, should this frame have been restarted."""

@@ -119,6 +119,13 @@ class TestTable:
             seen.append((tables[0].version, tables[0].workers))
         assert seen == [(2, ["comp0-s"]), (3, ["comp0"]), (4, ["comp0-s"])]
 
+    def test_the_standby_shares_out_by_it_at_once(self):
+        world = up()
+        assert world.ask("s", "failover").ok
+        world.run(0.1)
+        assert world.p.state == "standby"
+        assert world.p.frame.side.table.workers == ["comp0-s"]
+
     def test_a_leader_does_not_learn_the_workers_of_the_other_host(self):
         world = changed()
         frame = world.s.frame
