@@ -70,6 +70,8 @@ class Frame:
         side = self.side = Side(config, incarnation, now, driver)
         self.counters = side.counters
         self._scaling = scaling = Scaling(side)
+        if config.changing:
+            side.ownership.on_promote = scaling.lead
         self._host = Host(side, scaling)
         self._pair = Pair(side, scaling)
         self._queries = Queries(side, self._order_resync)

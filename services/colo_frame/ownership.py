@@ -9,7 +9,7 @@
     the next claim --> LanSay to every process that has a port for claims
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from colo_frame.changing import ChangingLeadership
@@ -50,6 +50,8 @@ class Ownership:
         self._table = EITHER if config.changing else config.side
         self._demoted = 0
         """The token with which the processes were last told that this host does not lead, where roles change."""
+        self.on_promote: Callable[[float], None] = lambda _now: None
+        """Called before the processes hear that this host leads: what the rewriter sends at once must have a worker."""
         self.changes: list[tuple[str, str]] = []
         self.promoted_at: float | None = None
         self.silence = 0.0
@@ -174,6 +176,7 @@ class Ownership:
         if Said.PROMOTE in words:
             if self.promoted_at is None and before in FOLLOWING:
                 self.promoted_at, self.silence = now, now - self.leadership.heard
+            self.on_promote(now)
             self._out.tell(Promote(fence, self._config.side, replica=self.leadership.replica), EVERYBODY)
         if Said.DEMOTE in words:
             self.promoted_at = None
