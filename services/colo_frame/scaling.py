@@ -85,8 +85,10 @@ class Scaling:
         if table.version and self._own(table):
             return
         known = side.registry.processes
-        names = [name for name in side.config.expected() if name not in known or not known[name].lost]
-        if names := list(dict.fromkeys([*names, *side.compares()])):
+        expected = side.config.expected()
+        names = [name for name in expected if name not in known or not known[name].lost]
+        # If all of them are lost, the table waits for them: those of the other host are no help.
+        if names := list(dict.fromkeys([*names, *side.compares()])) or list(expected):
             self._workers.begin(names)
             side.counters["table_changes"] += 1
             self._announce()

@@ -119,6 +119,15 @@ class TestTable:
             seen.append((tables[0].version, tables[0].workers))
         assert seen == [(2, ["comp0-s"]), (3, ["comp0"]), (4, ["comp0-s"])]
 
+    def test_a_leader_whose_workers_are_lost_waits_for_them(self):
+        world = changed()
+        world.freeze("p", "comp0")
+        world.run(6.0)
+        assert world.ask("p", "failover", force=True).ok
+        world.run(3.0)
+        assert world.p.frame.side.table == world.s.frame.side.table
+        assert (world.p.frame.side.table.version, world.p.frame.side.table.workers) == (3, ["comp0"])
+
     def test_the_standby_shares_out_by_it_at_once(self):
         world = up()
         assert world.ask("s", "failover").ok
