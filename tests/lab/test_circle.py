@@ -46,7 +46,9 @@ def test_a_planned_change_and_back_under_load():
         new = circles.new_connections()
         report = lab.report()
     assert [one["host"] for one in (there, back)] == ["host-p", "host-s"]
-    assert max(stalls.values()) < 3000, (stalls, report["failovers"])
+    # All together stand still for a tenth of a second or two. A single one may wait until the guest that led before has
+    # sent again what the new leader's compare wants from it.
+    assert max(stalls.values()) < 6000, (stalls, report["failovers"])
     assert (new["new_ms"] < NEW_MS, new["unprotected"]) == (True, 0), new
     held(report)
     assert [one["planned"] for one in report["failovers"]] == [True, True]
