@@ -9,7 +9,6 @@ from circles import CONNECTIONS, LOAD, Circles, started
 
 from .conftest import CLIENT, SERVER
 
-
 PROTECTED_MS, NEW_MS = 8000, 250
 """Bounds that a busy machine keeps as well; an idle one of two cores needs 3 s and 20 ms."""
 
