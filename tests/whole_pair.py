@@ -126,9 +126,9 @@ class Pair:
             self.run(STEP)
         return self.now - began
 
-    def checkpoint(self, reason, unprotected=0, flows=0):
+    def checkpoint(self, reason, unprotected=0, flows=0, ended=0):
         """A compare asks for a checkpoint, and has so many flows afterwards."""
-        self.processes["comp0"].gauges.update(flows=flows, flows_unprotected=unprotected)
+        self.processes["comp0"].gauges.update(flows=flows, flows_unprotected=unprotected, flows_ended=ended)
         flow = "tcp 10.0.0.2:80 > 10.0.0.9:5000"
         epoch = self.frames["primary"].side.checkpoints.epoch
         self.hear("primary", "comp0", CheckpointWanted(reason, flow, 17, {}, epoch, "comp0"))

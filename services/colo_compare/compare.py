@@ -47,6 +47,8 @@ class Compare:
         self.handovers = Handovers(config.id, self.table, self.handle)
         self.next_scan: float | None = None
         self.oldest = 0.0
+        self.ended = 0
+        """Unprotected connections that have ended: nobody needs to protect them."""
         """Age of the oldest held frame at the last scan."""
         self._frame_rules: messages.SetRules | None = None
         """Rules that the COLO frame has set; they come before our own."""
@@ -162,6 +164,7 @@ class Compare:
             if oldest < limit and not flow.wanted:
                 flow.timed_out(now)
         self.oldest = now - first
+        self.ended = sum(self.table.ended(key, now - self.cycle) for key in ledger.unprotected)
         # In shadow mode a frame counts from when the secondary has come to where the primary was when it sent it.
         limit -= ledger.lag.shadow
         for flow in list(ledger.lingering):
@@ -350,6 +353,7 @@ class Compare:
             "secondary_bytes": ledger.secondary_bytes,
             "flows": len(self.table.flows),
             "flows_unprotected": len(ledger.unprotected),
+            "flows_ended": min(self.ended, len(ledger.unprotected)),
             "flows_unjudged": len(ledger.unjudged),
             "held_oldest_ms": int(self.oldest * 1000) if ledger.held else 0,
             "behind_ms": int(max(ledger.lag.shadow, ledger.lag.seconds) * 1000),

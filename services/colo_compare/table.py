@@ -247,6 +247,11 @@ class Table:
                 self.forget(flow, "evicted")
             self.ledger.counters["flows_evicted"] += len(oldest)
 
+    def ended(self, key: bytes, since: float) -> bool:
+        """Has this connection ended, and has nobody sent anything on it since then? It is remembered for a while."""
+        flow = self.flows.get(key)
+        return isinstance(flow, TcpFlow) and flow.closed and flow.touched <= since
+
     def forget_idle(self, now: float) -> None:
         """Forget flows that are idle."""
         for flow in list(self.flows.values()):

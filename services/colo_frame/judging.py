@@ -159,7 +159,11 @@ class Judging:
         """The flows of all compares, and since when and why some of them have been unprotected."""
         reports = [one.report for one in self._registry.processes.values() if one.role == "compare" and not one.lost]
         gauges = [one.gauges for one in reports if one is not None]
-        total, unprotected = (sum(one.get(name, 0) for one in gauges) for name in ("flows", "flows_unprotected"))
+        total, unprotected, ended = (
+            sum(one.get(name, 0) for one in gauges) for name in ("flows", "flows_unprotected", "flows_ended")
+        )
+        # Compare remembers a connection for a minute after its end.
+        total, unprotected = total - ended, unprotected - ended
         before, last = self.flows, self._checkpoints.last
         if not unprotected:
             return Flows(total)

@@ -4,7 +4,7 @@ import pytest
 
 from colo_compare.config import CompareConfig
 from colo_proto.messages import Reason
-from colo_proto.net.tcp import ACK, RST
+from colo_proto.net.tcp import ACK, FIN, RST
 from playbook import P, Play, S, fields, open_connection, syn
 
 D = b"ABCDEFGHIJ"
@@ -77,6 +77,19 @@ def test_checkpoint_without_state_unprotects_the_flow_that_differed_only(play):
     assert play.core.gauges()["flows_unprotected"] == 0
     play >> P(78, D, ack=1)
     assert len(play.sent) == 3
+
+
+def test_an_unprotected_connection_that_has_ended_needs_no_protection(play):
+    play >> P(1000, D) >> S(1000, D[::-1])
+    play.done(copied=False)
+    play >> P(1010, flags=FIN | ACK) >> P(1011, flags=ACK)
+    play.at(0.5)
+    assert play.core.gauges()["flows_ended"] == 0, "the client may still send"
+    play.at(3.0)
+    gauges = play.core.gauges()
+    assert (gauges["flows"], gauges["flows_unprotected"], gauges["flows_ended"]) == (1, 1, 1)
+    play >> syn("P", 77, ack=1) >> syn("S", 3, ack=1)
+    assert play.core.gauges()["flows_ended"] == 0
 
 
 def test_a_reset_that_answers_a_stray_segment_is_no_difference():

@@ -69,8 +69,8 @@ def mode(wanted):
     return lambda pair: pair.ask("primary", "mode", mode=wanted)
 
 
-def diverged(unprotected, flows):
-    return lambda pair: pair.checkpoint(Reason.PAYLOAD, unprotected, flows)
+def diverged(unprotected, flows, ended=0):
+    return lambda pair: pair.checkpoint(Reason.PAYLOAD, unprotected, flows, ended)
 
 
 def given_up(pair):
@@ -141,6 +141,8 @@ STATES = {
         "3 of 40 connections unprotected, payload",
     ),
     "all of them": (FAITHFUL, diverged(40, 40), 2, UNPROTECTED, Why.FLOWS, Why.FLOWS, "40 of 40 connections"),
+    "all of them, which have ended": (FAITHFUL, diverged(46, 46, 46), 3, PROTECTED, "", "", "protected"),
+    "one that is open": (FAITHFUL, diverged(3, 40, 2), 2, DEGRADED, Why.FLOWS, Why.FLOWS, "1 of 38 connections"),
     "resync needed": (
         FAITHFUL,
         given_up,
