@@ -50,6 +50,13 @@ def isolate(lab):
             subprocess.run(command, check=True)
 
 
+def whole(lab):
+    """The primary has the key, and the secondary knows that it is a replica: before that nobody may take over."""
+    primary, secondary = (lab.frame(side) for side in ("primary", "secondary"))
+    held = primary["leadership"]["vote"]["state"] == "held"
+    return held and secondary["leadership"]["promotable"] and secondary["verdict"]["level"] == "protected"
+
+
 def states(lab):
     """The states of both sides, and that never both may write."""
     found, writes = [], []
@@ -128,8 +135,8 @@ def play(case, wiring):
         )
         with Lab(config) as lab:
             until = time.monotonic() + 20
-            while lab.frame("primary")["leadership"]["vote"]["state"] != "held":
-                assert time.monotonic() < until, lab.frame("primary")["leadership"]
+            while not whole(lab):
+                assert time.monotonic() < until, [lab.frame(side)["leadership"] for side in lab.statuses.endpoints]
                 lab.supervisor.step(0.05)
             steps, result = CASES[case](lab, etcd), {}
 
