@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from colo_proto.lan import Lan
-from ownership_world import TICK, TTL, World
+from ownership_host import TICK, TTL
+from ownership_world import World
 
 PIECE = 250
 """Number of examples with one seed."""

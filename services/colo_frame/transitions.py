@@ -91,7 +91,7 @@ class Row(NamedTuple):
 
 Table = Mapping[tuple[str, str], Row]
 
-_PRIMARY: Final = (
+_LEADING: Final = (
     Row(State.ASKING, On.ANSWERED, State.HOLDING),
     Row(State.ASKING, On.UNANSWERED, State.ALONE, (TOKEN,)),
     Row(State.ASKING, On.SUPERSEDED, State.YIELDING),
@@ -111,6 +111,7 @@ _PRIMARY: Final = (
     Row(State.YIELDING, On.STOPPED, State.FENCED),
     Row(State.FENCED, On.VACANT, State.ASKING, (TOKEN, ASKS)),
 )
+"""What a side does that leads, has led, or asks whether it may."""
 
 _SECONDARY: Final = (
     Row(State.STANDBY, On.ORDERED, State.TAKING, (TOKEN,)),
@@ -129,26 +130,9 @@ _SECONDARY: Final = (
 )
 
 _EITHER: Final = (
-    Row(State.ASKING, On.ANSWERED, State.HOLDING),
+    *_LEADING,
     Row(State.ASKING, On.VACANT, State.HOLDING),
-    Row(State.ASKING, On.UNANSWERED, State.ALONE, (TOKEN,)),
-    Row(State.ASKING, On.SUPERSEDED, State.YIELDING),
-    Row(State.HOLDING, On.LINK_LOST, State.LEAVING, (TOKEN, ASKS)),
-    Row(State.HOLDING, On.UNSURE, State.ASKING, (ASKS,)),
-    Row(State.HOLDING, On.UNVOTED, State.ASKING, (ASKS,)),
-    Row(State.HOLDING, On.SUPERSEDED, State.YIELDING),
-    Row(State.LEAVING, On.ANNOUNCED, State.ALONE),
-    Row(State.LEAVING, On.LINK_BACK, State.HOLDING),
-    Row(State.LEAVING, On.UNSURE, State.ASKING, (ASKS,)),
-    Row(State.LEAVING, On.UNVOTED, State.ASKING, (ASKS,)),
-    Row(State.LEAVING, On.SUPERSEDED, State.YIELDING),
-    Row(State.ALONE, On.LINK_BACK, State.HOLDING),
-    Row(State.ALONE, On.UNSURE, State.ASKING, (ASKS,)),
-    Row(State.ALONE, On.UNVOTED, State.ASKING, (ASKS,)),
-    Row(State.ALONE, On.SUPERSEDED, State.YIELDING),
-    Row(State.YIELDING, On.STOPPED, State.FENCED),
     Row(State.FENCED, On.SUCCEEDED, State.STANDBY),
-    Row(State.FENCED, On.VACANT, State.ASKING, (TOKEN, ASKS)),
     Row(State.FENCED, On.ORDERED, State.TAKING, (TOKEN,)),
     Row(State.STANDBY, On.ORDERED, State.TAKING, (TOKEN,)),
     Row(State.STANDBY, On.SILENT, State.TAKING, (TOKEN,)),
@@ -163,7 +147,7 @@ _EITHER: Final = (
 EITHER: Final = "either"
 """The table of both hosts where roles change: which of them leads is a state."""
 TABLES: Final[Mapping[str, Table]] = {
-    "primary": {(row.state, row.on): row for row in _PRIMARY},
+    "primary": {(row.state, row.on): row for row in _LEADING},
     "secondary": {(row.state, row.on): row for row in _SECONDARY},
     EITHER: {(row.state, row.on): row for row in _EITHER},
 }

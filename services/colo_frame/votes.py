@@ -38,7 +38,7 @@ class Votes:
         self._registry = registry
         self._out = out
         self.protected = False
-        """Primary: everything that is released has been compared, so the secondary is a replica."""
+        """This side leads, and everything that it releases has been compared: the other guest is a replica."""
         self._word = ""
         self._store: bool | None = None
 
@@ -51,11 +51,11 @@ class Votes:
             self._leadership.take_token(2 * self.vote.token)
         silent = now > self._leadership.heard + 2 * self._leadership.interval
         if silent and self.vote.alone and not self.vote.noted:
-            # It has released what this guest has not seen. What the primary itself says counts more, while it is heard.
+            # It has released what this guest has not seen. What it says itself counts more, while it is heard.
             self._leadership.promotable = False
 
     def _note(self, now: float) -> str:
-        """What the store shall say about this side being alone (`VoteWanted.alone`): only the primary is ever noted."""
+        """What the store shall note about this side being alone (`VoteWanted.alone`): only a side that leads is."""
         leadership = self._leadership
         if leadership.state in (State.LEAVING, State.ALONE):
             return "yes"

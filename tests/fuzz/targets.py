@@ -1,6 +1,7 @@
 """What is fuzzed, by name."""
 
-from .cores import compare, moving, passing, proto, rewriter
+from .cores import compare, moving, passing, rewriter
+from .views import proto
 from .wires import captures, chardev, texts, wire
 
 TARGETS = {

@@ -29,7 +29,8 @@ from colo_rewriter.rewriter import Rewriter
 from colo_runtime.capture import CaptureWriter, read_capture
 
 from . import corpus, mutate
-from .cores import Books, check, claim
+from .cores import Books, claim
+from .views import check
 
 
 def _default(name: str, hint: Any) -> Any:

@@ -52,7 +52,7 @@ def _broken_dissect(frame):
         ("rewriter", Waiting, "take", lambda self, flow: flow.held),
         ("wire", codec, "_fits", lambda value, hint: True),
         ("wire", replay.ReplaySender, "push", lambda self, frames: frames[0].no_such_thing),
-        ("proto", "fuzz.cores.p", "dissect", _broken_dissect),
+        ("proto", "fuzz.views.p", "dissect", _broken_dissect),
     ],
 )
 def test_what_is_broken_is_found(monkeypatch, target, where, name, broken):

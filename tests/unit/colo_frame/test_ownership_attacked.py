@@ -5,7 +5,8 @@ import pytest
 from colo_frame.peer import PEER
 from colo_proto.claim import Stand, State, derive, write_claim
 from colo_proto.messages import Hello, Report
-from ownership_world import TICK, World
+from ownership_host import TICK
+from ownership_world import World
 
 DETECTION = 2.5
 """Default heartbeat interval times missed ones, seconds."""

@@ -11,7 +11,8 @@ from colo_proto.errors import ConfigError
 from colo_proto.messages import Hello, Voted
 from colo_runtime.options import Setting
 from colo_runtime.service import check, services
-from ownership_world import TTL, World
+from ownership_host import TTL
+from ownership_world import World
 
 INCARNATION = 7
 GRANTED = Voted(INCARNATION, 1, held=True, asked=10.0, ttl=3.0, token=5, holder="primary a")

@@ -134,7 +134,8 @@ def left_alone(pair):
     pair.take("p", pair.p.side.out.take())
 
 
-def test_a_secondary_that_was_away_has_nothing_that_can_be_continued_and_is_compared_once_it_has_caught_up():
+def away():
+    """The link has been cut for longer than the timeout, and the primary goes on alone."""
     pair = Deaf()
     pair.p = Frame(replace(PRIMARY, resync="auto"), 3)
     pair.hear("p", "comp0", hello())
@@ -143,31 +144,31 @@ def test_a_secondary_that_was_away_has_nothing_that_can_be_continued_and_is_comp
     pair.cut = True
     pair.run(6.0)
     left_alone(pair)
+    return pair
 
-    def behind(frames):
-        pair.hear("p", "m0", report("mirror", "m0", gauges={"link.outdev.unacknowledged": frames}))
 
-    behind(40_000)
+def behind(pair, frames):
+    """So many frames of the mirror are not acknowledged."""
+    pair.hear("p", "m0", report("mirror", "m0", gauges={"link.outdev.unacknowledged": frames}))
+
+
+def test_a_secondary_that_was_away_has_nothing_that_can_be_continued_and_is_compared_once_it_has_caught_up():
+    pair = away()
+
+    behind(pair, 40_000)
     pair.cut = False
     pair.run(7.0)
     assert at_rewriter(pair)[-1].everything
     assert pair.p.side.modes.mode == "bypass", "the link still replays what was missed"
-    behind(100)
+    behind(pair, 100)
     pair.run(11.0)
     assert pair.p.side.modes.mode == "enforce"
     assert [one.everything for one in at_rewriter(pair)].count(True) >= 2
 
 
 def test_a_secondary_that_does_not_catch_up_is_compared_after_a_while():
-    pair = Deaf()
-    pair.p = Frame(replace(PRIMARY, resync="auto"), 3)
-    pair.hear("p", "comp0", hello())
-    pair.hear("p", "m0", hello("mirror", "m0"))
-    pair.run(1.0)
-    pair.cut = True
-    pair.run(6.0)
-    left_alone(pair)
-    pair.hear("p", "m0", report("mirror", "m0", gauges={"link.outdev.unacknowledged": 99_999}))
+    pair = away()
+    behind(pair, 99_999)
     pair.cut = False
     pair.run(10.0)
     assert pair.p.side.modes.mode == "bypass"
