@@ -37,8 +37,6 @@ CURABLE: Final = frozenset({Why.MODE, Why.RESYNC_RUNNING, Why.RESYNC_NEEDED, Why
 """Causes that a resync removes, or that are over in a moment."""
 REPORTED: Final = 1.5
 """Seconds for which a link may have been whole again before a report says so."""
-LAN_MISSED: Final = 3
-"""Heartbeat intervals without a claim that was sent to the LAN, after which the LAN heartbeat has failed."""
 _LOG: Final = {"protected": "info", DEGRADED: "warning", UNPROTECTED: "warning"}
 
 
@@ -132,9 +130,8 @@ class Judging:
         leadership = self._ownership.leadership
         workers = self._workers.table.workers if leadership.primary or not self._host else self._expected
         causes = broken(self._registry, workers, self._began, primary=leadership.primary)
-        failed = leadership.lan_sent + LAN_MISSED * leadership.interval
         # Without a filter that sends claims there has never been a LAN heartbeat.
-        if leadership.lan_sent >= 0 and now > failed and not causes:
+        if leadership.lan_sent >= 0 and not leadership.lan_works(now) and not causes:
             text = f"the LAN heartbeat of the {HERE[leadership.primary]} has failed: nobody takes over without an order"
             causes.append(Cause(Why.LAN, DEGRADED, text, leadership.lan_sent))
         return by_role(causes) if self._host else causes

@@ -221,7 +221,7 @@ class Leadership(ABC):
 
     def claim_sent(self, count: int, now: float) -> None:
         """A filter has sent our claim number `count` to the LAN."""
-        if now - self.lan_sent > timing.LAN_MISSED * self.interval:
+        if not self.lan_works(now):
             self.lan_since = now
         self.lan_sent = now
         self._note_reached(count, now)
@@ -281,12 +281,15 @@ class Leadership(ABC):
         elif self.state == State.TAKING and force:
             self._lan_required, self._forced = False, True
 
+    def lan_works(self, now: float) -> bool:
+        """True when our LAN heartbeat works: a claim of ours was sent there a short while ago."""
+        return now - self.lan_sent <= timing.LAN_MISSED * self.interval
+
     def silent(self, now: float, *, lan_required: bool) -> bool:
         """Secondary: has the primary been silent for so long that it must have stopped writing? `lan_required`: count
         only the time in which our own LAN heartbeat worked.
         """
-        works = now - self.lan_sent <= timing.LAN_MISSED * self.interval
-        return (works or not lan_required) and now >= self._silence_due(lan_required=lan_required)
+        return (not lan_required or self.lan_works(now)) and now >= self._silence_due(lan_required=lan_required)
 
     def _silence_due(self, *, lan_required: bool) -> float:
         """When the primary will have been silent for long enough, if nothing is heard until then."""
